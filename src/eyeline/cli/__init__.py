@@ -1,0 +1,64 @@
+"""The command line: parses, calls one library function, renders. One module per command group."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from eyeline import __version__
+from eyeline.cli.extract import extract
+from eyeline.cli.model import app as model_app
+from eyeline.cli.train import train
+from eyeline.errors import EyelineError
+
+app = typer.Typer(
+    name="eyeline",
+    help="Find where viewers look in a video, and make that usable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(extract)
+app.add_typer(model_app, name="model")
+app.command()(train)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"eyeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Find where viewers look in a video, and make that usable."""
+
+
+def main() -> None:
+    """Run the command line; an `EyelineError` becomes one line and its exit code."""
+    try:
+        app()
+    except EyelineError as exc:
+        _complain(exc)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nothing was finished\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not our fault; don't complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _complain(exc: EyelineError) -> None:
+    mend = f"\n  {exc.mend}" if exc.mend else ""
+    sys.stderr.write(f"error: {exc.message}{mend}\n")

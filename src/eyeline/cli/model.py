@@ -1,0 +1,67 @@
+"""`eyeline model`: the registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Look at the models of the registry.", no_args_is_help=True)
+
+RegistryOption = Annotated[
+    str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
+]
+
+
+@app.command("list")
+def list_models(
+    registry: RegistryOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """List every model: id, role, parameters, working lines, licence.
+
+    Example:
+        eyeline model list
+    """
+    from eyeline.models.registry import Registry
+
+    records = [m.record for m in Registry(Path(registry) if registry else None) if m.record]
+    if as_json:
+        typer.echo(json.dumps([r.model_dump() for r in records], indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in ("id", "role"):
+        table.add_column(name, no_wrap=True)
+    for name in ("parameters", "lines"):
+        table.add_column(name, justify="right")
+    table.add_column("licence")
+    table.add_column("description", overflow="fold")
+    for r in records:
+        table.add_row(
+            r.id, r.role, f"{r.parameters:,}", str(r.io.working_lines), r.license, r.description
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="ID", help="Registry id.")],
+    registry: RegistryOption = None,
+) -> None:
+    """Show one model's record as JSON, after checking its bytes against its digest.
+
+    Example:
+        eyeline model show placeholder
+    """
+    from eyeline.models.registry import Registry
+
+    found = Registry(Path(registry) if registry else None).get(model)
+    record = found.record
+    size = len(found.data)  # reads and verifies
+    fields = record.model_dump() if record else {}
+    typer.echo(json.dumps({**fields, "path": str(found.path), "bytes": size}, indent=1))

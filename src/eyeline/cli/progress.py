@@ -1,0 +1,47 @@
+"""Progress on stderr: frames, frames/s and time left; silent when nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def frame_progress(total: int | None, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show a bar while the block runs, on a terminal only.
+
+    Args:
+        total: frames to come, None when unknown.
+        quiet: show nothing.
+
+    Yields:
+        A function to call after each frame.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Frames a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:.1f} frames/s")
+
+    columns = (
+        TextColumn("extract"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as progress:
+        task = progress.add_task("extract", total=total)
+        yield lambda: progress.advance(task)

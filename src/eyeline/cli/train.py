@@ -1,0 +1,36 @@
+"""`eyeline train`: a recipe and a dataset to weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
+    data: Annotated[Path, typer.Option(help="Dataset folder with images/ and masks/.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve and weights.")],
+    teacher: Annotated[
+        Path | None, typer.Option(help="Soft maps of a teacher, .npy uint8 (N, h, w).")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded images.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
+
+    Example:
+        eyeline train student_v3 --data DUTS-TR --out runs/v3
+    """
+    from eyeline.errors import MissingExtraError
+
+    try:
+        from eyeline.training.recipes import load_recipe
+        from eyeline.training.trainer import train as library_train
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(exc.name or "torch", "train") from exc
+    result = library_train(
+        load_recipe(recipe), data, out, teacher=teacher, cache=cache, progress=not quiet
+    )
+    typer.echo(f"wrote {result.weights} and {result.record}")

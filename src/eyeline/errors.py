@@ -1,0 +1,109 @@
+"""Every error that eyeline raises on purpose.
+
+::
+
+    EyelineError                  exit 2
+     +-- UsageError               an option that contradicts another, or can't be honoured
+     +-- MediaError               a video or image that can't be read or written as asked
+     |    +-- DamagedMediaError   exit 3: it stopped part-way; what was decoded is kept
+     +-- OutputError              a result that can't be written (permissions, full disk)
+     +-- LogError                 a log that can't be read, or does not belong to this video
+     +-- ModelError               a model that can't be used
+     |    +-- ContractError       tensor names, ranks, types or values are not the contract's
+     |    +-- VerificationError   bytes that are not the registered ones
+     |    +-- RegistryError       unknown id, or a registry that does not parse
+     +-- DatasetError             training or evaluation data that can't be used
+     +-- TrainingError            a run that can't start, or diverged
+     +-- MissingExtraError        an optional dependency is not installed
+
+A message is one clear line: what is wrong and where; `mend` says what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class EyelineError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: what is wrong, and where.
+        mend: what the reader can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.mend})" if self.mend else self.message
+
+
+class UsageError(EyelineError):
+    """Options that contradict each other or that cannot be honoured."""
+
+
+class MediaError(EyelineError):
+    """A video or image that cannot be read or written as asked."""
+
+
+class DamagedMediaError(MediaError):
+    """Decoding stopped part-way: the frames before the damage were delivered.
+
+    Args:
+        message: what is wrong, and where.
+        mend: what the reader can do about it.
+        frames: frames delivered before the damage.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, mend: str = "", frames: int = 0) -> None:
+        super().__init__(message, mend)
+        self.frames = frames
+
+
+class OutputError(EyelineError):
+    """A result that cannot be written: permissions, a full disk, an unknown suffix."""
+
+
+class LogError(EyelineError):
+    """A log that cannot be read, or that does not belong to this video."""
+
+
+class ModelError(EyelineError):
+    """A model that cannot be used."""
+
+
+class ContractError(ModelError):
+    """Tensor names, ranks, types or values are not those of the contract."""
+
+
+class VerificationError(ModelError):
+    """A model file whose bytes are not the registered ones."""
+
+
+class RegistryError(ModelError):
+    """An unknown model id, or a registry that does not parse."""
+
+
+class DatasetError(EyelineError):
+    """Training or evaluation data that cannot be used."""
+
+
+class TrainingError(EyelineError):
+    """A training run that cannot start, or that diverged."""
+
+
+class MissingExtraError(EyelineError):
+    """An optional dependency that is not installed.
+
+    Args:
+        package: the import that failed.
+        extra: the extra of eyeline that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed", f"pip install 'eyeline[{extra}]'")

@@ -1,0 +1,264 @@
+"""Video out: one writer for overlays (H.264) and maps (FFV1), over PyAV.
+
+A file appears whole or not at all. Timestamps are kept, so a variable frame rate survives: to
+1/90000 s in MP4, to the millisecond in Matroska, which stores no finer ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+import av
+import av.container
+import av.error
+import av.video
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+from eyeline.errors import OutputError
+from eyeline.output import PendingFile, Sink, output_error
+
+CONTAINERS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        # The index in front, so that a player or a browser starts before it has the whole file.
+        ".mp4": ("mp4", {"movflags": "+faststart"}),
+        ".mkv": ("matroska", {}),
+    }
+)
+"""Suffix to FFmpeg's container name and its options."""
+
+TIME_BASE = Fraction(1, 90000)
+"""Tick of timestamps: the clock of MPEG systems, which holds 24, 25, 30, 50 and 60 Hz exactly."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are compressed.
+
+    Attributes:
+        codec: FFmpeg's encoder.
+        pix_fmt: pixel format of the encoder's input.
+        options: the encoder's own options.
+        full_range: samples use 0..max, in place of the limited range of video.
+        even: width and height must be even (chroma is halved in both directions).
+    """
+
+    codec: str
+    pix_fmt: str
+    options: Mapping[str, str]
+    full_range: bool
+    even: bool
+
+
+H264 = Encoding(
+    # 8-bit 4:2:0 and a High profile are what every player and browser decodes.
+    "libx264",
+    "yuv420p",
+    MappingProxyType({"preset": "veryfast", "crf": "20", "profile": "high"}),
+    full_range=False,
+    even=True,
+)
+"""Playable everywhere: H.264 High, yuv420p, limited range, tagged BT.709."""
+
+# One slice, since FFmpeg's encoder refuses several where a side is one pixel.
+_FFV1 = MappingProxyType({"level": "3", "slicecrc": "1", "slices": "1", "g": "1"})
+FFV1_GRAY8 = Encoding("ffv1", "gray", _FFV1, full_range=True, even=False)
+"""Lossless, 8-bit grey, every frame a key frame."""
+FFV1_GRAY16 = Encoding("ffv1", "gray16le", _FFV1, full_range=True, even=False)
+"""Lossless, 16-bit grey, every frame a key frame."""
+
+
+def container_of(path: str | Path, suffixes: tuple[str, ...] = tuple(CONTAINERS)) -> str:
+    """The container that the suffix of `path` names.
+
+    Raises:
+        OutputError: a suffix that is not among `suffixes`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes:
+        raise OutputError(
+            f"{path}: video can't be written as {suffix or 'a file without a suffix'}",
+            f"use {' or '.join(suffixes)}",
+        )
+    return CONTAINERS[suffix][0]
+
+
+def encodable_size(width: int, height: int, encoding: Encoding) -> tuple[int, int]:
+    """Size that is encoded of a picture: where even sizes are needed, an odd one loses a line.
+
+    The last column and row go, since scaling would blur the rest and padding would show an edge.
+    """
+    return (width & ~1, height & ~1) if encoding.even else (width, height)
+
+
+class VideoWriter(Sink):
+    """Writes frames to a video file that appears when it is committed.
+
+    Args:
+        path: `.mp4` or `.mkv`.
+        width, height: size of the frames given to `write`, pixels; see `encodable_size`.
+        fps: average frame rate, for the container's header; 25 when not known.
+        encoding: `H264`, `FFV1_GRAY8` or `FFV1_GRAY16`.
+        metadata: tags of the container.
+        threads: encoder threads; 0 = one per core.
+
+    Raises:
+        OutputError: unknown suffix, too small a frame, or the file can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        *,
+        fps: Fraction | float | None = None,
+        encoding: Encoding = H264,
+        metadata: Mapping[str, str] | None = None,
+        threads: int = 0,
+    ) -> None:
+        container = container_of(path)
+        self.path = path
+        self.encoding = encoding
+        self.width, self.height = encodable_size(width, height, encoding)
+        self.frames = 0
+        if not self.width or not self.height:
+            raise OutputError(
+                f"{path}: {width}x{height} is too small for {encoding.codec}", "2x2 is the least"
+            )
+        self._last_pts: int | None = None
+        self._pending: PendingFile | None = PendingFile(path)
+        try:
+            self._open(self._pending.temporary, container, fps, metadata or {}, threads)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _open(
+        self,
+        temporary: Path,
+        container: str,
+        fps: Fraction | float | None,
+        metadata: Mapping[str, str],
+        threads: int,
+    ) -> None:
+        rate = Fraction(fps if fps and fps > 0 else 25).limit_denominator(1001)
+        try:
+            self._container: av.container.OutputContainer = av.open(
+                str(temporary),
+                "w",
+                format=container,
+                # bitexact: no random ids, so that the same frames give the same bytes.
+                options={**CONTAINERS[Path(self.path).suffix.lower()][1], "fflags": "+bitexact"},
+            )
+            self._container.metadata.update(metadata)
+            stream = self._container.add_stream(
+                self.encoding.codec, rate, options=dict(self.encoding.options)
+            )
+            self._stream = cast(av.video.VideoStream, stream)
+            codec = self._stream.codec_context
+            codec.width, codec.height = self.width, self.height
+            codec.pix_fmt = self.encoding.pix_fmt
+            codec.time_base = TIME_BASE
+            codec.thread_count = threads
+            codec.color_range = ColorRange.JPEG if self.encoding.full_range else ColorRange.MPEG
+            if not self.encoding.full_range:
+                codec.colorspace = Colorspace.ITU709
+                codec.color_primaries = ColorPrimaries.BT709
+                codec.color_trc = ColorTrc.BT709
+        except av.error.FFmpegError as exc:
+            raise self._error(exc) from exc
+
+    def write(self, picture: av.VideoFrame | npt.NDArray[np.generic], pts_time: float) -> None:
+        """Add a frame.
+
+        Args:
+            picture: a frame of the encoded size in the encoding's pixel format; or uint8
+                (H, W, 3) full-range RGB for a colour encoding; or uint8 / uint16 (H, W) for a
+                grey one.
+            pts_time: presentation time, seconds. One that does not lie after the frame before is
+                moved to the next tick, since a container takes no other.
+
+        Raises:
+            OutputError: another size or format, a failing encoder, or a full disk.
+        """
+        if self._pending is None:
+            raise OutputError(f"{self.path}: is closed", "write before commit")
+        frame = picture if isinstance(picture, av.VideoFrame) else self._from_array(picture)
+        shape = (frame.width, frame.height, frame.format.name)
+        if shape != (self.width, self.height, self.encoding.pix_fmt):
+            # The encoder would scale and convert it in silence.
+            raise OutputError(
+                f"{self.path}: frame {self.frames} is {shape[0]}x{shape[1]} {shape[2]}, "
+                f"not {self.width}x{self.height} {self.encoding.pix_fmt}"
+            )
+        pts = round(pts_time / TIME_BASE)
+        if self._last_pts is not None:
+            pts = max(pts, self._last_pts + self._tick())
+        self._last_pts = pts
+        frame.pts, frame.time_base = pts, TIME_BASE
+        self._encode(frame)
+        self.frames += 1
+
+    def _tick(self) -> int:
+        """Smallest step of the container, in `TIME_BASE`: Matroska counts milliseconds."""
+        return 1 if Path(self.path).suffix.lower() == ".mp4" else TIME_BASE.denominator // 1000
+
+    def _from_array(self, array: npt.NDArray[np.generic]) -> av.VideoFrame:
+        cut = np.ascontiguousarray(array[: self.height, : self.width])
+        if self.encoding.full_range:
+            return av.VideoFrame.from_ndarray(cut, format=self.encoding.pix_fmt)
+        return av.VideoFrame.from_ndarray(cut, format="rgb24").reformat(
+            format=self.encoding.pix_fmt,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except av.error.FFmpegError as exc:
+            raise self._error(exc) from exc
+
+    def _error(self, exc: av.error.FFmpegError) -> OutputError:
+        if isinstance(exc, OSError):
+            return output_error(self.path, exc)
+        return OutputError(f"{self.path}: {self.encoding.codec} failed: {exc.strerror or exc}")
+
+    def commit(self) -> None:
+        """Finish the file and give it its name; without a single frame there is no file.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        if self._pending is None:
+            return
+        if not self.frames:
+            self.discard()
+            return
+        try:
+            self._encode(None)
+            try:
+                self._container.close()
+            except av.error.FFmpegError as exc:
+                raise self._error(exc) from exc
+        except BaseException:
+            self.discard()
+            raise
+        pending, self._pending = self._pending, None
+        pending.commit()
+
+    def discard(self) -> None:
+        """Leave no file."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        self.__dict__.pop("_stream", None)  # the encoder's threads and buffers go now
+        self.__dict__.pop("_container", None)
+        pending.discard()

@@ -1,0 +1,206 @@
+"""Find a model by id or path and hand out its bytes, verified: the only door to a model file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from eyeline.errors import RegistryError, VerificationError
+from eyeline.models.records import IoSpec, ModelRecord, RegistryFile
+
+BUILTIN = Path(__file__).parent / "builtin"
+REGISTRY_FILE = "registry.json"
+MAX_MODEL_BYTES = 512 * 1024 * 1024
+
+MODEL_VARIABLE = "EYELINE_MODEL"
+REGISTRY_VARIABLE = "EYELINE_REGISTRY"
+
+
+def sha256_hex(data: bytes) -> str:
+    """sha256 of `data`, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_regular_file(path: Path, limit: int = MAX_MODEL_BYTES) -> bytes:
+    """Read a file once, refusing what is not a regular file or is larger than `limit` bytes.
+
+    Raises:
+        RegistryError: missing, unreadable, a folder, FIFO or device, empty, or too large.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused one line below.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as exc:
+        raise RegistryError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RegistryError(f"{path}: not a regular file", "name a file")
+    with os.fdopen(handle, "rb") as f:
+        status = os.fstat(f.fileno())
+        if status.st_size == 0:
+            raise RegistryError(f"{path}: the file is empty", "is it the right one?")
+        if status.st_size > limit:
+            raise RegistryError(
+                f"{path}: {status.st_size} bytes, more than {limit}", "is it the right one?"
+            )
+        return f.read(limit + 1)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be loaded.
+
+    Attributes:
+        id: registry id, or the path of an unregistered file.
+        path: where the bytes are.
+        io: how frames become its input.
+        record: its registry record, None for an unregistered file.
+    """
+
+    id: str
+    path: Path
+    io: IoSpec
+    record: ModelRecord | None = None
+
+    @property
+    def smoke(self) -> bool:
+        """Whether its numbers mean nothing."""
+        return self.record is not None and self.record.smoke
+
+    @cached_property
+    def data(self) -> bytes:
+        """The model's bytes, read once and checked against the record's digest.
+
+        Raises:
+            RegistryError: unreadable file.
+            VerificationError: the bytes are not the registered ones.
+        """
+        data = read_regular_file(self.path)
+        if self.record is not None and sha256_hex(data) != self.record.sha256:
+            raise VerificationError(
+                f"{self.path}: sha256 is {sha256_hex(data)[:16]}..., "
+                f"the registry says {self.record.sha256[:16]}...",
+                "the file was changed: restore it, or register the new one",
+            )
+        return data
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the verified bytes."""
+        return sha256_hex(self.data)
+
+
+class Registry:
+    """The built-in models and those of a user's own folder; an id of the latter wins.
+
+    Args:
+        folder: the user's registry folder; `EYELINE_REGISTRY` when None.
+
+    Raises:
+        RegistryError: the folder has no registry, or one that does not parse.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        own = folder or (Path(v) if (v := os.environ.get(REGISTRY_VARIABLE)) else None)
+        self._models: dict[str, Model] = {}
+        for place in (BUILTIN, own):
+            if place is not None:
+                for record in _read_registry(place).models:
+                    self._models.pop(record.id, None)  # the later one also goes to the end
+                    self._models[record.id] = Model(
+                        record.id, place / record.file, record.io, record
+                    )
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def __contains__(self, model_id: object) -> bool:
+        return model_id in self._models
+
+    def get(self, model_id: str) -> Model:
+        """The model of an id.
+
+        Raises:
+            RegistryError: no such id.
+        """
+        if model_id not in self._models:
+            raise RegistryError(
+                f"no model {model_id!r}",
+                f"known: {', '.join(sorted(self._models))}; or give a path",
+            )
+        return self._models[model_id]
+
+    def default(self) -> Model:
+        """The production model; the last registered one when a user's folder adds its own.
+
+        Raises:
+            RegistryError: no model has that role.
+        """
+        production = [m for m in self if m.record is not None and m.record.role == "production"]
+        if not production:
+            raise RegistryError("no production model in the registry", "name one with --model")
+        return production[-1]
+
+
+def _read_registry(folder: Path) -> RegistryFile:
+    path = folder / REGISTRY_FILE
+    data = read_regular_file(path, limit=16 * 1024 * 1024)
+    try:
+        registry = RegistryFile.model_validate_json(data)
+    except ValidationError as exc:
+        first = " ".join(str(exc).split())[:200]
+        raise RegistryError(f"{path}: not a registry: {first}", "fix the file") from exc
+    ids = [m.id for m in registry.models]
+    if len(set(ids)) != len(ids):
+        raise RegistryError(f"{path}: an id stands there twice", "ids are unique")
+    return registry
+
+
+def resolve_model(name: str | None = None, registry: Path | None = None) -> Model:
+    """The model that an id, a path, `EYELINE_MODEL` or the registry's default names.
+
+    A path may have a sidecar of the same name with the suffix `.json`, holding an I/O spec;
+    without one the contract's defaults apply.
+
+    Args:
+        name: id or path; `EYELINE_MODEL`, then the production model, when None.
+        registry: the user's own registry folder, see `Registry`.
+
+    Raises:
+        RegistryError: unknown id, missing file, or a sidecar that does not parse.
+    """
+    name = name or os.environ.get(MODEL_VARIABLE) or None  # an empty variable is none
+    models = Registry(registry)
+    if name is None:
+        return models.default()
+    if name in models:
+        return models.get(name)
+    path = Path(name)
+    if path.suffix == ".onnx" or os.sep in name or _is_there(path):
+        return Model(str(path), path, _read_sidecar(path))
+    return models.get(name)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long to be one, or a folder that may not be entered
+        return False
+
+
+def _read_sidecar(path: Path) -> IoSpec:
+    sidecar = path.parent / f"{path.stem}.json"
+    if not _is_there(sidecar):
+        return IoSpec()
+    try:
+        return IoSpec.model_validate_json(read_regular_file(sidecar, limit=1 << 20))
+    except ValidationError as exc:
+        first = " ".join(str(exc).split())[:200]
+        raise RegistryError(f"{sidecar}: not an I/O spec: {first}", "fix or remove it") from exc

@@ -1,0 +1,1 @@
+"""Run a saliency model over frames."""

@@ -1,0 +1,76 @@
+"""Numbers of a map: open this file to add a per-frame feature.
+
+Every feature is computed over the visible frame (padding is cropped before) in float64.
+Names are API: they never change when weights change.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+FEATURES = {
+    "saliency_mean": "arithmetic mean of the map",
+    "saliency_std": "population standard deviation of the map",
+    "saliency_coverage": "share of the frame above .5",
+    "saliency_entropy": "how evenly the map is spread: 0 one point, 1 uniform",
+    "saliency_cx": "horizontal centroid, 0 left edge, 1 right edge",
+    "saliency_cy": "vertical centroid, 0 top edge, 1 bottom edge",
+    "saliency_flicker": "mean absolute change to the previous frame's map, 0 across a cut",
+}
+"""Feature name to what it means, in the order of every log's columns."""
+
+Map = npt.NDArray[np.float32]
+
+
+def _centre(weights: npt.NDArray[np.float64], total: float) -> float:
+    """Weighted mean position of pixel centres, 0..1; the middle when nothing has weight."""
+    if total <= 0:
+        return 0.5
+    n = len(weights)
+    return float(weights @ ((np.arange(n) + 0.5) / n)) / total
+
+
+def _entropy(m: Map, total: float) -> float:
+    """Shannon entropy of the map as a distribution over pixels, divided by its maximum log2(N).
+
+    With p = m / T: H = log2(T) - sum(m log2 m) / T (Shannon 1948). An empty map has entropy 0.
+    """
+    if total <= 0 or m.size < 2:
+        return 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = m * np.log2(m)
+    spread = math.log2(total) - float(np.nansum(terms, dtype=np.float64)) / total
+    return min(1.0, max(0.0, spread / math.log2(m.size)))
+
+
+def map_features(m: Map, previous: Map | None) -> dict[str, float]:
+    """The features of one map.
+
+    Args:
+        m: float32 (h, w) in [0, 1].
+        previous: the map of the frame before, or None at the start and across a cut.
+
+    Returns:
+        One float for each name of `FEATURES`.
+    """
+    columns = m.sum(axis=0, dtype=np.float64)
+    rows = m.sum(axis=1, dtype=np.float64)
+    total = float(rows.sum())
+    mean = total / m.size
+    square = float(np.einsum("ij,ij->i", m, m, dtype=np.float64).sum()) / m.size
+    if previous is not None and previous.shape == m.shape:
+        flicker = float(np.abs(m - previous).mean(dtype=np.float64))
+    else:
+        flicker = 0.0
+    return {
+        "saliency_mean": mean,
+        "saliency_std": math.sqrt(max(0.0, square - mean * mean)),
+        "saliency_coverage": float(np.count_nonzero(m > 0.5)) / m.size,
+        "saliency_entropy": _entropy(m, total),
+        "saliency_cx": _centre(columns, total),
+        "saliency_cy": _centre(rows, total),
+        "saliency_flicker": flicker,
+    }

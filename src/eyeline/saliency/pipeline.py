@@ -1,0 +1,331 @@
+"""From a video to a stream of saliency maps: decode thread -> one-thread workers -> in order.
+
+The decoder runs in a thread of its own and hands small planes to a pool of workers, which share
+one session; results come back in frame order, so they are bit-identical whatever the number of
+workers. Everything is bounded: memory does not grow with the length of the video.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+import eyeline
+from eyeline.errors import UsageError
+from eyeline.media import Video, open_video
+from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
+from eyeline.models.records import IoSpec
+from eyeline.models.registry import Model, resolve_model
+from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
+from eyeline.saliency.features import map_features
+from eyeline.saliency.resize import pad_to_multiple, upscale, working_size
+from eyeline.saliency.session import Device, Session
+from eyeline.saliency.temporal import (
+    CUT_THRESHOLD,
+    FILTERS,
+    Estimate,
+    Fill,
+    TemporalFilter,
+    fill_skipped,
+)
+
+Map = npt.NDArray[np.float32]
+
+LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
+"""Luma of R, G, B (ITU-R BT.601-7): what models with tiled luma were trained on."""
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What `extract` does to a video; every value travels in the log's provenance.
+
+    Attributes:
+        lines: short side of the working size in pixels, `native`, or None for the model's own.
+        stride: infer every n-th frame (and every first frame of a scene), fill those between.
+        fill: how frames between are filled.
+        temporal: filter on the maps.
+        start, stop: first frame and the one after the last, as decoded; None = all.
+        device: where the model runs.
+        workers: inference threads; 0 = one per core.
+        keep_source: keep each decoded frame for the consumer (an overlay needs it).
+    """
+
+    lines: int | Literal["native"] | None = None
+    stride: int = 1
+    fill: Fill = "linear"
+    temporal: TemporalFilter = "none"
+    start: int = 0
+    stop: int | None = None
+    device: Device = "auto"
+    workers: int = 0
+    keep_source: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UsageError(f"stride is {self.stride}", "1 infers every frame, 2 every second")
+        if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
+            raise UsageError(f"working size is {self.lines} lines", "give 16..4320, or 'native'")
+        if self.start < 0 or (self.stop is not None and self.stop <= self.start):
+            raise UsageError(f"frames {self.start}:{self.stop} are none", "give A:B with A < B")
+
+
+@dataclass(frozen=True)
+class FrameSaliency:
+    """Where viewers look in one frame.
+
+    Attributes:
+        index: position in the stream, from 0 (`frameNum` of logs).
+        pts_time: presentation time, seconds.
+        features: the numbers of `eyeline.saliency.features.FEATURES`.
+        map: float32 (h, w) in [0, 1] at the working size.
+        cut: whether a scene starts here.
+        filled: whether the map was interpolated (see `ExtractOptions.stride`).
+        frame: the decoded frame behind it.
+    """
+
+    index: int
+    pts_time: float
+    features: dict[str, float]
+    map: Map
+    cut: bool
+    filled: bool
+    frame: Frame
+
+    @property
+    def saliency_mean(self) -> float:
+        """Arithmetic mean of the map."""
+        return self.features["saliency_mean"]
+
+    def full_map(self) -> Map:
+        """The map at the display size of the source, float32 (H, W) in [0, 1]."""
+        return upscale(self.map, *self.frame.display_size)
+
+
+def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:
+    """Planar RGB to a model's input.
+
+    Args:
+        rgb: uint8 (3, h, w).
+        io: the model's I/O spec.
+
+    Returns:
+        float32 (1, 3, H, W), ImageNet-normalised, padded to the spec's multiple.
+    """
+    top = 255.0 if io.scale == "255" else max(1.0, float(rgb.max()))
+    std = np.array(IMAGENET_STD, np.float32)[:, None, None]
+    mean = np.array(IMAGENET_MEAN, np.float32)[:, None, None]
+    x = rgb.astype(np.float32)
+    if io.channels == "luma_tiled":
+        x[:] = np.tensordot(LUMA_REC601, x, 1)
+    x *= 1 / (np.float32(top) * std)
+    x -= mean / std
+    return pad_to_multiple(x, io.multiple)[None]
+
+
+def finish(y: Map, height: int, width: int, io: IoSpec) -> Map:
+    """Crop a model's output to the visible frame and apply the spec's output rule.
+
+    Args:
+        y: float32 (H, W) in [0, 1].
+        height: visible rows at the working scale.
+        width: visible columns at the working scale.
+        io: the model's I/O spec.
+    """
+    m = np.ascontiguousarray(y[:height, :width])
+    if io.output == "minmax":
+        low, high = m.min(), m.max()
+        m = (m - low) / (high - low) if high > low else np.zeros_like(m)
+    return m
+
+
+class Extraction:
+    """A running extraction: iterate over it for `FrameSaliency`, in frame order, once.
+
+    Args:
+        video: an open video.
+        session: a loaded model.
+        options: see `ExtractOptions`.
+
+    Attributes:
+        info: facts of the video.
+        report: what the decoder met; complete when the iteration ends.
+        provenance: model id, digest, options and versions, JSON values.
+    """
+
+    def __init__(self, video: Video, session: Session, options: ExtractOptions) -> None:
+        self._video, self._session, self.options = video, session, options
+        self.info: VideoInfo = video.info
+        self.report: DecodeReport = video.report
+        self._stop = threading.Event()
+        self._workers = options.workers or len(os.sched_getaffinity(0))
+        self._iterator = self._run()
+        model, info = session.model, video.info
+        lines = options.lines or model.io.working_lines
+        self._lines = None if lines == "native" else lines
+        self.provenance: dict[str, Any] = {
+            "eyeline": eyeline.__version__,
+            "model": model.id,
+            "model_sha256": model.sha256,
+            "smoke": model.smoke,
+            "io": model.io.model_dump(),
+            "options": {
+                k: v
+                for k, v in asdict(options).items()
+                if k not in ("workers", "keep_source", "device")
+            },
+            "working_size": list(
+                working_size(info.display_width, info.display_height, self._lines)
+            ),
+            "provider": session.provider,
+            "onnxruntime": session.runtime_version,
+            "video": {
+                "codec": info.codec,
+                "display_size": [info.display_width, info.display_height],
+                "pix_fmt": info.pix_fmt,
+                "colour": asdict(info.colour),
+            },
+        }
+
+    def __enter__(self) -> Extraction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[FrameSaliency]:
+        return self._iterator
+
+    def close(self) -> None:
+        """Stop the threads and close the video; safe to call twice."""
+        self._stop.set()
+        self._iterator.close()
+        self._video.close()
+
+    def _plan(self, width: int, height: int) -> tuple[int, int]:
+        return working_size(width, height, self._lines)
+
+    def _infer(self, frame: Frame) -> Map:
+        io = self._session.model.io
+        _, h, w = frame.rgb.shape
+        return finish(self._session.run(prepare(frame.rgb, io)), h, w, io)
+
+    def _feed(
+        self,
+        pool: ThreadPoolExecutor,
+        out: queue.Queue[tuple[Frame, bool, Future[Map] | None] | BaseException | None],
+    ) -> None:
+        """Decode; submit what is to be inferred; hand everything over in order, the error last."""
+        o = self.options
+
+        def put(item: tuple[Frame, bool, Future[Map] | None] | BaseException | None) -> None:
+            while not self._stop.is_set():
+                try:
+                    out.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+                return
+
+        since = 0
+        size: tuple[int, ...] | None = None
+        try:
+            for frame in self._video.frames(self._plan, o.start, o.stop, o.keep_source):
+                if self._stop.is_set():
+                    return
+                cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
+                first, size = size is None, frame.rgb.shape
+                due = cut or since % o.stride == 0
+                since = 1 if due else since + 1
+                put((frame, cut and not first, pool.submit(self._infer, frame) if due else None))
+        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
+            put(exc)
+        else:
+            put(None)
+
+    def _estimates(self) -> Iterator[Estimate]:
+        handed: queue.Queue[Any] = queue.Queue(maxsize=2 * self._workers + 2)
+        pool = ThreadPoolExecutor(self._workers, "eyeline-infer")
+        feeder = threading.Thread(
+            target=self._feed, args=(pool, handed), name="eyeline-decode", daemon=True
+        )
+        feeder.start()
+        try:
+            while (item := handed.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                frame, cut, future = item
+                yield Estimate(frame, cut, future.result() if future else None)
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            feeder.join()
+
+    def _run(self) -> Generator[FrameSaliency]:
+        estimates: Iterator[Estimate] = self._estimates()
+        if self.options.stride > 1:
+            estimates = fill_skipped(estimates, self.options.fill)
+        previous: Map | None = None
+        for e in FILTERS[self.options.temporal](estimates):
+            m = e.known_map
+            m.setflags(write=False)
+            features = map_features(m, None if e.cut else previous)
+            previous = m
+            yield FrameSaliency(
+                e.frame.index, e.frame.pts_time, features, m, e.cut, e.filled, e.frame
+            )
+
+
+def extract(
+    video: str | os.PathLike[str] | list[str],
+    *,
+    model: str | Model | None = None,
+    registry: str | os.PathLike[str] | None = None,
+    video_options: VideoOptions | None = None,
+    options: ExtractOptions | None = None,
+) -> Extraction:
+    """Find where viewers look in a video, frame by frame.
+
+    ::
+
+        for frame in eyeline.extract("clip.mp4"):
+            print(frame.index, frame.saliency_mean, frame.map.shape)
+
+    Args:
+        video: path of a video, Y4M, raw YUV (with size and format in `video_options`), a folder
+            of images, a list of image paths, or `-` for Y4M on stdin.
+        model: id, path, or `Model`; the registry's default when None.
+        registry: the user's own registry folder.
+        video_options: how to read the video.
+        options: what to do with it.
+
+    Returns:
+        An `Extraction`: iterable once, and a context manager.
+
+    Raises:
+        MediaError: a video that can't be read.
+        ModelError: a model that can't be used.
+        DamagedMediaError: while iterating, after the last good frame.
+    """
+    from pathlib import Path
+
+    chosen = (
+        model
+        if isinstance(model, Model)
+        else resolve_model(model, Path(registry) if registry is not None else None)
+    )
+    o = options or ExtractOptions()
+    session = Session(chosen, o.device)
+    return Extraction(open_video(video, video_options or VideoOptions()), session, o)

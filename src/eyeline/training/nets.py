@@ -1,0 +1,207 @@
+"""Network architectures, built from a config: open this file to change or add a net.
+
+Every net takes ImageNet-normalised RGB, float32 (N, 3, H, W) of any H and W, and returns a list of
+logit maps, float32 (N, 1, h, w): the first is the answer at the input's size, the others are
+deep-supervision heads that exist while training only. `Contract` wraps a net for export:
+one output, sigmoid applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _conv_bn(
+    c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """Convolution without bias, BatchNorm, optional ReLU ("same" padding)."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(
+            c_in, c_out, kernel, stride, dilation * (kernel // 2), dilation=dilation, bias=False
+        ),
+        nn.BatchNorm2d(c_out),
+    ]
+    if relu:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class Residual(nn.Module):
+    """One dense 3x3 convolution with an identity path: runs near the CPU's peak at >= 32 channels."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = _conv_bn(channels, channels, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (N, C, H, W) to the same shape."""
+        out: Tensor = x + self.conv(x)
+        return out
+
+
+class GlobalContext(nn.Module):
+    """Adds what the image's mean feature says: two 1x1 convolutions on a (N, C, 1, 1) tensor.
+
+    The image-level branch of ASPP (Chen et al., "Rethinking Atrous Convolution", 2017), as a sum.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels, 1)
+        self.expand = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (N, C, H, W) to the same shape."""
+        pooled = x.mean((2, 3), keepdim=True)
+        out: Tensor = x + self.expand(F.relu(self.squeeze(pooled)))
+        return out
+
+
+class Fpn(nn.Module):
+    """Dense feature pyramid (Lin et al., CVPR 2017): convolutions of >= 32 channels, output at stride 4.
+
+    Args:
+        stem: channels of the stride-2 stem.
+        stages: one entry per stage, each of which halves the resolution: `channels` and the
+            `dilations` of its residual blocks.
+        lateral: channels of the pyramid.
+        fuse: residual blocks after each merge.
+    """
+
+    def __init__(
+        self, stem: int, stages: list[dict[str, Any]], lateral: int, fuse: int = 1
+    ) -> None:
+        super().__init__()
+        self.stem = _conv_bn(3, stem, stride=2)
+        self.stages = nn.ModuleList()
+        previous = stem
+        for stage in stages:
+            channels = int(stage["channels"])
+            blocks = [Residual(channels, int(d)) for d in stage["dilations"]]
+            self.stages.append(nn.Sequential(_conv_bn(previous, channels, stride=2), *blocks))
+            previous = channels
+        self.context = GlobalContext(previous)
+        self.laterals = nn.ModuleList(
+            _conv_bn(int(s["channels"]), lateral, kernel=1, relu=False) for s in stages
+        )
+        self.fuse = nn.ModuleList(
+            nn.Sequential(*(Residual(lateral) for _ in range(fuse))) for _ in stages[:-1]
+        )
+        self.heads = nn.ModuleList(
+            nn.Conv2d(lateral, 1, 3 if i == 0 else 1, padding=1 if i == 0 else 0)
+            for i in range(len(stages))
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Logits, finest first; side heads only in training mode."""
+        features: list[Tensor] = []
+        y = self.stem(x)
+        for stage in self.stages:
+            y = stage(y)
+            features.append(y)
+        features[-1] = self.context(features[-1])
+        path = F.relu(self.laterals[-1](features[-1]))
+        paths = [path]
+        for i in range(len(features) - 2, -1, -1):
+            path = self.fuse[i](F.relu(_resize(path, features[i]) + self.laterals[i](features[i])))
+            paths.insert(0, path)
+        logits = [_resize(self.heads[0](paths[0]), x)]
+        if self.training:
+            logits += [head(p) for head, p in zip(list(self.heads)[1:], paths[1:], strict=True)]
+        return logits
+
+
+class UNet(nn.Module):
+    """The reference students: three levels down, a bottleneck, three up (Ronneberger et al., 2015).
+
+    Args:
+        encoder: channels of each level, finest first.
+        bottleneck: channels at the lowest resolution.
+        decoder: channels of each level on the way up, coarsest first.
+        upsample: `deconv` (v1: ConvTranspose 2x2) or `resize` (v2: bilinear + 3x3 convolution).
+    """
+
+    def __init__(
+        self, encoder: list[int], bottleneck: int, decoder: list[int], upsample: str
+    ) -> None:
+        super().__init__()
+        self.down = nn.ModuleList()
+        previous = 3
+        for c in encoder:
+            self.down.append(nn.Sequential(_conv_bn(previous, c), _conv_bn(c, c)))
+            previous = c
+        self.bottleneck = _conv_bn(previous, bottleneck)
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        previous = bottleneck
+        for c, skip in zip(decoder, reversed(encoder), strict=True):
+            if upsample == "deconv":
+                self.up.append(nn.ConvTranspose2d(previous, c, 2, 2, bias=False))
+            else:
+                self.up.append(
+                    nn.Sequential(
+                        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+                        nn.Conv2d(previous, c, 3, padding=1, bias=False),
+                    )
+                )
+            self.merge.append(_conv_bn(c + skip, c))
+            previous = c
+        self.head = nn.Conv2d(previous, 1, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """One logit map at the input's size (H and W must be multiples of 8)."""
+        skips: list[Tensor] = []
+        y = x
+        for level in self.down:
+            y = level(y)
+            skips.append(y)
+            y = F.max_pool2d(y, 2)
+        y = self.bottleneck(y)
+        for up, merge, skip in zip(self.up, self.merge, reversed(skips), strict=True):
+            y = merge(torch.cat([up(y), skip], dim=1))
+        return [self.head(y)]
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"fpn": Fpn, "unet": UNet}
+"""Architecture name in a recipe to the class that takes its remaining keys."""
+
+
+def build_net(config: dict[str, Any]) -> nn.Module:
+    """Build a net from a recipe's `[net]` table: `arch` names the class, the rest are its arguments.
+
+    Raises:
+        KeyError: an unknown `arch`.
+        TypeError: an argument that the architecture does not take.
+    """
+    arguments = dict(config)
+    return ARCHITECTURES[arguments.pop("arch")](**arguments)
+
+
+class Contract(nn.Module):
+    """The tensor contract around a net: `input` (N, 3, H, W) to `saliency_map` (N, 1, H, W) in [0, 1]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Sigmoid of the net's first logit map."""
+        return torch.sigmoid(self.net(input)[0])
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Learnable parameters of the exported function: side heads are left out."""
+    dropped = sum(
+        p.numel()
+        for name, p in net.named_parameters()
+        if name.startswith("heads.") and name[6] != "0"
+    )
+    return sum(p.numel() for p in net.parameters()) - dropped

@@ -1,0 +1,15 @@
+"""Fixtures shared by all tests: real clips, made here or taken from data that stays outside."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of development data; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"development data is not at {SHARED}")
+    return SHARED

@@ -1,0 +1,81 @@
+"""Records: what crosses a trust boundary is checked field by field."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from tiny_models import record_fields
+
+from eyeline.models.records import IoSpec, ModelRecord
+
+GOOD = record_fields("tiny", b"bytes")
+
+
+def test_a_record_survives_json() -> None:
+    record = ModelRecord.model_validate(GOOD)
+    assert ModelRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_record_can_not_be_changed() -> None:
+    record = ModelRecord.model_validate(GOOD)
+    with pytest.raises(ValidationError, match="frozen"):
+        record.role = "production"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("field", ["id", "file", "sha256", "role", "opset", "license"])
+def test_a_field_that_is_missing_is_named(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        ModelRecord.model_validate({k: v for k, v in GOOD.items() if k != field})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("file", "../tiny.onnx"),
+        ("file", "/etc/tiny.onnx"),
+        ("file", "sub/tiny.onnx"),
+        ("file", "..\\tiny.onnx"),
+        ("file", "..onnx"),
+        ("file", ".onnx"),
+        ("file", "tiny.onnx\n"),
+        ("file", "tiny.onnx\0"),
+        ("file", "tiny.pkl"),
+        ("id", ""),
+        ("id", "Tiny"),
+        ("id", "../tiny"),
+        ("id", "tiny\n"),
+        ("id", "t" * 65),
+        ("sha256", "0" * 63),
+        ("sha256", "0" * 65),
+        ("sha256", "F" * 64),
+        ("role", "default"),
+        ("opset", 10),
+        ("opset", 31),
+        ("license", ""),
+        ("description", ""),
+        ("provenance", ""),
+        ("parameters", -1),
+        ("url", "https://example.org"),
+    ],
+)
+def test_a_bad_value_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        ModelRecord.model_validate(GOOD | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("channels", "bgr"),
+        ("scale", "1"),
+        ("output", "softmax"),
+        ("working_lines", 15),
+        ("working_lines", 4321),
+        ("multiple", 0),
+        ("multiple", 257),
+        ("mean", [0, 0, 0]),
+    ],
+)
+def test_a_bad_io_spec_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        IoSpec.model_validate({field: value})
