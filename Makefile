@@ -1,16 +1,32 @@
 # One runner for people and CI. `make dev` makes .venv; every other target uses it.
 VENV ?= .venv
 PY := $(VENV)/bin/python
+VIDEO ?= build/demo.mp4
+OUT ?= build
 
-.PHONY: dev check test test-slow bench clean
+.PHONY: run dev check test test-slow bench picture clean
+
+# The main job on a bare machine: nothing but the package. `make run VIDEO=clip.mp4` for your own.
+run: $(VENV)/.installed $(VIDEO)
+	mkdir -p $(OUT)
+	$(VENV)/bin/eyeline extract $(VIDEO) -o $(OUT)/saliency.json --overlay $(OUT)/heat.mp4
+
+build/demo.mp4: $(VENV)/.installed
+	mkdir -p build
+	$(PY) benchmarks/demo_clip.py $@
+
+$(VENV)/.installed: pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q -e .
+	touch $@
 
 dev: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
-	python3 -m venv $(VENV)
+# torch is pinned and comes first, so that no extra asks for a build with CUDA.
+$(VENV)/.ready: pyproject.toml $(VENV)/.installed
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
 	$(PY) -m pip install -q torch==2.13.0
-	$(PY) -m pip install -q -e ".[parquet,plot,motion,train]" --group dev
+	$(PY) -m pip install -q -e ".[parquet,plot,motion,eval,train]" --group dev
 	touch $@
 
 check: dev
@@ -25,7 +41,10 @@ test-slow: dev
 	$(PY) -m pytest -m slow
 
 bench: dev
-	$(PY) benchmarks/extract.py
+	$(PY) benchmarks/extract.py --long
+
+picture: dev
+	$(PY) benchmarks/demo_clip.py build/demo.mp4 --picture docs/images/overlay.jpg
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -57,7 +59,7 @@ def make_clip(path: Path, width: int, height: int) -> None:
         stream.options = {"crf": "23", "preset": "medium"}
         for i, frame in enumerate(source_frames()):
             scaled = frame.reformat(width, height, "yuv420p")
-            scaled.pts, scaled.time_base = i, stream.time_base
+            scaled.pts, scaled.time_base = i, Fraction(1, 25)
             out.mux(stream.encode(scaled))
         out.mux(stream.encode(None))
 
@@ -141,7 +143,8 @@ def _report_memory(
             if n in marks:
                 resident = int(Path("/proc/self/statm").read_text().split()[1])
                 at[n] = resident * resource.getpagesize() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent, before exec
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     pipe.send((at, peak))
 
 

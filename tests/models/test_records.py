@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from tiny_models import record_fields
 
 from eyeline.models.records import IoSpec, ModelRecord
+from tiny_models import record_fields
 
 GOOD = record_fields("tiny", b"bytes")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import BLUE, GREEN, RED, plane_model, write_registry
 
 from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.models.records import IoSpec
@@ -22,6 +21,7 @@ from eyeline.models.registry import (
     resolve_model,
     sha256_hex,
 )
+from tiny_models import BLUE, GREEN, RED, plane_model, write_registry
 
 TINY = plane_model()
 
@@ -281,11 +281,11 @@ def test_a_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
 
 def test_no_handle_stays_open_after_a_refusal(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for path in (tmp_path, tmp_path / "empty"):
         with pytest.raises(RegistryError):
             read_regular_file(path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # --- the command

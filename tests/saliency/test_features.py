@@ -39,7 +39,7 @@ def test_a_constant_map(c: float, h: int, w: int) -> None:
 
 def test_a_map_of_zeros_has_its_centroid_in_the_middle_and_no_entropy() -> None:
     f = map_features(np.zeros((5, 7), np.float32), None)
-    assert f == {name: 0.0 for name in FEATURES} | {"saliency_cx": 0.5, "saliency_cy": 0.5}
+    assert f == dict.fromkeys(FEATURES, 0.0) | {"saliency_cx": 0.5, "saliency_cy": 0.5}
 
 
 def test_one_point_has_no_entropy_and_is_its_own_centroid() -> None:

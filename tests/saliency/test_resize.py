@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
-from tiny_models import make_model
 
 from eyeline.saliency.resize import MAX_ASPECT, pad_to_multiple, upscale, working_size
+from tiny_models import make_model
 
 UNIT = st.floats(0, 1, width=32)
 MAPS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=UNIT)

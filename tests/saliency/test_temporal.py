@@ -250,7 +250,9 @@ def test_motion_fill_follows_what_linear_smears() -> None:
 
     def error(how: str) -> float:
         filled = list(fill_skipped(sparse, how))
-        return float(np.mean([np.abs(a.known_map - b.known_map) for a, b in zip(filled, truth)]))
+        return float(
+            np.mean([np.abs(a.known_map - b.known_map) for a, b in zip(filled, truth, strict=True)])
+        )
 
     assert error("motion") < 0.4 * min(error("linear"), error("hold"))
 
@@ -281,6 +283,8 @@ def test_without_opencv_the_extra_is_named(use: str) -> None:
         f"try: {use}\n"
         "except MissingExtraError as exc: print(exc)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.stdout == f"{MissingExtraError('OpenCV', 'motion')}\n", done.stderr
     assert "pip install 'eyeline[motion]'" in done.stdout

@@ -305,7 +305,7 @@ def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
     from eyeline.cli.progress import frame_progress
     from eyeline.saliency.run import run_extraction
 
-    o, total = extraction.options, extraction.info.frames
+    o, total = extraction.options, extraction.info.expected_frames
     if o.stop is not None:
         total = o.stop if total is None else min(o.stop, total)
     remaining = None if total is None else max(0, total - o.start)

@@ -94,6 +94,13 @@ class VideoInfo:
     duration: float | None
     colour: Colour
 
+    @property
+    def expected_frames(self) -> int | None:
+        """Number of frames, by count or else by duration and frame rate; None when neither is known."""
+        if self.frames is not None or self.duration is None or self.fps is None:
+            return self.frames
+        return max(1, round(self.duration * self.fps))
+
 
 @dataclass
 class DecodeReport:

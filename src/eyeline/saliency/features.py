@@ -24,6 +24,8 @@ FEATURES = {
 
 Map = npt.NDArray[np.float32]
 
+_TINY = np.float32(np.finfo(np.float32).tiny)
+
 
 def _centre(weights: npt.NDArray[np.float64], total: float) -> float:
     """Weighted mean position of pixel centres, 0..1; the middle when nothing has weight."""
@@ -40,9 +42,10 @@ def _entropy(m: Map, total: float) -> float:
     """
     if total <= 0 or m.size < 2:
         return 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = m * np.log2(m)
-    spread = math.log2(total) - float(np.nansum(terms, dtype=np.float64)) / total
+    terms = np.maximum(m, _TINY)  # 0 log 0 = 0: the product below is zero where m is
+    np.log2(terms, out=terms)
+    terms *= m
+    spread = math.log2(total) - float(terms.sum(dtype=np.float64)) / total
     return min(1.0, max(0.0, spread / math.log2(m.size)))
 
 
@@ -56,11 +59,12 @@ def map_features(m: Map, previous: Map | None) -> dict[str, float]:
     Returns:
         One float for each name of `FEATURES`.
     """
-    columns = m.sum(axis=0, dtype=np.float64)
-    rows = m.sum(axis=1, dtype=np.float64)
+    exact = m.astype(np.float64)
+    columns = exact.sum(axis=0)
+    rows = exact.sum(axis=1)
     total = float(rows.sum())
     mean = total / m.size
-    square = float(np.einsum("ij,ij->i", m, m, dtype=np.float64).sum()) / m.size
+    square = float(np.einsum("ij,ij->", exact, exact)) / m.size
     if previous is not None and previous.shape == m.shape:
         flicker = float(np.abs(m - previous).mean(dtype=np.float64))
     else:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import eyeline
-from eyeline.errors import UsageError
+from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media import Video, open_video
 from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
 from eyeline.models.records import IoSpec
@@ -74,6 +74,8 @@ class ExtractOptions:
             raise UsageError(f"stride is {self.stride}", "1 infers every frame, 2 every second")
         if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
             raise UsageError(f"working size is {self.lines} lines", "give 16..4320, or 'native'")
+        if self.workers < 0:
+            raise UsageError(f"workers are {self.workers}", "0 is one per core")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise UsageError(f"frames {self.start}:{self.stop} are none", "give A:B with A < B")
 
@@ -167,6 +169,7 @@ class Extraction:
         self.report: DecodeReport = video.report
         self._stop = threading.Event()
         self._workers = options.workers or len(os.sched_getaffinity(0))
+        self._damage: DamagedMediaError | None = None
         self._iterator = self._run()
         model, info = session.model, video.info
         lines = options.lines or model.io.working_lines
@@ -264,6 +267,9 @@ class Extraction:
         feeder.start()
         try:
             while (item := handed.get()) is not None:
+                if isinstance(item, DamagedMediaError):
+                    self._damage = item  # raised once the filters gave the frames they hold
+                    return
                 if isinstance(item, BaseException):
                     raise item
                 frame, cut, future = item
@@ -272,6 +278,7 @@ class Extraction:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             feeder.join()
+            self._video.close()
 
     def _run(self) -> Generator[FrameSaliency]:
         estimates: Iterator[Estimate] = self._estimates()
@@ -286,6 +293,8 @@ class Extraction:
             yield FrameSaliency(
                 e.frame.index, e.frame.pts_time, features, m, e.cut, e.filled, e.frame
             )
+        if self._damage is not None:
+            raise self._damage
 
 
 def extract(

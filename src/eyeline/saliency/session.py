@@ -88,7 +88,7 @@ class Session:
             ("output", outputs, OUTPUT_NAME, 1),
         ):
             if len(tensors) != 1 or tensors[0].name != name:
-                names = ", ".join(t.name for t in tensors) or "none"
+                names = ", ".join(repr(t.name) for t in tensors)[:200] or "none"
                 raise ContractError(
                     f"{self.model.id}: {kind} tensors are {names}; the contract says one {name!r}",
                     "export it with the contract's names",
@@ -137,8 +137,8 @@ class Session:
                 f"{self.model.id}: map values are in [{low:g}, {high:g}]",
                 "the contract says [0, 1] and finite: is the sigmoid missing?",
             )
-        clipped: npt.NDArray[np.float32] = np.clip(y[0, 0], 0.0, 1.0)
-        return clipped
+        m = y[0, 0]
+        return m if low >= 0 and high <= 1 else np.clip(m, 0, 1)
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
