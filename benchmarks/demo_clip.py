@@ -9,10 +9,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import numpy.typing as npt
+
+import eyeline
+from eyeline.saliency.pipeline import ExtractOptions
+from eyeline.saliency.run import Outputs, run_extraction
 
 Colour = tuple[int, int, int]
 Image = npt.NDArray[np.float32]
@@ -84,7 +89,34 @@ def write_clip(path: str) -> None:
         out.mux(stream.encode(None))
 
 
-if __name__ == "__main__":
+def write_picture(clip: str, path: str) -> None:
+    """Three frames above, their heat maps below, as one JPEG of 1280 pixels width."""
+    heat = str(Path(clip).with_suffix(".heat.mp4"))
+    outputs = Outputs(overlay=heat)
+    run_extraction(eyeline.extract(clip, options=ExtractOptions(keep_source=True)), outputs)
+    rows = []
+    for video in (clip, heat):
+        with av.open(video) as container:
+            shown = [f for i, f in enumerate(container.decode(video=0)) if i in (8, 33, 80)]
+        rows.append(np.hstack([f.reformat(426, 240).to_ndarray(format="rgb24") for f in shown]))
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.vstack(rows)), "rgb24")
+    with av.open(path, "w", format="image2", options={"update": "1"}) as out:
+        stream = out.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuvj444p"
+        stream.options = {"qmin": "3", "qmax": "3"}
+        out.mux(stream.encode(frame.reformat(format="yuvj444p")))
+        out.mux(stream.encode(None))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out")
-    write_clip(parser.parse_args().out)
+    parser.add_argument("out", help="the clip")
+    parser.add_argument("--picture", help="also draw frames and heat maps into this JPEG")
+    arguments = parser.parse_args()
+    write_clip(arguments.out)
+    if arguments.picture:
+        write_picture(arguments.out, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """What the documents show is what the program takes."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -15,11 +16,11 @@ GROUPS = {"model"}
 
 def commands(text: str) -> list[list[str]]:
     """Every `eyeline ...` in code blocks and code spans, split as a shell would."""
-    blocks = re.findall(r"^(?:    |\t).*$|^```.*?^```", text, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^    .*$|`[^`\n]+`", text, re.MULTILINE)
     found = []
-    for line in "\n".join(blocks).splitlines():
-        for part in re.split(r"\||&&", line.strip().removeprefix("$ ")):
-            words = part.strip().split("#")[0].removeprefix(".venv/bin/").strip()
+    for line in lines:
+        for part in re.split(r"\\?\||&&", line.strip().strip("`")):
+            words = part.strip().split("#")[0].strip()
             if words.startswith("eyeline "):
                 found.append(shlex.split(words)[1:])
     return found
@@ -34,7 +35,7 @@ def help_of(words: list[str]) -> str:
         capture_output=True,
         text=True,
         check=True,
-        env={"COLUMNS": "200", "TERM": "dumb", "PATH": ""},
+        env=os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
     )
     return run.stdout
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import math
@@ -27,6 +26,7 @@ import eyeline
 from eyeline.errors import ContractError, DamagedMediaError, MediaError, UsageError
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model
+from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.features import FEATURES
 from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency, finish, prepare
 from eyeline.saliency.session import Session
@@ -49,12 +49,12 @@ def write_video(path: Path, frames: list[np.ndarray]) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.height, stream.width = frames[0].shape[1:]
-        stream.pix_fmt = "gbrp"
+        stream.pix_fmt = "bgr0"
         for rgb in frames:
             picture = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(rgb.transpose(1, 2, 0)), "rgb24"
             )
-            container.mux(stream.encode(picture.reformat(format="gbrp")))
+            container.mux(stream.encode(picture.reformat(format="bgr0")))
         container.mux(stream.encode(None))
     return path
 
@@ -322,7 +322,7 @@ def test_a_whole_run_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None:
     extraction = eyeline.extract(clip, model=tiny(tmp_path))
     assert len(list(extraction)) == 5
     assert our_threads() == []
-    assert str(clip) not in {os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.exists()}
+    assert clip not in {p.resolve() for p in Path("/proc/self/fd").iterdir()}
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])
@@ -340,7 +340,6 @@ def test_leaving_the_loop_leaves_no_thread(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mkv", noise(60))
     for _ in eyeline.extract(clip, model=tiny(tmp_path)):
         break
-    gc.collect()
     assert our_threads() == []
 
 
@@ -371,14 +370,8 @@ def test_a_model_that_breaks_the_contract_stops_at_that_frame(tmp_path: Path) ->
     )
     got: list[int] = []
     with (
+        eyeline.extract(clip, model=tiny(tmp_path, root)) as extraction,
         pytest.raises(ContractError, match="nan"),
-        eyeline.extract(clip, model=tiny(tmp_path, root)) as extraction,
-    ):
-        got.extend(frame.index for frame in extraction)
-    assert got == []  # a generator expression: nothing is handed on before the error
-    with (
-        eyeline.extract(clip, model=tiny(tmp_path, root)) as extraction,
-        pytest.raises(ContractError),
     ):
         for frame in extraction:
             got.append(frame.index)
@@ -566,7 +559,7 @@ def test_extract_with_the_placeholder_says_that_its_numbers_mean_nothing(tmp_pat
     )
     assert "numbers mean nothing" in done.stderr
     log = json.loads(done.stdout)
-    grey = [(80 / 255 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    grey = [(80 / 255 - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     value = 1 / (1 + math.exp(-(0.25 * grey[0] + 0.5 * grey[1] + 0.25 * grey[2])))
     means = [f["metrics"]["saliency_mean"] for f in log["frames"]]
     assert means == pytest.approx([value] * 3, abs=2e-6)

@@ -1,7 +1,9 @@
-"""HDR to SDR at small sizes: PQ and HLG R'G'B' in BT.2020 to display-ready BT.709 R'G'B'.
+"""HDR to SDR at small sizes: PQ and HLG R'G'B' in BT.2020 to R'G'B' in BT.709 with sRGB's curve.
 
-Linearise, map tones on the largest component (so hues stay), change primaries, clip, encode with
-sRGB's curve. It serves saliency and looks, not mastering.
+Four steps: linearise to the light of a 1000 cd/m2 display, compress the largest component by the
+EETF of ITU-R BT.2390 (the others by the same gain, so hues stay), change primaries, clip, encode.
+Diffuse white of HDR production, 203 cd/m2 (ITU-R BT.2408), is SDR's peak: it comes out at about
+230 of 255, mid grey at about 98. This serves looking and saliency, not mastering.
 """
 
 from __future__ import annotations
@@ -13,64 +15,91 @@ import numpy.typing as npt
 
 from eyeline.media.types import Transfer
 
-SDR_WHITE = 203.0  # cd/m2: reference white of HDR production (ITU-R BT.2408-7)
-PEAK = 1000.0  # cd/m2: nominal peak of HLG and of most PQ masters (ITU-R BT.2100-2)
+Floats = npt.NDArray[np.float64]
+
+SDR_PEAK = 203.0  # cd/m2: reference white of HDR production (ITU-R BT.2408-7)
+HDR_PEAK = 1000.0  # cd/m2: nominal peak of HLG and of most PQ masters (ITU-R BT.2100-2)
 
 BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
 """Linear BT.2020 to BT.709 primaries (ITU-R BT.2087-0)."""
 
-_CODES = 4096  # the tables' resolution: 12 bits
+LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
+"""Luminance of linear BT.2020 R, G, B (ITU-R BT.2100-2)."""
+
+_CODES = 1 << 16
+
+# SMPTE ST 2084 / ITU-R BT.2100-2, table 4.
+_M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
+_C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 
 
-def pq_to_linear(e: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def pq_to_linear(signal: Floats) -> Floats:
     """SMPTE ST 2084 EOTF: signal 0..1 to cd/m2, 0..10000."""
-    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
-    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
-    p = np.power(e, 1 / m2)
-    linear: npt.NDArray[np.float64] = 10000 * np.power(
-        np.maximum(p - c1, 0) / (c2 - c3 * p), 1 / m1
-    )
+    p = np.power(signal, 1 / _M2)
+    linear: Floats = 10000 * np.power(np.maximum(p - _C1, 0) / (_C2 - _C3 * p), 1 / _M1)
     return linear
 
 
-def hlg_to_linear(e: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """HLG inverse OETF and the system gamma 1.2 of a 1000 cd/m2 display, per component (BT.2100-2).
+def linear_to_pq(light: Floats) -> Floats:
+    """Inverse of `pq_to_linear`: cd/m2 to signal 0..1."""
+    y = np.power(light / 10000, _M1)
+    return np.power((_C1 + _C2 * y) / (1 + _C3 * y), _M2)
 
-    The standard applies the gamma to luminance; per component it is exact on greys.
-    """
+
+def hlg_to_scene(signal: Floats) -> Floats:
+    """HLG inverse OETF (ITU-R BT.2100-2, table 5): signal 0..1 to scene light 0..1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
-    scene = np.where(e <= 0.5, e * e / 3, (np.exp((e - c) / a) + b) / 12)
-    display: npt.NDArray[np.float64] = PEAK * np.power(scene, 1.2)
-    return display
+    return np.where(signal <= 0.5, signal * signal / 3, (np.exp((signal - c) / a) + b) / 12)
 
 
-def compress(nits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Tone curve: cd/m2 to SDR linear 0..1, extended Reinhard on white-relative light.
+def compress(light: Floats) -> Floats:
+    """Tone curve: cd/m2 to SDR light 0..1.
 
-    L (1 + L / W^2) / (1 + L) with L relative to reference white and W the peak (Reinhard et al.,
-    "Photographic Tone Reproduction", 2002, eq. 4): monotone, black to 0, peak to 1.
+    The EETF of ITU-R BT.2390-8, section 5.4.1, from 0..`HDR_PEAK` to 0..`SDR_PEAK`: in PQ, linear up
+    to a knee, then a Hermite spline that reaches the target's peak at the source's. Brighter light
+    than `HDR_PEAK` is clipped.
     """
-    light, white = nits / SDR_WHITE, PEAK / SDR_WHITE
-    return np.minimum(light * (1 + light / white**2) / (1 + light), 1.0)
+    top = linear_to_pq(np.float64(HDR_PEAK))
+    e1 = np.minimum(linear_to_pq(light) / top, 1.0)
+    peak = float(linear_to_pq(np.float64(SDR_PEAK)) / top)
+    knee = 1.5 * peak - 0.5
+    t = (np.maximum(e1, knee) - knee) / (1 - knee)
+    spline = (
+        (2 * t**3 - 3 * t**2 + 1) * knee
+        + (t**3 - 2 * t**2 + t) * (1 - knee)
+        + (-2 * t**3 + 3 * t**2) * peak
+    )
+    return pq_to_linear(np.where(e1 < knee, e1, spline) * top) / SDR_PEAK
 
 
-def _srgb(linear: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _srgb(linear: Floats) -> Floats:
     """IEC 61966-2-1 encoding, linear 0..1 to signal 0..1."""
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
 
 
 @cache
-def _tables(
-    transfer: Transfer,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Signal to linear light, signal to tone gain (mapped / linear), linear 0..1 to sRGB code."""
+def _linear_table(transfer: Transfer) -> npt.NDArray[np.float32]:
+    """16-bit signal to display light 0..`HDR_PEAK` (PQ, clipped) or scene light 0..1 (HLG)."""
     signal = np.linspace(0, 1, _CODES)
-    nits = pq_to_linear(signal) if transfer == "pq" else hlg_to_linear(signal)
-    gain = compress(nits) / np.maximum(nits, 1e-6)
-    codes = np.round(255 * _srgb(np.linspace(0, 1, _CODES))).astype(np.uint8)
-    return nits.astype(np.float32), gain.astype(np.float32), codes
+    light = np.minimum(pq_to_linear(signal), HDR_PEAK) if transfer == "pq" else hlg_to_scene(signal)
+    return light.astype(np.float32)
+
+
+@cache
+def _tone_table() -> npt.NDArray[np.float32]:
+    """Square root of light / `HDR_PEAK` in 65535 steps to the tone curve's SDR light.
+
+    The square root spends steps where eyes need them, in the dark.
+    """
+    return compress(HDR_PEAK * np.linspace(0, 1, _CODES) ** 2).astype(np.float32)
+
+
+@cache
+def _code_table() -> npt.NDArray[np.uint8]:
+    """Linear light 0..1 in 65535 steps to sRGB codes."""
+    return np.floor(255 * _srgb(np.linspace(0, 1, _CODES)) + 0.5).astype(np.uint8)
 
 
 def to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDArray[np.uint8]:
@@ -83,9 +112,14 @@ def to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDArray[np
     Returns:
         uint8 (3, h, w), R'G'B' in BT.709 primaries, sRGB curve.
     """
-    linear, gain, codes = _tables(transfer)
-    index = planes >> 4  # 16 bits to the tables' 12
-    light = linear[index] * gain[index.max(axis=0)]
+    light = _linear_table(transfer)[planes]
+    if transfer == "hlg":
+        # The OOTF of a 1000 cd/m2 display has gamma 1.2, on luminance (BT.2100-2, table 5).
+        luminance = np.tensordot(LUMINANCE, light, 1)
+        light *= HDR_PEAK * np.power(luminance, np.float32(0.2))
+    brightest = np.maximum(light.max(axis=0), np.float32(1e-6))
+    steps = np.sqrt(brightest / np.float32(HDR_PEAK)) * (_CODES - 1) + 0.5
+    light *= _tone_table()[np.minimum(steps, _CODES - 1).astype(np.uint16)] / brightest
     mixed = np.tensordot(BT2020_TO_BT709, light, 1)
     np.clip(mixed, 0, 1, out=mixed)
-    return codes[(mixed * (_CODES - 1) + 0.5).astype(np.uint16)]
+    return _code_table()[(mixed * (_CODES - 1) + 0.5).astype(np.uint16)]

@@ -149,6 +149,102 @@ def finish(y: Map, height: int, width: int, io: IoSpec) -> Map:
     return m
 
 
+class _Run:
+    """The machinery of one extraction: a decode thread, a pool of workers, filters.
+
+    Nothing here refers to the `Extraction` or to the generator that `results` returns, so that a
+    caller who leaves the loop drops the last reference to that generator, which ends the threads.
+    """
+
+    def __init__(
+        self, video: Video, session: Session, options: ExtractOptions, lines: int | None
+    ) -> None:
+        self._video, self._session, self.options = video, session, options
+        self._lines = lines
+        self._workers = options.workers or len(os.sched_getaffinity(0))
+        self._damage: DamagedMediaError | None = None
+        self.stop = threading.Event()
+
+    def _plan(self, width: int, height: int) -> tuple[int, int]:
+        return working_size(width, height, self._lines)
+
+    def _infer(self, frame: Frame) -> Map:
+        io = self._session.model.io
+        _, h, w = frame.rgb.shape
+        return finish(self._session.run(prepare(frame.rgb, io)), h, w, io)
+
+    def _feed(
+        self,
+        pool: ThreadPoolExecutor,
+        out: queue.Queue[tuple[Frame, bool, Future[Map] | None] | BaseException | None],
+    ) -> None:
+        """Decode; submit what is to be inferred; hand everything over in order, the error last."""
+        o = self.options
+
+        def put(item: tuple[Frame, bool, Future[Map] | None] | BaseException | None) -> None:
+            while not self.stop.is_set():
+                try:
+                    out.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+                return
+
+        since = 0
+        size: tuple[int, ...] | None = None
+        try:
+            for frame in self._video.frames(self._plan, o.start, o.stop, o.keep_source):
+                if self.stop.is_set():
+                    return
+                cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
+                first, size = size is None, frame.rgb.shape
+                due = cut or since % o.stride == 0
+                since = 1 if due else since + 1
+                put((frame, cut and not first, pool.submit(self._infer, frame) if due else None))
+        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
+            put(exc)
+        else:
+            put(None)
+
+    def _estimates(self) -> Iterator[Estimate]:
+        handed: queue.Queue[Any] = queue.Queue(maxsize=2 * self._workers + 2)
+        pool = ThreadPoolExecutor(self._workers, "eyeline-infer")
+        feeder = threading.Thread(
+            target=self._feed, args=(pool, handed), name="eyeline-decode", daemon=True
+        )
+        feeder.start()
+        try:
+            while (item := handed.get()) is not None:
+                if isinstance(item, DamagedMediaError):
+                    self._damage = item  # raised once the filters gave the frames they hold
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                frame, cut, future = item
+                yield Estimate(frame, cut, future.result() if future else None)
+        finally:
+            self.stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            feeder.join()
+            self._video.close()
+
+    def results(self) -> Generator[FrameSaliency]:
+        """What the extraction yields; closing it ends the threads and closes the video."""
+        estimates: Iterator[Estimate] = self._estimates()
+        if self.options.stride > 1:
+            estimates = fill_skipped(estimates, self.options.fill)
+        previous: Map | None = None
+        for e in FILTERS[self.options.temporal](estimates):
+            m = e.known_map
+            m.setflags(write=False)
+            features = map_features(m, None if e.cut else previous)
+            previous = m
+            yield FrameSaliency(
+                e.frame.index, e.frame.pts_time, features, m, e.cut, e.filled, e.frame
+            )
+        if self._damage is not None:
+            raise self._damage
+
+
 class Extraction:
     """A running extraction: iterate over it for `FrameSaliency`, in frame order, once.
 
@@ -164,16 +260,14 @@ class Extraction:
     """
 
     def __init__(self, video: Video, session: Session, options: ExtractOptions) -> None:
-        self._video, self._session, self.options = video, session, options
+        self._video, self.options = video, options
         self.info: VideoInfo = video.info
         self.report: DecodeReport = video.report
-        self._stop = threading.Event()
-        self._workers = options.workers or len(os.sched_getaffinity(0))
-        self._damage: DamagedMediaError | None = None
-        self._iterator = self._run()
         model, info = session.model, video.info
-        lines = options.lines or model.io.working_lines
-        self._lines = None if lines == "native" else lines
+        chosen = options.lines or model.io.working_lines
+        lines = None if chosen == "native" else chosen
+        run = _Run(video, session, options, lines)
+        self._stop, self._iterator = run.stop, run.results()
         self.provenance: dict[str, Any] = {
             "eyeline": eyeline.__version__,
             "model": model.id,
@@ -185,9 +279,7 @@ class Extraction:
                 for k, v in asdict(options).items()
                 if k not in ("workers", "keep_source", "device")
             },
-            "working_size": list(
-                working_size(info.display_width, info.display_height, self._lines)
-            ),
+            "working_size": list(working_size(info.display_width, info.display_height, lines)),
             "provider": session.provider,
             "onnxruntime": session.runtime_version,
             "video": {
@@ -217,84 +309,6 @@ class Extraction:
         self._stop.set()
         self._iterator.close()
         self._video.close()
-
-    def _plan(self, width: int, height: int) -> tuple[int, int]:
-        return working_size(width, height, self._lines)
-
-    def _infer(self, frame: Frame) -> Map:
-        io = self._session.model.io
-        _, h, w = frame.rgb.shape
-        return finish(self._session.run(prepare(frame.rgb, io)), h, w, io)
-
-    def _feed(
-        self,
-        pool: ThreadPoolExecutor,
-        out: queue.Queue[tuple[Frame, bool, Future[Map] | None] | BaseException | None],
-    ) -> None:
-        """Decode; submit what is to be inferred; hand everything over in order, the error last."""
-        o = self.options
-
-        def put(item: tuple[Frame, bool, Future[Map] | None] | BaseException | None) -> None:
-            while not self._stop.is_set():
-                try:
-                    out.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-                return
-
-        since = 0
-        size: tuple[int, ...] | None = None
-        try:
-            for frame in self._video.frames(self._plan, o.start, o.stop, o.keep_source):
-                if self._stop.is_set():
-                    return
-                cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
-                first, size = size is None, frame.rgb.shape
-                due = cut or since % o.stride == 0
-                since = 1 if due else since + 1
-                put((frame, cut and not first, pool.submit(self._infer, frame) if due else None))
-        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
-            put(exc)
-        else:
-            put(None)
-
-    def _estimates(self) -> Iterator[Estimate]:
-        handed: queue.Queue[Any] = queue.Queue(maxsize=2 * self._workers + 2)
-        pool = ThreadPoolExecutor(self._workers, "eyeline-infer")
-        feeder = threading.Thread(
-            target=self._feed, args=(pool, handed), name="eyeline-decode", daemon=True
-        )
-        feeder.start()
-        try:
-            while (item := handed.get()) is not None:
-                if isinstance(item, DamagedMediaError):
-                    self._damage = item  # raised once the filters gave the frames they hold
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                frame, cut, future = item
-                yield Estimate(frame, cut, future.result() if future else None)
-        finally:
-            self._stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            feeder.join()
-            self._video.close()
-
-    def _run(self) -> Generator[FrameSaliency]:
-        estimates: Iterator[Estimate] = self._estimates()
-        if self.options.stride > 1:
-            estimates = fill_skipped(estimates, self.options.fill)
-        previous: Map | None = None
-        for e in FILTERS[self.options.temporal](estimates):
-            m = e.known_map
-            m.setflags(write=False)
-            features = map_features(m, None if e.cut else previous)
-            previous = m
-            yield FrameSaliency(
-                e.frame.index, e.frame.pts_time, features, m, e.cut, e.filled, e.frame
-            )
-        if self._damage is not None:
-            raise self._damage
 
 
 def extract(
