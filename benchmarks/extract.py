@@ -143,7 +143,9 @@ def _report_memory(
             if n in marks:
                 resident = int(Path("/proc/self/statm").read_text().split()[1])
                 at[n] = resident * resource.getpagesize() / 2**20
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent, before exec
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # ru_maxrss would include the parent, before exec
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     pipe.send((at, peak))
 
@@ -198,13 +200,11 @@ def bench_size(name: str, clip: Path, model: Model, rounds: int, native: Model) 
     print(
         f"  wall / one-thread inference       {wall['extract'] / wall['inference']:9.2f}   bar 1.00"
     )
-    print(
-        f"  wall / (decode + inference)/cores {wall['extract'] * CORES / (cpu['decode'] + cpu['inference']):9.2f}"
-    )
+    least = (cpu["decode"] + cpu["inference"]) / CORES
+    print(f"  wall / ((decode + inference)/cores){wall['extract'] / least:8.2f}")
     print(f"  CPU beside decode and inference   {other:9.2f}   ms, bar 1.50 at 1080p")
-    print(
-        f"  times the native way ({native.id.rsplit('/')[-1]}) {wall['native'] / wall['extract']:9.1f}   bar 45 at 1080p"
-    )
+    times = wall["native"] / wall["extract"]
+    print(f"  times the native way ({Path(native.id).stem}) {times:.1f}   bar 45 at 1080p")
 
 
 def main() -> None:

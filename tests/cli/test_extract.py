@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -135,7 +136,7 @@ def test_the_square_is_found_by_its_brightness(clip: Path) -> None:
     done = run("extract", clip, "--model", "placeholder", "--frames", ":8")
     assert "its numbers mean nothing" in done.stderr
     centres = [f["metrics"]["saliency_cx"] for f in json.loads(done.stdout)["frames"]]
-    assert all(b > a for a, b in zip(centres, centres[1:], strict=False))
+    assert all(b > a for a, b in pairwise(centres))
 
 
 def test_golden_log(clip: Path) -> None:
@@ -188,14 +189,27 @@ BAD = {
     "raw without layout": ["extract", "{raw}", "-o", "{tmp}/out.json"],
     "raw of another size": ["extract", "{raw}", "-w", "33", "--height", "9", "-p", "420"],
     "raw of no format": ["extract", "{raw}", "-w", "32", "--height", "9", "-p", "yuv999p"],
-    "bit depth that is none": ["extract", "{raw}", "-w", "8", "--height", "8", "-p", "420", "-b", "9"],
+    "bit depth that is none": [
+        "extract",
+        "{raw}",
+        "-w",
+        "8",
+        "--height",
+        "8",
+        "-p",
+        "420",
+        "-b",
+        "9",
+    ],
     "frame rate that is none": ["extract", "{clip}", "--fps", "0/0"],
     "registry that is none": ["extract", "{clip}", "--registry", "{tmp}"],
 }
 
 
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD)
-def test_bad_input_gets_one_line_and_exit_code_2(words: list[str], clip: Path, tmp_path: Path) -> None:
+def test_bad_input_gets_one_line_and_exit_code_2(
+    words: list[str], clip: Path, tmp_path: Path
+) -> None:
     place = tmp_path / "work"
     place.mkdir()
     text, raw = tmp_path / "notes.onnx", tmp_path / "x.yuv"
@@ -225,7 +239,9 @@ def test_a_truncated_file_keeps_its_rows(clip: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_keeps_finished_rows(stop: signal.Signals, long_clip: Path, tmp_path: Path) -> None:
+def test_interrupting_keeps_finished_rows(
+    stop: signal.Signals, long_clip: Path, tmp_path: Path
+) -> None:
     log, heat = tmp_path / "long.json", tmp_path / "long.mp4"
     process = subprocess.Popen(
         [sys.executable, "-m", "eyeline", "extract", long_clip, "-o", log, "--overlay", heat],

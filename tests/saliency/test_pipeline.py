@@ -225,9 +225,12 @@ def test_frames_are_those_of_the_whole_run(tmp_path: Path) -> None:
     assert column(part[1:], "saliency_flicker") == column(whole[5:9], "saliency_flicker")
 
 
-def test_a_range_after_the_end_is_empty(tmp_path: Path) -> None:
+def test_a_range_after_the_end_is_refused(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mkv", noise(3))
-    assert run(clip, tiny(tmp_path), start=3) == []
+    with pytest.raises(UsageError, match="the video has 3") as caught:
+        run(clip, tiny(tmp_path), start=3)
+    assert "\n" not in str(caught.value)
+    assert our_threads() == []
 
 
 def test_stride_infers_every_nth_frame_and_fills_between(tmp_path: Path) -> None:

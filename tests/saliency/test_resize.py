@@ -81,6 +81,16 @@ def test_no_value_leaves_the_range_of_the_map(m: np.ndarray, width: int, height:
     assert big.max() <= m.max()
 
 
+@pytest.mark.parametrize("ends", [(0.037679367, 0.22580962), (0.11291606, 3.220816e-08)])
+def test_round_off_does_not_leave_the_range(ends: tuple[float, float]) -> None:
+    # From 2 to 98 columns, column 73 lies 2e-16 before the right sample: a + (b - a) * 1 in
+    # float32 is above 0.22580962, and below 3.220816e-08.
+    m = np.array([ends], np.float32)
+    big = upscale(m, 98, 1)
+    assert big.min() >= m.min()
+    assert big.max() <= m.max()
+
+
 def half_pixel(m: np.ndarray, width: int, height: int) -> np.ndarray:
     """Bilinear with half-pixel centres, written pixel by pixel in Python's floats."""
     h, w = m.shape

@@ -13,7 +13,8 @@ def train(
     data: Annotated[Path, typer.Option(help="Dataset folder with images/ and masks/.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve and weights.")],
     teacher: Annotated[
-        Path | None, typer.Option(help="Soft maps of a teacher, .npy uint8 (N, h, w).")
+        Path | None,
+        typer.Option(help="ONNX file to learn from, as u2netp.onnx; its maps are cached."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded images.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -21,7 +22,7 @@ def train(
     """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
 
     Example:
-        eyeline train student_v3 --data DUTS-TR --out runs/v3
+        eyeline train student_v3 --data DUTS-TR --teacher u2netp.onnx --out runs/v3
     """
     from eyeline.errors import MissingExtraError
 

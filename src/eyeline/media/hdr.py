@@ -3,7 +3,7 @@
 Four steps: linearise to the light of a 1000 cd/m2 display, compress the largest component by the
 EETF of ITU-R BT.2390 (the others by the same gain, so hues stay), change primaries, clip, encode.
 Diffuse white of HDR production, 203 cd/m2 (ITU-R BT.2408), is SDR's peak: it comes out at about
-230 of 255, mid grey at about 98. This serves looking and saliency, not mastering.
+229 of 255, mid grey (26 cd/m2) at 100. This serves looking and saliency, not mastering.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def compress(light: Floats) -> Floats:
     to a knee, then a Hermite spline that reaches the target's peak at the source's. Brighter light
     than `HDR_PEAK` is clipped.
     """
-    top = linear_to_pq(np.float64(HDR_PEAK))
+    top, target = linear_to_pq(np.array([HDR_PEAK, SDR_PEAK]))
     e1 = np.minimum(linear_to_pq(light) / top, 1.0)
-    peak = float(linear_to_pq(np.float64(SDR_PEAK)) / top)
+    peak = target / top
     knee = 1.5 * peak - 0.5
     t = (np.maximum(e1, knee) - knee) / (1 - knee)
     spline = (

@@ -1,42 +1,36 @@
 """Open a video and hand out its frames: containers, raw YUV, Y4M, stdin and images, by one door.
 
-`Video.frames` decodes (threaded), scales in FFmpeg's filter graph, scores scene changes, counts
-damage and survives it; memory stays constant.
+`Video.frames` scales in FFmpeg's filter graph, plans again when the picture changes its size or
+format, scores scene changes and says where damage was met. Memory stays constant: one decoded
+frame, beside those that the decoder holds.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Self
 
 import av
-from av.error import FFmpegError
 
-from eyeline.errors import DamagedMediaError, MediaError
+from eyeline.errors import DamagedMediaError, MediaError, UsageError
 from eyeline.media.colour import read_colour
-from eyeline.media.graph import Scaler, kind_of
-from eyeline.media.images import IMAGE_SUFFIXES, decode_images, list_images
-from eyeline.media.raw import DEFAULT_FPS, is_raw, raw_layout
+from eyeline.media.container import ContainerReader
+from eyeline.media.graph import Scaler
+from eyeline.media.images import ImagesReader, list_images
+from eyeline.media.raw import Y4M_MAGIC, RawReader, Y4mReader, is_raw
+from eyeline.media.reader import Decoded, Reader, check_size
 from eyeline.media.scene import SceneScore
-from eyeline.media.types import DecodeReport, Frame, SizePlan, VideoInfo, VideoOptions
-
-MAX_SIDE = 16384
-"""Largest side that is decoded, pixels: a header that claims more is a bomb, or a mistake."""
-
-_SCRIPTS = frozenset({"hls", "concat", "dash", "imf", "vapoursynth", "lavfi"})
-"""Demuxers that open what a file names: a video from elsewhere must not read other files."""
+from eyeline.media.types import Colour, DecodeReport, Frame, SizePlan, VideoInfo, VideoOptions
 
 VideoPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class Video:
-    """An open video.
+    """An open video; a context manager.
 
     Args:
         path: see `open_video`.
@@ -48,43 +42,27 @@ class Video:
 
     Raises:
         MediaError: it can't be read, or holds no picture.
-        UsageError: raw video without its layout.
+        UsageError: raw video without its layout, or options that this kind of video can't honour.
     """
 
     def __init__(self, path: VideoPath, options: VideoOptions) -> None:
         self._options = options
-        self._container: av.container.InputContainer | None = None
-        self._known: int | None = None
-        self._packets = 0
-        self._cut_off = False
-        self._next_index = 0
         self.report = DecodeReport()
-        self._images: list[Path] = []
-        if not isinstance(path, (str, os.PathLike)):
-            self._images = [Path(p) for p in path]
-            self.path = os.fspath(path[0]) if path else "an empty list"
-        else:
-            self.path = os.fspath(path)
-            if self.path != "-" and Path(self.path).is_dir():
-                self._images = list_images(Path(self.path))
+        self._reader = _reader_of(path, options, self.report)
         try:
-            self._decoder = self._open()
-            first = next(self._decoder, None)
-        except BaseException:
-            self.close()
-            raise
-        if first is None:
-            self.close()
-            what = "damaged before its first frame" if self.report.corrupt else "no frames"
-            raise MediaError(f"{self.path}: {what}", "is it a whole video?")
-        self._first: av.VideoFrame | None = first
-        try:
+            self._decoded = self._reader.read()
+            # Looked at in advance: only a frame tells for sure what the stream is.
+            first = next(self._decoded)
             self.info = self._describe(first)
+            self._first: Decoded | None = first
+        except StopIteration:
+            self.close()
+            raise MediaError(f"{self._reader.path}: no frames", "is it a whole video?") from None
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Video:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -97,254 +75,202 @@ class Video:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._reader.close()
 
-    # Opening
-
-    def _open(self) -> Iterator[av.VideoFrame]:
-        if self._images:
-            self._known = len(self._images)
-            self._fps = self._options.fps or Fraction(DEFAULT_FPS)
-            return decode_images(self._images)
-        container = self._container = self._open_container()
-        if container.format.name.split(",")[0] in _SCRIPTS:
-            raise MediaError(
-                f"{self.path}: a playlist or script ({container.format.name}), not a video",
-                "name the video itself",
-            )
-        if not container.streams.video:
-            raise MediaError(f"{self.path}: no video stream", "is it an audio file?")
-        stream = container.streams.video[0]
-        codec = stream.codec_context
-        if codec is None:
-            raise MediaError(f"{self.path}: no decoder for its video", "convert it")
-        if max(stream.width, stream.height) > MAX_SIDE:
-            raise MediaError(
-                f"{self.path}: claims {stream.width}x{stream.height}, over {MAX_SIDE} a side",
-                "is it a video?",
-            )
-        stream.thread_type = "AUTO"
-        codec.thread_count = self._options.threads
-        if self._known is None and stream.frames:
-            self._known = stream.frames
-        self._fps = stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_FPS)
-        return self._decode(container, stream)
-
-    def _open_container(self) -> av.container.InputContainer:
-        options = {"protocol_whitelist": "file"}
-        target: Any = self.path
-        form: str | None = None
-        if self.path == "-":
-            target, form = sys.stdin.buffer, "yuv4mpegpipe"
-        else:
-            place = Path(self.path)
-            if not place.exists():
-                raise MediaError(f"{self.path}: no such file", "check the path")
-            if not place.is_file():
-                raise MediaError(f"{self.path}: not a regular file", "name a video, or - for stdin")
-            if is_raw(self.path, self._options):
-                layout, self._known = raw_layout(self.path, self._options)
-                options |= layout
-                form = "rawvideo"
-            elif place.stat().st_size == 0:
-                raise MediaError(f"{self.path}: the file is empty", "is it a whole video?")
-            elif place.suffix.lower() in IMAGE_SUFFIXES:
-                form, options["pattern_type"] = "image2", "none"
-        try:
-            container: av.container.InputContainer = av.open(target, format=form, options=options)
-        except (FFmpegError, OSError, ValueError) as exc:
-            reason = getattr(exc, "strerror", None) or str(exc)
-            what = "not Y4M" if self.path == "-" else "can't be read as a video"
-            raise MediaError(f"{self.path}: {what}: {reason}", "check the file") from exc
-        return container
-
-    def _decode(
-        self, container: av.container.InputContainer, stream: av.VideoStream
-    ) -> Iterator[av.VideoFrame]:
-        """Frames in presentation order; damage is counted, and what ends the file early remembered."""
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError:
-                self._cut_off = True
-                return
-            if packet is None:
-                break
-            if packet.size:
-                self._packets += 1
-            # Only a file's last packet is short: what follows a flagged one clears the flag.
-            self._cut_off = bool(packet.is_corrupt) or (self._cut_off and not packet.size)
-            try:
-                yield from packet.decode()
-            except FFmpegError:
-                self._damaged()
-
-    def _damaged(self) -> None:
-        self.report.corrupt += 1
-        if self.report.first_corrupt is None:
-            self.report.first_corrupt = self._next_index
-
-    # Facts
-
-    def _describe(self, frame: av.VideoFrame) -> VideoInfo:
-        rotation = _clockwise(frame)
-        aspect = Fraction(1)
-        codec, duration = "image", None
-        fps = self._fps
-        if self._container is not None:
-            stream = self._container.streams.video[0]
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            codec = stream.codec_context.name
-            if stream.duration is not None and stream.time_base is not None:
-                duration = float(stream.duration * stream.time_base)
-            elif self._container.duration is not None:
-                duration = self._container.duration / 1e6
-        self._aspect = aspect if aspect > 0 else Fraction(1)
-        width, height = self._display_size(frame, rotation)
+    def _describe(self, first: Decoded) -> VideoInfo:
+        frame, facts = first.frame, self._reader.facts
+        width, height = _display_size(first)
         return VideoInfo(
-            path=self.path,
-            codec=codec,
+            path=self._reader.path,
+            codec=facts.codec,
             width=frame.width,
             height=frame.height,
             display_width=width,
             display_height=height,
-            rotation=rotation,
+            rotation=_clockwise(frame),
             pix_fmt=frame.format.name,
-            bit_depth=max(c.bits for c in frame.format.components),
-            fps=fps,
-            frames=self._known,
-            duration=duration,
-            colour=read_colour(frame, self._options, self.path),
+            bit_depth=max(component.bits for component in frame.format.components),
+            fps=facts.fps,
+            frames=facts.frames,
+            duration=facts.duration,
+            colour=self._colour(frame, height),
         )
 
-    def _display_size(self, frame: av.VideoFrame, rotation: int) -> tuple[int, int]:
-        """Upright size in square pixels: the width follows the sample aspect ratio."""
-        width, height = max(1, round(frame.width * self._aspect)), frame.height
-        return (width, height) if rotation in (0, 180) else (height, width)
-
-    # Frames
+    def _colour(self, frame: av.VideoFrame, lines: int) -> Colour:
+        return read_colour(frame, self._options, self._reader.path, self._reader.facts.tags, lines)
 
     def frames(
         self, plan: SizePlan, start: int = 0, stop: int | None = None, keep_source: bool = False
     ) -> Iterator[Frame]:
-        """Decode and scale, in presentation order; can be called once.
+        """Decode and scale, in presentation order; once.
 
         Args:
             plan: display (width, height) to the size of `Frame.rgb`; asked again when the
                 resolution changes mid-stream.
-            start: index of the first frame to hand out.
+            start: index of the first frame to hand out; those before are decoded, not scaled. After
+                the end there are none.
             stop: index after the last; None = to the end.
             keep_source: keep the decoded frame in `Frame.source`.
 
         Raises:
-            DamagedMediaError: the file ends early; raised after its last good frame.
-            MediaError: a pixel format that can't be converted.
+            DamagedMediaError: the file ends early; raised after its last frame.
+            MediaError: a pixel format that can't be converted, or a picture too large.
+            UsageError: the frames were read before.
         """
+        first, self._first = self._first, None
+        if first is None:
+            raise UsageError(f"{self._reader.path}: its frames were read already", "open it again")
+        return self._scaled(first, plan, start, stop, keep_source)
+
+    def _scaled(
+        self, first: Decoded, plan: SizePlan, start: int, stop: int | None, keep_source: bool
+    ) -> Iterator[Frame]:
+        pending: Decoded | None = first
+        del first
+        if start > 0:
+            self._reader.seek(start)
         scaler: Scaler | None = None
+        kind: tuple[object, ...] = ()
+        size = (self.info.width, self.info.height)
+        display, rotation = (0, 0), 0
         score = SceneScore()
-        origin: float | None = None
-        for frame in self._all_frames():
-            index = self._next_index
-            self._next_index += 1
-            if frame.is_corrupt:
-                self.report.corrupt += 1
-                if self.report.first_corrupt is None:
-                    self.report.first_corrupt = index
+        last: tuple[int, float] | None = None
+        while True:
+            decoded, pending = pending or next(self._decoded, None), None
+            if decoded is None:
+                break
+            index, frame = decoded.index, decoded.frame
             if stop is not None and index >= stop:
                 return
-            time = self._time(frame, index)
+            last = index, decoded.seconds
+            new_kind = _kind(decoded)
+            if new_kind != kind:
+                check_size(self._reader.path, frame.width, frame.height)
+                if (frame.width, frame.height) != size:
+                    size = (frame.width, frame.height)
+                    self.report.size_changes.append((index, size))
+                kind, scaler = new_kind, None
             if index < start:
                 continue
-            rotation = self.info.rotation if self._container is not None else _clockwise(frame)
-            if scaler is None or scaler.kind != kind_of(frame):
-                if max(frame.width, frame.height) > MAX_SIDE:
-                    raise MediaError(f"{self.path}: frame {index} is {frame.width}x{frame.height}")
-                display = self._display_size(frame, rotation)
-                if scaler is not None:
-                    self.report.size_changes.append((index, display))
-                colour = self.info.colour
-                if frame.format.name != self.info.pix_fmt:
-                    colour = replace(read_colour(frame, self._options, self.path), assumed=())
+            if scaler is None:
+                display, rotation = _display_size(decoded), _clockwise(frame)
+                # An untagged stream keeps the default of its first frame at every size.
+                colour = self._colour(frame, self.info.display_height)
                 scaler = Scaler(frame, plan(*display), colour, rotation)
             rgb = scaler(frame)
-            origin = time if origin is None else origin
+            seconds, source = decoded.seconds, frame if keep_source else None
+            # What the consumer does may take long: the full frame is not kept for it.
+            del decoded, frame
             self.report.delivered += 1
-            yield Frame(
-                index=index,
-                pts_time=time,
-                rgb=rgb,
-                scene_score=score(rgb),
-                display_size=display,
-                source=frame if keep_source else None,
-                rotation=rotation,
-            )
-        self._check_ending()
+            yield Frame(index, seconds, rgb, score(rgb), display, source, rotation)
+            if stop is not None and index + 1 >= stop:
+                return
+        self._conclude(last)
 
-    def _all_frames(self) -> Iterator[av.VideoFrame]:
-        if self._first is not None:
-            first, self._first = self._first, None
-            yield first
-            del first
-        yield from self._decoder
-
-    def _time(self, frame: av.VideoFrame, index: int) -> float:
-        """Presentation time in seconds; by the frame rate where the stream has no timestamps."""
-        if self._container is not None and frame.pts is not None and frame.time_base:
-            self._last_time = float(frame.pts * frame.time_base)
-        else:
-            self._last_time = float(index / self._fps)
-        return self._last_time
-
-    def _check_ending(self) -> None:
-        """Raise when the file ended before its header's promise."""
-        if self._container is None:
-            return
-        missing = ""
-        stream = self._container.streams.video[0]
-        promised = _tagged_duration(stream.metadata.get("DURATION", ""))
-        last = getattr(self, "_last_time", 0.0)
-        if stream.frames and self._packets < stream.frames:
-            missing = f"{self._packets} of {stream.frames} frames are there"
-        elif self._cut_off:
-            missing = "its last packet is cut off"
-        elif promised is not None and last + 3 / float(self._fps) + 0.1 < promised:
-            missing = f"its header promises {promised:.2f} s"
-        if missing:
+    def _conclude(self, last: tuple[int, float] | None) -> None:
+        """After the last frame: was it the file's last."""
+        path, reason = self._reader.path, self._reader.ended_early()
+        if reason:
+            where = "" if last is None else f" after frame {last[0]} at {last[1]:.3f} s"
             raise DamagedMediaError(
-                f"{self.path}: ends early after frame {self._next_index - 1} at {last:.2f} s: "
-                f"{missing}",
-                "the rows up to there are kept",
+                f"{path}: truncated{where}: {reason}",
+                "the frames up to there are kept",
                 frames=self.report.delivered,
             )
 
 
+def _reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> Reader:
+    """The reader for what `path` is."""
+    if not isinstance(path, str | os.PathLike):
+        _refuse_layout("a list of images", options, fps=True)
+        name = os.fspath(path[0]) if len(path) else "images"
+        return ImagesReader(name, report, path, options.fps)
+    name = os.fspath(path)
+    if name == "-":
+        _refuse_layout("Y4M on stdin", options)
+        return Y4mReader(name, report)
+    try:
+        mode = Path(name).stat().st_mode
+    except (OSError, ValueError) as exc:
+        reason = "no such file" if isinstance(exc, FileNotFoundError) else str(exc)
+        raise MediaError(f"{name}: can't be read: {reason}", "check the path") from exc
+    if stat.S_ISDIR(mode):
+        _refuse_layout(name, options, fps=True)
+        return ImagesReader(name, report, list_images(Path(name)), options.fps)
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise MediaError(f"{name}: not a file", "name a video, a folder of images, or - for stdin")
+    if stat.S_ISREG(mode):
+        if is_raw(name, options):
+            return RawReader(name, report, options)
+        if Path(name).stat().st_size == 0:
+            raise MediaError(f"{name}: the file is empty", "is it a whole video?")
+    _refuse_layout(name, options)
+    if _is_y4m(name, mode):
+        return Y4mReader(name, report)
+    return ContainerReader(name, report, options.threads)
+
+
+def _is_y4m(name: str, mode: int) -> bool:
+    """By its first bytes; of a pipe by its suffix, since what is read of it is gone."""
+    if stat.S_ISFIFO(mode):
+        return Path(name).suffix.lower() == ".y4m"
+    try:
+        with Path(name).open("rb") as f:
+            return f.read(len(Y4M_MAGIC)) == Y4M_MAGIC
+    except OSError as exc:
+        raise MediaError(f"{name}: can't be read: {exc.strerror}", "check its permissions") from exc
+
+
+def _refuse_layout(name: str, options: VideoOptions, *, fps: bool = False) -> None:
+    """Options of raw video on what says its own layout: nobody should think that they count.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    values = {"--width": options.width, "--height": options.height, "--pix-fmt": options.pix_fmt}
+    names = [option for option, value in values.items() if value is not None]
+    if options.fps is not None and not fps:
+        names.append("--fps")
+    given = ", ".join(names)
+    if given:
+        raise UsageError(
+            f"{name}: says its own layout, so {given} would change nothing",
+            "raw video needs --width, --height and --pix-fmt together",
+        )
+
+
+def _kind(decoded: Decoded) -> tuple[object, ...]:
+    """What a scaler is made for; when it changes, another one is needed."""
+    f = decoded.frame
+    tags = int(f.colorspace), int(f.color_range), int(f.color_trc)
+    return f.width, f.height, f.format.name, f.rotation, decoded.aspect, tags
+
+
 def _clockwise(frame: av.VideoFrame) -> int:
-    """Clockwise degrees that make a frame upright, from its display matrix, in quarter turns."""
+    """Clockwise degrees that make a frame upright, from its display matrix, in quarter turns.
+
+    FFmpeg gives the angle counterclockwise. A mirror in the matrix is not applied.
+    """
     return round(-frame.rotation / 90) * 90 % 360
 
 
-def _tagged_duration(text: str) -> float | None:
-    """Seconds of Matroska's per-track DURATION tag, `HH:MM:SS.nnnnnnnnn`."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return None
+def _display_size(decoded: Decoded) -> tuple[int, int]:
+    """Upright size in square pixels: lines stay, the width follows the sample aspect ratio."""
+    frame = decoded.frame
+    width, height = max(1, round(frame.width * decoded.aspect)), frame.height
+    return (height, width) if _clockwise(frame) in (90, 270) else (width, height)
 
 
 def open_video(path: VideoPath, options: VideoOptions | None = None) -> Video:
     """Open a video.
 
     Args:
-        path: a file that FFmpeg reads, raw YUV (with size and format in `options`), a folder of
-            images, a list of images, or `-` for Y4M on stdin.
+        path: a file that FFmpeg reads, raw YUV (suffix .yuv or .raw, or `width`, `height` and
+            `pix_fmt` in `options`), Y4M, a folder or a list of images, or `-` for Y4M on stdin.
         options: how to read it; as the stream says when None.
 
     Raises:
         MediaError: it can't be read, holds no picture, or is HDR that is to be refused.
-        UsageError: raw video without its layout.
+        UsageError: raw video without its layout, or a layout for what has its own.
     """
     return Video(path, options or VideoOptions())

@@ -28,7 +28,8 @@ from eyeline.models.registry import Model, resolve_model
 from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.features import map_features
 from eyeline.saliency.resize import pad_to_multiple, upscale, working_size
-from eyeline.saliency.session import Device, Session
+from eyeline.saliency.runtime import Device
+from eyeline.saliency.session import Session
 from eyeline.saliency.temporal import (
     CUT_THRESHOLD,
     FILTERS,

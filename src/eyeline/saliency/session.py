@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, Literal
-
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.errors import ContractError, ModelError, UsageError
+from eyeline.errors import ContractError, ModelError
 from eyeline.models.registry import Model
 from eyeline.saliency.contract import INPUT_NAME, OUTPUT_NAME
-
-Device = Literal["auto", "cpu", "cuda"]
+from eyeline.saliency.runtime import (
+    Device,
+    first_line,
+    import_runtime,
+    open_runtime_session,
+    runtime_errors,
+)
 
 RANGE_TOLERANCE = 1e-5  # a sigmoid computed in float32 may leave [0, 1] by round-off only
-
-
-def _import_runtime() -> Any:
-    # ONNX Runtime >= 1.29 queues usage events unless this is set before the import.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    return onnxruntime
 
 
 class Session:
@@ -40,46 +34,17 @@ class Session:
     """
 
     def __init__(self, model: Model, device: Device = "auto") -> None:
-        data = model.data
-        if data[4:8] == b"ORTM":
-            raise ModelError(f"{model.id}: an ORT-format file, not ONNX", "give the ONNX model")
-        runtime = _import_runtime()
-        available = runtime.get_available_providers()
-        if device == "cuda" and "CUDAExecutionProvider" not in available:
-            raise UsageError(
-                "no CUDA in this ONNX Runtime", "pip install onnxruntime-gpu, or --device cpu"
-            )
-        use_cuda = device != "cpu" and "CUDAExecutionProvider" in available
-        providers = ["CUDAExecutionProvider"] if use_cuda else []
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong reaches the user as one line of ours
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        # Tensors in other files were not verified: point them at a folder that can't exist.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", os.devnull
-        )
         self.model = model
-        self.failures = _runtime_errors()
+        self.failures = runtime_errors()
+        self._session = open_runtime_session(model.data, model.id, device)
         try:
-            self._session = runtime.InferenceSession(
-                data,
-                options,
-                providers=[*providers, "CPUExecutionProvider"],
-                enable_fallback=0,  # it prints to stdout, and hides a failure
-            )
             self._check_contract()
         except self.failures as exc:
             raise ModelError(
-                f"{model.id}: ONNX Runtime can't load it: {_first_line(exc)}",
-                "is it an ONNX model?",
+                f"{model.id}: its tensors can't be read: {first_line(exc)}", "is it an ONNX model?"
             ) from exc
         self.provider: str = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != "CUDAExecutionProvider":
-            raise UsageError("CUDA can't be started", "check the driver, or --device cpu")
-        self.runtime_version: str = runtime.__version__
+        self.runtime_version: str = import_runtime().__version__
 
     def _check_contract(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -123,7 +88,7 @@ class Session:
             y: npt.NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: x})[0]
         except self.failures as exc:
             raise ModelError(
-                f"{self.model.id}: failed on an input of {x.shape[3]}x{x.shape[2]}: {_first_line(exc)}",
+                f"{self.model.id}: failed on an input of {x.shape[3]}x{x.shape[2]}: {first_line(exc)}",
                 "does its I/O spec state the right multiple?",
             ) from exc
         if y.shape != (x.shape[0], 1, *x.shape[2:]):
@@ -137,20 +102,5 @@ class Session:
                 f"{self.model.id}: map values are in [{low:g}, {high:g}]",
                 "the contract says [0, 1] and finite: is the sigmoid missing?",
             )
-        m = y[0, 0]
+        m: npt.NDArray[np.float32] = y[0, 0]
         return m if low >= 0 and high <= 1 else np.clip(m, 0, 1)
-
-
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: its own classes, which share no base, and its binding's.
-
-    The binding raises `ValueError` (a tensor name that is not UTF-8) and `RuntimeError`.
-    """
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    own = [c for c in vars(state).values() if isinstance(c, type) and issubclass(c, Exception)]
-    return (*own, ValueError, RuntimeError)
-
-
-def _first_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())[:200]

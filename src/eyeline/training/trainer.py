@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from eyeline.errors import TrainingError
 from eyeline.training import losses
 from eyeline.training.augment import Augmentation, crop_grid, normalise, photometric
-from eyeline.training.data import Arrays, epoch_batches, load_arrays
+from eyeline.training.data import Arrays, epoch_batches, find_pairs, load_arrays
 from eyeline.training.nets import build_net, count_parameters
 from eyeline.training.recipes import Recipe
+from eyeline.training.teacher import soft_maps
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,26 @@ class Batches(IterableDataset[Batch]):
         if self.teacher is not None and r.teacher > 0:
             target = truth.lerp(sample(self.teacher), r.teacher)
         return normalise(photometric(image, self.augmentation, g)), truth, target
+
+
+def learning_rate_factor(recipe: Recipe, step: int, epoch_steps: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then cosine to zero, cycle by cycle.
+
+    Args:
+        recipe: its `warmup` is a share of each cycle.
+        step: optimiser steps done.
+        epoch_steps: steps an epoch.
+    """
+    bounds = [0, *recipe.restarts, recipe.epochs]
+    cycle = sum(step >= b * epoch_steps for b in bounds[1:-1])
+    start, stop = (b * epoch_steps for b in bounds[cycle : cycle + 2])
+    peak = recipe.restart_lr if cycle else 1.0
+    done, length = step - start, stop - start
+    rising = max(1, int(length * recipe.warmup))
+    if done < rising:
+        return peak * (done + 1) / rising
+    share = min(1.0, (done - rising) / max(1, length - rising))
+    return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _ema_update(decay: float) -> Any:
@@ -243,17 +264,10 @@ class StudentModule(L.LightningModule):
         ]
         kind = torch.optim.AdamW if r.optimizer == "adamw" else torch.optim.Adam
         optimizer = kind(groups, lr=r.lr)
-        total = int(self.trainer.estimated_stepping_batches)
-        rising = max(1, int(total * r.warmup))
-
-        def factor(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            return 0.5 * (
-                1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, total - rising)))
-            )
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        epoch_steps = int(self.trainer.estimated_stepping_batches) // r.epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(r, step, epoch_steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -281,6 +295,10 @@ class _Progress(L.Callback):
             writer.writerows(module.curve)
 
 
+def _log_progress(done: int, total: int) -> None:
+    log.info("teacher: %d of %d images", done, total)
+
+
 def train(
     recipe: Recipe,
     data: Path,
@@ -297,22 +315,21 @@ def train(
         recipe: see `eyeline.training.recipes`.
         data: dataset folder, see `eyeline.training.data.find_pairs`.
         out: folder for checkpoints, curve, weights and run record.
-        teacher: `.npy` of soft maps, uint8 (N, h, w), in the order of `find_pairs`.
+        teacher: ONNX file whose soft maps the recipe learns from, see `eyeline.training.teacher`.
         cache: folder for decoded arrays; `out/cache` when None.
         progress: show Lightning's progress bar.
         trainer_options: further arguments of `lightning.Trainer` (devices, num_nodes, ...).
 
     Raises:
         DatasetError: data that can't be used.
-        TrainingError: a loss that is not finite, or a teacher that does not match.
+        ModelError: a teacher that can't be run.
+        TrainingError: a loss that is not finite, or a recipe without the teacher it wants.
     """
     out.mkdir(parents=True, exist_ok=True)
     arrays = load_arrays(data, recipe.store, recipe.selection_share, cache or out / "cache")
-    soft = np.load(teacher, mmap_mode="r") if teacher else None
-    if soft is not None and len(soft) != len(arrays.names):
-        raise TrainingError(
-            f"{teacher}: {len(soft)} maps for {len(arrays.names)} images", "make them again"
-        )
+    soft = None
+    if teacher is not None and recipe.teacher > 0:
+        soft = soft_maps(find_pairs(data), teacher, cache or out / "cache", _log_progress)
     L.seed_everything(recipe.seed, verbose=False)
     module = StudentModule(recipe, arrays, soft)
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,275 @@
+"""Containers and elementary streams through FFmpeg: threaded decode, damage counted and survived.
+
+Files come from anywhere, so FFmpeg may open nothing but the file that was named: playlists and
+scripts are refused before they are parsed, and so are pictures of absurd size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+from av.stream import Disposition
+
+from eyeline.errors import MediaError
+from eyeline.media.colour import Tags
+from eyeline.media.length import cut_short
+from eyeline.media.reader import (
+    DEFAULT_FPS,
+    MAX_PIXELS,
+    Decoded,
+    Facts,
+    Reader,
+    check_size,
+)
+from eyeline.media.types import DecodeReport
+
+_FORBIDDEN = frozenset(
+    {
+        # What opens files and addresses that the file names.
+        *("hls", "concat", "dash", "imf", "sdp", "rtsp", "rtp", "sap", "webm_dash_manifest"),
+        "image2",
+        # What runs scripts and graphs.
+        *("lavfi", "vapoursynth", "avisynth"),
+        # Devices.
+        *("fbdev", "kmsgrab", "video4linux2,v4l2", "x11grab", "alsa", "oss", "jack", "pulse"),
+        # What shows any text as pictures.
+        *("tty", "bin", "xbin", "adf", "idf"),
+    }
+)
+"""Demuxers that an untrusted file must not reach."""
+
+_UNFRAMED = frozenset(("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "vvc", "m4v", "dv", "vc1"))
+"""Streams without lengths: a cut shows only in a last frame that is not whole."""
+
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"v=0")
+
+
+@cache
+def _allowed() -> str:
+    return ",".join(sorted(av.formats_available - _FORBIDDEN))
+
+
+def open_container(path: str) -> av.container.InputContainer:
+    """Open a file with FFmpeg, and only that file.
+
+    Raises:
+        MediaError: it can't be read, or is no video.
+    """
+    limits = {
+        "protocol_whitelist": "file",
+        "format_whitelist": _allowed(),
+        "max_pixels": str(MAX_PIXELS),
+    }
+    try:
+        # The prefix keeps a name such as `concat:a` a name.
+        return av.open(f"file:{path}", options=limits)
+    except (av.error.FFmpegError, ValueError) as exc:
+        raise MediaError(*_why_not(path, exc)) from exc
+
+
+def _why_not(path: str, exc: Exception) -> tuple[str, str]:
+    """Message and mend for a file that FFmpeg did not open."""
+    reason = getattr(exc, "strerror", None) or str(exc)
+    if isinstance(exc, OSError):
+        return f"{path}: can't be read: {reason}", "check the path and its permissions"
+    try:
+        with Path(path).open("rb") as f:
+            head = f.read(64).lstrip(b"\xef\xbb\xbf \r\n")
+        if head.startswith(_PLAYLISTS):
+            return f"{path}: a playlist or manifest, not a video", "name the video itself"
+        short = cut_short(path)
+    except OSError:
+        short = ""
+    if short:
+        return f"{path}: truncated before its index: {short}", "copy or download it again"
+    return f"{path}: not a video that FFmpeg reads: {reason}", "is it a video?"
+
+
+class ContainerReader(Reader):
+    """Frames of a file's best video stream.
+
+    Args:
+        path: a file or a named pipe.
+        report: where damage is counted.
+        threads: decoder threads; 0 = one per core.
+
+    Raises:
+        MediaError: it can't be read, has no video, or no decoder.
+    """
+
+    def __init__(self, path: str, report: DecodeReport, threads: int) -> None:
+        super().__init__(path, report)
+        self._container = open_container(path)
+        try:
+            self._stream = self._pick()
+        except MediaError:
+            self._container.close()
+            raise
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.thread_type = "AUTO"
+        context.thread_count = threads
+        # Read before the decoder runs: some decoders clear what the container says.
+        self._tags = Tags(
+            matrix=int(context.colorspace),
+            transfer=int(context.color_trc),
+            color_range=int(context.color_range),
+        )
+        self._aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self._coded_aspect = context.sample_aspect_ratio
+        self._index = 0
+        self._packets = 0
+        self._ending = ""
+        self._last_damaged = False
+        self._refusal = ""
+
+    def _pick(self) -> av.VideoStream:
+        candidates = [
+            s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
+        best = self._container.streams.best("video")
+        stream = best if best in candidates else next(iter(candidates), None)
+        if stream is None:
+            cover = " but a cover picture" if self._container.streams.video else ""
+            raise MediaError(f"{self.path}: no video stream{cover}", "is it an audio file?")
+        assert isinstance(stream, av.VideoStream)  # noqa: S101 - asked for video
+        if stream.codec_context is None:
+            raise MediaError(
+                f"{self.path}: no decoder for its video codec",
+                "convert it with a tool that has one",
+            )
+        check_size(self.path, stream.width, stream.height)
+        return stream
+
+    @property
+    def facts(self) -> Facts:
+        """See `Reader`."""
+        stream, duration = self._stream, None
+        if stream.duration is not None and stream.time_base is not None:
+            duration = float(stream.duration * stream.time_base)
+        elif self._container.duration is not None:
+            duration = self._container.duration / av.time_base
+        return Facts(
+            codec=stream.codec_context.name,
+            fps=stream.average_rate or stream.guessed_rate,
+            frames=self._expected_frames(),
+            duration=duration if duration and duration > 0 else None,
+            tags=self._tags,
+        )
+
+    def _indexed(self) -> int | None:
+        """Packets that MP4's and MOV's index lists; an edit list is already applied to it."""
+        if "mp4" not in self._container.format.name or not self._stream.frames:
+            return None
+        return len(self._stream.index_entries)
+
+    def _expected_frames(self) -> int | None:
+        frames = self._stream.frames or None
+        indexed = self._indexed()
+        if indexed is None or indexed == frames:
+            return frames
+        # An edit list hides packets that must still be decoded.
+        return sum(not entry.is_discard for entry in self._stream.index_entries)
+
+    def read(self) -> Iterator[Decoded]:
+        """See `Reader`."""
+        seconds: float | None = None
+        base = self._stream.time_base
+        step = float(1 / (self.facts.fps or DEFAULT_FPS))
+        size: tuple[int, int] | None = None
+        for frame in self._frames():
+            if size is not None and size != (frame.width, frame.height):
+                self._update_aspect()
+            size = frame.width, frame.height
+            if frame.is_corrupt:
+                self.count_damage(self._index)
+            self._last_damaged = frame.is_corrupt
+            # By the stream's time base: frames that flushing brings out have none of their own.
+            if frame.pts is not None and base is not None:
+                seconds = float(frame.pts * base)
+            else:
+                seconds = 0.0 if seconds is None else seconds + step
+            yield Decoded(self._index, seconds, frame, self._aspect)
+            self._index += 1
+        if self._index == 0:
+            raise self._undecodable()
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        """Decode packet by packet, since one that is refused must not end the video."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as exc:
+                self._ending = f"reading on fails: {exc.strerror}"
+                break
+            if packet is None:
+                break
+            if packet.size == 0:
+                # The demuxer's last word, or a frame that was dropped when recording: to the
+                # decoder it would mean the end.
+                self._packets += packet.dts is not None
+                continue
+            self._packets += 1
+            # A demuxer flags what it could not read in full; only a file's last packet is that.
+            self._ending = "its last packet is cut off" if packet.is_corrupt else ""
+            yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
+        try:
+            return self._stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return []  # the decoder was flushed already
+        except av.error.FFmpegError as exc:
+            self._refusal = exc.strerror or str(exc)
+            self._last_damaged = True
+            self.count_damage(self._index)
+            return []
+
+    def _update_aspect(self) -> None:
+        """After a change of size, a sample aspect ratio of the codec's own counts."""
+        coded = self._stream.codec_context.sample_aspect_ratio
+        if coded and coded != self._coded_aspect:
+            self._aspect = coded
+
+    def _undecodable(self) -> MediaError:
+        tag = self._stream.codec_context.codec_tag
+        if tag in ("encv", "drmi"):  # ISO/IEC 23001-7; Apple's FairPlay
+            return MediaError(f"{self.path}: the video is encrypted", "decrypt it first")
+        if not self._packets:
+            return MediaError(f"{self.path}: no frames", "is it a whole video?")
+        reason = f": {self._refusal}" if self._refusal else ""
+        return MediaError(
+            f"{self.path}: none of its {self._packets} {self._stream.codec_context.name} packets "
+            f"could be decoded{reason}",
+            "is it damaged or encrypted?",
+        )
+
+    def seek(self, index: int) -> None:
+        """See `Reader`: a container is decoded from its start, so that indices are exact."""
+
+    def ended_early(self) -> str:
+        """See `Reader`."""
+        indexed = self._indexed()
+        if indexed is not None:
+            if self._packets < indexed:
+                return f"{self._packets} of its {indexed} packets are there"
+            return ""
+        if self._ending:
+            return self._ending
+        if Path(self.path).is_file() and (short := cut_short(self.path)):
+            return short
+        if self._last_damaged and self._container.format.name in _UNFRAMED:
+            return "its last frame is damaged"
+        return ""
+
+    def close(self) -> None:
+        """See `Reader`."""
+        self._container.close()

@@ -1,0 +1,105 @@
+"""Whether a file is as long as its container says: the surest sign of a cut-off copy or download.
+
+Three families of containers state their lengths: MP4 and MOV (boxes), Matroska and WebM (EBML
+elements), AVI (RIFF chunks). Anything else is not judged.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+_BOXES = frozenset(
+    {
+        *(b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx"),
+        *(b"ssix", b"mfra", b"uuid", b"meta", b"udta", b"emsg", b"prft", b"pnot", b"PICT"),
+    }
+)
+"""Top-level boxes of ISO/IEC 14496-12 and QuickTime; at another name the walk ends, unjudged."""
+
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067  # RFC 8794 and RFC 9559
+
+
+def cut_short(path: str) -> str:
+    """Say how a file is shorter than its container states.
+
+    Args:
+        path: a regular file.
+
+    Returns:
+        One clause such as "its mdat box goes on for 1,234 bytes more", or an empty string.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with Path(path).open("rb") as f:
+        length = f.seek(0, 2)
+        f.seek(0)
+        head = f.read(12)
+        f.seek(0)
+        if head[4:8] in _BOXES:
+            what, end = _last_box(f, length)
+        elif head[:4] == _EBML.to_bytes(4, "big"):
+            what, end = _segment(f)
+        elif head[:4] == b"RIFF":
+            what, end = _last_chunk(f, length)
+        else:
+            return ""
+    return f"its {what} goes on for {end - length:,} bytes more" if end > length else ""
+
+
+def _last_box(f: BinaryIO, length: int) -> tuple[str, int]:
+    """Name and end of the last top-level box."""
+    name, end = "first box", 0
+    while end + 8 <= length:
+        f.seek(end)
+        size, kind = struct.unpack(">I4s", f.read(8))
+        if kind not in _BOXES or size == 0:  # 0: up to the end of the file
+            break
+        header = 8
+        if size == 1:
+            wide = f.read(8)
+            if len(wide) < 8:
+                break
+            (size,), header = struct.unpack(">Q", wide), 16
+        if size < header:
+            break
+        name, end = f"{kind.decode()} box", end + size
+    return name, end
+
+
+def _segment(f: BinaryIO) -> tuple[str, int]:
+    """Name and end of Matroska's segment, which holds everything."""
+    size = _ebml_number(f, skip=4)
+    if size is None:
+        return "header", 0
+    f.seek(size, 1)
+    if f.read(4) != _SEGMENT.to_bytes(4, "big"):
+        return "header", 0
+    size = _ebml_number(f, skip=0)
+    return "segment", 0 if size is None else f.tell() + size
+
+
+def _ebml_number(f: BinaryIO, skip: int) -> int | None:
+    """A size as RFC 8794 section 4 codes it, or None where it is unknown (a live stream)."""
+    f.seek(skip, 1)
+    first = f.read(1)
+    if not first or first[0] == 0:
+        return None
+    width = 9 - first[0].bit_length()
+    rest = f.read(width - 1)
+    value = int.from_bytes(bytes([first[0] & (0xFF >> width)]) + rest, "big")
+    return None if len(rest) < width - 1 or value == (1 << 7 * width) - 1 else value
+
+
+def _last_chunk(f: BinaryIO, length: int) -> tuple[str, int]:
+    """Name and end of the last RIFF chunk (OpenDML strings several of them together)."""
+    end = 0
+    while end + 8 <= length:
+        f.seek(end)
+        kind, size = struct.unpack("<4sI", f.read(8))
+        if kind != b"RIFF" or size in (0, 0xFFFFFFFF):  # not filled in: a capture, not judged
+            break
+        end += 8 + size
+    return "RIFF chunk", end

@@ -1,0 +1,236 @@
+"""Training on discs made here: it learns, it resumes bit-equally, it stops with one clear line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
+from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
+from eyeline.training.data import find_pairs, is_selection_fold, load_arrays  # noqa: E402
+from eyeline.training.nets import ARCHITECTURES, build_net, count_parameters  # noqa: E402
+from eyeline.training.recipes import Recipe, load_recipe, recipe_names  # noqa: E402
+from eyeline.training.teacher import soft_maps  # noqa: E402
+from eyeline.training.trainer import train  # noqa: E402
+
+
+def make_discs(root: Path, count: int = 40, size: tuple[int, int] = (80, 60)) -> Path:
+    """A bright disc on a dark noisy ground, and its mask, as PNG pairs."""
+    rng = np.random.default_rng(7)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    width, height = size
+    y, x = np.mgrid[:height, :width]
+    for i in range(count):
+        cx, cy, r = rng.uniform(15, width - 15), rng.uniform(15, height - 15), rng.uniform(8, 14)
+        inside = (x - cx) ** 2 + (y - cy) ** 2 < r * r
+        picture = rng.integers(0, 60, (height, width, 3)) + inside[..., None] * 160
+        Image.fromarray(picture.astype(np.uint8)).save(root / "images" / f"{i:03}.png")
+        Image.fromarray((inside * 255).astype(np.uint8)).save(root / "masks" / f"{i:03}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_discs(tmp_path_factory.mktemp("discs") / "set")
+
+
+def weights_of(path: Path) -> dict[str, "torch.Tensor"]:
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+def command(discs: Path, out: Path) -> list[str]:
+    words = ["train", "smoke", "--data", discs, "--out", out, "--quiet"]
+    return [sys.executable, "-m", "eyeline", *map(str, words)]
+
+
+def test_it_learns_discs_and_leaves_a_record(discs: Path, tmp_path: Path) -> None:
+    result = train(load_recipe("smoke"), discs, tmp_path / "run", progress=False)
+    record = json.loads(result.record.read_text())
+    curve = record["curve"]
+    assert [row["epoch"] for row in curve] == [0, 1, 2, 3]
+    assert curve[-1]["loss"] < curve[1]["loss"]
+    assert record["recipe"]["name"] == "smoke"
+    assert record["images"]["train"] + record["images"]["selection"] == 40
+    assert record["parameters"] < 6000
+    net = build_net(record["recipe"]["net"])
+    net.load_state_dict(weights_of(result.weights), strict=True)
+
+
+def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
+    whole = train(load_recipe("smoke"), discs, tmp_path / "whole", progress=False)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        command(discs, cut), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (cut / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (cut / "last.ckpt").exists()
+    assert not (cut / "weights.pt").exists()
+    subprocess.run(command(discs, cut), check=True, capture_output=True)
+    a, b = weights_of(whole.weights), weights_of(cut / "weights.pt")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_loss_that_turns_nan_stops_the_run(discs: Path, tmp_path: Path) -> None:
+    wild = load_recipe("smoke").model_copy(update={"lr": 1e30, "warmup": 0.0})
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch \d+, batch \d+"):
+        train(wild, discs, tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("student_v1", 112_841), ("student_v2", 123_721)]
+)
+def test_the_reference_students_have_their_parameters(name: str, parameters: int) -> None:
+    assert count_parameters(build_net(load_recipe(name).net)) == parameters
+
+
+def test_the_reference_recipes_differ_in_one_line() -> None:
+    a, b = (load_recipe(n).model_dump() for n in ("student_v1", "student_v2"))
+    a["net"].pop("upsample"), b["net"].pop("upsample")
+    assert {k for k in a if a[k] != b[k]} == {"name"}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_built_in_recipes_build_nets_that_answer_at_the_input_size(name: str) -> None:
+    recipe = load_recipe(name)
+    net = build_net(recipe.net).eval()
+    assert recipe.net["arch"] in ARCHITECTURES
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 64, 96))[0].shape == (1, 1, 64, 96)
+
+
+def test_v3_keeps_its_parameter_budget() -> None:
+    assert count_parameters(build_net(load_recipe("student_v3").net)) <= 300_000
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(TrainingError, match="student_v3"):
+        load_recipe("student_v9")
+
+
+def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('name = "x"\nlearning_rate = 1\n')
+    with pytest.raises(TrainingError, match="learning_rate"):
+        load_recipe(str(path))
+
+
+def test_a_recipe_that_wants_a_teacher_says_so(discs: Path, tmp_path: Path) -> None:
+    wants = load_recipe("smoke").model_copy(update={"teacher": 0.5})
+    with pytest.raises(TrainingError, match="teacher"):
+        train(wants, discs, tmp_path / "run", progress=False)
+
+
+def test_the_split_is_by_content() -> None:
+    folds = [is_selection_fold(f"{i:08x}" + "0" * 56, 0.25) for i in range(0, 2**32, 2**26)]
+    assert 0.2 < np.mean(folds) < 0.3
+
+
+def test_a_duplicate_image_stays_on_its_side(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    for folder in ("images", "masks"):
+        (root / folder / "copy.png").write_bytes((root / folder / "003.png").read_bytes())
+    arrays = load_arrays(root, 32, 0.3, tmp_path / "cache")
+    side = dict(zip(arrays.names, arrays.train, strict=True))
+    assert side["copy"] == side["003"]
+
+
+def test_an_image_without_its_mask_is_named(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=4)
+    (root / "masks" / "002.png").unlink()
+    with pytest.raises(DatasetError, match="002"):
+        find_pairs(root)
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    (root / "images" / "004.png").write_bytes(b"not a picture")
+    with pytest.raises(DatasetError, match=r"004\.png"):
+        load_arrays(root, 32, 0.3, tmp_path / "cache")
+
+
+def test_a_size_mismatch_is_named(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    Image.new("L", (5, 5)).save(root / "masks" / "006.png")
+    with pytest.raises(DatasetError, match="006"):
+        load_arrays(root, 32, 0.3, tmp_path / "cache")
+
+
+def test_geometry_moves_image_and_mask_alike() -> None:
+    """A crop's grid applied to a picture equals the same grid applied to its own threshold."""
+    g = torch.Generator().manual_seed(3)
+    aspect = torch.tensor([1.5, 0.6, 1.0])
+    grid = crop_grid(aspect, 48, 96, Augmentation(), g)
+    x = torch.linspace(-1, 1, 64)
+    disc = ((x[None] ** 2 + x[:, None] ** 2) < 0.2).float().expand(3, 1, 64, 64)
+    one = torch.nn.functional.grid_sample(disc, grid, align_corners=False, padding_mode="border")
+    two = torch.nn.functional.grid_sample(disc * 2, grid, align_corners=False, padding_mode="border")
+    assert torch.equal(one * 2, two)
+    assert one.mean() > 0.02
+
+
+def test_objects_keep_their_shape_in_a_crop() -> None:
+    """A circle of the original image is a circle in the crop, whatever the squash and the crop's aspect."""
+    still = Augmentation(scale=(1.0, 1.0), aspect=0.0, rotation=0.0)
+    grid = crop_grid(torch.tensor([2.0]), 64, 128, still, torch.Generator().manual_seed(0))
+    # In the squashed square a circle of a 2:1 image is an ellipse half as wide.
+    x = torch.linspace(-1, 1, 256)
+    ellipse = (((x[None] * 2) ** 2 + x[:, None] ** 2) < 0.25).float()[None, None]
+    crop = torch.nn.functional.grid_sample(ellipse, grid, align_corners=False)[0, 0] > 0.5
+    rows, columns = crop.any(1).sum(), crop.any(0).sum()
+    assert abs(int(rows) - int(columns)) <= 2
+    assert int(rows) == pytest.approx(32, abs=2)
+
+
+def test_colour_changes_stay_in_range_and_are_repeatable() -> None:
+    x = torch.rand(16, 3, 32, 40, generator=torch.Generator().manual_seed(1))
+    always = Augmentation(grey=0.5, gamma=1.0, blur=0.5, noise=1.0, blocks=1.0)
+    a, b = (photometric(x.clone(), always, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert 0 <= a.min() and a.max() <= 1
+    assert not torch.equal(a, x)
+
+
+def test_a_teacher_is_run_once_and_resumed(discs: Path, tmp_path: Path) -> None:
+    from tiny_models import plane_model
+
+    model = tmp_path / "teacher.onnx"
+    model.write_bytes(plane_model(gain=0.5, offset=0.25))
+    pairs = find_pairs(discs)
+    maps = soft_maps(pairs, model, tmp_path / "cache")
+    assert maps.shape == (40, 160, 160)
+    note = next((tmp_path / "cache").glob("teacher-*/done.json"))
+    note.write_text("0")
+    again = soft_maps(pairs, model, tmp_path / "cache")
+    assert np.array_equal(maps, again)
+    before = note.stat().st_mtime_ns
+    soft_maps(pairs, model, tmp_path / "cache")
+    assert note.stat().st_mtime_ns == before
+
+
+def test_a_teacher_that_is_none_is_refused(discs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(b"words, not a model")
+    with pytest.raises(ModelError, match=r"teacher\.onnx"):
+        soft_maps(find_pairs(discs), path, tmp_path / "cache")
+
+
+def test_recipes_know_their_crops() -> None:
+    recipe: Recipe = load_recipe("smoke")
+    assert recipe.crops(1) == [(32, 32)]
+    assert recipe.crops(3) == [(32, 64), (64, 32)]
