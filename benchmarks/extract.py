@@ -27,7 +27,8 @@ import eyeline
 from eyeline.media import open_video
 from eyeline.models.registry import Model, resolve_model
 from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
-from eyeline.saliency.pipeline import ExtractOptions, prepare
+from eyeline.saliency.pipeline import ExtractOptions
+from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.resize import working_size
 from eyeline.saliency.session import Session
 

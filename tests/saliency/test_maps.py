@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import zlib
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -187,3 +189,18 @@ def test_a_file_that_was_cut_is_refused(tmp_path, where, depth):
 def test_an_empty_folder_holds_no_maps(tmp_path):
     with pytest.raises(MediaError, match="holds no maps"):
         list(read_maps(tmp_path))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (272, 640), (720, 1280)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_ffv1_takes_every_size(
+    tmp_path: Path, size: tuple[int, int], depth: Literal[8, 16]
+) -> None:
+    """FFmpeg's FFV1 refuses a single slice above 352x288: small clips alone don't show it."""
+    path = tmp_path / "maps.mkv"
+    saliency = np.random.default_rng(0).random(size, np.float32)
+    with open_map_sink(path, depth=depth, fps=25) as sink:
+        sink.write(0, 0.0, saliency)
+    [(index, back)] = list(read_maps(path))
+    assert index == 0
+    assert np.abs(back - saliency).max() <= 0.51 / (2**depth - 1)

@@ -28,7 +28,8 @@ from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model
 from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.features import FEATURES
-from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency, finish, prepare
+from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency
+from eyeline.saliency.preprocess import finish, prepare
 from eyeline.saliency.session import Session
 from tiny_models import (
     BLUE,

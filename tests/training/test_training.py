@@ -92,9 +92,7 @@ def test_a_loss_that_turns_nan_stops_the_run(discs: Path, tmp_path: Path) -> Non
         train(wild, discs, tmp_path / "run", progress=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("student_v1", 112_841), ("student_v2", 123_721)]
-)
+@pytest.mark.parametrize(("name", "parameters"), [("student_v1", 112_841), ("student_v2", 123_721)])
 def test_the_reference_students_have_their_parameters(name: str, parameters: int) -> None:
     assert count_parameters(build_net(load_recipe(name).net)) == parameters
 
@@ -179,7 +177,9 @@ def test_geometry_moves_image_and_mask_alike() -> None:
     x = torch.linspace(-1, 1, 64)
     disc = ((x[None] ** 2 + x[:, None] ** 2) < 0.2).float().expand(3, 1, 64, 64)
     one = torch.nn.functional.grid_sample(disc, grid, align_corners=False, padding_mode="border")
-    two = torch.nn.functional.grid_sample(disc * 2, grid, align_corners=False, padding_mode="border")
+    two = torch.nn.functional.grid_sample(
+        disc * 2, grid, align_corners=False, padding_mode="border"
+    )
     assert torch.equal(one * 2, two)
     assert one.mean() > 0.02
 
@@ -202,7 +202,7 @@ def test_colour_changes_stay_in_range_and_are_repeatable() -> None:
     always = Augmentation(grey=0.5, gamma=1.0, blur=0.5, noise=1.0, blocks=1.0)
     a, b = (photometric(x.clone(), always, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(a, b)
-    assert 0 <= a.min() and a.max() <= 1
+    assert a.min() >= 0 and a.max() <= 1
     assert not torch.equal(a, x)
 
 

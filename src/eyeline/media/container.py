@@ -44,9 +44,6 @@ _FORBIDDEN = frozenset(
 )
 """Demuxers that an untrusted file must not reach."""
 
-_UNFRAMED = frozenset(("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "vvc", "m4v", "dv", "vc1"))
-"""Streams without lengths: a cut shows only in a last frame that is not whole."""
-
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"v=0")
 
 
@@ -126,7 +123,7 @@ class ContainerReader(Reader):
         self._index = 0
         self._packets = 0
         self._ending = ""
-        self._last_damaged = False
+        self._last_damage: int | None = None
         self._refusal = ""
 
     def _pick(self) -> av.VideoStream:
@@ -188,8 +185,7 @@ class ContainerReader(Reader):
                 self._update_aspect()
             size = frame.width, frame.height
             if frame.is_corrupt:
-                self.count_damage(self._index)
-            self._last_damaged = frame.is_corrupt
+                self._note_damage()
             # By the stream's time base: frames that flushing brings out have none of their own.
             if frame.pts is not None and base is not None:
                 seconds = float(frame.pts * base)
@@ -203,6 +199,7 @@ class ContainerReader(Reader):
     def _frames(self) -> Iterator[av.VideoFrame]:
         """Decode packet by packet, since one that is refused must not end the video."""
         packets = self._container.demux(self._stream)
+        held: av.Packet[av.VideoStream] | None = None
         while True:
             try:
                 packet = next(packets, None)
@@ -216,10 +213,19 @@ class ContainerReader(Reader):
                 # decoder it would mean the end.
                 self._packets += packet.dts is not None
                 continue
+            if held is not None:
+                self._packets += 1
+                yield from self._decode(held)
+                held = None
+            if packet.is_corrupt:
+                # The demuxer could not read it in full. As the file's last it is cut off and not
+                # decoded, since what it would break are the whole frames that wait before it.
+                held = packet
+                continue
             self._packets += 1
-            # A demuxer flags what it could not read in full; only a file's last packet is that.
-            self._ending = "its last packet is cut off" if packet.is_corrupt else ""
             yield from self._decode(packet)
+        if held is not None and not self._ending:
+            self._ending = "its last packet is cut off"
         yield from self._decode(None)
 
     def _decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
@@ -229,9 +235,12 @@ class ContainerReader(Reader):
             return []  # the decoder was flushed already
         except av.error.FFmpegError as exc:
             self._refusal = exc.strerror or str(exc)
-            self._last_damaged = True
-            self.count_damage(self._index)
+            self._note_damage()
             return []
+
+    def _note_damage(self) -> None:
+        self._last_damage = self._index
+        self.count_damage(self._index)
 
     def _update_aspect(self) -> None:
         """After a change of size, a sample aspect ratio of the codec's own counts."""
@@ -264,10 +273,13 @@ class ContainerReader(Reader):
             return ""
         if self._ending:
             return self._ending
-        if Path(self.path).is_file() and (short := cut_short(self.path)):
+        short = cut_short(self.path) if Path(self.path).is_file() else None
+        if short is not None:
             return short
-        if self._last_damaged and self._container.format.name in _UNFRAMED:
-            return "its last frame is damaged"
+        # Without lengths a cut shows only in the last frames, which reordering may have moved.
+        waiting = 1 + max(2, self._stream.codec_context.has_b_frames)
+        if self._last_damage is not None and self._last_damage >= self._index - waiting:
+            return "its last frames are damaged"
         return ""
 
     def close(self) -> None:

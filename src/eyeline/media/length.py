@@ -1,7 +1,7 @@
 """Whether a file is as long as its container says: the surest sign of a cut-off copy or download.
 
-Three families of containers state their lengths: MP4 and MOV (boxes), Matroska and WebM (EBML
-elements), AVI (RIFF chunks). Anything else is not judged.
+Four families of containers tell: MP4 and MOV (boxes), Matroska and WebM (EBML elements), AVI (RIFF
+chunks) and MPEG-TS (packets of one length). Anything else is not judged.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ _BOXES = frozenset(
 )
 """Top-level boxes of ISO/IEC 14496-12 and QuickTime; at another name the walk ends, unjudged."""
 
-_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067  # RFC 8794 and RFC 9559
+_EBML = 0x1A45DFA3  # RFC 8794
 
 
-def cut_short(path: str) -> str:
+def cut_short(path: str) -> str | None:
     """Say how a file is shorter than its container states.
 
     Args:
         path: a regular file.
 
     Returns:
-        One clause such as "its mdat box goes on for 1,234 bytes more", or an empty string.
+        One clause such as "its mdat box goes on for 1,234 bytes more", an empty string for a file
+        that is whole, None for a container that is not judged.
 
     Raises:
         OSError: the file can't be read.
@@ -36,16 +37,20 @@ def cut_short(path: str) -> str:
     with Path(path).open("rb") as f:
         length = f.seek(0, 2)
         f.seek(0)
-        head = f.read(12)
+        head = f.read(400)
         f.seek(0)
         if head[4:8] in _BOXES:
             what, end = _last_box(f, length)
         elif head[:4] == _EBML.to_bytes(4, "big"):
-            what, end = _segment(f)
+            what, end = _segment(f, length)
         elif head[:4] == b"RIFF":
             what, end = _last_chunk(f, length)
+        elif head[0:189:188] == b"GG":  # sync bytes of ISO/IEC 13818-1
+            what, end = "last transport packet", -(-length // 188) * 188
+        elif head[4:197:192] == b"GG":  # the same behind time codes, of Blu-ray and cameras
+            what, end = "last transport packet", -(-length // 192) * 192
         else:
-            return ""
+            return None
     return f"its {what} goes on for {end - length:,} bytes more" if end > length else ""
 
 
@@ -69,21 +74,32 @@ def _last_box(f: BinaryIO, length: int) -> tuple[str, int]:
     return name, end
 
 
-def _segment(f: BinaryIO) -> tuple[str, int]:
-    """Name and end of Matroska's segment, which holds everything."""
-    size = _ebml_number(f, skip=4)
+def _segment(f: BinaryIO, length: int) -> tuple[str, int]:
+    """Name and end of Matroska's segment, or of its last element where a live stream left it open."""
+    f.seek(4)
+    size = _ebml_number(f)
     if size is None:
         return "header", 0
-    f.seek(size, 1)
-    if f.read(4) != _SEGMENT.to_bytes(4, "big"):
-        return "header", 0
-    size = _ebml_number(f, skip=0)
-    return "segment", 0 if size is None else f.tell() + size
+    f.seek(size + 4, 1)
+    size = _ebml_number(f)
+    if size is not None:
+        return "segment", f.tell() + size
+    end = f.tell()
+    while end < length:
+        f.seek(end)
+        first = f.read(1)
+        if not first or first[0] < 0x10:  # the IDs at this level are one to four bytes long
+            break
+        f.seek(8 - first[0].bit_length(), 1)
+        size = _ebml_number(f)
+        if size is None:
+            break
+        end = f.tell() + size
+    return "last element", end
 
 
-def _ebml_number(f: BinaryIO, skip: int) -> int | None:
+def _ebml_number(f: BinaryIO) -> int | None:
     """A size as RFC 8794 section 4 codes it, or None where it is unknown (a live stream)."""
-    f.seek(skip, 1)
     first = f.read(1)
     if not first or first[0] == 0:
         return None

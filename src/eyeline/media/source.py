@@ -107,15 +107,14 @@ class Video:
         Args:
             plan: display (width, height) to the size of `Frame.rgb`; asked again when the
                 resolution changes mid-stream.
-            start: index of the first frame to hand out; those before are decoded, not scaled. After
-                the end there are none.
+            start: index of the first frame to hand out; those before are decoded, not scaled.
             stop: index after the last; None = to the end.
             keep_source: keep the decoded frame in `Frame.source`.
 
         Raises:
             DamagedMediaError: the file ends early; raised after its last frame.
             MediaError: a pixel format that can't be converted, or a picture too large.
-            UsageError: the frames were read before.
+            UsageError: there is no frame `start`, or the frames were read before.
         """
         first, self._first = self._first, None
         if first is None:
@@ -165,9 +164,9 @@ class Video:
             yield Frame(index, seconds, rgb, score(rgb), display, source, rotation)
             if stop is not None and index + 1 >= stop:
                 return
-        self._conclude(last)
+        self._conclude(start, last)
 
-    def _conclude(self, last: tuple[int, float] | None) -> None:
+    def _conclude(self, start: int, last: tuple[int, float] | None) -> None:
         """After the last frame: was it the file's last."""
         path, reason = self._reader.path, self._reader.ended_early()
         if reason:
@@ -177,6 +176,9 @@ class Video:
                 "the frames up to there are kept",
                 frames=self.report.delivered,
             )
+        if self.report.delivered == 0 and start > 0:
+            count = self.info.frames or (0 if last is None else last[0] + 1)
+            raise UsageError(f"{path}: no frame {start}: the video has {count}", "the first is 0")
 
 
 def _reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> Reader:

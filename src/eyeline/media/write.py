@@ -76,7 +76,7 @@ H264 = Encoding(
 """Playable everywhere: H.264 High, yuv420p, limited range, tagged BT.709."""
 
 # One slice, since FFmpeg's encoder refuses several where a side is one pixel.
-_FFV1 = MappingProxyType({"level": "3", "slicecrc": "1", "slices": "1", "g": "1"})
+_FFV1 = MappingProxyType({"level": "3", "slicecrc": "1", "g": "1"})
 FFV1_GRAY8 = Encoding("ffv1", "gray", _FFV1, full_range=True, even=False)
 """Lossless, 8-bit grey, every frame a key frame."""
 FFV1_GRAY16 = Encoding("ffv1", "gray16le", _FFV1, full_range=True, even=False)

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,10 @@ import eyeline
 from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media import Video, open_video
 from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
-from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model, resolve_model
-from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.features import map_features
-from eyeline.saliency.resize import pad_to_multiple, upscale, working_size
+from eyeline.saliency.preprocess import finish, prepare
+from eyeline.saliency.resize import upscale, working_size
 from eyeline.saliency.runtime import Device
 from eyeline.saliency.session import Session
 from eyeline.saliency.temporal import (
@@ -40,9 +39,6 @@ from eyeline.saliency.temporal import (
 )
 
 Map = npt.NDArray[np.float32]
-
-LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
-"""Luma of R, G, B (ITU-R BT.601-7): what models with tiled luma were trained on."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,13 @@ class ExtractOptions:
     keep_source: bool = False
 
     def __post_init__(self) -> None:
+        for name, value, known in (
+            ("fill", self.fill, get_args(Fill)),
+            ("temporal", self.temporal, tuple(FILTERS)),
+            ("device", self.device, get_args(Device)),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} is {value!r}", f"one of {', '.join(known)}")
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}", "1 infers every frame, 2 every second")
         if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
@@ -113,41 +116,11 @@ class FrameSaliency:
         return upscale(self.map, *self.frame.display_size)
 
 
-def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:
-    """Planar RGB to a model's input.
-
-    Args:
-        rgb: uint8 (3, h, w).
-        io: the model's I/O spec.
-
-    Returns:
-        float32 (1, 3, H, W), ImageNet-normalised, padded to the spec's multiple.
-    """
-    top = 255.0 if io.scale == "255" else max(1.0, float(rgb.max()))
-    std = np.array(IMAGENET_STD, np.float32)[:, None, None]
-    mean = np.array(IMAGENET_MEAN, np.float32)[:, None, None]
-    x = rgb.astype(np.float32)
-    if io.channels == "luma_tiled":
-        x[:] = np.tensordot(LUMA_REC601, x, 1)
-    x *= 1 / (np.float32(top) * std)
-    x -= mean / std
-    return pad_to_multiple(x, io.multiple)[None]
-
-
-def finish(y: Map, height: int, width: int, io: IoSpec) -> Map:
-    """Crop a model's output to the visible frame and apply the spec's output rule.
-
-    Args:
-        y: float32 (H, W) in [0, 1].
-        height: visible rows at the working scale.
-        width: visible columns at the working scale.
-        io: the model's I/O spec.
-    """
-    m = np.ascontiguousarray(y[:height, :width])
-    if io.output == "minmax":
-        low, high = m.min(), m.max()
-        m = (m - low) / (high - low) if high > low else np.zeros_like(m)
-    return m
+def _cores() -> int:
+    """Cores this process may use; not every system says which."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Run:
@@ -162,7 +135,7 @@ class _Run:
     ) -> None:
         self._video, self._session, self.options = video, session, options
         self._lines = lines
-        self._workers = options.workers or len(os.sched_getaffinity(0))
+        self._workers = options.workers or _cores()
         self._damage: DamagedMediaError | None = None
         self.stop = threading.Event()
 

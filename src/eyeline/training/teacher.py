@@ -21,7 +21,7 @@ from PIL import Image
 from eyeline.errors import ModelError
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import read_regular_file, sha256_hex
-from eyeline.saliency.pipeline import prepare
+from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.runtime import open_runtime_session, runtime_errors
 from eyeline.training.data import Pair, read_image
 
