@@ -51,7 +51,7 @@ def main() -> None:
         _complain(exc)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing was finished\n")
+        sys.stderr.write("interrupted\n")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`): not our fault; don't complain again at exit.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -222,13 +221,8 @@ def extract(
     )
     if verbose:
         _introduce(extraction)
-    signal.signal(signal.SIGTERM, _as_interrupt)
     result = _run(extraction, outputs, quiet)
     _conclude(result, extraction, quiet)
-
-
-def _as_interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def parse_frames(text: str | None) -> tuple[int, int | None]:
@@ -302,6 +296,7 @@ def _introduce(extraction: Extraction) -> None:
 
 
 def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
+    from eyeline.cli.interrupts import InterruptShield
     from eyeline.cli.progress import frame_progress
     from eyeline.saliency.run import run_extraction
 
@@ -310,7 +305,7 @@ def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
         total = o.stop if total is None else min(o.stop, total)
     remaining = None if total is None else max(0, total - o.start)
     with frame_progress(remaining, quiet) as advance:
-        return run_extraction(extraction, outputs, lambda frame: advance())
+        return run_extraction(extraction, outputs, lambda frame: advance(), InterruptShield())
 
 
 def _conclude(result: RunResult, extraction: Extraction, quiet: bool) -> None:

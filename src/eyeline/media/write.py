@@ -167,9 +167,11 @@ class VideoWriter(Sink):
                 options={**CONTAINERS[Path(self.path).suffix.lower()][1], "fflags": "+bitexact"},
             )
             self._container.metadata.update(metadata)
-            stream = self._container.add_stream(
-                self.encoding.codec, rate, options=dict(self.encoding.options)
-            )
+            options = dict(self.encoding.options)
+            if self.encoding.codec == "ffv1" and self.width <= 352 and self.height <= 288:
+                # FFmpeg's FFV1 cuts larger pictures into 4 slices or more, and can't cut tiny ones.
+                options["slices"] = "1"
+            stream = self._container.add_stream(self.encoding.codec, rate, options=options)
             self._stream = cast(av.video.VideoStream, stream)
             codec = self._stream.codec_context
             codec.width, codec.height = self.width, self.height

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,7 @@ def run_extraction(
     extraction: Extraction,
     outputs: Outputs,
     on_frame: Callable[[FrameSaliency], None] = lambda frame: None,
+    shield: AbstractContextManager[None] | None = None,
 ) -> RunResult:
     """Iterate an extraction and write every output.
 
@@ -91,6 +93,8 @@ def run_extraction(
         extraction: from `eyeline.extract`; needs `keep_source` for an overlay. It is closed.
         outputs: where results go.
         on_frame: called after each frame, for progress.
+        shield: entered around what must not be split by an interrupt: a frame's writes, and the
+            finishing of files.
 
     Returns:
         The result; its `stopped` holds `DamagedMediaError` or `KeyboardInterrupt` of a run that
@@ -105,6 +109,7 @@ def run_extraction(
     fps = float(info.fps) if info.fps else None
     result = RunResult(Log(list(FEATURES), extraction.provenance, fps))
     log = result.log
+    whole = shield or contextlib.nullcontext()
     with contextlib.ExitStack() as stack:
         stack.enter_context(extraction)
         maps = overlay = None
@@ -120,14 +125,15 @@ def run_extraction(
             )
         try:
             for frame in extraction:
-                log.append(frame.index, frame.pts_time, frame.features)
-                if frame.cut:
-                    result.cuts.append(frame.pts_time)
-                if maps:
-                    maps.write(frame.index, frame.pts_time, frame.full_map())
-                if overlay:
-                    overlay.write(frame.frame, info.colour, frame.map)
-                on_frame(frame)
+                with whole:
+                    if maps:
+                        maps.write(frame.index, frame.pts_time, frame.full_map())
+                    if overlay:
+                        overlay.write(frame.frame, info.colour, frame.map)
+                    log.append(frame.index, frame.pts_time, frame.features)
+                    if frame.cut:
+                        result.cuts.append(frame.pts_time)
+                    on_frame(frame)
         except (DamagedMediaError, KeyboardInterrupt) as exc:
             if not len(log):
                 raise
@@ -143,9 +149,10 @@ def run_extraction(
         "size_changes": [[i, list(size)] for i, size in report.size_changes],
         "cuts": result.cuts,
     }
-    for path in outputs.logs:
-        write_log(log, path, with_log=outputs.with_log)
-    if outputs.plot:
-        plot_log(log, outputs.plot, result.cuts, title=Path(info.path).name)
+    with whole:
+        for path in outputs.logs:
+            write_log(log, path, with_log=outputs.with_log)
+        if outputs.plot:
+            plot_log(log, outputs.plot, result.cuts, title=Path(info.path).name)
     result.written = [p for p in (*outputs.logs, outputs.maps, outputs.overlay, outputs.plot) if p]
     return result

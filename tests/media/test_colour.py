@@ -1,0 +1,230 @@
+"""YUV to RGB against a float computation of its own: ITU-R BT.601, BT.709, BT.2020 and BT.2100."""
+
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clips import flat, half, picture, planes_of, read_all, whole, write_clip
+from eyeline.errors import MediaError, UsageError
+from eyeline.media import open_video, upright_rgb
+from eyeline.media.colour import Tags, read_colour
+from eyeline.media.types import Colour, VideoOptions
+
+KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
+PATCHES = [(255, 255, 255), (0, 0, 0), (128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255)]
+PATCHES += [(224, 172, 140), (12, 60, 200), (3, 3, 9)]
+
+
+def forward(matrix):
+    """R'G'B' to Y'CbCr, by the definition of the signals."""
+    kr, kb = KR_KB[matrix]
+    y = np.array([kr, 1 - kr - kb, kb])
+    return np.stack([y, (np.eye(3)[2] - y) / (2 * (1 - kb)), (np.eye(3)[0] - y) / (2 * (1 - kr))])
+
+
+def scales(color_range, bits):
+    """Quantisation of BT.2100-2, table 9: factor and offset of Y', Cb, Cr."""
+    if color_range == "full":
+        top = 2**bits - 1
+        return np.array([top, top, top]), np.array([0, 2 ** (bits - 1), 2 ** (bits - 1)])
+    unit = 2 ** (bits - 8)
+    return np.array([219, 224, 224]) * unit, np.array([16, 128, 128]) * unit
+
+
+def to_codes(rgb, matrix, color_range, bits):
+    gain, offset = scales(color_range, bits)
+    codes = forward(matrix) @ (np.array(rgb) / 255) * gain + offset
+    return np.clip(np.round(codes), 0, 2**bits - 1).astype(int).tolist()
+
+
+def to_rgb(codes, matrix, color_range, bits):
+    """Codes to 0..255, in floats, clipped."""
+    gain, offset = scales(color_range, bits)
+    signal = np.linalg.inv(forward(matrix)) @ ((np.array(codes) - offset) / gain)
+    return np.clip(signal, 0, 1) * 255
+
+
+def error(rgb, expected):
+    """Largest difference of any pixel, in codes; rgb is uint8 (3, h, w)."""
+    return np.abs(rgb.astype(float) - np.array(expected)[:, None, None]).max()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("sampling", ["420", "422", "444"])
+@pytest.mark.parametrize("color_range", ["limited", "full"])
+@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
+def test_raw_yuv_of_every_kind_becomes_the_right_rgb(tmp_path, matrix, color_range, sampling, bits):
+    pix_fmt = f"yuv{sampling}p" + ("" if bits == 8 else f"{bits}le")
+    codes = [to_codes(rgb, matrix, color_range, bits) for rgb in PATCHES]
+    path = tmp_path / "patches.yuv"
+    path.write_bytes(b"".join(planes_of(flat(pix_fmt, c, (46, 32))) for c in codes))
+    options = VideoOptions(46, 32, pix_fmt, matrix=matrix, color_range=color_range)
+    frames = read_all(path, options)
+    assert len(frames) == len(PATCHES)
+    for frame, code in zip(frames, codes, strict=True):
+        assert error(frame.rgb, to_rgb(code, matrix, color_range, bits)) <= 0.51  # rounded right
+
+
+@given(
+    matrix=st.sampled_from(sorted(KR_KB)),
+    color_range=st.sampled_from(["limited", "full"]),
+    bits=st.sampled_from([8, 10, 12]),
+    part=st.tuples(*[st.floats(0, 1)] * 3),
+    size=st.sampled_from([(1, 1), (7, 5), (16, 10), (31, 33)]),
+)
+@settings(max_examples=60)
+def test_any_code_becomes_the_right_rgb(matrix, color_range, bits, part, size):
+    """Also far outside of RGB, where 8-bit output of swscale would wrap around."""
+    codes = [round(p * (2**bits - 1)) for p in part]
+    frame = flat("yuv420p" if bits == 8 else f"yuv420p{bits}le", codes, (16, 10))
+    rgb = upright_rgb(frame, Colour(matrix, color_range, "sdr"), 0, size)
+    assert rgb.shape == (3, size[1], size[0])
+    assert error(rgb, to_rgb(codes, matrix, color_range, bits)) <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("color_range", ["limited", "full"])
+def test_grey_of_either_range(color_range, bits):
+    pix_fmt = "gray" if bits == 8 else f"gray{bits}le"
+    gain, offset = scales(color_range, bits)
+    for level in (0, 1, 77, 128, 254, 255):
+        code = round(level / 255 * gain[0] + offset[0])
+        expected = np.clip((code - offset[0]) / gain[0], 0, 1) * 255
+        rgb = upright_rgb(flat(pix_fmt, [code]), Colour("bt709", color_range, "sdr"), 0, (24, 16))
+        assert error(rgb, [expected] * 3) <= 0.51
+
+
+@pytest.mark.parametrize("pix_fmt", ["rgb24", "bgr0", "gbrp", "gbrp10le", "rgb48le", "rgba"])
+def test_rgb_stays_as_it_is(pix_fmt):
+    for patch in PATCHES:
+        frame = picture(np.full((32, 48, 3), patch, np.uint8)).reformat(format=pix_fmt)
+        colour = read_colour(frame, VideoOptions(), "a")
+        assert colour.color_range == "full"
+        assert error(upright_rgb(frame, colour, 0, (24, 16)), patch) <= 1
+
+
+def test_a_range_given_for_rgb_is_obeyed():
+    frame = picture(np.full((32, 48, 3), (235, 16, 126), np.uint8))
+    colour = read_colour(frame, VideoOptions(color_range="limited"), "a")
+    assert error(upright_rgb(frame, colour, 0, (24, 16)), (255, 0, 110 * 255 / 219)) <= 0.51
+
+
+def test_planes_come_as_r_g_b_without_the_padding_of_rows():
+    rgb = np.random.default_rng(1).integers(0, 256, (31, 47, 3), np.uint8)
+    out = upright_rgb(picture(rgb), Colour("bt709", "full", "sdr"), 0, (47, 31))
+    assert np.array_equal(out, rgb.transpose(2, 0, 1))
+
+
+def test_shrinking_averages_areas():
+    rgb = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    out = upright_rgb(picture(rgb), Colour("bt709", "full", "sdr"), 0, (16, 12))
+    expected = rgb.reshape(12, 4, 16, 4, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(out - expected).max() <= 1
+
+
+def decode_tags(path, **options):
+    with open_video(path, VideoOptions(**options)) as video:
+        return video.info.colour
+
+
+TAGGED = [(1, "bt709"), (5, "bt601"), (6, "bt601"), (9, "bt2020")]
+
+
+@pytest.mark.parametrize(("tag", "matrix"), TAGGED)
+@pytest.mark.parametrize(("code", "color_range"), [(1, "limited"), (2, "full")])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_tags_of_the_stream_count(tmp_path, name, tag, matrix, code, color_range):
+    tags = {"colorspace": tag, "color_range": code}
+    codes = to_codes((200, 60, 90), matrix, color_range, 8)
+    frames = [flat("yuv420p", codes) for _ in range(2)]
+    path = write_clip(tmp_path / name, frames, tags=tags, codec_options={"qp": "0"})
+    assert decode_tags(path) == Colour(matrix, color_range, "sdr", ())
+    assert error(read_all(path)[0].rgb, to_rgb(codes, matrix, color_range, 8)) <= 1
+
+
+@pytest.mark.parametrize(("lines", "matrix"), [(718, "bt601"), (720, "bt709")])
+def test_an_untagged_stream_gets_the_stated_default(tmp_path, lines, matrix):
+    path = write_clip(tmp_path / "a.mp4", [flat("yuv420p", (90, 100, 180), (32, lines))])
+    assert decode_tags(path) == Colour(matrix, "limited", "sdr", ("matrix", "color_range"))
+
+
+def test_the_default_goes_by_upright_lines(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [flat("yuv420p", (9, 9, 9), (720, 32))], rotation=90)
+    assert decode_tags(path).matrix == "bt709"
+
+
+def test_options_override_tags(tmp_path):
+    tags = {"colorspace": 1, "color_range": 1}
+    path = write_clip(tmp_path / "a.mp4", [flat("yuv420p", (90, 100, 180))], tags=tags)
+    colour = decode_tags(path, matrix="bt2020", color_range="full")
+    assert colour == Colour("bt2020", "full", "sdr", ())
+
+
+def test_a_container_tag_counts_where_the_codec_has_none():
+    frame = flat("yuv420p", (90, 100, 180))
+    colour = read_colour(frame, VideoOptions(), "a", Tags(matrix=9, transfer=16, color_range=2))
+    assert colour == Colour("bt2020", "full", "pq", ())
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"), [(8, "YCgCo"), (10, "constant luminance"), (14, "ICtCp"), (7, "240M")]
+)
+def test_a_matrix_that_is_not_supported_is_named(tag, name):
+    frame = flat("yuv420p", (90, 100, 180))
+    frame.colorspace = tag
+    with pytest.raises(MediaError, match=name):
+        read_colour(frame, VideoOptions(), "a")
+    assert read_colour(frame, VideoOptions(matrix="bt709"), "a").matrix == "bt709"
+
+
+def test_constant_luminance_in_a_file_is_refused(tmp_path):
+    frames = [flat("yuv420p", (90, 100, 180))]
+    path = write_clip(tmp_path / "a.mkv", frames, tags={"colorspace": 10})
+    with pytest.raises(MediaError, match="BT.2020 constant luminance"):
+        open_video(path)
+
+
+def test_a_matrix_for_rgb_is_refused(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", [np.zeros((32, 48, 3), np.uint8)], "ffv1", pix_fmt="bgr0")
+    with pytest.raises(UsageError, match="no YUV matrix"):
+        open_video(path, VideoOptions(matrix="bt709"))
+
+
+@pytest.mark.parametrize("pix_fmt", ["gbrpf32le", "grayf32le", "xyz12le"])
+def test_scene_light_is_refused(pix_fmt):
+    with pytest.raises(MediaError, match=pix_fmt):
+        read_colour(av.VideoFrame(16, 16, pix_fmt), VideoOptions(), "a")
+
+
+def test_yuvj_is_full_range(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", moving_jpeg(), "mjpeg", pix_fmt="yuvj420p")
+    assert decode_tags(path).color_range == "full"
+    assert error(read_all(path)[0].rgb, (200, 60, 90)) <= 3  # a lossy codec
+
+
+def moving_jpeg():
+    codes = to_codes((200, 60, 90), "bt601", "full", 8)
+    return [flat("yuvj420p", codes)]
+
+
+@pytest.mark.parametrize("plan", [half, whole])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p12le", "gray", "gbrp"])
+def test_odd_sizes(tmp_path, pix_fmt, plan):
+    bits = av.VideoFormat(pix_fmt).components[0].bits
+    codes = [100 << (bits - 8)] * len(av.VideoFormat(pix_fmt).components)
+    path = write_clip(tmp_path / "a.mkv", [flat(pix_fmt, codes, (47, 31))], "ffv1", pix_fmt=pix_fmt)
+    (frame,) = read_all(path, plan=plan)
+    assert frame.display_size == (47, 31)
+    assert frame.rgb.shape == (3, *plan(31, 47))
+    assert np.ptp(frame.rgb, axis=(1, 2)).max() == 0  # no padding, no border
+
+
+def test_the_assumed_fields_are_not_part_of_the_conversion():
+    frame = flat("yuv420p", (90, 100, 180))
+    colour = Colour("bt601", "limited", "sdr", ("matrix",))
+    same = upright_rgb(frame, replace(colour, assumed=()), 0, (8, 8))
+    assert np.array_equal(upright_rgb(frame, colour, 0, (8, 8)), same)
