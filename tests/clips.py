@@ -80,9 +80,10 @@ def write_clip(
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         audio = container.add_stream("aac", rate=48000) if sound else None
-        for i, frame in enumerate(frames):
-            if isinstance(frame, np.ndarray):
-                frame = picture(frame).reformat(format=pix_fmt)
+        for i, given in enumerate(frames):
+            frame = given
+            if isinstance(given, np.ndarray):
+                frame = picture(given).reformat(format=pix_fmt)
             if i == 0:
                 stream.width, stream.height = frame.width, frame.height
             frame.time_base = tick

@@ -1,7 +1,5 @@
 """YUV to RGB against a float computation of its own: ITU-R BT.601, BT.709, BT.2020 and BT.2100."""
 
-from dataclasses import replace
-
 import av
 import numpy as np
 import pytest
@@ -184,7 +182,7 @@ def test_a_matrix_that_is_not_supported_is_named(tag, name):
 def test_constant_luminance_in_a_file_is_refused(tmp_path):
     frames = [flat("yuv420p", (90, 100, 180))]
     path = write_clip(tmp_path / "a.mkv", frames, tags={"colorspace": 10})
-    with pytest.raises(MediaError, match="BT.2020 constant luminance"):
+    with pytest.raises(MediaError, match=r"BT\.2020 constant luminance"):
         open_video(path)
 
 
@@ -201,18 +199,14 @@ def test_scene_light_is_refused(pix_fmt):
 
 
 def test_yuvj_is_full_range(tmp_path):
-    path = write_clip(tmp_path / "a.mkv", moving_jpeg(), "mjpeg", pix_fmt="yuvj420p")
+    frames = [flat("yuvj420p", to_codes((200, 60, 90), "bt601", "full", 8))]
+    path = write_clip(tmp_path / "a.mkv", frames, "mjpeg", pix_fmt="yuvj420p")
     assert decode_tags(path).color_range == "full"
     assert error(read_all(path)[0].rgb, (200, 60, 90)) <= 3  # a lossy codec
 
 
-def moving_jpeg():
-    codes = to_codes((200, 60, 90), "bt601", "full", 8)
-    return [flat("yuvj420p", codes)]
-
-
 @pytest.mark.parametrize("plan", [half, whole])
-@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p12le", "gray", "gbrp"])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p12le", "gray", "gbrp10le"])
 def test_odd_sizes(tmp_path, pix_fmt, plan):
     bits = av.VideoFormat(pix_fmt).components[0].bits
     codes = [100 << (bits - 8)] * len(av.VideoFormat(pix_fmt).components)
@@ -221,10 +215,3 @@ def test_odd_sizes(tmp_path, pix_fmt, plan):
     assert frame.display_size == (47, 31)
     assert frame.rgb.shape == (3, *plan(31, 47))
     assert np.ptp(frame.rgb, axis=(1, 2)).max() == 0  # no padding, no border
-
-
-def test_the_assumed_fields_are_not_part_of_the_conversion():
-    frame = flat("yuv420p", (90, 100, 180))
-    colour = Colour("bt601", "limited", "sdr", ("matrix",))
-    same = upright_rgb(frame, replace(colour, assumed=()), 0, (8, 8))
-    assert np.array_equal(upright_rgb(frame, colour, 0, (8, 8)), same)

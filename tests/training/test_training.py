@@ -1,6 +1,7 @@
 """Training on discs made here: it learns, it resumes bit-equally, it stops with one clear line."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # two threads on a busy machine wait for each other
 pytest.importorskip("lightning")
 
+from eyeline.datasets import find_pairs  # noqa: E402
 from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
 from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
-from eyeline.training.data import find_pairs, is_selection_fold, load_arrays  # noqa: E402
+from eyeline.training.data import is_selection_fold, load_arrays  # noqa: E402
 from eyeline.training.nets import ARCHITECTURES, build_net, count_parameters  # noqa: E402
 from eyeline.training.recipes import Recipe, load_recipe, recipe_names  # noqa: E402
 from eyeline.training.teacher import soft_maps  # noqa: E402
@@ -70,8 +73,12 @@ def test_it_learns_discs_and_leaves_a_record(discs: Path, tmp_path: Path) -> Non
 def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     whole = train(load_recipe("smoke"), discs, tmp_path / "whole", progress=False)
     cut = tmp_path / "cut"
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command(discs, cut), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command(discs, cut),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=one_thread,
     )
     deadline = time.monotonic() + 60
     while not (cut / "last.ckpt").exists() and time.monotonic() < deadline:
@@ -80,7 +87,7 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     process.wait()
     assert (cut / "last.ckpt").exists()
     assert not (cut / "weights.pt").exists()
-    subprocess.run(command(discs, cut), check=True, capture_output=True)
+    subprocess.run(command(discs, cut), check=True, capture_output=True, env=one_thread)
     a, b = weights_of(whole.weights), weights_of(cut / "weights.pt")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)

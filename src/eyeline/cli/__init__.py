@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from eyeline import __version__
+from eyeline.cli.evaluate import evaluate
 from eyeline.cli.extract import extract
 from eyeline.cli.model import app as model_app
 from eyeline.cli.train import train
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(extract)
 app.add_typer(model_app, name="model")
+app.command()(evaluate)
 app.command()(train)
 
 

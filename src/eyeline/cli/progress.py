@@ -45,3 +45,33 @@ def frame_progress(total: int | None, quiet: bool) -> Iterator[Callable[[], None
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as progress:
         task = progress.add_task("extract", total=total)
         yield lambda: progress.advance(task)
+
+
+@contextlib.contextmanager
+def item_progress(label: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars with the time left for work in several parts, each of which tells its name and total.
+
+    Args:
+        label: shown until the first part begins.
+        quiet: show nothing.
+
+    Yields:
+        A function to call with a part's name, its items done, and its items in all.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda part, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), refresh_per_second=5) as progress:
+        tasks = {}
+        waiting = progress.add_task(label, total=None)
+
+        def advance(part: str, done: int, total: int) -> None:
+            if part not in tasks:
+                progress.update(waiting, visible=False)
+                tasks[part] = progress.add_task(part, total=total)
+            progress.update(tasks[part], completed=done, total=total)
+
+        yield advance

@@ -12,13 +12,6 @@ import av
 from eyeline.errors import MediaError, UsageError
 from eyeline.media.types import Colour, Matrix, Range, Transfer, VideoOptions
 
-LUMA_COEFFICIENTS: dict[Matrix, tuple[float, float]] = {
-    "bt601": (0.299, 0.114),
-    "bt709": (0.2126, 0.0722),
-    "bt2020": (0.2627, 0.0593),
-}
-"""K_R and K_B of each matrix: ITU-R BT.601-7, BT.709-6, BT.2020-2 (non-constant luminance)."""
-
 HD_LINES = 720
 """Untagged video of at least this many upright lines is taken as BT.709, smaller as BT.601."""
 

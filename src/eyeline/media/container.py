@@ -19,6 +19,7 @@ from av.stream import Disposition
 from eyeline.errors import MediaError
 from eyeline.media.colour import Tags
 from eyeline.media.length import cut_short
+from eyeline.media.matroska import broken_at
 from eyeline.media.reader import (
     DEFAULT_FPS,
     MAX_PIXELS,
@@ -75,16 +76,17 @@ def _why_not(path: str, exc: Exception) -> tuple[str, str]:
     reason = getattr(exc, "strerror", None) or str(exc)
     if isinstance(exc, OSError):
         return f"{path}: can't be read: {reason}", "check the path and its permissions"
-    try:
+    short: str | None = ""
+    if Path(path).is_file():  # a pipe can't be read again
         with Path(path).open("rb") as f:
             head = f.read(64).lstrip(b"\xef\xbb\xbf \r\n")
         if head.startswith(_PLAYLISTS):
             return f"{path}: a playlist or manifest, not a video", "name the video itself"
         short = cut_short(path)
-    except OSError:
-        short = ""
     if short:
-        return f"{path}: truncated before its index: {short}", "copy or download it again"
+        return f"{path}: truncated before its first frame: {short}", "copy or download it again"
+    if isinstance(exc, av.error.EOFError):
+        return f"{path}: no frames", "is it a whole video?"
     return f"{path}: not a video that FFmpeg reads: {reason}", "is it a video?"
 
 
@@ -122,6 +124,9 @@ class ContainerReader(Reader):
         self._coded_aspect = context.sample_aspect_ratio
         self._index = 0
         self._packets = 0
+        self._flagged = 0  # damaged packets whose frames may still come
+        self._gap: int | None = None  # the first frame after a hole in time
+        self._end = 0.0  # seconds: frames are expected up to about here
         self._ending = ""
         self._last_damage: int | None = None
         self._refusal = ""
@@ -167,12 +172,14 @@ class ContainerReader(Reader):
         return len(self._stream.index_entries)
 
     def _expected_frames(self) -> int | None:
-        frames = self._stream.frames or None
         indexed = self._indexed()
-        if indexed is None or indexed == frames:
-            return frames
-        # An edit list hides packets that must still be decoded.
-        return sum(not entry.is_discard for entry in self._stream.index_entries)
+        if indexed is None:
+            return self._stream.frames or None
+        # An edit list hides packets at either end, which must still be decoded.
+        entries = self._stream.index_entries
+        if indexed and (entries[0].is_discard or entries[-1].is_discard):
+            return sum(not entry.is_discard for entry in entries)
+        return indexed
 
     def read(self) -> Iterator[Decoded]:
         """See `Reader`."""
@@ -184,17 +191,24 @@ class ContainerReader(Reader):
             if size is not None and size != (frame.width, frame.height):
                 self._update_aspect()
             size = frame.width, frame.height
-            if frame.is_corrupt:
+            if frame.is_corrupt and self._flagged:
+                self._flagged -= 1  # its packet was counted
+            elif frame.is_corrupt:
                 self._note_damage()
             # By the stream's time base: frames that flushing brings out have none of their own.
+            before = seconds
             if frame.pts is not None and base is not None:
                 seconds = float(frame.pts * base)
             else:
-                seconds = 0.0 if seconds is None else seconds + step
+                seconds = 0.0 if before is None else before + step
+            if before is not None and seconds - before > 3 * step and self._gap is None:
+                self._gap = self._index
+            self._end = seconds + 3 * step
             yield Decoded(self._index, seconds, frame, self._aspect)
             self._index += 1
         if self._index == 0:
             raise self._undecodable()
+        self._look_for_lost_clusters()
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         """Decode packet by packet, since one that is refused must not end the video."""
@@ -215,6 +229,8 @@ class ContainerReader(Reader):
                 continue
             if held is not None:
                 self._packets += 1
+                self._flagged += 1
+                self._note_damage()
                 yield from self._decode(held)
                 held = None
             if packet.is_corrupt:
@@ -237,6 +253,21 @@ class ContainerReader(Reader):
             self._refusal = exc.strerror or str(exc)
             self._note_damage()
             return []
+
+    def _look_for_lost_clusters(self) -> None:
+        """Where frames seem to be missing in Matroska, look whether its structure is broken.
+
+        A gap in time alone is no damage: a variable frame rate has them.
+        """
+        duration = self.facts.duration or 0.0
+        short = self._end < duration
+        if "matroska" not in self._container.format.name or not (short or self._gap is not None):
+            return
+        at = broken_at(self.path) if Path(self.path).is_file() else None
+        if at is not None and self._gap is not None:
+            self.count_damage(self._gap)
+        elif at is not None and not self._ending:
+            self._ending = f"its structure is broken at byte {at:,}"
 
     def _note_damage(self) -> None:
         self._last_damage = self._index

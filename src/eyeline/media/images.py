@@ -19,7 +19,7 @@ from eyeline.media.types import DecodeReport
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
-    *(".dpx", ".jp2", ".j2k", ".qoi", ".tga"),
+    *(".dpx", ".jp2", ".j2k", ".qoi"),
 )
 """What is taken from a folder; a list may name anything that FFmpeg reads."""
 

@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from eyeline.media.matroska import EBML, segment_end
+
 _BOXES = frozenset(
     {
         *(b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx"),
@@ -17,8 +19,6 @@ _BOXES = frozenset(
     }
 )
 """Top-level boxes of ISO/IEC 14496-12 and QuickTime; at another name the walk ends, unjudged."""
-
-_EBML = 0x1A45DFA3  # RFC 8794
 
 
 def cut_short(path: str) -> str | None:
@@ -41,8 +41,8 @@ def cut_short(path: str) -> str | None:
         f.seek(0)
         if head[4:8] in _BOXES:
             what, end = _last_box(f, length)
-        elif head[:4] == _EBML.to_bytes(4, "big"):
-            what, end = _segment(f, length)
+        elif head[:4] == EBML:
+            what, end = "segment", segment_end(f, length)
         elif head[:4] == b"RIFF":
             what, end = _last_chunk(f, length)
         elif head[0:189:188] == b"GG":  # sync bytes of ISO/IEC 13818-1
@@ -72,41 +72,6 @@ def _last_box(f: BinaryIO, length: int) -> tuple[str, int]:
             break
         name, end = f"{kind.decode()} box", end + size
     return name, end
-
-
-def _segment(f: BinaryIO, length: int) -> tuple[str, int]:
-    """Name and end of Matroska's segment, or of its last element where a live stream left it open."""
-    f.seek(4)
-    size = _ebml_number(f)
-    if size is None:
-        return "header", 0
-    f.seek(size + 4, 1)
-    size = _ebml_number(f)
-    if size is not None:
-        return "segment", f.tell() + size
-    end = f.tell()
-    while end < length:
-        f.seek(end)
-        first = f.read(1)
-        if not first or first[0] < 0x10:  # the IDs at this level are one to four bytes long
-            break
-        f.seek(8 - first[0].bit_length(), 1)
-        size = _ebml_number(f)
-        if size is None:
-            break
-        end = f.tell() + size
-    return "last element", end
-
-
-def _ebml_number(f: BinaryIO) -> int | None:
-    """A size as RFC 8794 section 4 codes it, or None where it is unknown (a live stream)."""
-    first = f.read(1)
-    if not first or first[0] == 0:
-        return None
-    width = 9 - first[0].bit_length()
-    rest = f.read(width - 1)
-    value = int.from_bytes(bytes([first[0] & (0xFF >> width)]) + rest, "big")
-    return None if len(rest) < width - 1 or value == (1 << 7 * width) - 1 else value
 
 
 def _last_chunk(f: BinaryIO, length: int) -> tuple[str, int]:

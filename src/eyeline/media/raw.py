@@ -107,7 +107,7 @@ class _UncompressedReader(Reader):
             if not line:
                 return None
             if not re.fullmatch(rb"FRAME( [^\n]*)?\n", line):
-                cut = not line.endswith(b"\n") and len(line) < _LINE
+                cut = b"FRAME".startswith(line[:5]) and not line.endswith(b"\n")
                 self._ending = "a frame's header is " + ("cut off" if cut else "not there")
                 return None
         data = self._stream.read(self.frame_bytes)

@@ -125,7 +125,6 @@ class Video:
         self, first: Decoded, plan: SizePlan, start: int, stop: int | None, keep_source: bool
     ) -> Iterator[Frame]:
         pending: Decoded | None = first
-        del first
         if start > 0:
             self._reader.seek(start)
         scaler: Scaler | None = None
@@ -157,11 +156,9 @@ class Video:
                 colour = self._colour(frame, self.info.display_height)
                 scaler = Scaler(frame, plan(*display), colour, rotation)
             rgb = scaler(frame)
-            seconds, source = decoded.seconds, frame if keep_source else None
-            # What the consumer does may take long: the full frame is not kept for it.
-            del decoded, frame
+            source = frame if keep_source else None
             self.report.delivered += 1
-            yield Frame(index, seconds, rgb, score(rgb), display, source, rotation)
+            yield Frame(index, decoded.seconds, rgb, score(rgb), display, source, rotation)
             if stop is not None and index + 1 >= stop:
                 return
         self._conclude(start, last)

@@ -1,7 +1,7 @@
-"""Image/mask pairs for training: found, checked, split by content, and held as uint8 arrays.
+"""Image/mask pairs for training: split by content, and held as uint8 arrays.
 
-`find_pairs` names every problem of a dataset; `load_arrays` decodes it once into a cache of
-memory-mapped arrays, which batches are gathered from. Nothing here knows about nets.
+`load_arrays` decodes a set of `eyeline.datasets` once into a cache of memory-mapped arrays, which
+batches are gathered from. Nothing here knows about nets.
 """
 
 from __future__ import annotations
@@ -10,40 +10,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from eyeline.datasets import Pair, find_pairs, read_image, read_mask
 from eyeline.errors import DatasetError
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-IMAGE_FOLDERS = ("images", "DUTS-TR-Image", "DUTS-TE-Image", "Image")
-MASK_FOLDERS = ("masks", "DUTS-TR-Mask", "DUTS-TE-Mask", "GT")
-MASK_THRESHOLD = 127  # a pixel is foreground above this value, as the sets' authors evaluate
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One image and its ground-truth mask.
-
-    Attributes:
-        name: file name without suffix, unique in its dataset.
-        image: path of the image.
-        mask: path of the mask.
-        digest: sha256 hex digest of the image file's bytes; decides the split.
-    """
-
-    name: str
-    image: Path
-    mask: Path
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -67,40 +46,6 @@ class Arrays:
     digest: str
 
 
-def _subfolder(root: Path, candidates: Iterable[str]) -> Path:
-    names = list(candidates)
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    raise DatasetError(f"{root}: no folder of images and masks here", f"expected one of {names}")
-
-
-def find_pairs(root: Path) -> list[Pair]:
-    """List the image/mask pairs of a dataset folder, sorted by name.
-
-    Args:
-        root: folder with `images/` + `masks/`, or DUTS's own folder names.
-
-    Raises:
-        DatasetError: no such folder, no pairs, or an image without its mask (or the reverse).
-    """
-    image_dir, mask_dir = _subfolder(root, IMAGE_FOLDERS), _subfolder(root, MASK_FOLDERS)
-    images = {p.stem: p for p in image_dir.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {p.stem: p for p in mask_dir.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
-    lonely = sorted(images.keys() ^ masks.keys())
-    if lonely:
-        raise DatasetError(
-            f"{root}: {len(lonely)} files without a partner, first {lonely[0]!r}",
-            "every image needs a mask of the same name",
-        )
-    if not images:
-        raise DatasetError(f"{root}: no images found", f"suffixes read: {IMAGE_SUFFIXES}")
-    return [
-        Pair(name, images[name], masks[name], hashlib.sha256(images[name].read_bytes()).hexdigest())
-        for name in sorted(images)
-    ]
-
-
 def is_selection_fold(digest: str, share: float) -> bool:
     """Whether an image belongs to the fold that selects an epoch: decided by its content alone.
 
@@ -109,45 +54,17 @@ def is_selection_fold(digest: str, share: float) -> bool:
     return int(digest[:8], 16) / 0xFFFFFFFF < share
 
 
-def read_image(path: Path) -> Image.Image:
-    """Open an image as upright 8-bit RGB.
-
-    Raises:
-        DatasetError: unreadable or truncated file.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as exc:
-        raise DatasetError(
-            f"{path}: unreadable image: {exc}", "replace or remove the pair"
-        ) from exc
-
-
-def read_mask(path: Path) -> Image.Image:
-    """Open a mask as 8-bit grey holding only 0 and 255.
-
-    Raises:
-        DatasetError: unreadable or truncated file.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("L").point(lambda v: 255 if v > MASK_THRESHOLD else 0)
-    except (OSError, SyntaxError, ValueError) as exc:
-        raise DatasetError(f"{path}: unreadable mask: {exc}", "replace or remove the pair") from exc
-
-
 def load_arrays(root: Path, size: int, selection_share: float, cache: Path) -> Arrays:
     """Decode a dataset once into `cache`, or map what an earlier call left there.
 
     Args:
-        root: dataset folder, see `find_pairs`.
+        root: folder, tar or zip, see `eyeline.datasets.find_pairs`.
         size: side S of the squashed square, in pixels.
         selection_share: share of the images in the fold that selects an epoch, 0..1.
         cache: folder for the arrays; they are replaced when the dataset's digest changes.
 
     Raises:
-        DatasetError: see `find_pairs`, `read_image`, `read_mask`; or a fold without images.
+        DatasetError: see `eyeline.datasets`; or a fold without images.
     """
     pairs = find_pairs(root)
     digest = hashlib.sha256("\n".join(p.name + p.digest for p in pairs).encode()).hexdigest()

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from eyeline.datasets import Pair, read_image
 from eyeline.errors import ModelError
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import read_regular_file, sha256_hex
 from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.runtime import open_runtime_session, runtime_errors
-from eyeline.training.data import Pair, read_image
 
 Map = npt.NDArray[np.float32]
 

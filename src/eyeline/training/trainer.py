@@ -26,10 +26,11 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
+from eyeline.datasets import find_pairs
 from eyeline.errors import TrainingError
 from eyeline.training import losses
 from eyeline.training.augment import Augmentation, crop_grid, normalise, photometric
-from eyeline.training.data import Arrays, epoch_batches, find_pairs, load_arrays
+from eyeline.training.data import Arrays, epoch_batches, load_arrays
 from eyeline.training.nets import build_net, count_parameters
 from eyeline.training.recipes import Recipe
 from eyeline.training.teacher import soft_maps
@@ -313,7 +314,7 @@ def train(
 
     Args:
         recipe: see `eyeline.training.recipes`.
-        data: dataset folder, see `eyeline.training.data.find_pairs`.
+        data: dataset folder, see `eyeline.datasets.find_pairs`.
         out: folder for checkpoints, curve, weights and run record.
         teacher: ONNX file whose soft maps the recipe learns from, see `eyeline.training.teacher`.
         cache: folder for decoded arrays; `out/cache` when None.

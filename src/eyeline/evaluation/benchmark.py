@@ -1,0 +1,308 @@
+"""Models over datasets with ground truth: every image to a row, every dataset to a result.
+
+Images are scaled by area to the model's working size, padded, run, and cropped; the map is
+brought back to the image's own size, and scored there. Whole images go to worker processes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+import eyeline
+from eyeline.datasets import Pair, check_sizes, file_digest, find_pairs, read_image, read_mask
+from eyeline.errors import DatasetError, UsageError
+from eyeline.evaluation.metrics import Map, Scores, import_engine, score_image
+from eyeline.evaluation.report import Comparison, Report, Result, VideoScore
+from eyeline.evaluation.rows import Row, row_store
+from eyeline.evaluation.statistics import DRAWS, SEED, Pooled, differences, estimates, pool
+from eyeline.evaluation.workers import run_in_processes
+from eyeline.models.registry import Model, sha256_hex
+from eyeline.saliency.preprocess import finish, prepare
+from eyeline.saliency.resize import upscale, working_size
+from eyeline.saliency.session import Session
+
+LATENCY_RUNS = 31
+LATENCY_WARM_UP = 3
+
+Size = int | tuple[int, int] | Literal["native"] | None
+"""Lines of the short side (the aspect is kept), an exact (width, height) to squash to, the
+image's own size, or the model's own lines."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that was checked.
+
+    Attributes:
+        name: of its folder or archive.
+        pairs: sorted by name.
+        digest: sha256 hex digest over names, images and masks.
+    """
+
+    name: str
+    pairs: list[Pair]
+    digest: str
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to evaluate.
+
+    Attributes:
+        size: see `Size`.
+        workers: processes; 1 stays in this one, 0 is one per core.
+        resume: folder for finished rows, see `eyeline.evaluation.rows`.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+
+    size: Size = None
+    workers: int = 1
+    resume: Path | None = None
+    draws: int = DRAWS
+    seed: int = SEED
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Find and check a dataset before a model runs on it.
+
+    Args:
+        path: folder, .tar or .zip, see `eyeline.datasets`.
+
+    Raises:
+        DatasetError: see `find_pairs` and `check_sizes`; or no mask has a single pixel of
+            foreground, as when masks hold 0 and 1.
+    """
+    pairs = find_pairs(path)
+    check_sizes(pairs)
+    # Stops at the first mask that is not empty: nearly always the first.
+    if not any(np.asarray(read_mask(p.mask)).any() for p in pairs):
+        raise DatasetError(
+            f"{path}: no mask has a pixel above 127", "masks are 0 and 255; is it 0 and 1 here?"
+        )
+    parts = [f"{p.name} {p.digest} {file_digest(p.mask)}" for p in pairs]
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Dataset(name, pairs, sha256_hex("\n".join(parts).encode()))
+
+
+def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int, int]:
+    """(width, height) at which a model sees an image, before padding."""
+    if isinstance(size, tuple):
+        return size
+    lines = None if size == "native" else size or model.io.working_lines
+    return working_size(width, height, lines)
+
+
+def predict(session: Session, image: Image.Image, size: Size = None) -> Map:
+    """The map of a still image at its own size.
+
+    Args:
+        session: the model.
+        image: 8-bit RGB.
+        size: see `Size`.
+
+    Returns:
+        float32 (H, W) in [0, 1].
+
+    Raises:
+        ModelError: the model fails at this size, or breaks the contract.
+    """
+    io = session.model.io
+    w, h = scaled_size(*image.size, size, session.model)
+    smaller = w <= image.width and h <= image.height
+    # A box filter averages areas, as video is scaled; enlarging, it would repeat pixels.
+    how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+    planes = np.ascontiguousarray(np.asarray(image.resize((w, h), how)).transpose(2, 0, 1))
+    return upscale(finish(session.run(prepare(planes, io)), h, w, io), *image.size)
+
+
+class _ScorePair:
+    """A pair to its row; made anew in each process."""
+
+    def __init__(self, model: Model, size: Size) -> None:
+        self._session = Session(model, "cpu")
+        self._size = size
+
+    def __call__(self, pair: Pair) -> Row:
+        image, mask = read_image(pair.image), read_mask(pair.mask)
+        truth: npt.NDArray[np.bool_] = np.asarray(mask) > 0
+        score = score_image(predict(self._session, image, self._size), truth)
+        seen = scaled_size(*image.size, self._size, self._session.model)
+        return Row(pair.name, float(truth.mean()), seen, score)
+
+
+def measure_latency(session: Session, width: int, height: int) -> float:
+    """Median time of one inference on one thread, milliseconds, without decoding and scaling.
+
+    Args:
+        session: on the CPU.
+        width: columns before padding.
+        height: rows before padding.
+    """
+    planes = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
+    x, times = prepare(planes, session.model.io), []
+    for _ in range(LATENCY_WARM_UP + LATENCY_RUNS):
+        start = time.perf_counter()
+        session.run(x)
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times[LATENCY_WARM_UP:])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "eyeline": eyeline.__version__,
+        **{n: metadata.version(n) for n in ("pysodmetrics", "numpy", "scipy", "pillow")},
+    }
+
+
+def evaluate(
+    models: Sequence[Model],
+    datasets: Sequence[Path],
+    options: EvaluateOptions | None = None,
+    on_image: Callable[[str, int, int], None] = lambda label, done, total: None,
+) -> Report:
+    """Evaluate models on datasets that none of them was trained on.
+
+    Args:
+        models: what to run.
+        datasets: folders or archives.
+        options: how.
+        on_image: called with what is running, images done, and images in all.
+
+    Returns:
+        Results and comparisons; `Report.to_json` has everything.
+
+    Raises:
+        DatasetError: data that can't be used.
+        ModelError: a model that can't be used.
+        MissingExtraError: PySODMetrics is not installed.
+        OutputError: rows that can't be kept.
+        UsageError: the same model or dataset twice.
+    """
+    o = options or EvaluateOptions()
+    import_engine()
+    sessions = [Session(m, "cpu") for m in models]  # refuses what can't be used, first of all
+    loaded = [load_dataset(path) for path in datasets]
+    labels = _labels(models)
+    if len({d.digest for d in loaded}) < len(loaded):
+        raise UsageError("a dataset is named twice", "name each once")
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
+    for dataset in loaded:
+        pooled: list[tuple[str, Pooled]] = []
+        for label, session in zip(labels, sessions, strict=True):
+
+            def report(done: int, label: str = label, dataset: Dataset = dataset) -> None:
+                on_image(f"{label} on {dataset.name}", done, len(dataset.pairs))
+
+            rows = _run(session, dataset, o, report)
+            scores = pool(Scores([row.score for row in rows]), o.draws, o.seed)
+            results.append(_result(label, session, dataset, o.size, rows, scores))
+            comparisons += [
+                Comparison(dataset.name, label, other, differences(scores, before))
+                for other, before in pooled
+            ]
+            pooled.append((label, scores))
+    about = {
+        "versions": versions() | {"onnxruntime": sessions[0].runtime_version},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "bootstrap": {"draws": o.draws, "seed": o.seed, "level": 0.95},
+    }
+    return Report(results, comparisons, about)
+
+
+def _labels(models: Sequence[Model]) -> list[str]:
+    """Registry ids, and file names of models that have none; made unique by their digest."""
+    if len({(m.sha256, m.io) for m in models}) < len(models):
+        raise UsageError("a model is named twice", "name each once")
+    short = [m.id if m.record else m.path.stem for m in models]
+    return [
+        s if short.count(s) == 1 else f"{s}@{m.sha256[:8]}"
+        for s, m in zip(short, models, strict=True)
+    ]
+
+
+def _run(
+    session: Session, dataset: Dataset, o: EvaluateOptions, report: Callable[[int], None]
+) -> list[Row]:
+    """The rows of a dataset, in the order of its pairs."""
+    model = session.model
+    identity = {
+        "model": model.sha256,
+        "io": model.io.model_dump(),
+        "dataset": dataset.digest,
+        "size": o.size,
+        "versions": versions() | {"onnxruntime": session.runtime_version},
+    }
+    workers = o.workers or os.cpu_count() or 1
+    with row_store(o.resume, identity) as (rows, keep):
+        todo = [p for p in dataset.pairs if p.name not in rows]
+        report(len(rows))
+        made: Iterator[Row]
+        if workers == 1 or len(todo) < 2:
+            made = map(_ScorePair(model, o.size), todo)
+        else:
+            made = run_in_processes(_ScorePair, (model, o.size), todo, workers)
+        for row in made:
+            keep(row)
+            rows[row.name] = row
+            report(len(rows))
+    return [rows[p.name] for p in dataset.pairs]
+
+
+def _result(
+    label: str, session: Session, dataset: Dataset, size: Size, rows: list[Row], pooled: Pooled
+) -> Result:
+    model = session.model
+    # The size that most images have: the first of the most frequent, so that it is repeatable.
+    common = Counter(row.working_size for row in rows).most_common(1)[0][0]
+    return Result(
+        model=label,
+        model_sha256=model.sha256,
+        parameters=model.record.parameters if model.record else None,
+        smoke=model.smoke,
+        io=model.io.model_dump(),
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        size="x".join(map(str, size)) if isinstance(size, tuple) else size or "model",
+        working_size=common,
+        latency_ms=measure_latency(session, *common),
+        estimates=estimates(pooled),
+        empty_masks=[row.name for row in rows if row.foreground == 0],
+        full_masks=[row.name for row in rows if row.foreground == 1],
+        without_plcc=sum(not np.isfinite(row.score.values["plcc"]) for row in rows),
+        videos=_videos(rows),
+        images=[row.to_json() for row in rows],
+    )
+
+
+def _videos(rows: list[Row]) -> list[VideoScore]:
+    """The videos of a dataset: images in folders of their own, in the order of their names."""
+    frames: dict[str, list[float]] = {}
+    for row in rows:
+        if "/" in row.name:
+            frames.setdefault(row.name.rpartition("/")[0], []).append(row.score.values["iou"])
+    return [
+        VideoScore(
+            name,
+            len(ious),
+            float(np.mean(ious)),
+            float(np.abs(np.diff(ious)).mean()) if len(ious) > 1 else None,
+        )
+        for name, ious in frames.items()
+    ]

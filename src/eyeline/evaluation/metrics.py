@@ -1,0 +1,231 @@
+"""One map against one mask: the numbers of the field, and how they pool over a dataset.
+
+PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE. It min-max-normalises
+every map first, MAE included, so these numbers judge where a map points, not its scale. IoU, PLCC
+and block IoU take the map as the model gives it, as its users get it.
+
+Images whose mask is empty keep their place in every mean, by these rules: F, weighted F and
+adaptive F are 0; S-measure is 1 - mean of the map; E-measure is the share of background; IoU and
+block IoU are 1 where the map is below the threshold everywhere and 0 otherwise. PLCC has no value
+where map or mask is constant, and such images are left out of its mean alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from eyeline.errors import MissingExtraError
+
+Map = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Curve = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+BETA2 = 0.3  # weight of precision in the F-measure (Achanta et al., CVPR 2009)
+THRESHOLD = 0.5  # a pixel or a block is salient from this value on
+BLOCKS = (16, 64)  # sides of an H.264 macroblock and of a coding tree unit, pixels
+LEVELS = 256  # thresholds of the precision/recall and E-measure curves
+
+SCALARS: Final = (
+    "adaptive_fmeasure",
+    "weighted_fmeasure",
+    "smeasure",
+    "adaptive_emeasure",
+    "mae",
+    "iou",
+    "plcc",
+    "block_iou_16",
+    "block_iou_64",
+)
+"""What an image has one number of; a dataset's is their mean."""
+
+CURVES: Final = ("precision", "recall", "emeasure")
+"""What an image has 256 numbers of, from the highest threshold down."""
+
+MEASURES: Final[dict[str, str]] = {
+    "max_fmeasure_dataset": "max over thresholds of F of the dataset-mean precision and recall",
+    "max_fmeasure_mean": "max over thresholds of the mean of the images' F curves",
+    "mean_fmeasure": "mean over thresholds of the mean of the images' F curves",
+    "adaptive_fmeasure": "F at twice the map's mean, a mean over images",
+    "weighted_fmeasure": "weighted F (Margolin et al., CVPR 2014), beta^2 = 1",
+    "smeasure": "S-measure (Fan et al., ICCV 2017), alpha = .5",
+    "max_emeasure": "max over thresholds of the mean of the images' E-measure curves",
+    "mean_emeasure": "mean over thresholds of the mean of the images' E-measure curves",
+    "adaptive_emeasure": "E-measure (Fan et al., IJCAI 2018) at twice the map's mean",
+    "mae": "mean absolute error of the min-max-normalised map; lower is better",
+    "iou": "intersection over union at .5 of the map as it comes, a mean over images",
+    "plcc": "Pearson correlation of map and mask",
+    "block_iou_16": "IoU of the 16x16 blocks whose mean is .5 or more; partial edge blocks count",
+    "block_iou_64": "the same with 64x64 blocks",
+}
+"""Every number of a dataset, in the order of the tables, and what it is."""
+
+LOWER_IS_BETTER = frozenset({"mae"})
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What one map scored.
+
+    Attributes:
+        values: a number for each of `SCALARS`; NaN for a PLCC that has none.
+        curves: float32 (256,) for each of `CURVES`.
+    """
+
+    values: dict[str, float]
+    curves: dict[str, Curve]
+
+
+def import_engine() -> Any:
+    """The module `py_sod_metrics`.
+
+    Raises:
+        MissingExtraError: it, or a library that it needs, is not installed.
+    """
+    try:
+        import py_sod_metrics
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(exc.name or "pysodmetrics", "eval") from exc
+    return py_sod_metrics
+
+
+def score_image(saliency: Map, truth: Mask) -> ImageScore:
+    """Score one map.
+
+    Args:
+        saliency: float32 (H, W) in [0, 1].
+        truth: bool (H, W).
+
+    Raises:
+        MissingExtraError: PySODMetrics is not installed.
+    """
+    engine = import_engine()
+    # Its classes take 0..255; floats spare the rounding to 8 bits that saved PNGs bring.
+    pred = saliency.astype(np.float64) * 255
+    gt = truth.astype(np.uint8) * 255
+    with warnings.catch_warnings():
+        # Fmeasure announces its end in a later major version, which our bounds exclude.
+        warnings.simplefilter("ignore")
+        steps = {
+            name: getattr(engine, name)()
+            for name in ("Fmeasure", "WeightedFmeasure", "Smeasure", "Emeasure", "MAE")
+        }
+    results: dict[str, Any] = {}
+    for step in steps.values():
+        step.step(pred, gt)
+        results |= step.get_results()
+    values = {
+        "adaptive_fmeasure": results["fm"]["adp"],
+        "weighted_fmeasure": results["wfm"],
+        "smeasure": results["sm"],
+        "adaptive_emeasure": results["em"]["adp"],
+        "mae": results["mae"],
+        "iou": overlap(saliency >= THRESHOLD, truth),
+        "plcc": correlation(saliency, truth),
+    }
+    for side in BLOCKS:
+        values[f"block_iou_{side}"] = overlap(
+            block_means(saliency, side) >= THRESHOLD, block_means(truth, side) >= THRESHOLD
+        )
+    curves = {
+        "precision": results["pr"]["p"],
+        "recall": results["pr"]["r"],
+        "emeasure": results["em"]["curve"],
+    }
+    return ImageScore(
+        {k: float(v) for k, v in values.items()},
+        {k: np.asarray(v, np.float32) for k, v in curves.items()},
+    )
+
+
+def overlap(a: Mask, b: Mask) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / union if union else 1.0
+
+
+def correlation(saliency: Map, truth: Mask) -> float:
+    """Pearson's linear correlation coefficient; NaN where either is constant."""
+    x = saliency.astype(np.float64).ravel()
+    y = truth.astype(np.float64).ravel()
+    if x.min() == x.max() or y.min() == y.max():
+        return float("nan")
+    x -= x.mean()
+    y -= y.mean()
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+
+
+def block_means(x: Map | Mask, side: int) -> Floats:
+    """Mean of every block of `side` x `side` pixels; an edge block is the mean of what it has.
+
+    Args:
+        x: (H, W).
+        side: pixels.
+
+    Returns:
+        float64 (ceil(H / side), ceil(W / side)).
+    """
+    rows, columns = np.arange(0, x.shape[0], side), np.arange(0, x.shape[1], side)
+    sums = np.add.reduceat(np.add.reduceat(x.astype(np.float64), rows, 0), columns, 1)
+    heights = np.diff(np.append(rows, x.shape[0]))
+    widths = np.diff(np.append(columns, x.shape[1]))
+    means: Floats = sums / np.outer(heights, widths)
+    return means
+
+
+def fmeasure(precision: Floats, recall: Floats) -> Floats:
+    """F-measure with beta^2 = .3, elementwise; 0 where precision and recall are."""
+    bottom = BETA2 * precision + recall
+    f: Floats = (1 + BETA2) * precision * recall / np.where(bottom > 0, bottom, 1)
+    return f
+
+
+class Scores:
+    """The scores of many images in columns, ready to be pooled.
+
+    Args:
+        images: at least one.
+    """
+
+    def __init__(self, images: Sequence[ImageScore]) -> None:
+        self.count = len(images)
+        self.values: dict[str, Floats] = {
+            name: np.array([i.values[name] for i in images]) for name in SCALARS
+        }
+        self._curves = {
+            name: np.stack([i.curves[name] for i in images]).astype(np.float64) for name in CURVES
+        }
+        self._curves["fmeasure"] = fmeasure(self._curves["precision"], self._curves["recall"])
+
+    def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
+        """Every measure of `MEASURES` over the dataset, or over weighted versions of it.
+
+        Args:
+            weights: float64 (B, N), how often each image stands in each version; None for the
+                dataset itself, once.
+
+        Returns:
+            float64 (B,) for each measure; NaN for a PLCC that no image has.
+        """
+        w = np.ones((1, self.count)) if weights is None else weights
+        total = w.sum(1, keepdims=True)
+        mean = {name: (w @ curve) / total for name, curve in self._curves.items()}
+        out = {
+            "max_fmeasure_dataset": fmeasure(mean["precision"], mean["recall"]).max(1),
+            "max_fmeasure_mean": mean["fmeasure"].max(1),
+            "mean_fmeasure": mean["fmeasure"].mean(1),
+            "max_emeasure": mean["emeasure"].max(1),
+            "mean_emeasure": mean["emeasure"].mean(1),
+        }
+        for name, column in self.values.items():
+            known = np.isfinite(column)
+            share = w @ known
+            sums = w @ np.where(known, column, 0)
+            out[name] = np.where(share > 0, sums / np.where(share > 0, share, 1), np.nan)
+        return {name: out[name] for name in MEASURES}

@@ -1,0 +1,302 @@
+"""What an evaluation found, as JSON for programs and as Markdown and HTML tables for people."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from eyeline.evaluation.metrics import LOWER_IS_BETTER, MEASURES
+from eyeline.evaluation.statistics import Difference, Estimate
+
+SCHEMA_VERSION = 1
+WORST = 12  # images listed as failures, by IoU
+
+COLUMNS: Final[dict[str, str]] = {
+    "max_fmeasure_dataset": "max F (dataset PR)",
+    "max_fmeasure_mean": "max F (mean curve)",
+    "mae": "MAE",
+    "iou": "IoU",
+    "smeasure": "S",
+    "mean_emeasure": "mean E",
+    "weighted_fmeasure": "weighted F",
+    "plcc": "PLCC",
+    "block_iou_16": "block IoU 16",
+    "block_iou_64": "block IoU 64",
+}
+"""Measures of the tables and their heads; the JSON has all of `MEASURES`."""
+
+NOTES: Final = (
+    "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other: "
+    "their intervals are too narrow.",
+    "PySODMetrics min-max-normalises every map before F, E, S and MAE; IoU, PLCC and block IoU "
+    "take the map as the model gives it, at .5.",
+    "max F (dataset PR) is the maximum of F of the dataset-mean precision and recall, as papers of "
+    "the U-2-Net line report; max F (mean curve) is the maximum of the mean of the images' F "
+    "curves, as PySODMetrics does. They differ by a few hundredths: compare like with like.",
+    "Images with an empty mask stay in every mean, with F and weighted F of 0, and an IoU of 1 where "
+    "the map is empty too. PLCC leaves out images whose map or mask is constant.",
+    "ms is the median of one inference on one CPU thread at the size shown, without decoding and "
+    "scaling; it depends on the machine and its load.",
+)
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """One video of a dataset: a folder of frames.
+
+    Attributes:
+        name: of the folder.
+        frames: how many.
+        iou: mean over frames.
+        iou_change: mean absolute difference between successive frames' IoU: 0 is steady. None
+            for a single frame.
+    """
+
+    name: str
+    frames: int
+    iou: float
+    iou_change: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one dataset.
+
+    Attributes:
+        model: its label: registry id, or file name.
+        model_sha256: digest of its bytes.
+        parameters: of its record; None when it is not registered.
+        smoke: its numbers mean nothing.
+        io: its I/O spec.
+        dataset: name.
+        dataset_digest: sha256 over names, images and masks.
+        size: as asked for: lines, `WxH`, `native`, or `model` for the model's own lines.
+        working_size: (width, height) that most images had, before padding.
+        latency_ms: one-thread median at `working_size`.
+        estimates: each of `MEASURES` with its interval.
+        empty_masks: names of images without foreground.
+        full_masks: names of images that are all foreground.
+        without_plcc: images that have none.
+        videos: where the dataset has folders of frames.
+        images: each image's scalars.
+    """
+
+    model: str
+    model_sha256: str
+    parameters: int | None
+    smoke: bool
+    io: dict[str, Any]
+    dataset: str
+    dataset_digest: str
+    size: int | str
+    working_size: tuple[int, int]
+    latency_ms: float
+    estimates: dict[str, Estimate]
+    empty_masks: list[str]
+    full_masks: list[str]
+    without_plcc: int
+    videos: list[VideoScore]
+    images: list[dict[str, Any]]
+
+    @property
+    def worst(self) -> list[str]:
+        """Names of the images of the lowest IoU, worst first."""
+        ranked = sorted(self.images, key=lambda row: (row["iou"], row["name"]))
+        return [row["name"] for row in ranked[:WORST]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one dataset.
+
+    Attributes:
+        dataset: name.
+        model: one.
+        other: what is subtracted from it.
+        differences: each of `MEASURES`.
+    """
+
+    dataset: str
+    model: str
+    other: str
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that an evaluation found.
+
+    Attributes:
+        results: datasets in turn, models within.
+        comparisons: every two models, on every dataset; p-values are not corrected for their number.
+        about: versions, machine, bootstrap.
+    """
+
+    results: list[Result]
+    comparisons: list[Comparison]
+    about: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; None for a number that there is none of."""
+        results = [asdict(r) | {"worst": r.worst} for r in self.results]
+        fields = {
+            "schema_version": SCHEMA_VERSION,
+            "about": self.about,
+            "measures": MEASURES,
+            "lower_is_better": sorted(LOWER_IS_BETTER),
+            "notes": NOTES,
+            "results": results,
+            "comparisons": [asdict(c) for c in self.comparisons],
+        }
+        cleaned: dict[str, Any] = _finite(fields)
+        return cleaned
+
+    def dumps(self) -> str:
+        """JSON text."""
+        return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float, sign: bool = False) -> str:
+    """Three decimals without the leading zero, as the field's tables print them."""
+    if not math.isfinite(value):
+        return "-"
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
+
+
+def _cell(estimate: Estimate, sign: bool = False) -> str:
+    value = _number(estimate.value, sign)
+    if not math.isfinite(estimate.low):
+        return value
+    return f"{value} [{_number(estimate.low, sign)}, {_number(estimate.high, sign)}]"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A title, heads, and rows of cells, before they become Markdown or HTML."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+
+
+def _tables(report: Report) -> Iterable[_Table]:
+    for dataset in dict.fromkeys(r.dataset_digest for r in report.results):
+        results = [r for r in report.results if r.dataset_digest == dataset]
+        first = results[0]
+        empty = f", {len(first.empty_masks)} with an empty mask" if first.empty_masks else ""
+        yield _Table(
+            f"{first.dataset}, {len(first.images)} images{empty}",
+            ["model", "parameters", "size", "ms", *COLUMNS.values()],
+            [_result_cells(r) for r in results],
+        )
+        compared = [c for c in report.comparisons if c.dataset == first.dataset]
+        if compared:
+            yield _Table(
+                f"{first.dataset}, differences (p)",
+                ["model less other", *COLUMNS.values()],
+                [_comparison_cells(c) for c in compared],
+            )
+        if first.videos:
+            yield _Table(
+                f"{first.dataset}, videos",
+                ["model", "video", "frames", "IoU", "IoU change a frame"],
+                [
+                    [r.model, v.name, str(v.frames), _number(v.iou), _number(_or_nan(v.iou_change))]
+                    for r in results
+                    for v in r.videos
+                ],
+            )
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _result_cells(r: Result) -> list[str]:
+    return [
+        f"{r.model} (smoke: numbers mean nothing)" if r.smoke else r.model,
+        "-" if r.parameters is None else f"{r.parameters:,}",
+        f"{r.working_size[0]}x{r.working_size[1]}",
+        f"{r.latency_ms:.2f}",
+        *(_cell(r.estimates[name]) for name in COLUMNS),
+    ]
+
+
+def _comparison_cells(c: Comparison) -> list[str]:
+    cells = (c.differences[name] for name in COLUMNS)
+    return [
+        f"{c.model} - {c.other}",
+        *(f"{_number(d.value, sign=True)} (p {_p(d.p_value)})" for d in cells),
+    ]
+
+
+def _p(value: float) -> str:
+    return "-" if not math.isfinite(value) else "<.001" if value < 0.001 else _number(value)
+
+
+def markdown(report: Report) -> str:
+    """Tables for a document: one a dataset, one for its comparisons, and the notes they need."""
+    parts = []
+    for table in _tables(report):
+        parts += [f"### {table.title}", ""]
+        parts += [f"| {' | '.join(_escape(c) for c in row)} |" for row in (table.heads,)]
+        parts.append("|---" * len(table.heads) + "|")
+        parts += [f"| {' | '.join(_escape(c) for c in row)} |" for row in table.rows]
+        parts.append("")
+    parts += [f"- {note}" for note in (*NOTES, _made_with(report))]
+    return "\n".join(parts) + "\n"
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _made_with(report: Report) -> str:
+    made = ", ".join(f"{name} {version}" for name, version in report.about["versions"].items())
+    models = dict.fromkeys(f"{r.model} sha256 {r.model_sha256[:16]}" for r in report.results)
+    sets = dict.fromkeys(f"{r.dataset} digest {r.dataset_digest[:16]}" for r in report.results)
+    return f"Made with {made}. {'; '.join((*models, *sets))}."
+
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+h2 { font-size: 1.05rem; margin: 2rem 0 .5rem }
+li { max-width: 75ch; color: #555 }
+"""
+
+
+def html_page(report: Report) -> str:
+    """The same tables as one page that needs nothing else."""
+    parts = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>',
+        f"<style>{_STYLE}</style></head><body><h1>Evaluation</h1>",
+    ]
+    for table in _tables(report):
+        parts.append(f'<h2>{html.escape(table.title)}</h2><div class="wide"><table>')
+        heads = "".join(f"<th>{html.escape(h)}</th>" for h in table.heads)
+        parts.append(f"<thead><tr>{heads}</tr></thead><tbody>")
+        for row in table.rows:
+            cells = "".join(f"<td>{html.escape(c)}</td>" for c in row)
+            parts.append(f"<tr>{cells}</tr>")
+        parts.append("</tbody></table></div>")
+    notes = "".join(f"<li>{html.escape(n)}</li>" for n in (*NOTES, _made_with(report)))
+    parts.append(f"<ul>{notes}</ul></body></html>")
+    return "\n".join(parts) + "\n"

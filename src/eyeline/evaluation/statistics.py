@@ -1,0 +1,113 @@
+"""How far a dataset's numbers can be trusted: bootstrap intervals, and two models compared.
+
+Images are drawn with replacement (Efron, 1979), the same draws for every model and measure, and
+each measure is pooled anew over each draw, so the maximum over thresholds is part of it. The
+frames of one video resemble each other: intervals over them are too narrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eyeline.evaluation.metrics import MEASURES, Floats, Scores
+
+DRAWS = 2000
+SEED = 20260
+LEVEL = 0.95
+_CHUNK = 250  # draws pooled at a time: bounds the memory for sets of many thousand images
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The measures of one model on one dataset, and on redrawn versions of it.
+
+    Attributes:
+        whole: each measure over the dataset itself; NaN where there is none.
+        draws: float64 (draws,) for each measure; empty with fewer than two images.
+    """
+
+    whole: dict[str, float]
+    draws: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % percentile interval; NaN where there is none.
+
+    Attributes:
+        value: over the dataset itself.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A measure of one model less that of another, on the same images.
+
+    Attributes:
+        p_value: two-sided, of the paired bootstrap; never below 2 / (draws + 1).
+    """
+
+    p_value: float
+
+
+def draw_weights(count: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
+    """How often each of `count` images stands in each draw.
+
+    Returns:
+        float64 (draws, count); every row adds up to `count`.
+    """
+    rng = np.random.default_rng([seed, count])
+    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+
+
+def pool(scores: Scores, draws: int = DRAWS, seed: int = SEED) -> Pooled:
+    """Every measure over the dataset and over its redrawn versions.
+
+    Args:
+        scores: of the images.
+        draws: how many versions.
+        seed: same seed, same draws, for any two models on one dataset.
+    """
+    whole = {name: float(value[0]) for name, value in scores.pool().items()}
+    if scores.count < 2:
+        return Pooled(whole, {name: np.empty(0) for name in MEASURES})
+    weights = draw_weights(scores.count, draws, seed)
+    parts = [scores.pool(weights[i : i + _CHUNK]) for i in range(0, draws, _CHUNK)]
+    return Pooled(whole, {name: np.concatenate([p[name] for p in parts]) for name in MEASURES})
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
+    known = draws[np.isfinite(draws)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def estimates(pooled: Pooled) -> dict[str, Estimate]:
+    """Every measure with its interval."""
+    return {name: Estimate(pooled.whole[name], *_interval(pooled.draws[name])) for name in MEASURES}
+
+
+def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
+    """Every measure of `a` less that of `b`, on the same images and the same draws.
+
+    The p-value is twice the share of draws on the far side of zero (Efron and Tibshirani, 1993,
+    chapter 15), counted with one more draw that is: it can't be zero.
+    """
+    out = {}
+    for name in MEASURES:
+        draws = a.draws[name] - b.draws[name]
+        known = draws[np.isfinite(draws)]
+        far = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
+        p = min(1.0, 2 * (int(far) + 1) / (len(known) + 1)) if len(known) else float("nan")
+        out[name] = Difference(a.whole[name] - b.whole[name], *_interval(draws), p)
+    return out
