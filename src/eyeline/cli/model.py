@@ -65,3 +65,27 @@ def show(
     size = len(found.data)  # reads and verifies
     fields = record.model_dump() if record else {}
     typer.echo(json.dumps({**fields, "path": str(found.path), "bytes": size}, indent=1))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `eyeline train` left.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
+) -> None:
+    """Export a training run to ONNX, held to parity with the torch net (extra `train`).
+
+    Example:
+        eyeline model export runs/v3 -o saliency_student_v3.onnx
+    """
+    from eyeline.errors import MissingExtraError
+
+    try:
+        from eyeline.models.export import export_run
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(exc.name or "torch", "train") from exc
+    done = export_run(run, output)
+    typer.echo(f"wrote {output}, sha256 {done.sha256}")
+    typer.echo(
+        f"parity with torch: largest difference {done.parity.max_abs:.1e} over "
+        f"{done.parity.cases} inputs (gate {done.parity.gate:g})"
+    )

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from eyeline.datasets import Pair, find_pairs, read_image, read_mask
 from eyeline.errors import OutputError
@@ -17,7 +17,9 @@ from eyeline.saliency.session import Session
 
 CELL = (200, 150)  # a picture's box, pixels; its aspect is kept
 ACROSS = 2  # triples in a row
-GAP, LINE = 8, 18  # pixels between pictures, and of a line of text
+GAP, LINE, FONT = 8, 20, 13  # pixels: between pictures, of a line of text, of its letters
+NAME = 70  # letters of a name that fit above a triple; its end tells more
+_TRIPLE = 3 * (CELL[0] + GAP) + GAP  # pixels from triple to triple
 PAPER, INK = "#ffffff", "#222222"
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -69,28 +71,30 @@ def _section(result: Result, model: Model, path: Path, size: Size) -> Image.Imag
     pairs = {p.name: p for p in find_pairs(path)}
     rows = {row["name"]: row for row in result.images}
     session = Session(model, "cpu")
-    down = -(-len(result.worst) // ACROSS)
-    width = ACROSS * (3 * (CELL[0] + GAP) + GAP) + GAP
-    height = 2 * LINE + GAP + down * (CELL[1] + LINE + GAP)
-    section = Image.new("RGB", (width, height), PAPER)
+    triples = [_triple(session, pairs[name], size) for name in result.worst]
+    heights = [
+        LINE + GAP + max(picture.height for triple in row for picture in triple)
+        for row in (triples[i : i + ACROSS] for i in range(0, len(triples), ACROSS))
+    ]
+    tops = [2 * LINE + sum(heights[:i]) for i in range(len(heights) + 1)]
+    section = Image.new("RGB", (ACROSS * _TRIPLE + GAP, tops[-1] + LINE), PAPER)
     draw = ImageDraw.Draw(section)
-    count = len(result.worst)
-    draw.text(
-        (GAP, GAP),
-        f"{result.model} on {result.dataset}: the {count} lowest IoU. Image | ground truth | map",
-        fill=INK,
-    )
-    for n, name in enumerate(result.worst):
-        left = GAP + n % ACROSS * (3 * (CELL[0] + GAP) + GAP)
-        top = 2 * LINE + n // ACROSS * (CELL[1] + LINE + GAP)
-        draw.text((left, top), f"{name}  IoU {rows[name]['iou']:.3f}", fill=INK)
-        for i, picture in enumerate(_triple(session, pairs[name], size)):
-            picture.thumbnail(CELL)
+    title = f"{result.model} on {result.dataset}: the {len(triples)} lowest IoU"
+    draw.text((GAP, GAP), f"{title}. Image | ground truth | map", fill=INK, font_size=FONT)
+    for n, (name, triple) in enumerate(zip(result.worst, triples, strict=True)):
+        left, top = GAP + n % ACROSS * _TRIPLE, tops[n // ACROSS]
+        label = f"IoU {rows[name]['iou']:.3f}  {name[-NAME:]}"
+        draw.text((left, top), label, fill=INK, font_size=FONT)
+        for i, picture in enumerate(triple):
             section.paste(picture, (left + i * (CELL[0] + GAP), top + LINE))
     return section
 
 
 def _triple(session: Session, pair: Pair, size: Size) -> list[Image.Image]:
-    image = read_image(pair.image)
+    """Image, ground truth and map in colour, each made to fit its box."""
+    image, mask = read_image(pair.image), read_mask(pair.mask)
     levels = np.round(predict(session, image, size) * 255).astype(np.uint8)
-    return [image, read_mask(pair.mask).convert("RGB"), Image.fromarray(levels).convert("RGB")]
+    return [
+        ImageOps.contain(picture.convert("RGB"), CELL)
+        for picture in (image, mask, Image.fromarray(levels))
+    ]

@@ -5,6 +5,7 @@ The same weights give the same bytes: no clock, host or path gets into the file.
 
 from __future__ import annotations
 
+import json
 import pickle
 import tempfile
 import warnings
@@ -23,7 +24,8 @@ from eyeline.models.registry import Model, sha256_hex
 from eyeline.output import whole_file
 from eyeline.saliency.contract import INPUT_NAME, OUTPUT_NAME
 from eyeline.saliency.session import Session
-from eyeline.training.nets import Contract, build_net
+from eyeline.training.nets import ARCHITECTURES, Contract, build_net
+from eyeline.training.recipes import Recipe
 
 OPSET = 17
 
@@ -144,3 +146,28 @@ def export_net(
                 f"the gate is {report.gate:g}",
             )
     return Exported(out, sha256_hex(data), report)
+
+
+def export_run(run: Path, out: Path) -> Exported:
+    """Export what `eyeline train` left in a folder.
+
+    The file's metadata names the recipe and the digest of the training data.
+
+    Args:
+        run: folder with `run.json` and `weights.pt`.
+        out: the ONNX file.
+
+    Raises:
+        ModelError: no finished run there, or see `export_net`.
+    """
+    try:
+        record = json.loads((run / "run.json").read_text())
+        recipe = Recipe.model_validate(record["recipe"])
+        digest = str(record["data_digest"])
+    except (OSError, ValueError, KeyError) as exc:
+        raise ModelError(f"{run}: no finished training run", "eyeline train leaves one") from exc
+    metadata = {"recipe": recipe.name, "training_data_sha256": digest}
+    multiple = ARCHITECTURES[recipe.net["arch"]].multiple
+    return export_net(
+        recipe.net, run / "weights.pt", out, metadata=metadata, multiple=int(multiple)
+    )

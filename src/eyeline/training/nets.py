@@ -76,6 +76,8 @@ class Fpn(nn.Module):
         fuse: residual blocks after each merge.
     """
 
+    multiple = 1
+
     def __init__(
         self, stem: int, stages: list[dict[str, Any]], lateral: int, fuse: int = 1
     ) -> None:
@@ -129,6 +131,8 @@ class UNet(nn.Module):
         upsample: `deconv` (v1: ConvTranspose 2x2) or `resize` (v2: bilinear + 3x3 convolution).
     """
 
+    multiple = 8
+
     def __init__(
         self, encoder: list[int], bottleneck: int, decoder: list[int], upsample: str
     ) -> None:
@@ -170,8 +174,11 @@ class UNet(nn.Module):
         return [self.head(y)]
 
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"fpn": Fpn, "unet": UNet}
-"""Architecture name in a recipe to the class that takes its remaining keys."""
+ARCHITECTURES: dict[str, type[Fpn] | type[UNet]] = {"fpn": Fpn, "unet": UNet}
+"""Architecture name in a recipe to the class that takes its remaining keys.
+
+`multiple` of a class is what the sides of its input must be multiples of.
+"""
 
 
 def build_net(config: dict[str, Any]) -> nn.Module:

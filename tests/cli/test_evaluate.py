@@ -1,0 +1,152 @@
+"""`eyeline evaluate` as people run it: a subprocess, real files, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tiny_models import plane_model, write_registry
+
+pytest.importorskip("py_sod_metrics")
+
+
+def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "eyeline", "evaluate", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | env,
+    )
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    root = tmp_path / "squares"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for i in range(3):
+        mask = np.zeros((40, 56), np.uint8)
+        mask[8 : 20 + 4 * i, 10:40] = 255
+        picture = np.stack([mask, mask // 8, 200 - mask // 2], -1)
+        Image.fromarray(picture).save(root / "images" / f"{i}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    models = {
+        n: plane_model(mix, 0.998, 0.001) for n, mix in (("red", (1, 0, 0)), ("blue", (0, 0, 1)))
+    }
+    return write_registry(tmp_path / "registry", models)
+
+
+def test_every_output_in_one_command(squares: Path, registry: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("r.json", "t.md", "p.html", "worst.jpg")]
+    words = ["-m", "red", "-m", "blue", "-d", squares, "--registry", registry, "--size", "40"]
+    words += ["-o", outputs[0], "--markdown", outputs[1], "--html", outputs[2]]
+    done = run(*words, "--contact-sheet", outputs[3], "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(outputs[0].read_text())
+    assert [r["model"] for r in report["results"]] == ["red", "blue"]
+    assert report["results"][0]["estimates"]["iou"]["value"] == 1
+    assert report["results"][0]["parameters"] == 4
+    assert done.stdout == outputs[1].read_text()
+    assert "squares, 3 images" in outputs[2].read_text()
+    assert Image.open(outputs[3]).format == "JPEG"
+
+
+def test_json_alone_on_stdout(squares: Path, registry: Path) -> None:
+    done = run("-m", "red", "-d", squares, "--registry", registry, "-o", "-", "--workers", "1")
+    assert json.loads(done.stdout)["results"][0]["dataset"] == "squares"
+    assert done.stderr == ""
+
+
+def test_the_default_model_is_the_registrys(squares: Path) -> None:
+    done = run("-d", squares, "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| saliency_student_v3 |" in done.stdout
+
+
+def test_a_smoke_model_is_told(squares: Path) -> None:
+    done = run("-m", "placeholder", "-d", squares, "--workers", "1")
+    assert "its numbers mean nothing" in done.stderr
+    assert "placeholder (smoke: numbers mean nothing)" in done.stdout
+
+
+BROKEN = {
+    "missing folder": "nowhere: no such dataset",
+    "image without mask": "1 files without a partner, first '1'",
+    "unreadable image": "1.png: unreadable image",
+    "size mismatch": "1 masks differ from their image in size, first 1: image 56x40, mask 3x3",
+    "truncated image": "1.png: unreadable image",
+    "masks of 0 and 1": "no mask has a pixel above 127",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_bad_data_is_one_clear_line(case: str, squares: Path) -> None:
+    if case == "image without mask":
+        (squares / "masks" / "1.png").unlink()
+    elif case == "unreadable image":
+        (squares / "images" / "1.png").write_bytes(b"words")
+    elif case == "size mismatch":
+        Image.new("L", (3, 3)).save(squares / "masks" / "1.png")
+    elif case == "truncated image":
+        path = squares / "images" / "1.png"
+        path.write_bytes(path.read_bytes()[:-40])
+    elif case == "masks of 0 and 1":
+        for path in (squares / "masks").iterdir():
+            Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    data = squares.parent / "nowhere" if case == "missing folder" else squares
+    done = run("-m", "placeholder", "-d", data, "--workers", "1", "-q")
+    assert done.returncode == 2
+    [line] = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert BROKEN[case] in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "big"], "--size 'big' is no size"),
+        (["--size", "8"], "--size '8' is no size"),
+        (["-m", "unknown"], "no model 'unknown'"),
+        (["--contact-sheet", "worst.gif"], "can't be written as .gif"),
+        (["-o", "nowhere/r.json"], "nowhere/r.json: its folder does not exist"),
+        (["-o", "x", "--html", "x"], "x: two outputs of that name"),
+        (["--resume", "/dev/null"], "/dev/null"),
+    ],
+)
+def test_bad_options_are_one_clear_line(words: list[str], message: str, squares: Path) -> None:
+    done = run("-d", squares, "--workers", "1", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("absent", ["py_sod_metrics", "PIL", "cv2"])
+def test_a_missing_extra_is_named(absent: str, squares: Path, tmp_path: Path) -> None:
+    """A `sitecustomize` that refuses the import stands in for an installation without the extra."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {absent!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    done = run("-d", squares, "--workers", "1", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert f"error: {absent} is not installed" in done.stderr
+    assert "pip install 'eyeline[eval]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,228 @@
+"""Datasets on disk and in archives: what is found, what is refused, and how pictures are read."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("PIL")
+from PIL import Image
+
+from eyeline.datasets import (
+    Pair,
+    Source,
+    check_sizes,
+    find_pairs,
+    read_image,
+    read_mask,
+    upright_size,
+)
+from eyeline.errors import DatasetError
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (12, 8), form: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
+
+def files(images: str = "images", masks: str = "masks", wrapper: str = "") -> dict[str, bytes]:
+    return {
+        f"{wrapper}{folder}/{name}.png": picture(i + 10 * (folder == masks))
+        for folder in (images, masks)
+        for i, name in enumerate(("b", "a", "c"))
+    }
+
+
+def write_folder(root: Path, content: dict[str, bytes]) -> Path:
+    for name, data in content.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def write_archive(path: Path, content: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for i, (name, data) in enumerate(content.items()):
+                packed.writestr(name, data, [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED][i % 2])
+    else:
+        with tarfile.open(path, "w") as tar:
+            for name, data in content.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def content_of(pairs: list[Pair]) -> list[tuple[str, bytes, bytes, str]]:
+    return [(p.name, p.image.read_bytes(), p.mask.read_bytes(), p.digest) for p in pairs]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("images", "masks"), ("DUTS-TE-Image", "DUTS-TE-Mask"), ("Image", "GT")]
+)
+@pytest.mark.parametrize("wrapper", ["", "SET/"])
+def test_known_layouts_are_found(tmp_path: Path, images: str, masks: str, wrapper: str) -> None:
+    pairs = find_pairs(write_folder(tmp_path, files(images, masks, wrapper)))
+    assert [p.name for p in pairs] == ["a", "b", "c"]
+    assert pairs[1].image.read_bytes() == picture(0)
+    assert pairs[1].mask.read_bytes() == picture(10)
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.zip"])
+@pytest.mark.parametrize("wrapper", ["", "SET/"])
+def test_an_archive_reads_as_its_folder_does(tmp_path: Path, name: str, wrapper: str) -> None:
+    folder = find_pairs(write_folder(tmp_path / "set", files(wrapper=wrapper)))
+    archive = find_pairs(write_archive(tmp_path / name, files(wrapper=wrapper)))
+    assert content_of(archive) == content_of(folder)
+    assert np.array_equal(read_image(archive[0].image), read_image(folder[0].image))
+
+
+def test_folders_of_frames_stay_in_the_names(tmp_path: Path) -> None:
+    content = {f"{f}/{v}/00.png": picture() for f in ("images", "masks") for v in ("cat", "bear")}
+    assert [p.name for p in find_pairs(write_folder(tmp_path, content))] == ["bear/00", "cat/00"]
+
+
+def test_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
+    extra = {"images/readme.txt": b"words", "images/._a.png": b"resource fork", "LICENSE": b"terms"}
+    assert len(find_pairs(write_archive(tmp_path / "s.tar", files() | extra))) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks/a.png": None}, "1 files without a partner, first 'a'"),
+        ({"masks/d.png": picture()}, "1 files without a partner, first 'd'"),
+        ({"images/a.jpg": picture(form="JPEG")}, "two files are named 'a' in images"),
+        ({f"masks/{n}.png": None for n in "abc"}, "no pictures in a folder named masks"),
+        ({f"{f}/{n}.png": None for n in "abc" for f in ("images", "masks")}, "no pictures in a"),
+    ],
+)
+@pytest.mark.parametrize("name", ["set", "set.tar", "set.zip"])
+def test_what_is_missing_is_named(
+    tmp_path: Path, name: str, change: dict[str, bytes | None], message: str
+) -> None:
+    content = {k: v for k, v in (files() | change).items() if v is not None}
+    content |= {"images/notes.txt": b"", "masks/notes.txt": b""}
+    write = write_archive if "." in name else write_folder
+    with pytest.raises(DatasetError, match=message):
+        find_pairs(write(tmp_path / name, content))
+
+
+def test_two_datasets_in_one_folder_are_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, files(wrapper="one/") | files(wrapper="two/"))
+    with pytest.raises(DatasetError, match="holds several datasets: one, two"):
+        find_pairs(root)
+
+
+def test_no_dataset_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such dataset"):
+        find_pairs(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.bin"])
+def test_a_file_that_is_no_archive(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"words" * 300)
+    with pytest.raises(DatasetError, match=rf"{name}: (neither|not a readable)"):
+        find_pairs(tmp_path / name)
+
+
+def test_a_compressed_tar_says_what_to_do(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+        tar.add(write_folder(tmp_path / "set", files()), "set")
+    with pytest.raises(DatasetError) as caught:
+        find_pairs(tmp_path / "set.tar.gz")
+    assert "unpack a compressed" in caught.value.mend
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.zip"])
+@given(share=st.floats(0.02, 0.99))
+def test_a_cut_archive_never_gives_other_bytes(
+    tmp_path_factory: pytest.TempPathFactory, name: str, share: float
+) -> None:
+    """It is refused, or the pairs that it still has are whole."""
+    path = write_archive(tmp_path_factory.mktemp("cut") / name, files())
+    whole = {p.name: p.image.read_bytes() for p in find_pairs(path)}
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    try:
+        pairs = find_pairs(path)
+    except DatasetError:
+        return
+    assert all(whole[p.name] == p.image.read_bytes() for p in pairs)
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def test_16_bit_grey_keeps_its_upper_byte(tmp_path: Path) -> None:
+    levels = np.array([[0, 127 * 256 + 255, 128 * 256, 65535]], np.uint16)
+    path = saved(tmp_path / "deep.png", Image.fromarray(levels))
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 127, 128, 255]
+    assert np.asarray(read_mask(path))[0].tolist() == [0, 0, 255, 255]
+
+
+def test_masks_split_above_127(tmp_path: Path) -> None:
+    levels = np.array([[0, 127, 128, 255]], np.uint8)
+    path = saved(tmp_path / "mask.png", Image.fromarray(levels))
+    assert np.asarray(read_mask(path))[0].tolist() == [0, 0, 255, 255]
+
+
+def test_one_bit_masks(tmp_path: Path) -> None:
+    path = saved(tmp_path / "mask.png", Image.fromarray(np.eye(3) > 0))
+    assert np.array_equal(np.asarray(read_mask(path)), np.eye(3) * 255)
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    path = saved(tmp_path / "turned.jpg", Image.new("RGB", (40, 24)), exif=exif)
+    assert read_image(path).size == upright_size(path) == (24, 40)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGBA", "LA", "P", "L", "1"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    suffix = "jpg" if mode == "CMYK" else "png"
+    path = saved(tmp_path / f"x.{suffix}", Image.new("RGB", (16, 16), "white").convert(mode))
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (16, 16))
+    assert np.asarray(image).min() > 250
+
+
+@pytest.mark.parametrize("reader", [read_image, read_mask, upright_size])
+def test_what_is_no_picture_is_one_clear_line(tmp_path: Path, reader: object) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"words")
+    with pytest.raises(DatasetError, match=r"broken\.png: unreadable (image|mask)") as caught:
+        reader(path)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_picture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "half.jpg"
+    whole = picture(size=(64, 64), form="JPEG")
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match=r"half\.jpg"):
+        read_image(path)
+
+
+def test_sizes_that_differ_are_counted(tmp_path: Path) -> None:
+    change = {f"masks/{n}.png": picture(size=(5, 4)) for n in "bc"}
+    pairs = find_pairs(write_folder(tmp_path, files() | change))
+    with pytest.raises(DatasetError, match="2 masks differ.*first b: image 12x8, mask 5x4"):
+        check_sizes(pairs)
+
+
+def test_a_member_names_its_archive(tmp_path: Path) -> None:
+    content = files() | {"images/a.png": b"words"}
+    broken: Source = find_pairs(write_archive(tmp_path / "set.tar", content))[0].image
+    with pytest.raises(DatasetError, match=r"set\.tar:images/a\.png: unreadable"):
+        read_image(broken)
