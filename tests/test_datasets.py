@@ -217,7 +217,7 @@ def test_a_truncated_picture_is_refused(tmp_path: Path) -> None:
 def test_sizes_that_differ_are_counted(tmp_path: Path) -> None:
     change = {f"masks/{n}.png": picture(size=(5, 4)) for n in "bc"}
     pairs = find_pairs(write_folder(tmp_path, files() | change))
-    with pytest.raises(DatasetError, match="2 masks differ.*first b: image 12x8, mask 5x4"):
+    with pytest.raises(DatasetError, match=r"2 masks differ.*first b: image 12x8, mask 5x4"):
         check_sizes(pairs)
 
 

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ from PIL import Image
 from tiny_models import plane_model, write_registry
 
 pytest.importorskip("py_sod_metrics")
+
+from eyeline.cli import main
 
 
 def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +29,25 @@ def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         check=False,
         env=os.environ | env,
     )
+
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """The same command line in this process: seconds less for each case."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run_here(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["eyeline", "evaluate", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    yield run_here
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -69,16 +93,44 @@ def test_json_alone_on_stdout(squares: Path, registry: Path) -> None:
     assert done.stderr == ""
 
 
-def test_the_default_model_is_the_registrys(squares: Path) -> None:
-    done = run("-d", squares, "--workers", "1")
-    assert done.returncode == 0, done.stderr
-    assert "| saliency_student_v3 |" in done.stdout
+def test_the_default_model_is_the_registrys(squares: Path, here: Here) -> None:
+    code, out, _ = here("-d", squares, "--workers", "1")
+    assert code == 0
+    assert "| saliency_student_v3 |" in out
 
 
-def test_a_smoke_model_is_told(squares: Path) -> None:
-    done = run("-m", "placeholder", "-d", squares, "--workers", "1")
-    assert "its numbers mean nothing" in done.stderr
-    assert "placeholder (smoke: numbers mean nothing)" in done.stdout
+def test_a_smoke_model_is_told(squares: Path, here: Here) -> None:
+    _, out, err = here("-m", "placeholder", "-d", squares, "--workers", "1")
+    assert "its numbers mean nothing" in err
+    assert "placeholder (smoke: numbers mean nothing)" in out
+
+
+def test_ctrl_c_keeps_what_is_finished(squares: Path, tmp_path: Path) -> None:
+    for i in range(3, 120):
+        for folder in ("images", "masks"):
+            (squares / folder / f"{i}.png").write_bytes((squares / folder / "0.png").read_bytes())
+    words = [
+        "evaluate",
+        "-d",
+        squares,
+        "--size",
+        "320",
+        "--workers",
+        "1",
+        "--resume",
+        tmp_path / "k",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eyeline", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    deadline, rows = time.monotonic() + 60, b""
+    while rows.count(b"\n") < 4 and time.monotonic() < deadline:
+        rows = b"".join(p.read_bytes() for p in (tmp_path / "k").glob("*.jsonl"))
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"interrupted: finished images are kept in {tmp_path / 'k'}\n"
 
 
 BROKEN = {
@@ -92,7 +144,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_bad_data_is_one_clear_line(case: str, squares: Path) -> None:
+def test_bad_data_is_one_clear_line(case: str, squares: Path, here: Here) -> None:
     if case == "image without mask":
         (squares / "masks" / "1.png").unlink()
     elif case == "unreadable image":
@@ -106,11 +158,12 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path) -> None:
         for path in (squares / "masks").iterdir():
             Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
     data = squares.parent / "nowhere" if case == "missing folder" else squares
-    done = run("-m", "placeholder", "-d", data, "--workers", "1", "-q")
-    assert done.returncode == 2
-    [line] = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    code, out, err = here("-d", data, "--workers", "1", "-q")
+    assert (code, out) == (2, "")
+    line, mend = err.splitlines()
+    assert line.startswith("error: ")
     assert BROKEN[case] in line
-    assert "Traceback" not in done.stderr
+    assert mend.startswith("  ")
 
 
 @pytest.mark.parametrize(
@@ -121,16 +174,19 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path) -> None:
         (["-m", "unknown"], "no model 'unknown'"),
         (["--contact-sheet", "worst.gif"], "can't be written as .gif"),
         (["-o", "nowhere/r.json"], "nowhere/r.json: its folder does not exist"),
+        (["-o", "/"], "/: can't be written"),
         (["-o", "x", "--html", "x"], "x: two outputs of that name"),
         (["--resume", "/dev/null"], "/dev/null"),
     ],
 )
-def test_bad_options_are_one_clear_line(words: list[str], message: str, squares: Path) -> None:
-    done = run("-d", squares, "--workers", "1", *words)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) <= 2
+def test_bad_options_are_one_clear_line(
+    words: list[str], message: str, squares: Path, here: Here
+) -> None:
+    code, _, err = here("-d", squares, "--workers", "1", *words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.splitlines()) <= 2
 
 
 @pytest.mark.parametrize("absent", ["py_sod_metrics", "PIL", "cv2"])

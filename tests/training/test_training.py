@@ -93,6 +93,12 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_every_epoch_leaves_a_checkpoint_however_it_scores(discs: Path, tmp_path: Path) -> None:
+    still = load_recipe("smoke").model_copy(update={"lr": 1e-12, "ema": 0.0})
+    train(still, discs, tmp_path, progress=False)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == still.epochs - 1
+
+
 def test_a_loss_that_turns_nan_stops_the_run(discs: Path, tmp_path: Path) -> None:
     wild = load_recipe("smoke").model_copy(update={"lr": 1e30, "warmup": 0.0})
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch \d+, batch \d+"):

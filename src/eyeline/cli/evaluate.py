@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -123,12 +124,16 @@ def parse_size(text: str | None) -> Size:
 
 
 def _check_places(places: list[str | None]) -> None:
+    """Find before the work what would lose it at the end."""
     named = [p for p in places if p]
     for path in named:
         if named.count(path) > 1:
             raise UsageError(f"{path}: two outputs of that name", "give each its own")
-        if path != "-" and not Path(path).parent.is_dir():
+        folder = Path(path).parent
+        if path != "-" and not folder.is_dir():
             raise UsageError(f"{path}: its folder does not exist", "make it first")
+        if path != "-" and (Path(path).is_dir() or not os.access(folder, os.W_OK)):
+            raise UsageError(f"{path}: can't be written", "name a file in a folder of yours")
 
 
 def _as_interrupt(*_: Any) -> None:

@@ -42,9 +42,7 @@ def list_models(
     table.add_column("licence")
     table.add_column("description", overflow="fold")
     for r in records:
-        table.add_row(
-            r.id, r.role, f"{r.parameters:,}", str(r.io.working_lines), r.license, r.description
-        )
+        table.add_row(r.id, r.role, f"{r.parameters:,}", _lines(r.io), r.license, r.description)
     Console().print(table)
 
 

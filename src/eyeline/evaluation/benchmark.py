@@ -63,7 +63,8 @@ class EvaluateOptions:
 
     Attributes:
         size: see `Size`.
-        workers: processes; 1 stays in this one, 0 is one per core.
+        workers: processes; 1 stays in this one, 0 is one per core. They start anew, so a script
+            that asks for them needs its `if __name__ == "__main__":`.
         resume: folder for finished rows, see `eyeline.evaluation.rows`.
         draws: of the bootstrap.
         seed: of the bootstrap.

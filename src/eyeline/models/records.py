@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 ModelId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\.onnx$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Side = Annotated[int, Field(ge=16, le=4320)]
 
 Role = Literal["production", "candidate", "reference", "smoke"]
 """The default; what may become it; what is compared with; what only proves the path."""
@@ -28,6 +29,8 @@ class IoSpec(Strict):
         scale: samples divided by 255, or by the frame's own maximum.
         output: the map as it comes, or min-max-normalised per frame.
         working_lines: short side that frames are scaled to, pixels; the aspect is kept.
+        squash: (width, height) that frames are scaled to instead, whatever their aspect: for models
+            trained so, such as U-2-Net.
         multiple: both sides are padded to a multiple of this, by edge replication.
     """
 
@@ -35,6 +38,7 @@ class IoSpec(Strict):
     scale: Literal["255", "max"] = "255"
     output: Literal["none", "minmax"] = "none"
     working_lines: int = Field(default=192, ge=16, le=4320)
+    squash: tuple[Side, Side] | None = None
     multiple: int = Field(default=32, ge=1, le=256)
 
 

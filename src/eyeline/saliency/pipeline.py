@@ -25,8 +25,8 @@ from eyeline.media import Video, open_video
 from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
 from eyeline.models.registry import Model, resolve_model
 from eyeline.saliency.features import map_features
-from eyeline.saliency.preprocess import finish, prepare
-from eyeline.saliency.resize import upscale, working_size
+from eyeline.saliency.preprocess import finish, input_size, prepare
+from eyeline.saliency.resize import upscale
 from eyeline.saliency.runtime import Device
 from eyeline.saliency.session import Session
 from eyeline.saliency.temporal import (
@@ -46,7 +46,8 @@ class ExtractOptions:
     """What `extract` does to a video; every value travels in the log's provenance.
 
     Attributes:
-        lines: short side of the working size in pixels, `native`, or None for the model's own.
+        lines: short side of the working size in pixels, `native`, or None for what the model's I/O
+            spec says.
         stride: infer every n-th frame (and every first frame of a scene), fill those between.
         fill: how frames between are filled.
         temporal: filter on the maps.
@@ -130,17 +131,14 @@ class _Run:
     caller who leaves the loop drops the last reference to that generator, which ends the threads.
     """
 
-    def __init__(
-        self, video: Video, session: Session, options: ExtractOptions, lines: int | None
-    ) -> None:
+    def __init__(self, video: Video, session: Session, options: ExtractOptions) -> None:
         self._video, self._session, self.options = video, session, options
-        self._lines = lines
         self._workers = options.workers or _cores()
         self._damage: DamagedMediaError | None = None
         self.stop = threading.Event()
 
     def _plan(self, width: int, height: int) -> tuple[int, int]:
-        return working_size(width, height, self._lines)
+        return input_size(width, height, self._session.model.io, self.options.lines)
 
     def _infer(self, frame: Frame) -> Map:
         io = self._session.model.io
@@ -238,9 +236,7 @@ class Extraction:
         self.info: VideoInfo = video.info
         self.report: DecodeReport = video.report
         model, info = session.model, video.info
-        chosen = options.lines or model.io.working_lines
-        lines = None if chosen == "native" else chosen
-        run = _Run(video, session, options, lines)
+        run = _Run(video, session, options)
         self._stop, self._iterator = run.stop, run.results()
         self.provenance: dict[str, Any] = {
             "eyeline": eyeline.__version__,
@@ -253,7 +249,9 @@ class Extraction:
                 for k, v in asdict(options).items()
                 if k not in ("workers", "keep_source", "device")
             },
-            "working_size": list(working_size(info.display_width, info.display_height, lines)),
+            "working_size": list(
+                input_size(info.display_width, info.display_height, model.io, options.lines)
+            ),
             "provider": session.provider,
             "onnxruntime": session.runtime_version,
             "video": {

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
 from eyeline.models.records import IoSpec
 from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
-from eyeline.saliency.resize import pad_to_multiple
+from eyeline.saliency.resize import pad_to_multiple, working_size
 
 Map = npt.NDArray[np.float32]
 
 LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
 """Luma of R, G, B (ITU-R BT.601-7): what models with tiled luma were trained on."""
+
+
+def input_size(
+    width: int, height: int, io: IoSpec, lines: int | Literal["native"] | None = None
+) -> tuple[int, int]:
+    """Size that a frame is scaled to for a model, before padding.
+
+    Args:
+        width: display width, pixels.
+        height: display height, pixels.
+        io: the model's I/O spec.
+        lines: short side, or `native` for the frame's own size, either with the aspect kept; None
+            for what the spec says.
+
+    Returns:
+        (width, height), pixels.
+    """
+    if lines is None and io.squash is not None:
+        return io.squash
+    chosen = lines or io.working_lines
+    return working_size(width, height, None if chosen == "native" else chosen)
 
 
 def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:

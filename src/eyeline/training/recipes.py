@@ -39,8 +39,6 @@ class Recipe(_Strict):
         lr: peak learning rate.
         weight_decay: AdamW's decoupled weight decay.
         warmup: share of the steps with a rising learning rate.
-        restarts: epochs at which the cosine schedule starts again (Loshchilov & Hutter, SGDR, 2017).
-        restart_lr: peak after a restart, as a share of `lr`.
         optimizer: AdamW, or Adam without decay.
         ema: decay of the exponential moving average of the weights; 0 = none.
         overlap: the overlap term beside cross-entropy.
@@ -62,8 +60,6 @@ class Recipe(_Strict):
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
-    restarts: list[int] = []
-    restart_lr: float = Field(default=0.3, gt=0, le=1)
     optimizer: Literal["adam", "adamw"] = "adamw"
     ema: float = Field(default=0.0, ge=0, lt=1)
     overlap: Literal["iou", "dice"] = "iou"

@@ -119,24 +119,19 @@ class Batches(IterableDataset[Batch]):
         return normalise(photometric(image, self.augmentation, g)), truth, target
 
 
-def learning_rate_factor(recipe: Recipe, step: int, epoch_steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then cosine to zero, cycle by cycle.
+def learning_rate_factor(recipe: Recipe, step: int, total: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then cosine to zero.
 
     Args:
-        recipe: its `warmup` is a share of each cycle.
+        recipe: its `warmup` is a share of all steps.
         step: optimiser steps done.
-        epoch_steps: steps an epoch.
+        total: optimiser steps of the run.
     """
-    bounds = [0, *recipe.restarts, recipe.epochs]
-    cycle = sum(step >= b * epoch_steps for b in bounds[1:-1])
-    start, stop = (b * epoch_steps for b in bounds[cycle : cycle + 2])
-    peak = recipe.restart_lr if cycle else 1.0
-    done, length = step - start, stop - start
-    rising = max(1, int(length * recipe.warmup))
-    if done < rising:
-        return peak * (done + 1) / rising
-    share = min(1.0, (done - rising) / max(1, length - rising))
-    return peak * 0.5 * (1 + math.cos(math.pi * share))
+    rising = max(1, int(total * recipe.warmup))
+    if step < rising:
+        return (step + 1) / rising
+    share = min(1.0, (step - rising) / max(1, total - rising))
+    return 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _ema_update(decay: float) -> Any:
@@ -265,9 +260,9 @@ class StudentModule(L.LightningModule):
         ]
         kind = torch.optim.AdamW if r.optimizer == "adamw" else torch.optim.Adam
         optimizer = kind(groups, lr=r.lr)
-        epoch_steps = int(self.trainer.estimated_stepping_batches) // r.epochs
+        total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(r, step, epoch_steps)
+            optimizer, lambda step: learning_rate_factor(r, step, total)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -336,13 +331,15 @@ def train(
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     log.info("%s: %d parameters", recipe.name, count_parameters(module.net))
     last, best = out / "last.ckpt", out / "best.ckpt"
+    # Two keepers: Lightning's `save_last` follows the best, and would not resume at the last epoch.
     keep_best = ModelCheckpoint(
-        out, "best", monitor="score", mode="max", save_last=True, enable_version_counter=False
+        out, "best", monitor="score", mode="max", enable_version_counter=False
     )
+    keep_last = ModelCheckpoint(out, "last", enable_version_counter=False)
     started = time.time()
     trainer = L.Trainer(
         max_epochs=recipe.epochs,
-        callbacks=[keep_best, _Progress(out / "curve.csv")],
+        callbacks=[keep_best, keep_last, _Progress(out / "curve.csv")],
         logger=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
