@@ -152,6 +152,15 @@ def test_the_working_size_is_what_was_asked_for(
     assert result.estimates["iou"].value > 0.9
 
 
+def test_a_model_that_squashes_does_so_unless_lines_are_asked_for(discs: Path, red: Model) -> None:
+    squashed = Model(red.id, red.path, IoSpec(squash=(32, 32), multiple=1))
+    seen = [
+        evaluate([squashed], [discs], EvaluateOptions(size=size, draws=10)).results[0].working_size
+        for size in (None, 30)
+    ]
+    assert seen == [(32, 32), (40, 30)]
+
+
 def test_images_are_scaled_by_area(red: Model) -> None:
     """Columns of red and black in turn: their areas are half red, whatever the phase."""
     stripes = np.zeros((64, 64, 3), np.uint8)

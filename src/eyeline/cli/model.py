@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from eyeline.models.records import IoSpec
 
 app = typer.Typer(help="Look at the models of the registry.", no_args_is_help=True)
 
@@ -44,6 +47,11 @@ def list_models(
     for r in records:
         table.add_row(r.id, r.role, f"{r.parameters:,}", _lines(r.io), r.license, r.description)
     Console().print(table)
+
+
+def _lines(io: IoSpec) -> str:
+    """Working size of a model: lines of the short side, or the size it is squashed to."""
+    return "{}x{}".format(*io.squash) if io.squash else str(io.working_lines)
 
 
 @app.command()

@@ -30,8 +30,8 @@ from eyeline.evaluation.rows import Row, row_store
 from eyeline.evaluation.statistics import DRAWS, SEED, Pooled, differences, estimates, pool
 from eyeline.evaluation.workers import run_in_processes
 from eyeline.models.registry import Model, sha256_hex
-from eyeline.saliency.preprocess import finish, prepare
-from eyeline.saliency.resize import upscale, working_size
+from eyeline.saliency.preprocess import finish, input_size, prepare
+from eyeline.saliency.resize import upscale
 from eyeline.saliency.session import Session
 
 LATENCY_RUNS = 31
@@ -39,7 +39,7 @@ LATENCY_WARM_UP = 3
 
 Size = int | tuple[int, int] | Literal["native"] | None
 """Lines of the short side (the aspect is kept), an exact (width, height) to squash to, the
-image's own size, or the model's own lines."""
+image's own size, or what the model's I/O spec says."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,7 @@ def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int,
     """(width, height) at which a model sees an image, before padding."""
     if isinstance(size, tuple):
         return size
-    lines = None if size == "native" else size or model.io.working_lines
-    return working_size(width, height, lines)
+    return input_size(width, height, model.io, size)
 
 
 def predict(session: Session, image: Image.Image, size: Size = None) -> Map:

@@ -74,7 +74,7 @@ class Result:
         io: its I/O spec.
         dataset: name.
         dataset_digest: sha256 over names, images and masks.
-        size: as asked for: lines, `WxH`, `native`, or `model` for the model's own lines.
+        size: as asked for: lines, `WxH`, `native`, or `model` for what its I/O spec says.
         working_size: (width, height) that most images had, before padding.
         latency_ms: one-thread median at `working_size`.
         estimates: each of `MEASURES` with its interval.

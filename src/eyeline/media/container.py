@@ -6,6 +6,7 @@ scripts are refused before they are parsed, and so are pictures of absurd size.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
@@ -22,11 +23,13 @@ from eyeline.media.length import cut_short
 from eyeline.media.matroska import broken_at
 from eyeline.media.reader import (
     DEFAULT_FPS,
+    IMAGE_SUFFIXES,
     MAX_PIXELS,
     Decoded,
     Facts,
     Reader,
     check_size,
+    too_short,
 )
 from eyeline.media.types import DecodeReport
 
@@ -34,7 +37,7 @@ _FORBIDDEN = frozenset(
     {
         # What opens files and addresses that the file names.
         *("hls", "concat", "dash", "imf", "sdp", "rtsp", "rtp", "sap", "webm_dash_manifest"),
-        "image2",
+        *("image2", "mlv", "vobsub"),
         # What runs scripts and graphs.
         *("lavfi", "vapoursynth", "avisynth"),
         # Devices.
@@ -45,6 +48,9 @@ _FORBIDDEN = frozenset(
 )
 """Demuxers that an untrusted file must not reach."""
 
+MAX_IMAGE_BYTES = 2**31
+"""Largest still image that is read: `MAX_PIXELS` at 8 bytes, uncompressed."""
+
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"v=0")
 
 
@@ -53,8 +59,12 @@ def _allowed() -> str:
     return ",".join(sorted(av.formats_available - _FORBIDDEN))
 
 
-def open_container(path: str) -> av.container.InputContainer:
+def open_container(path: str, *, image: bool = False) -> av.container.InputContainer:
     """Open a file with FFmpeg, and only that file.
+
+    Args:
+        path: a regular file or a named pipe.
+        image: a still image, whose name FFmpeg must not see: it takes such names for patterns.
 
     Raises:
         MediaError: it can't be read, or is no video.
@@ -65,10 +75,19 @@ def open_container(path: str) -> av.container.InputContainer:
         "max_pixels": str(MAX_PIXELS),
     }
     try:
+        if image:
+            return av.open(io.BytesIO(_read_image(path)), options=limits)
         # The prefix keeps a name such as `concat:a` a name.
         return av.open(f"file:{path}", options=limits)
-    except (av.error.FFmpegError, ValueError) as exc:
+    except (av.error.FFmpegError, OSError, ValueError) as exc:
         raise MediaError(*_why_not(path, exc)) from exc
+
+
+def _read_image(path: str) -> bytes:
+    size = Path(path).stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        raise MediaError(f"{path}: {size:,} bytes are too large for an image", "is it an image?")
+    return Path(path).read_bytes()
 
 
 def _why_not(path: str, exc: Exception) -> tuple[str, str]:
@@ -84,7 +103,7 @@ def _why_not(path: str, exc: Exception) -> tuple[str, str]:
             return f"{path}: a playlist or manifest, not a video", "name the video itself"
         short = cut_short(path)
     if short:
-        return f"{path}: truncated before its first frame: {short}", "copy or download it again"
+        return too_short(path, short)
     if isinstance(exc, av.error.EOFError):
         return f"{path}: no frames", "is it a whole video?"
     return f"{path}: not a video that FFmpeg reads: {reason}", "is it a video?"
@@ -104,7 +123,8 @@ class ContainerReader(Reader):
 
     def __init__(self, path: str, report: DecodeReport, threads: int) -> None:
         super().__init__(path, report)
-        self._container = open_container(path)
+        image = Path(path).suffix.lower() in IMAGE_SUFFIXES
+        self._container = open_container(path, image=image)
         try:
             self._stream = self._pick()
         except MediaError:
@@ -284,6 +304,9 @@ class ContainerReader(Reader):
         if tag in ("encv", "drmi"):  # ISO/IEC 23001-7; Apple's FairPlay
             return MediaError(f"{self.path}: the video is encrypted", "decrypt it first")
         if not self._packets:
+            reason = self.ended_early()
+            if reason:
+                return MediaError(*too_short(self.path, reason))
             return MediaError(f"{self.path}: no frames", "is it a whole video?")
         reason = f": {self._refusal}" if self._refusal else ""
         return MediaError(
@@ -305,7 +328,8 @@ class ContainerReader(Reader):
         if self._ending:
             return self._ending
         short = cut_short(self.path) if Path(self.path).is_file() else None
-        if short is not None:
+        # A transport stream may also end between two packets of a frame.
+        if short is not None and (short or "mpegts" not in self._container.format.name):
             return short
         # Without lengths a cut shows only in the last frames, which reordering may have moved.
         waiting = 1 + max(2, self._stream.codec_context.has_b_frames)

@@ -14,15 +14,15 @@ import av.error
 from eyeline.errors import MediaError
 from eyeline.media.colour import Tags
 from eyeline.media.container import open_container
-from eyeline.media.reader import DEFAULT_FPS, Decoded, Facts, Reader, check_size
-from eyeline.media.types import DecodeReport
-
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
-    *(".dpx", ".jp2", ".j2k", ".qoi"),
+from eyeline.media.reader import (
+    DEFAULT_FPS,
+    IMAGE_SUFFIXES,
+    Decoded,
+    Facts,
+    Reader,
+    check_size,
 )
-"""What is taken from a folder; a list may name anything that FFmpeg reads."""
-
+from eyeline.media.types import DecodeReport
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which frame2 comes before frame10."""
@@ -104,7 +104,7 @@ class ImagesReader(Reader):
             yield Decoded(index, float(index / self._fps), frame, aspect)
 
     def _decode(self, image: str) -> tuple[av.VideoFrame, Fraction]:
-        with open_container(image) as container:
+        with open_container(image, image=True) as container:
             if not container.streams.video:
                 raise MediaError(f"{image}: not an image", "replace or remove it")
             stream = container.streams.video[0]

@@ -19,6 +19,12 @@ from eyeline.media.types import DecodeReport
 DEFAULT_FPS = Fraction(25)
 """Frame rate of what carries none: raw video, images, some elementary streams."""
 
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
+    *(".dpx", ".jp2", ".j2k", ".qoi"),
+)
+"""Still images: what is taken from a folder; a list may name anything that FFmpeg reads."""
+
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
 """Largest side and picture that are decoded: a header that claims more is a bomb, or a mistake."""
@@ -111,3 +117,8 @@ def check_size(path: str, width: int, height: int) -> None:
             f"{path}: claims {width}x{height} pixels, more than is decoded",
             f"at most {MAX_SIDE} a side and {MAX_PIXELS:,} in all",
         )
+
+
+def too_short(path: str, reason: str) -> tuple[str, str]:
+    """Message and mend for a file that was cut off before its first frame."""
+    return f"{path}: truncated before its first frame: {reason}", "copy or download it again"

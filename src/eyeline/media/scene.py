@@ -32,7 +32,9 @@ class SceneScore:
             self._difference = 0.0
             return 100.0
         gap = np.maximum(plane, previous) - np.minimum(plane, previous)
-        difference = float(gap.mean(dtype=np.float64)) / 2.55
+        # NumPy adds 8-bit samples up five times faster in 32 bits, which hold 2^24 of them.
+        total = gap.sum(dtype=np.uint32 if gap.size <= 1 << 24 else np.uint64)
+        difference = float(total) / gap.size / 2.55
         score = min(difference, abs(difference - self._difference))
         self._difference = difference
         return score
