@@ -26,6 +26,19 @@ def flat(pix_fmt: str, codes: Sequence[int], size: tuple[int, int] = (48, 32)) -
     return fill_planes(av.VideoFrame(*size, pix_fmt), codes)
 
 
+def put_planes(
+    pix_fmt: str, size: tuple[int, int], planes: Sequence[np.ndarray | float]
+) -> av.VideoFrame:
+    """A planar frame of these samples, rounded: an array (rows, columns) or one value a plane."""
+    frame = av.VideoFrame(*size, pix_fmt)
+    deep = max(c.bits for c in frame.format.components) > 8
+    for plane, samples in zip(frame.planes, planes, strict=True):
+        rows = np.zeros((plane.height, plane.line_size // (1 + deep)), "<u2" if deep else "u1")
+        rows[:, : plane.width] = np.round(samples)
+        plane.update(rows.tobytes())
+    return frame
+
+
 def picture(rgb: np.ndarray) -> av.VideoFrame:
     """uint8 (h, w, 3) to a frame."""
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")

@@ -288,13 +288,21 @@ def check_sizes(pairs: Iterable[Pair]) -> None:
     """Compare the sizes of every image and its mask, from their headers.
 
     Raises:
-        DatasetError: pairs that differ, counted, the first one named; or an unreadable header.
+        DatasetError: pairs that differ, or that are a single pixel, counted, the first one named;
+            or an unreadable header.
     """
-    wrong = []
+    wrong: list[str] = []
+    single: list[str] = []
     for pair in pairs:
         image, mask = upright_size(pair.image), upright_size(pair.mask)
         if image != mask:
             wrong.append(f"{pair.name}: image {image[0]}x{image[1]}, mask {mask[0]}x{mask[1]}")
+        elif image == (1, 1):
+            single.append(pair.name)
+    if single:
+        raise DatasetError(
+            f"{len(single)} images are a single pixel, first {single[0]}", "remove the pairs"
+        )
     if wrong:
         raise DatasetError(
             f"{len(wrong)} masks differ from their image in size, first {wrong[0]}",

@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from clips import half, moving, read_until_error, write_clip
@@ -28,6 +29,7 @@ FILES = [
     ("a.ts", "libx264", {"bf": "2"}, {}),
     ("a.avi", "mpeg4", {}, {}),
     ("a.flv", "flv1", {}, {}),
+    ("a.gif", "gif", {}, {}),
     ("a.h264", "libx264", {"bf": "2"}, {}),
     ("a.mpg", "mpeg2video", {}, {}),
 ]
@@ -44,6 +46,7 @@ def clips(tmp_path_factory) -> dict[str, Path]:
             folder / name,
             pictures,
             codec,
+            pix_fmt="rgb8" if codec == "gif" else "yuv420p",
             codec_options=codec_options,
             container_options=container_options,
             sound=name in ("front.mp4", "a.mkv", "a.ts"),
@@ -243,7 +246,37 @@ def test_an_encrypted_track_is_named(clips, tmp_path):
         open_video(bad)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.split(".")[1] in ("mp4", "mov", "mkv")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n.split(".")[1] not in ("h264", "mpg")])
+def test_every_cut_that_costs_a_frame_is_noticed(clips, name, tmp_path):
+    """Wherever the file ends, but for transport packets: a frame may end with one of them."""
+    data = clips[name].read_bytes()
+    for place in np.random.default_rng(0).integers(1, len(data), 12).tolist():
+        at = place - (place % 188 == 0)
+        bad = tmp_path / name
+        bad.write_bytes(data[:at])
+        try:
+            with open_video(bad, VideoOptions(threads=1)) as video:
+                frames, error = read_until_error(video, DamagedMediaError)
+        except MediaError as exc:
+            assert exc.exit_code == 2
+            assert "truncated" in str(exc) or "not a video" in str(exc) or "no frames" in str(exc)
+        else:
+            assert error is not None or len(frames) == COUNT
+
+
+@pytest.mark.parametrize("part", [0.1, 0.2])
+def test_a_cut_before_the_first_frame_is_called_so(tmp_path, part):
+    big = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    for name, options in (("a.mp4", FRONT), ("a.mkv", {}), ("a.avi", {})):
+        path = write_clip(tmp_path / name, [big], "ffv1", container_options=options)
+        with pytest.raises(MediaError, match="truncated before its first frame") as caught:
+            open_video(cut(path, part, tmp_path))
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n.split(".")[1] in ("mp4", "mov", "mkv", "avi")]
+)
 def test_a_length_is_judged_to_the_byte(clips, name, tmp_path):
     assert cut_short(str(clips[name])) == ""
     data = clips[name].read_bytes()
@@ -251,7 +284,22 @@ def test_a_length_is_judged_to_the_byte(clips, name, tmp_path):
     assert "goes on for 1 bytes more" in (cut_short(str(tmp_path / name)) or "")
 
 
-@pytest.mark.parametrize("name", ["a.flv", "a.h264", "a.mpg"])
+def test_a_tag_and_a_trailer_that_are_cut_off(clips, tmp_path):
+    flv, gif = clips["a.flv"].read_bytes(), clips["a.gif"].read_bytes()
+    for name, data, expected in [
+        ("a.flv", flv, ""),
+        ("a.flv", flv[:-4], ""),  # without the length behind the last tag: nothing is lost
+        ("a.flv", flv[:-5], "its last tag goes on for 1 bytes more"),
+        ("a.gif", gif, ""),
+        ("a.gif", gif + b"note", ""),
+        ("a.gif", gif[:-1], "its last block is not there"),
+        ("a.gif", gif[:20], "its last block is not there"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        assert cut_short(str(tmp_path / name)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.h264", "a.mpg"])
 def test_other_containers_are_not_judged_by_length(clips, name):
     assert cut_short(str(clips[name])) is None
 
@@ -267,11 +315,20 @@ def test_other_containers_are_not_judged_by_length(clips, name):
         b"\x1a\x45\xdf\xa3\x00\x00\x00",
         b"RIFF",
         b"RIFF\0\0\0\0AVI ",
+        b"FLV\1\5\0\0\0\x09\0\0\0\0\xff",
+        b"GIF89a",
+        b"GIF89a\1\0\1\0\0\0\0?",
     ],
 )
 def test_a_broken_header_does_not_trip_the_judge(tmp_path, data):
     (tmp_path / "a").write_bytes(data)
-    assert cut_short(str(tmp_path / "a")) in (None, "", "its ftyp box goes on for 8 bytes more")
+    assert cut_short(str(tmp_path / "a")) in (
+        None,
+        "",
+        "its ftyp box goes on for 8 bytes more",
+        "its last tag goes on for 10 bytes more",
+        "its last block is not there",
+    )
 
 
 def test_bytes_behind_the_end_are_no_damage(clips, tmp_path):
@@ -279,3 +336,38 @@ def test_bytes_behind_the_end_are_no_damage(clips, tmp_path):
     path.write_bytes(clips["front.mp4"].read_bytes() + b"trailing note, no box")
     with open_video(path) as video:
         assert len(list(video.frames(half))) == COUNT
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_sound_that_goes_on_is_no_damage(tmp_path, name):
+    """Ten seconds of sound over eight frames."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=48000)
+        for i, rgb in enumerate(moving(8)):
+            frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p")
+            frame.pts = i
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for i in range(470):
+            silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp")
+            silence.sample_rate, silence.pts = 48000, 1024 * i
+            container.mux(audio.encode(silence))
+        container.mux(audio.encode(None))
+    with open_video(path) as opened:
+        frames, error = read_until_error(opened, DamagedMediaError)
+    assert error is None
+    assert (len(frames), opened.report.corrupt) == (8, 0)
+
+
+def test_a_recording_that_begins_inside_a_group_of_pictures_is_no_loss_at_its_end(clips, tmp_path):
+    """Transport streams are joined at any packet: what misses its key frame is counted, not fatal."""
+    data = clips["a.ts"].read_bytes()
+    path = tmp_path / "a.ts"
+    path.write_bytes(data * 2)  # the second time begins with a jump back in time
+    with open_video(path) as video:
+        frames, error = read_until_error(video, DamagedMediaError)
+    assert error is None
+    assert len(frames) == 2 * COUNT

@@ -5,11 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clips import flat, half, read_all, whole, write_clip
+from clips import flat, half, put_planes, read_all, whole, write_clip
 from eyeline.errors import MediaError
 from eyeline.media import open_video
-from eyeline.media.hdr import compress, hlg_to_scene, linear_to_pq, pq_to_linear, to_sdr
-from eyeline.media.types import VideoOptions
+from eyeline.media.hdr import (
+    BT2020_TO_BT709,
+    compress,
+    hlg_to_scene,
+    linear_to_pq,
+    pq_to_linear,
+    to_sdr,
+)
+from eyeline.media.types import Colour, VideoOptions
 
 PQ, HLG, BT2020 = 16, 18, 9
 
@@ -64,6 +71,31 @@ def test_brighter_never_gets_darker(transfer):
     assert steps.max() == 1
 
 
+def exact(planes, transfer):
+    """SDR codes of 16-bit R'G'B', in float64 and without tables: the formulas of `hdr`'s docstring."""
+    signal = planes / 65535
+    if transfer == "pq":
+        m1, m2, c1, c2, c3 = 0.1593017578125, 78.84375, 0.8359375, 18.8515625, 18.6875
+        p = signal ** (1 / m2)
+        light = np.minimum(1e4 * (np.maximum(p - c1, 0) / (c2 - c3 * p)) ** (1 / m1), 1000)
+    else:
+        a, b = 0.17883277, 1 - 4 * 0.17883277
+        c = 0.5 - a * np.log(4 * a)
+        scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+        light = 1000 * scene * np.tensordot([0.2627, 0.678, 0.0593], scene, 1) ** 0.2
+    brightest = np.maximum(light.max(0), 1e-9)
+    light = light * compress(brightest) / brightest
+    x = np.clip(np.tensordot(BT2020_TO_BT709.astype(float), light, 1), 0, 1)
+    return 255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("transfer", ["pq", "hlg"])
+@pytest.mark.parametrize("top", [65535, 9000, 600])
+def test_tables_are_as_good_as_the_formulas(transfer, top):
+    planes = np.random.default_rng(top).integers(0, top + 1, (3, 150, 150)).astype(np.uint16)
+    assert np.abs(to_sdr(planes, transfer) - exact(planes, transfer)).max() <= 0.55
+
+
 def test_the_primaries_are_changed():
     """A BT.709 red, coded in BT.2020 by BT.2087's matrix, is BT.709's red again."""
     light = 80 * np.array([0.6274, 0.0691, 0.0164])  # cd/m2, under the knee
@@ -94,6 +126,29 @@ def test_an_hdr_file_is_recognised_and_mapped(tmp_path, pix_fmt, tag, transfer, 
     assert np.ptp(frame.rgb, axis=(1, 2)).max() == 0
     assert frame.rgb[:, 0, 0] == pytest.approx([grey(signal, transfer)] * 3, abs=1)
     assert frame.rgb[0, 0, 0] > 255 * signal + 20  # raw it would look grey
+
+
+@pytest.mark.parametrize("codec", ["libx264"])
+@pytest.mark.parametrize(("tag", "transfer"), [(PQ, "pq"), (HLG, "hlg")])
+def test_a_delivered_hdr_clip(tmp_path, codec, tag, transfer):
+    """10-bit H.264 in MP4: a grey ramp stays grey, in order, from black to white."""
+    ramp = np.broadcast_to(64 + 876 * np.linspace(0, 1, 128), (64, 128))
+    quiet = {"x265-params": "log-level=0"} if codec == "libx265" else {}
+    path = write_clip(
+        tmp_path / "a.mp4",
+        [put_planes("yuv420p10le", (128, 64), [ramp, 512, 512])] * 2,
+        codec,
+        pix_fmt="yuv420p10le",
+        tags={"color_trc": tag, "colorspace": BT2020, "color_primaries": 9, "color_range": 1},
+        codec_options={"crf": "1", **quiet},
+    )
+    with open_video(path) as video:
+        assert video.info.colour == Colour("bt2020", "limited", transfer)
+        rgb = next(video.frames(whole)).rgb.astype(int)
+    assert np.abs(rgb - rgb[1]).max() <= 2  # grey
+    row = rgb[1].mean(0)
+    assert row[0] <= 2 and row[-1] >= 253
+    assert np.diff(row).min() >= -0.5
 
 
 @pytest.mark.parametrize(("tag", "name"), [(PQ, "PQ"), (HLG, "HLG")])

@@ -2,6 +2,7 @@
 
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from clips import half, picture, read_all, whole
 from eyeline.errors import MediaError, UsageError
 from eyeline.media import open_video
 from eyeline.media.images import natural_order
+from eyeline.media.length import cut_short
 from eyeline.media.types import VideoOptions
 
 ENCODERS = {".png": "png", ".jpg": "mjpeg", ".webp": "libwebp", ".bmp": "bmp", ".tif": "tiff"}
@@ -145,6 +147,55 @@ def test_exif_orientation_is_honoured(tmp_path, orientation, rotation):
     top, bottom = frame.rgb[:, :8].mean(), frame.rgb[:, -8:].mean()
     brightest = {0: left, 90: top, 180: right, 270: bottom}[rotation]
     assert brightest == max(left, right, top, bottom) > 150
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "frame%03d.jpg", "a?b[1].jpg", "shot%02d.png", "a*.png"])
+def test_an_images_name_is_no_pattern_and_its_size_no_matter(tmp_path, name):
+    """FFmpeg takes a JPEG that does not end in the first 2 kB, and any such name, for a sequence."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    path = write_image(tmp_path / f"plain{Path(name).suffix}", noise)
+    assert path.stat().st_size > 10_000
+    path = path.rename(tmp_path / name)
+    for source in (path, [path], tmp_path):
+        (frame,) = read_all(source, plan=whole)
+        assert frame.display_size == (160, 120)
+        assert np.corrcoef(frame.rgb.ravel(), noise.transpose(2, 0, 1).ravel())[0, 1] > 0.8
+
+
+def test_a_jpeg_of_megabytes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)
+    path = write_image(tmp_path / "a.jpg", noise, codec_options={"qmin": "1", "q": "1"})
+    assert path.stat().st_size > 2_000_000
+    assert [f.display_size for f in read_all([path])] == [(2000, 1500)]
+
+
+@pytest.mark.parametrize("part", [0.5, 0.9, 0.999])
+def test_a_jpeg_that_was_cut_off_is_counted(tmp_path, part):
+    """FFmpeg fills the rest with grey, without a word."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    paths = [write_image(tmp_path / f"{i}.jpg", noise) for i in range(3)]
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[: int(len(data) * part)])
+    with open_video(paths) as video:
+        frames = list(video.frames(half))
+    assert [f.index for f in frames] == [0, 1, 2]
+    assert (video.report.corrupt, video.report.first_corrupt) == (1, 1)
+
+
+def test_what_follows_a_jpeg_is_no_damage(tmp_path):
+    """Phones append films and depth maps; a preview in front has an end of its own."""
+    path = write_image(tmp_path / "a.jpg", plain(90, (160, 120)))
+    data = path.read_bytes()
+    thumbnail = b"\xff\xd8\xff\xda\x00\x02abc\xff\xd9"
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    for behind in (b"\xff\xda\xff\xd8 more", data, bytes(range(256)) * 99):
+        path.write_bytes(data[:2] + segment + data[2:] + behind)
+        for source in (path, [path]):
+            with open_video(source) as video:
+                assert len(list(video.frames(half))) == 1
+            assert video.report.corrupt == 0
+    path.write_bytes(data[:2] + segment + data[2:-20])
+    assert "no end" in (cut_short(str(path)) or "")
 
 
 def test_a_broken_image_is_counted_and_left_out(tmp_path):

@@ -10,11 +10,21 @@ import av
 import numpy as np
 import pytest
 
-from clips import HEIGHT, WIDTH, moving, picture, planes_of, read_all, read_until_error, write_clip
+from clips import (
+    HEIGHT,
+    WIDTH,
+    moving,
+    picture,
+    planes_of,
+    read_all,
+    read_until_error,
+    whole,
+    write_clip,
+)
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
-from eyeline.media import open_video
+from eyeline.media import open_video, upright_rgb
 from eyeline.media.raw import frame_bytes
-from eyeline.media.types import VideoOptions
+from eyeline.media.types import Colour, VideoOptions
 
 SIZE = (47, 31)
 
@@ -114,19 +124,72 @@ def test_an_unknown_pixel_format_is_refused(tmp_path):
         open_video(tmp_path / "a.yuv", VideoOptions(*SIZE, "yuv999p"))
 
 
-@pytest.mark.parametrize(
-    ("pix_fmt", "expected"),
-    [
-        ("yuv420p", 47 * 31 + 2 * 24 * 16),
-        ("yuv422p10le", 2 * (47 * 31 + 2 * 24 * 31)),
-        ("nv12", 47 * 31 + 2 * 24 * 16),
-        ("gray", 47 * 31),
-        ("rgb24", 3 * 47 * 31),
-        ("yuyv422", 4 * 24 * 31),  # pairs of pixels, the last one half used
-    ],
-)
-def test_bytes_of_a_frame(pix_fmt, expected):
-    assert frame_bytes(pix_fmt, *SIZE) == expected
+def up(a, b):
+    """a / b, rounded up: what FFmpeg's chroma planes do at odd sizes."""
+    return -(-a // b)
+
+
+BYTES = {
+    "yuv420p": lambda w, h: w * h + 2 * up(w, 2) * up(h, 2),
+    "yuv420p10le": lambda w, h: 2 * (w * h + 2 * up(w, 2) * up(h, 2)),
+    "yuv422p": lambda w, h: w * h + 2 * up(w, 2) * h,
+    "yuv422p12le": lambda w, h: 2 * (w * h + 2 * up(w, 2) * h),
+    "yuv444p16le": lambda w, h: 6 * w * h,
+    "yuv411p": lambda w, h: w * h + 2 * up(w, 4) * h,
+    "yuva420p": lambda w, h: 2 * w * h + 2 * up(w, 2) * up(h, 2),
+    "gray": lambda w, h: w * h,
+    "gray10le": lambda w, h: 2 * w * h,
+    "ya8": lambda w, h: 2 * w * h,
+    "nv12": lambda w, h: w * h + 2 * up(w, 2) * up(h, 2),
+    "p010le": lambda w, h: 2 * (w * h + 2 * up(w, 2) * up(h, 2)),
+    "yuyv422": lambda w, h: 4 * up(w, 2) * h,  # pairs of pixels, the last one half used
+    "uyvy422": lambda w, h: 4 * up(w, 2) * h,
+    "rgb24": lambda w, h: 3 * w * h,
+    "bgra": lambda w, h: 4 * w * h,
+    "rgb48le": lambda w, h: 6 * w * h,
+    "gbrp10le": lambda w, h: 6 * w * h,
+}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (35, 27), (46, 31), (1920, 1080)])
+@pytest.mark.parametrize("pix_fmt", BYTES)
+def test_bytes_of_a_frame(pix_fmt, size):
+    assert frame_bytes(pix_fmt, *size) == BYTES[pix_fmt](*size)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (35, 27), (46, 31)])
+@pytest.mark.parametrize("pix_fmt", BYTES)
+def test_raw_video_of_every_format_is_read(tmp_path, pix_fmt, size):
+    """As many frames as FFmpeg's own demuxer finds, and the same pictures."""
+    length = frame_bytes(pix_fmt, *size)
+    data = np.random.default_rng(length).integers(0, 200, 3 * length, np.uint8).tobytes()
+    (tmp_path / "a.yuv").write_bytes(data)
+    layout = {"video_size": f"{size[0]}x{size[1]}", "pixel_format": pix_fmt}
+    with av.open(str(tmp_path / "a.yuv"), format="rawvideo", options=layout) as container:
+        theirs = list(container.decode(video=0))
+    options = VideoOptions(*size, pix_fmt)
+    ours = read_all(tmp_path / "a.yuv", options, plan=whole, keep_source=True)
+    assert len(ours) == len(theirs) == 3
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine.source.width, mine.source.height) == size
+        assert (mine.source.format.name, other.format.name) == (pix_fmt, pix_fmt)
+        colour = Colour("bt601", "limited" if "rgb" not in pix_fmt else "full", "sdr")
+        if pix_fmt in ("bgra", "gbrp10le"):
+            colour = Colour("bt601", "full", "sdr")
+        assert np.array_equal(mine.rgb, upright_rgb(other, colour, 0, size))
+
+
+@pytest.mark.parametrize("pix_fmt", ["cuda", "vaapi", "", "yuv420p;", "None"])
+def test_what_is_no_pixel_format_of_raw_video_is_refused(pix_fmt):
+    with pytest.raises(UsageError, match="can't be read"):
+        frame_bytes(pix_fmt, 16, 16)
+
+
+@pytest.mark.parametrize("size", [(0, 16), (-4, 16), (99999, 16), (16384, 16385)])
+def test_a_layout_of_absurd_size_is_refused_before_memory_is_taken(tmp_path, size):
+    (tmp_path / "a.yuv").write_bytes(bytes(1000))
+    with pytest.raises((MediaError, UsageError), match=f"{size[0]}x{size[1]}"):
+        open_video(tmp_path / "a.yuv", VideoOptions(*size, "yuv420p"))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +257,11 @@ def test_y4m_without_its_next_frame_header(tmp_path):
         (b"YUV4MPEG2 W47 H31", "not Y4M"),
         (b"YUV4MPEG2 W99999 H99999\nFRAME\n", "99999x99999"),
         (b"YUV4MPEG2 W47 H31\n", "no frames"),
-        (b"YUV4MPEG2 W47 H31\nFRAME\nabc", "no frames"),
+        (b"YUV4MPEG2 W47 H31\nFRAME\nabc", "truncated before its first frame: frame 0 has 3 of"),
+        (b"YUV4MPEG2 W47 H31\nFRA", "truncated before its first frame: .* cut off"),
+        (b"YUV4MPEG2 W0 H31\nFRAME\n", "0x31"),
+        (b"YUV4MPEG2 W-4 H31\nFRAME\n", "-4x31"),
+        (b"YUV4MPEG2 W47 H31 " + b"X" * 9999 + b"\nFRAME\n", "not Y4M"),
     ],
 )
 def test_a_bad_y4m_is_refused(tmp_path, data, message):
@@ -206,7 +273,7 @@ def test_a_bad_y4m_is_refused(tmp_path, data, message):
 PROGRAM = """
 import sys
 from eyeline.errors import EyelineError
-from eyeline.media import open_video
+from eyeline.media import open_video, upright_rgb
 try:
     with open_video("-") as video:
         for frame in video.frames(lambda w, h: (4, 3)):
@@ -258,6 +325,25 @@ def test_a_named_pipe(tmp_path):
     frames = read_all(fifo)
     writer.join()
     assert len(frames) == 3
+
+
+def test_raw_video_in_a_pipe_is_refused(tmp_path):
+    fifo = tmp_path / "a.yuv"
+    os.mkfifo(fifo)
+    with pytest.raises(UsageError, match="can't be read from a pipe"):
+        open_video(fifo, VideoOptions(*SIZE, "yuv420p"))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
+def test_a_container_in_a_named_pipe(tmp_path, name):
+    data = write_clip(tmp_path / f"whole_{name}", moving(5)).read_bytes()
+    fifo = tmp_path / name
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_bytes, args=(data,))
+    writer.start()
+    frames = read_all(fifo)
+    writer.join()
+    assert len(frames) == 5
 
 
 def test_a_layout_for_what_has_its_own_is_refused(tmp_path):

@@ -73,6 +73,9 @@ def test_a_bad_value_is_refused(field: str, value: object) -> None:
         ("working_lines", 4321),
         ("multiple", 0),
         ("multiple", 257),
+        ("squash", [320]),
+        ("squash", [320, 15]),
+        ("squash", [4321, 320]),
         ("mean", [0, 0, 0]),
     ],
 )

@@ -168,6 +168,13 @@ def test_the_model_decides_the_working_size(tmp_path: Path) -> None:
     assert run(clip, tiny(tmp_path), lines=40)[0].map.shape == (40, 60)
 
 
+def test_a_model_that_squashes_sees_one_size_unless_lines_are_given(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mkv", [plain(1)])
+    model = tiny(tmp_path, squash=(64, 32))
+    assert run(clip, model)[0].map.shape == (32, 64)
+    assert run(clip, model, lines=40)[0].map.shape == (40, 60)
+
+
 @given(
     hnp.arrays(np.uint8, st.tuples(st.just(3), st.integers(1, 20), st.integers(1, 20))),
     st.integers(1, 9),

@@ -1,11 +1,11 @@
 """Models over datasets with ground truth: every image to a row, every dataset to a result.
 
-Images are scaled by area to the model's working size, padded, run, and cropped; the map is
-brought back to the image's own size, and scored there. Whole images go to worker processes.
+`scoring` makes a row of an image, in worker processes; here rows become results and comparisons.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -15,31 +15,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 import eyeline
-from eyeline.datasets import Pair, check_sizes, file_digest, find_pairs, read_image, read_mask
-from eyeline.errors import DatasetError, UsageError
-from eyeline.evaluation.metrics import Map, Scores, import_engine, score_image
+from eyeline.datasets import Pair, check_sizes, file_digest, find_pairs, read_mask
+from eyeline.errors import DatasetError, MissingExtraError, UsageError
+from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.report import Comparison, Report, Result, VideoScore
 from eyeline.evaluation.rows import Row, row_store
+from eyeline.evaluation.scoring import Resample, ScorePair, Size, jobs, video_of
 from eyeline.evaluation.statistics import DRAWS, SEED, Pooled, differences, estimates, pool
 from eyeline.evaluation.workers import run_in_processes
 from eyeline.models.registry import Model, sha256_hex
-from eyeline.saliency.preprocess import finish, input_size, prepare
-from eyeline.saliency.resize import upscale
+from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.session import Session
 
 LATENCY_RUNS = 31
 LATENCY_WARM_UP = 3
-
-Size = int | tuple[int, int] | Literal["native"] | None
-"""Lines of the short side (the aspect is kept), an exact (width, height) to squash to, the
-image's own size, or what the model's I/O spec says."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,7 @@ class EvaluateOptions:
 
     Attributes:
         size: see `Size`.
+        resample: see `Resample`.
         workers: processes; 1 stays in this one, 0 is one per core. They start anew, so a script
             that asks for them needs its `if __name__ == "__main__":`.
         resume: folder for finished rows, see `eyeline.evaluation.rows`.
@@ -71,6 +65,7 @@ class EvaluateOptions:
     """
 
     size: Size = None
+    resample: Resample = "area"
     workers: int = 1
     resume: Path | None = None
     draws: int = DRAWS
@@ -84,64 +79,40 @@ def load_dataset(path: Path) -> Dataset:
         path: folder, .tar or .zip, see `eyeline.datasets`.
 
     Raises:
-        DatasetError: see `find_pairs` and `check_sizes`; or no mask has a single pixel of
-            foreground, as when masks hold 0 and 1.
+        DatasetError: see `find_pairs` and `check_sizes`; or the masks have one class only: no
+            pixel of foreground, as when they hold 0 and 1, or none of background.
     """
     pairs = find_pairs(path)
     check_sizes(pairs)
-    # Stops at the first mask that is not empty: nearly always the first.
+    # Both stop at the first mask that will do: nearly always the first.
     if not any(np.asarray(read_mask(p.mask)).any() for p in pairs):
         raise DatasetError(
             f"{path}: no mask has a pixel above 127", "masks are 0 and 255; is it 0 and 1 here?"
+        )
+    if all(np.asarray(read_mask(p.mask)).all() for p in pairs):
+        raise DatasetError(
+            f"{path}: every mask is all foreground", "are these masks? 0 is background"
         )
     parts = [f"{p.name} {p.digest} {file_digest(p.mask)}" for p in pairs]
     name = path.resolve().name if path.is_dir() else path.stem
     return Dataset(name, pairs, sha256_hex("\n".join(parts).encode()))
 
 
-def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int, int]:
-    """(width, height) at which a model sees an image, before padding."""
-    if isinstance(size, tuple):
-        return size
-    return input_size(width, height, model.io, size)
-
-
-def predict(session: Session, image: Image.Image, size: Size = None) -> Map:
-    """The map of a still image at its own size.
-
-    Args:
-        session: the model.
-        image: 8-bit RGB.
-        size: see `Size`.
-
-    Returns:
-        float32 (H, W) in [0, 1].
+def count_parameters(model: Model) -> int:
+    """Parameters of a model's record, or the elements of a file's floating point initializers.
 
     Raises:
-        ModelError: the model fails at this size, or breaks the contract.
+        MissingExtraError: an unregistered model, and onnx is not installed.
     """
-    io = session.model.io
-    w, h = scaled_size(*image.size, size, session.model)
-    smaller = w <= image.width and h <= image.height
-    # A box filter averages areas, as video is scaled; enlarging, it would repeat pixels.
-    how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
-    planes = np.ascontiguousarray(np.asarray(image.resize((w, h), how)).transpose(2, 0, 1))
-    return upscale(finish(session.run(prepare(planes, io)), h, w, io), *image.size)
-
-
-class _ScorePair:
-    """A pair to its row; made anew in each process."""
-
-    def __init__(self, model: Model, size: Size) -> None:
-        self._session = Session(model, "cpu")
-        self._size = size
-
-    def __call__(self, pair: Pair) -> Row:
-        image, mask = read_image(pair.image), read_mask(pair.mask)
-        truth: npt.NDArray[np.bool_] = np.asarray(mask) > 0
-        score = score_image(predict(self._session, image, self._size), truth)
-        seen = scaled_size(*image.size, self._size, self._session.model)
-        return Row(pair.name, float(truth.mean()), seen, score)
+    if model.record is not None:
+        return model.record.parameters
+    try:
+        import onnx
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("onnx", "eval") from exc
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    graph = onnx.load_from_string(model.data).graph
+    return sum(math.prod(t.dims) for t in graph.initializer if t.data_type in floats)
 
 
 def measure_latency(session: Session, width: int, height: int) -> float:
@@ -221,6 +192,7 @@ def evaluate(
         "versions": versions() | {"onnxruntime": sessions[0].runtime_version},
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "resample": o.resample,
         "bootstrap": {"draws": o.draws, "seed": o.seed, "level": 0.95},
     }
     return Report(results, comparisons, about)
@@ -247,17 +219,18 @@ def _run(
         "io": model.io.model_dump(),
         "dataset": dataset.digest,
         "size": o.size,
+        "resample": o.resample,
         "versions": versions() | {"onnxruntime": session.runtime_version},
     }
     workers = o.workers or os.cpu_count() or 1
     with row_store(o.resume, identity) as (rows, keep):
-        todo = [p for p in dataset.pairs if p.name not in rows]
+        todo = [job for job in jobs(dataset.pairs) if job[0].name not in rows]
         report(len(rows))
         made: Iterator[Row]
         if workers == 1 or len(todo) < 2:
-            made = map(_ScorePair(model, o.size), todo)
+            made = map(ScorePair(model, o.size, o.resample), todo)
         else:
-            made = run_in_processes(_ScorePair, (model, o.size), todo, workers)
+            made = run_in_processes(ScorePair, (model, o.size, o.resample), todo, workers)
         for row in made:
             keep(row)
             rows[row.name] = row
@@ -274,7 +247,7 @@ def _result(
     return Result(
         model=label,
         model_sha256=model.sha256,
-        parameters=model.record.parameters if model.record else None,
+        parameters=count_parameters(model),
         smoke=model.smoke,
         io=model.io.model_dump(),
         dataset=dataset.name,
@@ -293,16 +266,22 @@ def _result(
 
 def _videos(rows: list[Row]) -> list[VideoScore]:
     """The videos of a dataset: images in folders of their own, in the order of their names."""
-    frames: dict[str, list[float]] = {}
+    frames: dict[str, list[Row]] = {}
     for row in rows:
-        if "/" in row.name:
-            frames.setdefault(row.name.rpartition("/")[0], []).append(row.score.values["iou"])
-    return [
-        VideoScore(
-            name,
-            len(ious),
-            float(np.mean(ious)),
-            float(np.abs(np.diff(ious)).mean()) if len(ious) > 1 else None,
-        )
-        for name, ious in frames.items()
-    ]
+        if video := video_of(row.name):
+            frames.setdefault(video, []).append(row)
+    return [_video_score(name, found) for name, found in frames.items()]
+
+
+def _video_score(name: str, rows: list[Row]) -> VideoScore:
+    ious = [row.score.values["iou"] for row in rows]
+    moves = [row.motion for row in rows if row.motion]
+    return VideoScore(
+        name=name,
+        frames=len(rows),
+        iou=float(np.mean(ious)),
+        iou_std=float(np.std(ious)),
+        iou_change=float(np.abs(np.diff(ious)).mean()) if len(ious) > 1 else None,
+        flicker=float(np.mean([m.saliency for m in moves])) if moves else None,
+        truth_flicker=float(np.mean([m.truth for m in moves])) if moves else None,
+    )

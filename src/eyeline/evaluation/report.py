@@ -29,6 +29,15 @@ COLUMNS: Final[dict[str, str]] = {
 }
 """Measures of the tables and their heads; the JSON has all of `MEASURES`."""
 
+VIDEO_COLUMNS: Final[dict[str, str]] = {
+    "iou": "IoU",
+    "iou_std": "its standard deviation",
+    "iou_change": "its change a frame",
+    "flicker": "flicker",
+    "truth_flicker": "flicker of the masks",
+}
+"""Numbers of a video and their heads; see `VideoScore`."""
+
 NOTES: Final = (
     "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other: "
     "their intervals are too narrow.",
@@ -39,9 +48,19 @@ NOTES: Final = (
     "curves, as PySODMetrics does. They differ by a few hundredths: compare like with like.",
     "Images with an empty mask stay in every mean, with F and weighted F of 0, and an IoU of 1 where "
     "the map is empty too. PLCC leaves out images whose map or mask is constant.",
+    "Parameters are those of the registry; of an unregistered file, the elements of its floating "
+    "point initializers, with BatchNorm folded into them.",
+    "Images are scaled to the size shown by {resample}; the model's I/O spec says the rest.",
     "ms is the median of one inference on one CPU thread at the size shown, without decoding and "
     "scaling; it depends on the machine and its load.",
 )
+
+
+RESAMPLE: Final[dict[str, str]] = {
+    "area": "area, as video is",
+    "bilinear": "plain bilinear interpolation, as papers of the U-2-Net line do",
+}
+"""How images shrink to the working size."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +71,20 @@ class VideoScore:
         name: of the folder.
         frames: how many.
         iou: mean over frames.
+        iou_std: standard deviation over frames.
         iou_change: mean absolute difference between successive frames' IoU: 0 is steady. None
             for a single frame.
+        flicker: mean absolute difference of successive maps, 0..1; None for a single frame.
+        truth_flicker: the same of the masks: a steady map has about as much.
     """
 
     name: str
     frames: int
     iou: float
+    iou_std: float
     iou_change: float | None
+    flicker: float | None
+    truth_flicker: float | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,7 @@ class Result:
     Attributes:
         model: its label: registry id, or file name.
         model_sha256: digest of its bytes.
-        parameters: of its record; None when it is not registered.
+        parameters: of its record, or of its floating point initializers.
         smoke: its numbers mean nothing.
         io: its I/O spec.
         dataset: name.
@@ -87,7 +112,7 @@ class Result:
 
     model: str
     model_sha256: str
-    parameters: int | None
+    parameters: int
     smoke: bool
     io: dict[str, Any]
     dataset: str
@@ -148,7 +173,7 @@ class Report:
             "about": self.about,
             "measures": MEASURES,
             "lower_is_better": sorted(LOWER_IS_BETTER),
-            "notes": NOTES,
+            "notes": notes(self),
             "results": results,
             "comparisons": [asdict(c) for c in self.comparisons],
         }
@@ -212,23 +237,24 @@ def _tables(report: Report) -> Iterable[_Table]:
         if first.videos:
             yield _Table(
                 f"{first.dataset}, videos",
-                ["model", "video", "frames", "IoU", "IoU change a frame"],
+                ["model", "video", "frames", *VIDEO_COLUMNS.values()],
                 [
-                    [r.model, v.name, str(v.frames), _number(v.iou), _number(_or_nan(v.iou_change))]
+                    [r.model, v.name, str(v.frames), *_video_cells(v)]
                     for r in results
                     for v in r.videos
                 ],
             )
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _video_cells(video: VideoScore) -> list[str]:
+    values = (getattr(video, name) for name in VIDEO_COLUMNS)
+    return ["-" if v is None else f"{v:.4f}".replace("0.", ".", 1) for v in values]
 
 
 def _result_cells(r: Result) -> list[str]:
     return [
         f"{r.model} (smoke: numbers mean nothing)" if r.smoke else r.model,
-        "-" if r.parameters is None else f"{r.parameters:,}",
+        f"{r.parameters:,}",
         f"{r.working_size[0]}x{r.working_size[1]}",
         f"{r.latency_ms:.2f}",
         *(_cell(r.estimates[name]) for name in COLUMNS),
@@ -256,8 +282,13 @@ def markdown(report: Report) -> str:
         parts.append("|---" * len(table.heads) + "|")
         parts += [f"| {' | '.join(_escape(c) for c in row)} |" for row in table.rows]
         parts.append("")
-    parts += [f"- {note}" for note in (*NOTES, _made_with(report))]
+    parts += [f"- {note}" for note in (*notes(report), _made_with(report))]
     return "\n".join(parts) + "\n"
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader of the tables must know."""
+    return [n.replace("{resample}", RESAMPLE[report.about["resample"]]) for n in NOTES]
 
 
 def _escape(cell: str) -> str:
@@ -297,6 +328,6 @@ def html_page(report: Report) -> str:
             cells = "".join(f"<td>{html.escape(c)}</td>" for c in row)
             parts.append(f"<tr>{cells}</tr>")
         parts.append("</tbody></table></div>")
-    notes = "".join(f"<li>{html.escape(n)}</li>" for n in (*NOTES, _made_with(report)))
-    parts.append(f"<ul>{notes}</ul></body></html>")
+    items = "".join(f"<li>{html.escape(n)}</li>" for n in (*notes(report), _made_with(report)))
+    parts.append(f"<ul>{items}</ul></body></html>")
     return "\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,20 @@ from eyeline.evaluation.metrics import CURVES, SCALARS, ImageScore
 from eyeline.models.registry import sha256_hex
 from eyeline.output import output_error
 
-SCHEMA = 1  # rises with any change to what a row holds or how it is computed
+SCHEMA = 2  # rises with any change to what a row holds or how it is computed
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How much a frame of a video differs from the one before it.
+
+    Attributes:
+        saliency: mean absolute difference of the two maps.
+        truth: mean absolute difference of the two masks, 0..1: what the scene itself moved.
+    """
+
+    saliency: float
+    truth: float
 
 
 @dataclass(frozen=True)
@@ -33,17 +46,20 @@ class Row:
         foreground: share of the mask's pixels, 0..1.
         working_size: (width, height) that the model saw, pixels, before padding.
         score: what the model's map scored.
+        motion: see `Motion`; None for a still, and for a video's first frame.
     """
 
     name: str
     foreground: float
     working_size: tuple[int, int]
     score: ImageScore
+    motion: Motion | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Its scalars, for a report; None for a value that there is none of."""
         values = {k: v if math.isfinite(v) else None for k, v in self.score.values.items()}
-        return {"name": self.name, "foreground": self.foreground} | values
+        motion = {"motion": asdict(self.motion)} if self.motion else {}
+        return {"name": self.name, "foreground": self.foreground} | values | motion
 
 
 def _to_line(row: Row) -> str:
@@ -60,7 +76,8 @@ def _from_line(line: str) -> Row:
     values = {k: float("nan") if row[k] is None else float(row[k]) for k in SCALARS}
     curves = {k: np.frombuffer(base64.b64decode(fields["curves"][k]), "<f4") for k in CURVES}
     width, height = fields["working_size"]
-    return Row(row["name"], row["foreground"], (width, height), ImageScore(values, curves))
+    motion = Motion(**row["motion"]) if "motion" in row else None
+    return Row(row["name"], row["foreground"], (width, height), ImageScore(values, curves), motion)
 
 
 @contextlib.contextmanager

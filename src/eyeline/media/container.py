@@ -1,15 +1,9 @@
-"""Containers and elementary streams through FFmpeg: threaded decode, damage counted and survived.
-
-Files come from anywhere, so FFmpeg may open nothing but the file that was named: playlists and
-scripts are refused before they are parsed, and so are pictures of absurd size.
-"""
+"""Containers and elementary streams through FFmpeg: threaded decode, damage counted and survived."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import av
@@ -17,10 +11,12 @@ import av.container
 import av.error
 from av.stream import Disposition
 
+from eyeline.cores import usable_cores
 from eyeline.errors import MediaError
 from eyeline.media.colour import Tags
 from eyeline.media.length import cut_short
 from eyeline.media.matroska import broken_at
+from eyeline.media.opening import open_container, shorter_than_stated
 from eyeline.media.reader import (
     DEFAULT_FPS,
     IMAGE_SUFFIXES,
@@ -32,81 +28,6 @@ from eyeline.media.reader import (
     too_short,
 )
 from eyeline.media.types import DecodeReport
-
-_FORBIDDEN = frozenset(
-    {
-        # What opens files and addresses that the file names.
-        *("hls", "concat", "dash", "imf", "sdp", "rtsp", "rtp", "sap", "webm_dash_manifest"),
-        *("image2", "mlv", "vobsub"),
-        # What runs scripts and graphs.
-        *("lavfi", "vapoursynth", "avisynth"),
-        # Devices.
-        *("fbdev", "kmsgrab", "video4linux2,v4l2", "x11grab", "alsa", "oss", "jack", "pulse"),
-        # What shows any text as pictures.
-        *("tty", "bin", "xbin", "adf", "idf"),
-    }
-)
-"""Demuxers that an untrusted file must not reach."""
-
-MAX_IMAGE_BYTES = 2**31
-"""Largest still image that is read: `MAX_PIXELS` at 8 bytes, uncompressed."""
-
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"v=0")
-
-
-@cache
-def _allowed() -> str:
-    return ",".join(sorted(av.formats_available - _FORBIDDEN))
-
-
-def open_container(path: str, *, image: bool = False) -> av.container.InputContainer:
-    """Open a file with FFmpeg, and only that file.
-
-    Args:
-        path: a regular file or a named pipe.
-        image: a still image, whose name FFmpeg must not see: it takes such names for patterns.
-
-    Raises:
-        MediaError: it can't be read, or is no video.
-    """
-    limits = {
-        "protocol_whitelist": "file",
-        "format_whitelist": _allowed(),
-        "max_pixels": str(MAX_PIXELS),
-    }
-    try:
-        if image:
-            return av.open(io.BytesIO(_read_image(path)), options=limits)
-        # The prefix keeps a name such as `concat:a` a name.
-        return av.open(f"file:{path}", options=limits)
-    except (av.error.FFmpegError, OSError, ValueError) as exc:
-        raise MediaError(*_why_not(path, exc)) from exc
-
-
-def _read_image(path: str) -> bytes:
-    size = Path(path).stat().st_size
-    if size > MAX_IMAGE_BYTES:
-        raise MediaError(f"{path}: {size:,} bytes are too large for an image", "is it an image?")
-    return Path(path).read_bytes()
-
-
-def _why_not(path: str, exc: Exception) -> tuple[str, str]:
-    """Message and mend for a file that FFmpeg did not open."""
-    reason = getattr(exc, "strerror", None) or str(exc)
-    if isinstance(exc, OSError):
-        return f"{path}: can't be read: {reason}", "check the path and its permissions"
-    short: str | None = ""
-    if Path(path).is_file():  # a pipe can't be read again
-        with Path(path).open("rb") as f:
-            head = f.read(64).lstrip(b"\xef\xbb\xbf \r\n")
-        if head.startswith(_PLAYLISTS):
-            return f"{path}: a playlist or manifest, not a video", "name the video itself"
-        short = cut_short(path)
-    if short:
-        return too_short(path, short)
-    if isinstance(exc, av.error.EOFError):
-        return f"{path}: no frames", "is it a whole video?"
-    return f"{path}: not a video that FFmpeg reads: {reason}", "is it a video?"
 
 
 class ContainerReader(Reader):
@@ -133,7 +54,8 @@ class ContainerReader(Reader):
         context = self._stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "AUTO"
-        context.thread_count = threads
+        # FFmpeg's own choice is one thread more than cores: slower here by a tenth.
+        context.thread_count = threads or usable_cores()
         # Read before the decoder runs: some decoders clear what the container says.
         self._tags = Tags(
             matrix=int(context.colorspace),
@@ -159,15 +81,20 @@ class ContainerReader(Reader):
         stream = best if best in candidates else next(iter(candidates), None)
         if stream is None:
             cover = " but a cover picture" if self._container.streams.video else ""
-            raise MediaError(f"{self.path}: no video stream{cover}", "is it an audio file?")
+            raise self._refused(f"no video stream{cover}", "is it an audio file?")
         assert isinstance(stream, av.VideoStream)  # noqa: S101 - asked for video
         if stream.codec_context is None:
-            raise MediaError(
-                f"{self.path}: no decoder for its video codec",
-                "convert it with a tool that has one",
+            raise self._refused(
+                "no decoder for its video codec", "convert it with a tool that has one"
             )
         check_size(self.path, stream.width, stream.height)
         return stream
+
+    def _refused(self, message: str, mend: str) -> MediaError:
+        """The error for a file that holds no picture; where it was cut off, that is the reason."""
+        if short := shorter_than_stated(self.path):
+            return MediaError(*too_short(self.path, short))
+        return MediaError(f"{self.path}: {message}", mend)
 
     @property
     def facts(self) -> Facts:
@@ -309,8 +236,8 @@ class ContainerReader(Reader):
                 return MediaError(*too_short(self.path, reason))
             return MediaError(f"{self.path}: no frames", "is it a whole video?")
         reason = f": {self._refusal}" if self._refusal else ""
-        return MediaError(
-            f"{self.path}: none of its {self._packets} {self._stream.codec_context.name} packets "
+        return self._refused(
+            f"none of its {self._packets} {self._stream.codec_context.name} packets "
             f"could be decoded{reason}",
             "is it damaged or encrypted?",
         )

@@ -102,6 +102,19 @@ def _code_table() -> npt.NDArray[np.uint8]:
     return np.floor(255 * _srgb(np.linspace(0, 1, _CODES)) + 0.5).astype(np.uint8)
 
 
+def _mix(
+    weights: npt.NDArray[np.float32], planes: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Weighted sum of three planes.
+
+    Written out, since BLAS waits for threads of its own: on a busy machine 8 ms in place of 0.1.
+    """
+    mixed: npt.NDArray[np.float32] = weights[0] * planes[0]
+    mixed += weights[1] * planes[1]
+    mixed += weights[2] * planes[2]
+    return mixed
+
+
 def to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDArray[np.uint8]:
     """Map HDR to SDR.
 
@@ -112,14 +125,13 @@ def to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDArray[np
     Returns:
         uint8 (3, h, w), R'G'B' in BT.709 primaries, sRGB curve.
     """
-    light = _linear_table(transfer)[planes]
+    light = np.take(_linear_table(transfer), planes)
     if transfer == "hlg":
         # The OOTF of a 1000 cd/m2 display has gamma 1.2, on luminance (BT.2100-2, table 5).
-        luminance = np.tensordot(LUMINANCE, light, 1)
-        light *= HDR_PEAK * np.power(luminance, np.float32(0.2))
+        light *= HDR_PEAK * np.power(_mix(LUMINANCE, light), np.float32(0.2))
     brightest = np.maximum(light.max(axis=0), np.float32(1e-6))
     steps = np.sqrt(brightest / np.float32(HDR_PEAK)) * (_CODES - 1) + 0.5
-    light *= _tone_table()[np.minimum(steps, _CODES - 1).astype(np.uint16)] / brightest
-    mixed = np.tensordot(BT2020_TO_BT709, light, 1)
+    light *= np.take(_tone_table(), np.minimum(steps, _CODES - 1).astype(np.uint16)) / brightest
+    mixed = np.stack([_mix(row, light) for row in BT2020_TO_BT709])
     np.clip(mixed, 0, 1, out=mixed)
-    return _code_table()[(mixed * (_CODES - 1) + 0.5).astype(np.uint16)]
+    return np.take(_code_table(), (mixed * (_CODES - 1) + 0.5).astype(np.uint16))

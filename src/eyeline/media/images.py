@@ -13,7 +13,7 @@ import av.error
 
 from eyeline.errors import MediaError
 from eyeline.media.colour import Tags
-from eyeline.media.container import open_container
+from eyeline.media.opening import open_container, shorter_than_stated
 from eyeline.media.reader import (
     DEFAULT_FPS,
     IMAGE_SUFFIXES,
@@ -23,6 +23,7 @@ from eyeline.media.reader import (
     check_size,
 )
 from eyeline.media.types import DecodeReport
+
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which frame2 comes before frame10."""
@@ -98,7 +99,8 @@ class ImagesReader(Reader):
                 if not found and self._next == len(self._images):
                     raise
                 continue
-            if frame.is_corrupt:
+            # FFmpeg fills the rest of a JPEG that was cut off with grey, without a word.
+            if frame.is_corrupt or shorter_than_stated(self._images[index]):
                 self.count_damage(index)
             found = True
             yield Decoded(index, float(index / self._fps), frame, aspect)

@@ -1,11 +1,13 @@
 """Whether a file is as long as its container says: the surest sign of a cut-off copy or download.
 
-Four families of containers tell: MP4 and MOV (boxes), Matroska and WebM (EBML elements), AVI (RIFF
-chunks) and MPEG-TS (packets of one length). Anything else is not judged.
+What tells: boxes in MP4 and MOV, EBML elements in Matroska and WebM, RIFF chunks in AVI and WebP,
+tags in FLV, packets of one length in MPEG-TS, and what ends a GIF or a JPEG. Anything else is not
+judged.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +21,10 @@ _BOXES = frozenset(
     }
 )
 """Top-level boxes of ISO/IEC 14496-12 and QuickTime; at another name the walk ends, unjudged."""
+
+
+# What ends the coded samples of a JPEG: a marker other than a stuffed zero or a restart (T.81, B.1.1).
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 
 
 def cut_short(path: str) -> str | None:
@@ -39,12 +45,19 @@ def cut_short(path: str) -> str | None:
         f.seek(0)
         head = f.read(400)
         f.seek(0)
+        if head.startswith(b"GIF8"):
+            return _gif_end(f)
+        # By its suffix: a stream of motion JPEG begins like a picture.
+        if head.startswith(b"\xff\xd8") and Path(path).suffix.lower() in (".jpg", ".jpeg"):
+            return _jpeg_end(f.read())
         if head[4:8] in _BOXES:
             what, end = _last_box(f, length)
         elif head[:4] == EBML:
             what, end = "segment", segment_end(f, length)
         elif head[:4] == b"RIFF":
             what, end = _last_chunk(f, length)
+        elif head[:3] == b"FLV":
+            what, end = _last_tag(f, length)
         elif head[0:189:188] == b"GG":  # sync bytes of ISO/IEC 13818-1
             what, end = "last transport packet", -(-length // 188) * 188
         elif head[4:197:192] == b"GG":  # the same behind time codes, of Blu-ray and cameras
@@ -84,3 +97,59 @@ def _last_chunk(f: BinaryIO, length: int) -> tuple[str, int]:
             break
         end += 8 + size
     return "RIFF chunk", end
+
+
+def _last_tag(f: BinaryIO, length: int) -> tuple[str, int]:
+    """End of the last FLV tag (Adobe's FLV specification 10.1, annex E)."""
+    header = f.read(9)
+    at = end = int.from_bytes(header[5:], "big") + 4  # behind a length of the tag before, none
+    while len(header) == 9 and at < length:
+        f.seek(at)
+        tag = f.read(11)
+        if tag[0] & 0x1F not in (8, 9, 18):  # neither sound, picture nor data: not judged
+            break
+        end = at + 11 + int.from_bytes(tag[1:4], "big")
+        at = end + 4
+    return "last tag", end
+
+
+def _gif_end(f: BinaryIO) -> str | None:
+    """Walk the blocks of a GIF89a up to its trailer."""
+
+    def skip_colours(flags: int) -> None:
+        if flags & 0x80:
+            f.seek(3 << (flags & 7) + 1, 1)
+
+    def skip_blocks() -> None:
+        while size := f.read(1):
+            if size == b"\0":
+                return
+            f.seek(size[0], 1)
+
+    screen = f.read(13)
+    if len(screen) == 13:
+        skip_colours(screen[10])
+    while kind := f.read(1):
+        if kind == b";":
+            return ""
+        if kind == b"!":  # an extension: its label, then blocks
+            f.seek(1, 1)
+        elif kind == b",":  # a picture: its descriptor, colours, code size, then blocks
+            descriptor = f.read(9)
+            skip_colours(descriptor[8] if len(descriptor) == 9 else 0)
+            f.seek(1, 1)
+        else:
+            return None
+        skip_blocks()
+    return "its last block is not there"
+
+
+def _jpeg_end(data: bytes) -> str | None:
+    """Walk the segments of a JPEG (ITU-T T.81, annex B) up to the end of its picture."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == 0xD9:
+            return ""
+        at += int.from_bytes(data[at : at + 2], "big")
+    return "its picture has no end"

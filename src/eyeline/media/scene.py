@@ -31,7 +31,7 @@ class SceneScore:
         if previous.shape != plane.shape:
             self._difference = 0.0
             return 100.0
-        gap = np.maximum(plane, previous) - np.minimum(plane, previous)
+        gap: npt.NDArray[np.uint8] = np.maximum(plane, previous) - np.minimum(plane, previous)
         # NumPy adds 8-bit samples up five times faster in 32 bits, which hold 2^24 of them.
         total = gap.sum(dtype=np.uint32 if gap.size <= 1 << 24 else np.uint64)
         difference = float(total) / gap.size / 2.55

@@ -3,6 +3,9 @@
 `Video.frames` scales in FFmpeg's filter graph, plans again when the picture changes its size or
 format, scores scene changes and says where damage was met. Memory stays constant: one decoded
 frame, beside those that the decoder holds.
+
+Times are the stream's own, as `ffprobe` prints them: one that begins at 1.48 s, as transport streams
+do, is not moved to 0, so that rows match other tools' logs.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from eyeline.media.container import ContainerReader
 from eyeline.media.graph import Scaler
 from eyeline.media.images import ImagesReader, list_images
 from eyeline.media.raw import Y4M_MAGIC, RawReader, Y4mReader, is_raw
-from eyeline.media.reader import Decoded, Reader, check_size
+from eyeline.media.reader import Decoded, Reader, check_size, too_short
 from eyeline.media.scene import SceneScore
 from eyeline.media.types import Colour, DecodeReport, Frame, SizePlan, VideoInfo, VideoOptions
 
@@ -48,16 +51,14 @@ class Video:
     def __init__(self, path: VideoPath, options: VideoOptions) -> None:
         self._options = options
         self.report = DecodeReport()
-        self._reader = _reader_of(path, options, self.report)
+        reader = _reader_of(path, options, self.report)
+        self._reader: Reader | None = reader
+        self._decoded = reader.read()
         try:
-            self._decoded = self._reader.read()
             # Looked at in advance: only a frame tells for sure what the stream is.
-            first = next(self._decoded)
-            self.info = self._describe(first)
+            first = _first_of(reader, self._decoded)
+            self.info = self._describe(reader, first)
             self._first: Decoded | None = first
-        except StopIteration:
-            self.close()
-            raise MediaError(f"{self._reader.path}: no frames", "is it a whole video?") from None
         except BaseException:
             self.close()
             raise
@@ -74,14 +75,23 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Close the file; safe to call twice."""
-        self._reader.close()
+        """Close the file and end the decoder; safe to call twice, not while a thread reads frames."""
+        reader, self._reader = self._reader, None
+        # The decoder's threads and pictures go with the last reference to them.
+        self._decoded, self._first = iter(()), None
+        if reader is not None:
+            reader.close()
 
-    def _describe(self, first: Decoded) -> VideoInfo:
-        frame, facts = first.frame, self._reader.facts
+    def _opened(self) -> Reader:
+        if self._reader is None:
+            raise UsageError(f"{self.info.path}: was closed", "open it again")
+        return self._reader
+
+    def _describe(self, reader: Reader, first: Decoded) -> VideoInfo:
+        frame, facts = first.frame, reader.facts
         width, height = _display_size(first)
         return VideoInfo(
-            path=self._reader.path,
+            path=reader.path,
             codec=facts.codec,
             width=frame.width,
             height=frame.height,
@@ -93,11 +103,11 @@ class Video:
             fps=facts.fps,
             frames=facts.frames,
             duration=facts.duration,
-            colour=self._colour(frame, height),
+            colour=self._colour(reader, frame, height),
         )
 
-    def _colour(self, frame: av.VideoFrame, lines: int) -> Colour:
-        return read_colour(frame, self._options, self._reader.path, self._reader.facts.tags, lines)
+    def _colour(self, reader: Reader, frame: av.VideoFrame, lines: int) -> Colour:
+        return read_colour(frame, self._options, reader.path, reader.facts.tags, lines)
 
     def frames(
         self, plan: SizePlan, start: int = 0, stop: int | None = None, keep_source: bool = False
@@ -114,11 +124,12 @@ class Video:
         Raises:
             DamagedMediaError: the file ends early; raised after its last frame.
             MediaError: a pixel format that can't be converted, or a picture too large.
-            UsageError: there is no frame `start`, or the frames were read before.
+            UsageError: there is no frame `start`, the frames were read before, or the video was closed.
         """
+        path = self._opened().path
         first, self._first = self._first, None
         if first is None:
-            raise UsageError(f"{self._reader.path}: its frames were read already", "open it again")
+            raise UsageError(f"{path}: its frames were read already", "open it again")
         return self._scaled(first, plan, start, stop, keep_source)
 
     def _scaled(
@@ -126,7 +137,7 @@ class Video:
     ) -> Iterator[Frame]:
         pending: Decoded | None = first
         if start > 0:
-            self._reader.seek(start)
+            self._opened().seek(start)
         scaler: Scaler | None = None
         kind: tuple[object, ...] = ()
         size = (self.info.width, self.info.height)
@@ -143,7 +154,7 @@ class Video:
             last = index, decoded.seconds
             new_kind = _kind(decoded)
             if new_kind != kind:
-                check_size(self._reader.path, frame.width, frame.height)
+                check_size(self.info.path, frame.width, frame.height)
                 if (frame.width, frame.height) != size:
                     size = (frame.width, frame.height)
                     self.report.size_changes.append((index, size))
@@ -153,7 +164,7 @@ class Video:
             if scaler is None:
                 display, rotation = _display_size(decoded), _clockwise(frame)
                 # An untagged stream keeps the default of its first frame at every size.
-                colour = self._colour(frame, self.info.display_height)
+                colour = self._colour(self._opened(), frame, self.info.display_height)
                 scaler = Scaler(frame, plan(*display), colour, rotation)
             rgb = scaler(frame)
             source = frame if keep_source else None
@@ -165,7 +176,7 @@ class Video:
 
     def _conclude(self, start: int, last: tuple[int, float] | None) -> None:
         """After the last frame: was it the file's last."""
-        path, reason = self._reader.path, self._reader.ended_early()
+        path, reason = self.info.path, self._opened().ended_early()
         if reason:
             where = "" if last is None else f" after frame {last[0]} at {last[1]:.3f} s"
             raise DamagedMediaError(
@@ -176,6 +187,15 @@ class Video:
         if self.report.delivered == 0 and start > 0:
             count = self.info.frames or (0 if last is None else last[0] + 1)
             raise UsageError(f"{path}: no frame {start}: the video has {count}", "the first is 0")
+
+
+def _first_of(reader: Reader, decoded: Iterator[Decoded]) -> Decoded:
+    first = next(decoded, None)
+    if first is not None:
+        return first
+    if reason := reader.ended_early():
+        raise MediaError(*too_short(reader.path, reason))
+    raise MediaError(f"{reader.path}: no frames", "is it a whole video?")
 
 
 def _reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> Reader:
@@ -203,6 +223,12 @@ def _reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> 
             return RawReader(name, report, options)
         if Path(name).stat().st_size == 0:
             raise MediaError(f"{name}: the file is empty", "is it a whole video?")
+        if Path(name).suffix.lower() in (".jpg", ".jpeg"):
+            # One picture, although phones append gain maps and films to it.
+            _refuse_layout(name, options, fps=True)
+            return ImagesReader(name, report, [name], options.fps)
+    elif is_raw(name, options):
+        raise UsageError(f"{name}: raw video can't be read from a pipe", "pipe it as Y4M")
     _refuse_layout(name, options)
     if _is_y4m(name, mode):
         return Y4mReader(name, report)

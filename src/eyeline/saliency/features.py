@@ -64,14 +64,15 @@ def map_features(m: Map, previous: Map | None) -> dict[str, float]:
     rows = exact.sum(axis=1)
     total = float(rows.sum())
     mean = total / m.size
-    square = float(np.einsum("ij,ij->", exact, exact)) / m.size
+    exact -= mean  # centred first: E[m^2] - mean^2 would leave round-off of a flat map
+    variance = float(np.einsum("ij,ij->", exact, exact)) / m.size
     if previous is not None and previous.shape == m.shape:
         flicker = float(np.abs(m - previous).mean(dtype=np.float64))
     else:
         flicker = 0.0
     return {
         "saliency_mean": mean,
-        "saliency_std": math.sqrt(max(0.0, square - mean * mean)),
+        "saliency_std": math.sqrt(variance),
         "saliency_coverage": float(np.count_nonzero(m > 0.5)) / m.size,
         "saliency_entropy": _entropy(m, total),
         "saliency_cx": _centre(columns, total),

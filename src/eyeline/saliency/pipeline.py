@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import eyeline
+from eyeline.cores import usable_cores
 from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media import Video, open_video
 from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
@@ -117,13 +118,6 @@ class FrameSaliency:
         return upscale(self.map, *self.frame.display_size)
 
 
-def _cores() -> int:
-    """Cores this process may use; not every system says which."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class _Run:
     """The machinery of one extraction: a decode thread, a pool of workers, filters.
 
@@ -133,7 +127,7 @@ class _Run:
 
     def __init__(self, video: Video, session: Session, options: ExtractOptions) -> None:
         self._video, self._session, self.options = video, session, options
-        self._workers = options.workers or _cores()
+        self._workers = options.workers or usable_cores()
         self._damage: DamagedMediaError | None = None
         self.stop = threading.Event()
 
