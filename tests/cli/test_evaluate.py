@@ -171,7 +171,6 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path, here: Here) -> Non
     [
         (["--size", "big"], "--size 'big' is no size"),
         (["--size", "8"], "--size '8' is no size"),
-        (["--resample", "lanczos"], "--resample 'lanczos' is unknown"),
         (["-m", "unknown"], "no model 'unknown'"),
         (["--contact-sheet", "worst.gif"], "can't be written as .gif"),
         (["-o", "nowhere/r.json"], "nowhere/r.json: its folder does not exist"),

@@ -162,3 +162,12 @@ def test_hdr_is_refused_on_demand(tmp_path, tag, name):
     with pytest.raises(MediaError, match=f"HDR video \\({name}\\)"):
         open_video(path, VideoOptions(hdr="refuse"))
     assert len(read_all(path)) == 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (341, 192), (20000, 2)])
+def test_every_pixel_is_mapped_whatever_the_size(size):
+    """A picture is worked on in blocks of rows."""
+    w, h = size
+    ramp = np.linspace(0, 65535, w * h).round().astype(np.uint16).reshape(h, w)
+    planes = np.broadcast_to(ramp, (3, h, w))
+    assert np.abs(to_sdr(planes, "pq") - exact(planes, "pq")).max() <= 0.55
