@@ -332,7 +332,7 @@ def test_the_contact_sheet_shows_the_worst_images_first(tmp_path: Path, red: Mod
 
 
 def columns_of_ecssd(model: Model, shared_data: Path) -> dict[str, float]:
-    options = EvaluateOptions(draws=10)
+    options = EvaluateOptions(resample="bilinear", draws=10)
     found = evaluate([model], [shared_data / "ecssd.tar"], options).results[0].estimates
     return {name: estimate.value for name, estimate in found.items()}
 
@@ -372,10 +372,10 @@ def test_u2netp_reproduces_its_published_row(shared_data: Path, tmp_path: Path) 
 def test_the_reference_students_have_their_known_rows(
     shared_data: Path, name: str, max_f: float, mae: float, smeasure: float, iou: float
 ) -> None:
-    """Measured by another program at 256x256, which scaled images in its own way."""
+    """Measured by another program at 256x256; it scaled a little differently."""
     path = shared_data / "reference" / f"saliency_student_{name}.onnx"
     found = columns_of_ecssd(Model(name, path, IoSpec(squash=(256, 256), multiple=8)), shared_data)
-    assert found["max_fmeasure_mean"] == pytest.approx(max_f, abs=0.005)
+    assert found["max_fmeasure_mean"] == pytest.approx(max_f, abs=0.003)
     assert found["mae"] == pytest.approx(mae, abs=0.003)
     assert found["smeasure"] == pytest.approx(smeasure, abs=0.003)
     assert found["iou"] == pytest.approx(iou, abs=0.003)

@@ -1,4 +1,4 @@
-"""An image to its row: what a video's frames add, and pictures at the edge of sense."""
+"""An image to its row: how it shrinks, what a video's frames add, and pictures at the edge of sense."""
 
 import warnings
 from pathlib import Path
@@ -19,8 +19,10 @@ from eyeline.evaluation.benchmark import (
     load_dataset,
 )
 from eyeline.evaluation.metrics import score_image
+from eyeline.evaluation.scoring import Resample, predict
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model
+from eyeline.saliency.session import Session
 
 RED = (1.0, 0.0, 0.0)
 
@@ -44,6 +46,26 @@ def write_pairs(root: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path)
     return root
+
+
+@pytest.mark.parametrize(("resample", "expected"), [("area", 1 / 3), ("bilinear", 1.0)])
+def test_each_way_to_shrink(red: Model, resample: Resample, expected: float) -> None:
+    """Every third column is red. A third of the width: the area is a third red, and plain bilinear
+    interpolation takes the middle column of three.
+    """
+    stripes = np.zeros((96, 96, 3), np.uint8)
+    stripes[:, 1::3, 0] = 255
+    answer = predict(Session(red, "cpu"), Image.fromarray(stripes), 32, resample)
+    assert answer == pytest.approx(expected, abs=0.01)
+
+
+def test_the_report_says_how_images_were_scaled(red: Model, tmp_path: Path) -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    mask[20:40, 20:40] = 255
+    root = write_pairs(tmp_path / "set", {"a": (mask, mask)})
+    fields = evaluate([red], [root], EvaluateOptions(resample="bilinear", draws=10)).to_json()
+    assert fields["about"]["resample"] == "bilinear"
+    assert any("plain bilinear" in note for note in fields["notes"])
 
 
 @pytest.fixture

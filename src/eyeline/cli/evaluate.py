@@ -14,7 +14,7 @@ import typer
 from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from eyeline.evaluation.scoring import Size
+    from eyeline.evaluation.scoring import Resample, Size
 
 
 def evaluate(
@@ -43,6 +43,13 @@ def evaluate(
             help="Short side in lines, WxH to squash to, or `native`; the model's own by default."
         ),
     ] = None,
+    resample: Annotated[
+        str,
+        typer.Option(
+            help="How images shrink: `area`, as video does, or `bilinear`, as papers of the "
+            "U-2-Net line do."
+        ),
+    ] = "area",
     registry: Annotated[
         str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
     ] = None,
@@ -78,7 +85,9 @@ def evaluate(
     for chosen in models:
         if chosen.smoke:
             sys.stderr.write(f"warning: {chosen.id} is a smoke model: its numbers mean nothing\n")
-    options = EvaluateOptions(size=asked, workers=workers, resume=resume)
+    options = EvaluateOptions(
+        size=asked, resample=parse_resample(resample), workers=workers, resume=resume
+    )
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         with item_progress("evaluate", quiet) as advance:
@@ -99,7 +108,7 @@ def evaluate(
     if contact_sheet:
         runs = [(path, chosen) for path in data for chosen in models]
         sections = [(r, m, p) for r, (p, m) in zip(report.results, runs, strict=True)]
-        write_bytes(contact_sheet, draw_sheet(sections, asked, form))
+        write_bytes(contact_sheet, draw_sheet(sections, asked, form, options.resample))
     if not quiet and "-" not in (output, markdown, html):
         typer.echo(tables, nl=False)
 
@@ -121,6 +130,18 @@ def parse_size(text: str | None) -> Size:
             f"--size {text!r} is no size", "for example 192, 256x256 or native; 16 or more"
         )
     return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
+
+
+def parse_resample(text: str) -> Resample:
+    """`area` or `bilinear`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    known: dict[str, Resample] = {"area": "area", "bilinear": "bilinear"}
+    if text not in known:
+        raise UsageError(f"--resample {text!r} is unknown", "area or bilinear")
+    return known[text]
 
 
 def _check_places(places: list[str | None]) -> None:

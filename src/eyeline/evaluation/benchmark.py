@@ -24,7 +24,7 @@ from eyeline.errors import DatasetError, MissingExtraError, UsageError
 from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.report import Comparison, Report, Result, VideoScore
 from eyeline.evaluation.rows import Row, row_store
-from eyeline.evaluation.scoring import ScorePair, Size, jobs, video_of
+from eyeline.evaluation.scoring import Resample, ScorePair, Size, jobs, video_of
 from eyeline.evaluation.statistics import DRAWS, SEED, Pooled, differences, estimates, pool
 from eyeline.evaluation.workers import run_in_processes
 from eyeline.models.registry import Model, sha256_hex
@@ -56,6 +56,7 @@ class EvaluateOptions:
 
     Attributes:
         size: see `Size`.
+        resample: see `Resample`.
         workers: processes; 1 stays in this one, 0 is one per core. They start anew, so a script
             that asks for them needs its `if __name__ == "__main__":`.
         resume: folder for finished rows, see `eyeline.evaluation.rows`.
@@ -64,6 +65,7 @@ class EvaluateOptions:
     """
 
     size: Size = None
+    resample: Resample = "area"
     workers: int = 1
     resume: Path | None = None
     draws: int = DRAWS
@@ -190,6 +192,7 @@ def evaluate(
         "versions": versions() | {"onnxruntime": sessions[0].runtime_version},
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "resample": o.resample,
         "bootstrap": {"draws": o.draws, "seed": o.seed, "level": 0.95},
     }
     return Report(results, comparisons, about)
@@ -216,6 +219,7 @@ def _run(
         "io": model.io.model_dump(),
         "dataset": dataset.digest,
         "size": o.size,
+        "resample": o.resample,
         "versions": versions() | {"onnxruntime": session.runtime_version},
     }
     workers = o.workers or os.cpu_count() or 1
@@ -224,9 +228,9 @@ def _run(
         report(len(rows))
         made: Iterator[Row]
         if workers == 1 or len(todo) < 2:
-            made = map(ScorePair(model, o.size), todo)
+            made = map(ScorePair(model, o.size, o.resample), todo)
         else:
-            made = run_in_processes(ScorePair, (model, o.size), todo, workers)
+            made = run_in_processes(ScorePair, (model, o.size, o.resample), todo, workers)
         for row in made:
             keep(row)
             rows[row.name] = row

@@ -1,7 +1,7 @@
 """One map against one mask: the numbers of the field, and how they pool over a dataset.
 
-PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE, of maps in 8 bits, as
-published ones are saved. It min-max-normalises every map first, MAE included, so these numbers judge where a map points, not its scale. IoU, PLCC
+PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE. It min-max-normalises
+every map first, MAE included, so these numbers judge where a map points, not its scale. IoU, PLCC
 and block IoU take the map as the model gives it, as its users get it.
 
 Images whose mask is empty keep their place in every mean, by these rules: F, weighted F and
@@ -106,9 +106,8 @@ def score_image(saliency: Map, truth: Mask) -> ImageScore:
         MissingExtraError: PySODMetrics is not installed.
     """
     engine = import_engine()
-    # 8 bits, as published maps are saved. It matters where twice the mean passes 1: the adaptive
-    # threshold is then the map's very maximum, which a float map has at a single pixel.
-    pred = np.round(saliency * 255).astype(np.uint8)
+    # Its classes take 0..255; floats spare the rounding to 8 bits that saved PNGs bring.
+    pred = saliency.astype(np.float64) * 255
     gt = truth.astype(np.uint8) * 255
     with warnings.catch_warnings():
         # Fmeasure announces its end in a later major version, which our bounds exclude.

@@ -41,7 +41,7 @@ VIDEO_COLUMNS: Final[dict[str, str]] = {
 NOTES: Final = (
     "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other: "
     "their intervals are too narrow.",
-    "PySODMetrics takes maps in 8 bits and min-max-normalises them before F, E, S and MAE; IoU, PLCC and block IoU "
+    "PySODMetrics min-max-normalises every map before F, E, S and MAE; IoU, PLCC and block IoU "
     "take the map as the model gives it, at .5.",
     "max F (dataset PR) is the maximum of F of the dataset-mean precision and recall, as papers of "
     "the U-2-Net line report; max F (mean curve) is the maximum of the mean of the images' F "
@@ -50,11 +50,17 @@ NOTES: Final = (
     "the map is empty too. PLCC leaves out images whose map or mask is constant.",
     "Parameters are those of the registry; of an unregistered file, the elements of its floating "
     "point initializers, with BatchNorm folded into them.",
-    "Images shrink to the size shown by area, as video does (bilinearly where a side grows); the "
-    "model's I/O spec, in the JSON, says the rest.",
+    "Images are scaled to the size shown by {resample}; the model's I/O spec says the rest.",
     "ms is the median of one inference on one CPU thread at the size shown, without decoding and "
     "scaling; it depends on the machine and its load.",
 )
+
+
+RESAMPLE: Final[dict[str, str]] = {
+    "area": "area, as video is",
+    "bilinear": "plain bilinear interpolation, as papers of the U-2-Net line do",
+}
+"""How images shrink to the working size."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class Report:
             "about": self.about,
             "measures": MEASURES,
             "lower_is_better": sorted(LOWER_IS_BETTER),
-            "notes": NOTES,
+            "notes": notes(self),
             "results": results,
             "comparisons": [asdict(c) for c in self.comparisons],
         }
@@ -276,8 +282,13 @@ def markdown(report: Report) -> str:
         parts.append("|---" * len(table.heads) + "|")
         parts += [f"| {' | '.join(_escape(c) for c in row)} |" for row in table.rows]
         parts.append("")
-    parts += [f"- {note}" for note in (*NOTES, _made_with(report))]
+    parts += [f"- {note}" for note in (*notes(report), _made_with(report))]
     return "\n".join(parts) + "\n"
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader of the tables must know."""
+    return [n.replace("{resample}", RESAMPLE[report.about["resample"]]) for n in NOTES]
 
 
 def _escape(cell: str) -> str:
@@ -317,6 +328,6 @@ def html_page(report: Report) -> str:
             cells = "".join(f"<td>{html.escape(c)}</td>" for c in row)
             parts.append(f"<tr>{cells}</tr>")
         parts.append("</tbody></table></div>")
-    items = "".join(f"<li>{html.escape(n)}</li>" for n in (*NOTES, _made_with(report)))
+    items = "".join(f"<li>{html.escape(n)}</li>" for n in (*notes(report), _made_with(report)))
     parts.append(f"<ul>{items}</ul></body></html>")
     return "\n".join(parts) + "\n"

@@ -23,6 +23,11 @@ Size = int | tuple[int, int] | Literal["native"] | None
 image's own size, or what the model's I/O spec says."""
 
 
+Resample = Literal["area", "bilinear"]
+"""How an image shrinks: by area, as video is scaled, or by plain bilinear interpolation without
+a low-pass, as the evaluation code of the U-2-Net line does."""
+
+
 def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int, int]:
     """(width, height) at which a model sees an image, before padding."""
     if isinstance(size, tuple):
@@ -30,13 +35,16 @@ def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int,
     return input_size(width, height, model.io, size)
 
 
-def predict(session: Session, image: Image.Image, size: Size = None) -> Map:
+def predict(
+    session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
+) -> Map:
     """The map of a still image at its own size.
 
     Args:
         session: the model.
         image: 8-bit RGB.
         size: see `Size`.
+        resample: see `Resample`.
 
     Returns:
         float32 (H, W) in [0, 1].
@@ -46,12 +54,15 @@ def predict(session: Session, image: Image.Image, size: Size = None) -> Map:
     """
     io = session.model.io
     w, h = scaled_size(*image.size, size, session.model)
-    planes = _scaled(image, w, h)
+    planes = _scaled(image, w, h, resample)
     return upscale(finish(session.run(prepare(planes, io)), h, w, io), *image.size)
 
 
-def _scaled(image: Image.Image, w: int, h: int) -> npt.NDArray[np.uint8]:
+def _scaled(image: Image.Image, w: int, h: int, how: Resample) -> npt.NDArray[np.uint8]:
     """uint8 (3, h, w) planes of an image."""
+    if how == "bilinear":
+        planes = np.asarray(image, np.float32).transpose(2, 0, 1)
+        return np.round(np.stack([upscale(p, w, h) for p in planes])).astype(np.uint8)
     smaller = w <= image.width and h <= image.height
     # A box filter averages areas, as video is scaled; enlarging, it would repeat pixels.
     filter_ = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
@@ -71,9 +82,9 @@ class _Seen:
 class ScorePair:
     """A pair, and the frame before it, to its row; made anew in each process."""
 
-    def __init__(self, model: Model, size: Size) -> None:
+    def __init__(self, model: Model, size: Size, resample: Resample) -> None:
         self._session = Session(model, "cpu")
-        self._size = size
+        self._size, self._resample = size, resample
         self._last: _Seen | None = None
 
     def __call__(self, job: tuple[Pair, Pair | None]) -> Row:
@@ -99,7 +110,7 @@ class ScorePair:
         if self._last is not None and self._last.name == pair.name:
             return self._last
         image, mask = read_image(pair.image), read_mask(pair.mask)
-        saliency = predict(self._session, image, self._size)
+        saliency = predict(self._session, image, self._size, self._resample)
         seen = scaled_size(*image.size, self._size, self._session.model)
         return _Seen(pair.name, seen, saliency, np.asarray(mask) > 0)
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 from eyeline.datasets import Pair, find_pairs, read_image, read_mask
 from eyeline.errors import OutputError
 from eyeline.evaluation.report import Result
-from eyeline.evaluation.scoring import Size, predict
+from eyeline.evaluation.scoring import Resample, Size, predict
 from eyeline.models.registry import Model
 from eyeline.saliency.session import Session
 
@@ -44,6 +44,7 @@ def contact_sheet(
     runs: list[tuple[Result, Model, Path]],
     size: Size = None,
     form: str = "PNG",
+    resample: Resample = "area",
 ) -> bytes:
     """Draw the worst images by IoU of every result, one section a result.
 
@@ -53,11 +54,12 @@ def contact_sheet(
         runs: each result with its model and the path of its dataset.
         size: the evaluation's.
         form: see `sheet_format`.
+        resample: the evaluation's.
 
     Returns:
         The bytes of a PNG or JPEG.
     """
-    sections = [_section(result, model, path, size) for result, model, path in runs]
+    sections = [_section(result, model, path, size, resample) for result, model, path in runs]
     width = max(s.width for s in sections)
     sheet = Image.new("RGB", (width, sum(s.height for s in sections)), PAPER)
     top = 0
@@ -69,11 +71,13 @@ def contact_sheet(
     return buffer.getvalue()
 
 
-def _section(result: Result, model: Model, path: Path, size: Size) -> Image.Image:
+def _section(
+    result: Result, model: Model, path: Path, size: Size, resample: Resample
+) -> Image.Image:
     pairs = {p.name: p for p in find_pairs(path)}
     rows = {row["name"]: row for row in result.images}
     session = Session(model, "cpu")
-    triples = [_triple(session, pairs[name], size) for name in result.worst]
+    triples = [_triple(session, pairs[name], size, resample) for name in result.worst]
     heights = [
         LINE + GAP + max(picture.height for triple in row for picture in triple)
         for row in (triples[i : i + ACROSS] for i in range(0, len(triples), ACROSS))
@@ -92,10 +96,10 @@ def _section(result: Result, model: Model, path: Path, size: Size) -> Image.Imag
     return section
 
 
-def _triple(session: Session, pair: Pair, size: Size) -> list[Image.Image]:
+def _triple(session: Session, pair: Pair, size: Size, resample: Resample) -> list[Image.Image]:
     """Image, ground truth and map in colour, each made to fit its box."""
     image, mask = read_image(pair.image), read_mask(pair.mask)
-    levels = np.round(predict(session, image, size) * 255).astype(np.uint8)
+    levels = np.round(predict(session, image, size, resample) * 255).astype(np.uint8)
     return [
         ImageOps.contain(picture.convert("RGB"), CELL)
         for picture in (image, mask, Image.fromarray(levels))
