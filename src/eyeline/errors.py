@@ -12,6 +12,10 @@
      |    +-- ContractError       tensor names, ranks, types or values are not the contract's
      |    +-- VerificationError   bytes that are not the registered ones
      |    +-- RegistryError       unknown id, or a registry that does not parse
+     |    +-- ScanError           exit 1: a file that the scanner does not admit
+     |    +-- LicenceError        exit 1: terms that the policy does not admit
+     +-- EncoderError             an encoder that is absent, died, or can't honour what was asked
+     +-- QualityError             two videos that can't be compared as asked
      +-- DatasetError             training or evaluation data that can't be used
      +-- TrainingError            a run that can't start, or diverged
      +-- MissingExtraError        an optional dependency is not installed
@@ -87,6 +91,26 @@ class VerificationError(ModelError):
 
 class RegistryError(ModelError):
     """An unknown model id, or a registry that does not parse."""
+
+
+class ScanError(ModelError):
+    """A model file that the scanner does not admit."""
+
+    exit_code = 1
+
+
+class LicenceError(ModelError):
+    """Licence terms that the policy does not admit."""
+
+    exit_code = 1
+
+
+class EncoderError(EyelineError):
+    """An encoder that is absent, that died, or that cannot honour what was asked."""
+
+
+class QualityError(EyelineError):
+    """Two videos that cannot be compared as asked."""
 
 
 class DatasetError(EyelineError):

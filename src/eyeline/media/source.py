@@ -126,23 +126,31 @@ class Video:
             MediaError: a pixel format that can't be converted, or a picture too large.
             UsageError: there is no frame `start`, the frames were read before, or the video was closed.
         """
+        return self._scaled(self.pictures(start, stop), plan, keep_source)
+
+    def pictures(self, start: int = 0, stop: int | None = None) -> Iterator[Decoded]:
+        """Decode without scaling, in presentation order; once: samples as they are in the file.
+
+        Args:
+            start: index of the first frame to hand out; those before are decoded only.
+            stop: index after the last; None = to the end.
+
+        Raises:
+            DamagedMediaError: the file ends early; raised after its last frame.
+            MediaError: a picture too large.
+            UsageError: there is no frame `start`, the frames were read before, or the video was closed.
+        """
         path = self._opened().path
         first, self._first = self._first, None
         if first is None:
             raise UsageError(f"{path}: its frames were read already", "open it again")
-        return self._scaled(first, plan, start, stop, keep_source)
+        return self._walk(first, start, stop)
 
-    def _scaled(
-        self, first: Decoded, plan: SizePlan, start: int, stop: int | None, keep_source: bool
-    ) -> Iterator[Frame]:
+    def _walk(self, first: Decoded, start: int, stop: int | None) -> Iterator[Decoded]:
         pending: Decoded | None = first
         if start > 0:
             self._opened().seek(start)
-        scaler: Scaler | None = None
-        kind: tuple[object, ...] = ()
         size = (self.info.width, self.info.height)
-        display, rotation = (0, 0), 0
-        score = SceneScore()
         last: tuple[int, float] | None = None
         while True:
             decoded, pending = pending or next(self._decoded, None), None
@@ -152,27 +160,32 @@ class Video:
             if stop is not None and index >= stop:
                 return
             last = index, decoded.seconds
-            new_kind = _kind(decoded)
-            if new_kind != kind:
+            if (frame.width, frame.height) != size:
                 check_size(self.info.path, frame.width, frame.height)
-                if (frame.width, frame.height) != size:
-                    size = (frame.width, frame.height)
-                    self.report.size_changes.append((index, size))
-                kind, scaler = new_kind, None
+                size = (frame.width, frame.height)
+                self.report.size_changes.append((index, size))
             if index < start:
                 continue
-            if scaler is None:
-                display, rotation = _display_size(decoded), _clockwise(frame)
-                # An untagged stream keeps the default of its first frame at every size.
-                colour = self._colour(self._opened(), frame, self.info.display_height)
-                scaler = Scaler(frame, plan(*display), colour, rotation)
-            rgb = scaler(frame)
-            source = frame if keep_source else None
             self.report.delivered += 1
-            yield Frame(index, decoded.seconds, rgb, score(rgb), display, source, rotation)
+            yield decoded
             if stop is not None and index + 1 >= stop:
                 return
         self._conclude(start, last)
+
+    def _scaled(self, decoded: Iterator[Decoded], plan: SizePlan, keep: bool) -> Iterator[Frame]:
+        scaler: Scaler | None = None
+        kind: tuple[object, ...] = ()
+        display, rotation = (0, 0), 0
+        score = SceneScore()
+        for d in decoded:
+            if scaler is None or _kind(d) != kind:
+                kind, display, rotation = _kind(d), _display_size(d), _clockwise(d.frame)
+                # An untagged stream keeps the default of its first frame at every size.
+                colour = self._colour(self._opened(), d.frame, self.info.display_height)
+                scaler = Scaler(d.frame, plan(*display), colour, rotation)
+            rgb = scaler(d.frame)
+            source = d.frame if keep else None
+            yield Frame(d.index, d.seconds, rgb, score(rgb), display, source, rotation)
 
     def _conclude(self, start: int, last: tuple[int, float] | None) -> None:
         """After the last frame: was it the file's last."""
