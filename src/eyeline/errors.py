@@ -14,6 +14,7 @@
      |    +-- RegistryError       unknown id, or a registry that does not parse
      |    +-- ScanError           exit 1: a file that the scanner does not admit
      |    +-- LicenceError        exit 1: terms that the policy does not admit
+     +-- DownloadError            an address that can't be reached, or serves other bytes than pinned
      +-- EncoderError             an encoder that is absent, died, or can't honour what was asked
      +-- QualityError             two videos that can't be compared as asked
      +-- DatasetError             training or evaluation data that can't be used
@@ -103,6 +104,10 @@ class LicenceError(ModelError):
     """Licence terms that the policy does not admit."""
 
     exit_code = 1
+
+
+class DownloadError(EyelineError):
+    """A file that cannot be fetched, or whose bytes are not the pinned ones."""
 
 
 class EncoderError(EyelineError):
