@@ -47,16 +47,51 @@ class Residual(nn.Module):
         return out
 
 
+class Separable(nn.Module):
+    """Depthwise 3x3, then 1x1, around an identity path (Howard et al., "MobileNets", 2017).
+
+    A ninth of a dense block's parameters: depth and receptive field where the picture is small.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(
+                channels, channels, 3, 1, dilation, dilation=dilation, groups=channels, bias=False
+            ),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            _conv_bn(channels, channels, kernel=1, relu=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (N, C, H, W) to the same shape."""
+        return F.relu(x + self.conv(x))
+
+
+def _halve_separable(c_in: int, c_out: int) -> nn.Sequential:
+    """Half the resolution by a depthwise 3x3 of stride 2, then 1x1 to the new channels."""
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_in, 3, 2, 1, groups=c_in, bias=False),
+        nn.BatchNorm2d(c_in),
+        _conv_bn(c_in, c_out, kernel=1),
+    )
+
+
 class GlobalContext(nn.Module):
     """Adds what the image's mean feature says: two 1x1 convolutions on a (N, C, 1, 1) tensor.
 
     The image-level branch of ASPP (Chen et al., "Rethinking Atrous Convolution", 2017), as a sum.
+
+    Args:
+        channels: of the feature.
+        hidden: channels between the two convolutions.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, channels, 1)
-        self.expand = nn.Conv2d(channels, channels, 1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 (N, C, H, W) to the same shape."""
@@ -65,21 +100,35 @@ class GlobalContext(nn.Module):
         return out
 
 
+BLOCKS: dict[str, type[Residual] | type[Separable]] = {
+    "dense": Residual,
+    "separable": Separable,
+}
+"""Names of residual blocks in a recipe."""
+
+
 class Fpn(nn.Module):
-    """Dense feature pyramid (Lin et al., CVPR 2017): convolutions of >= 32 channels, output at stride 4.
+    """Feature pyramid (Lin et al., CVPR 2017), output at stride 4.
 
     Args:
         stem: channels of the stride-2 stem.
-        stages: one entry per stage, each of which halves the resolution: `channels` and the
-            `dilations` of its residual blocks.
+        stages: one entry per stage, each of which halves the resolution: `channels`, the
+            `dilations` of its residual blocks, and optionally the kind of `block` (see `BLOCKS`)
+            and of the halving before them, `down`.
         lateral: channels of the pyramid.
         fuse: residual blocks after each merge.
+        context: hidden channels of the image-level branch; those of the last stage when None.
     """
 
     multiple = 1
 
     def __init__(
-        self, stem: int, stages: list[dict[str, Any]], lateral: int, fuse: int = 1
+        self,
+        stem: int,
+        stages: list[dict[str, Any]],
+        lateral: int,
+        fuse: int = 1,
+        context: int | None = None,
     ) -> None:
         super().__init__()
         self.stem = _conv_bn(3, stem, stride=2)
@@ -87,10 +136,15 @@ class Fpn(nn.Module):
         previous = stem
         for stage in stages:
             channels = int(stage["channels"])
-            blocks = [Residual(channels, int(d)) for d in stage["dilations"]]
-            self.stages.append(nn.Sequential(_conv_bn(previous, channels, stride=2), *blocks))
+            block = BLOCKS[stage.get("block", "dense")]
+            if stage.get("down", "dense") == "separable":
+                halve = _halve_separable(previous, channels)
+            else:
+                halve = _conv_bn(previous, channels, stride=2)
+            blocks = [block(channels, int(d)) for d in stage["dilations"]]
+            self.stages.append(nn.Sequential(halve, *blocks))
             previous = channels
-        self.context = GlobalContext(previous)
+        self.context = GlobalContext(previous, context or previous)
         self.laterals = nn.ModuleList(
             _conv_bn(int(s["channels"]), lateral, kernel=1, relu=False) for s in stages
         )
