@@ -1,0 +1,30 @@
+"""Is a model file safe to load? Default deny, by data, before any ONNX parser sees the bytes.
+
+::
+
+    report = scan(data, name="theirs.onnx")
+    for finding in report.findings:
+        print(finding.op_type, finding.path, finding.reason)
+
+In order: file kind and size (`files`), a bounded read of the bytes (`wire`, `schema`), every node of
+every graph against the allowlist (`graph`, `attributes`, `tensors`; `policy.toml` is the list), every
+tensor's size at the worst input (`shapes` and the rules), and last a first load in a child that may
+be killed (`child`). To admit an op: its size rule, and a row with its reason.
+"""
+
+from __future__ import annotations
+
+from eyeline.models.scan.policy import Policy, load_policy
+from eyeline.models.scan.report import Finding, Load, ScanReport, WorstCase
+from eyeline.models.scan.scanner import scan, scan_file
+
+__all__ = [
+    "Finding",
+    "Load",
+    "Policy",
+    "ScanReport",
+    "WorstCase",
+    "load_policy",
+    "scan",
+    "scan_file",
+]
