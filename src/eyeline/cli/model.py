@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli.model_audit import audit
+from eyeline.cli.model_scan import scan
+
 if TYPE_CHECKING:
     from eyeline.models.records import IoSpec
 
 app = typer.Typer(help="Look at the models of the registry.", no_args_is_help=True)
+app.command()(scan)
+app.command()(audit)
 
 RegistryOption = Annotated[
     str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
