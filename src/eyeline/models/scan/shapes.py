@@ -45,6 +45,21 @@ class Plan:
         return tuple(w if d is None else d for d, w in zip(self.dims, wanted, strict=True))
 
 
+@dataclass(frozen=True)
+class Inference:
+    """A graph at one input.
+
+    Attributes:
+        values: every tensor by name, up to the first finding.
+        case: the totals, None after a finding.
+        finding: None when all is within bounds.
+    """
+
+    values: dict[str, Value]
+    case: WorstCase | None = None
+    finding: Finding | None = None
+
+
 def worst_case(plan: Plan, policy: Policy) -> tuple[WorstCase | None, Finding | None]:
     """Work a graph out at every stated input.
 
@@ -53,16 +68,15 @@ def worst_case(plan: Plan, policy: Policy) -> tuple[WorstCase | None, Finding | 
     """
     cases = []
     for shape in dict.fromkeys(plan.input_shape(size) for size in policy.worst_case):
-        case, finding = _evaluate(plan, policy, shape)
-        if case is None:
-            return None, finding
-        cases.append(case)
+        done = infer(plan, policy, shape)
+        if done.case is None:
+            return None, done.finding
+        cases.append(done.case)
     return max(cases, key=lambda c: c.peak_bytes), None
 
 
-def _evaluate(
-    plan: Plan, policy: Policy, shape: tuple[int, ...]
-) -> tuple[WorstCase | None, Finding | None]:
+def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
+    """Work a graph out at one input."""
     limits = policy.limits
     values = {n: Value(c.dtype, c.shape, c.values, True) for n, c in plan.constants.items()}
     values[plan.input] = Value(1, shape)
@@ -92,9 +106,8 @@ def _evaluate(
             _check_totals(peak, all_work, constant_work, policy)
         except Problem as problem:
             at = "x".join(map(str, shape))
-            return None, Finding(
-                problem.code, node.path, f"{problem.reason}, at input {at}", node.op_type
-            )
+            reason = f"{problem.reason}, at input {at}"
+            return Inference(values, finding=Finding(problem.code, node.path, reason, node.op_type))
         for name in {*node.inputs, *node.outputs}:
             if name and last_use.get(name, -1) <= i and name not in plan.constants:
                 total -= live.pop(name, 0)
@@ -104,8 +117,8 @@ def _evaluate(
             reason = (
                 f"output is {NAME.get(value.dtype)} of rank {len(value.shape)}, not float32 of 4"
             )
-            return None, Finding("output", f"graph/output:{name}", reason)
-    return WorstCase(shape, largest, peak, all_work), None
+            return Inference(values, finding=Finding("output", f"graph/output:{name}", reason))
+    return Inference(values, WorstCase(shape, largest, peak, all_work))
 
 
 def _run(node: Node, inputs: list[Value | None]) -> list[Value]:

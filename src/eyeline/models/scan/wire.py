@@ -136,6 +136,8 @@ class Reader:
             if tag > 127:
                 tag, at = self._varint(at - 1, end, path)
             number, wire_type = tag >> 3, tag & 7
+            if not 1 <= number < 1 << 29:
+                raise self._error(path, "malformed", f"field number {number}")
             field = table.get(number)
             # The value's span, whatever the field.
             value, size = 0, 0
