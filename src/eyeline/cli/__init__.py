@@ -12,6 +12,7 @@ from eyeline import __version__
 from eyeline.cli.evaluate import evaluate
 from eyeline.cli.extract import extract
 from eyeline.cli.model import app as model_app
+from eyeline.cli.report import report
 from eyeline.cli.train import train
 from eyeline.errors import EyelineError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(extract)
+app.command()(report)
 app.add_typer(model_app, name="model")
 app.command()(evaluate)
 app.command()(train)

@@ -1,0 +1,308 @@
+"""Frames, heat and error maps for the page, taken from the clips that a log was made of.
+
+The log says which model made its numbers, so the maps are made again by that model (its digest is
+compared), or read from files. A clip that does not belong to the log is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eyeline.errors import LogError, MediaError, VerificationError
+from eyeline.media import open_video
+from eyeline.media.types import Frame, VideoInfo, VideoOptions
+from eyeline.models.registry import Model, resolve_model
+from eyeline.report.pictures import (
+    ERROR_QUALITY,
+    MAP_QUALITY,
+    PictureMaker,
+    error_legend,
+    error_map,
+    grey,
+    heat_colours,
+    paint_error,
+    webp,
+    working_size,
+)
+from eyeline.report.series import Rows
+from eyeline.report.strip import MEGABYTE, Strip
+from eyeline.saliency.maps import read_maps
+from eyeline.saliency.pipeline import Extraction, ExtractOptions, extract
+
+Map = npt.NDArray[np.float32]
+Shots = Generator[tuple[Frame, Map | None]]
+
+MEAN = "saliency_mean"
+MEAN_TOLERANCE = 5e-3
+"""Largest difference between a log's `saliency_mean` and the clip's: another clip's is further off.
+Other decoders and runtimes differ by less than 1e-3."""
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """Which clips are shown, and how large.
+
+    Attributes:
+        video: the clip, or the reference of a pair.
+        distorted: the other one of a pair, or None.
+        maps: ready maps of `video` (see `eyeline.saliency.maps`), or None.
+        heat: show the heat map where the log's model or `maps` gives one.
+        model: id or path of the model that makes the maps, in place of the log's.
+        registry: the user's own registry folder.
+        side: long side of a picture, pixels.
+        max_size: megabytes that the pictures may take in the page.
+        video_options: how to read the clips.
+    """
+
+    video: str
+    distorted: str | None = None
+    maps: str | None = None
+    heat: bool = True
+    model: str | None = None
+    registry: str | None = None
+    side: int = 640
+    max_size: float = 16.0
+    video_options: VideoOptions = field(default_factory=VideoOptions)
+
+
+def make_media(
+    options: MediaOptions,
+    log: Rows,
+    keep: tuple[int, ...] = (),
+    on_frame: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Pictures of a clip or a pair, for the page.
+
+    Args:
+        options: see there.
+        log: the rows that the pictures belong to.
+        keep: frame numbers that must be there.
+        on_frame: called after each frame of the log, for progress.
+
+    Returns:
+        JSON values: panes, the pictures of each track, and what is said of them.
+
+    Raises:
+        LogError: the log belongs to another clip, or its provenance makes no sense.
+        MediaError: a clip or the maps can't be read.
+        ModelError: the model of the log can't be used.
+        UsageError: the pictures don't fit in `max_size`.
+    """
+    strip = Strip(int(options.max_size * MEGABYTE), keep)
+    rows = {int(n): row for row, n in enumerate(log.numbers)}
+    with contextlib.ExitStack() as stack:
+        shots, info, line = _shots(options, log, stack)
+        _check_count(log, options.video, info)
+        painter = _Painter(options, info, stack)
+        seen, last = 0, -1
+        for frame, saliency in shots:
+            last = frame.index
+            other = painter.following(frame)
+            if (row := rows.get(frame.index)) is None:
+                _check_surplus(log, options.video, frame.index)
+                continue
+            if saliency is not None and options.model is None and options.maps is None:
+                _check_mean(log, row, saliency, options.video)
+            if strip.wants(row, frame.index):
+                strip.add(row, frame.index, painter(frame, other, saliency))
+            seen += 1
+            on_frame()
+            if seen == len(rows) and _is_partial(log):
+                break
+        if seen < len(rows):
+            _complain_short(log, options.video, last + 1)
+    width, height = painter.size
+    return {
+        **strip.to_json(),
+        "width": width,
+        "height": height,
+        "source": [info.display_width, info.display_height],
+        "fps": float(info.fps) if info.fps else None,
+        "megabytes": strip.size / MEGABYTE,
+        "maps": line,
+        "heat": heat_colours(),
+        "panes": painter.panes,
+        "error": error_legend() if options.distorted else None,
+    }
+
+
+class _Painter:
+    """Makes the pictures of one frame, and walks the distorted clip beside the reference."""
+
+    def __init__(self, options: MediaOptions, info: VideoInfo, stack: contextlib.ExitStack) -> None:
+        self.full = info.display_width, info.display_height
+        self.size = working_size(*self.full, options.side)
+        self._picture = PictureMaker(info.colour)
+        self._others: Iterator[Frame] | None = None
+        name = Path(options.video).name
+        self.panes = [{"track": "picture", "title": "Clip", "name": name, "heat": True}]
+        if options.distorted is not None:
+            other = stack.enter_context(open_video(options.distorted, options.video_options))
+            self._names = options.video, options.distorted
+            self._other_picture = PictureMaker(other.info.colour)
+            self._others = other.frames(lambda w, h: (2, 2), keep_source=True)
+            other_name = Path(options.distorted).name
+            self.panes[0]["title"] = "Reference"
+            self.panes += [
+                {"track": "distorted", "title": "Distorted", "name": other_name, "heat": True},
+                {"track": "error", "title": "Error", "name": "RMS of luma", "heat": False},
+            ]
+
+    def following(self, frame: Frame) -> Frame | None:
+        """The distorted clip's frame of the same index, None where there is no such clip."""
+        if self._others is None:
+            return None
+        for other in self._others:
+            if other.index == frame.index:
+                return other
+        raise LogError(
+            f"{self._names[1]}: ends before frame {frame.index}, which {self._names[0]} has",
+            "both must be the clips that were scored",
+        )
+
+    def __call__(self, frame: Frame, other: Frame | None, saliency: Map | None) -> dict[str, bytes]:
+        out = {"picture": webp(self._picture(frame, *self.size))}
+        if other is not None:
+            out["distorted"] = webp(self._other_picture(other, *self.size))
+            # At half the picture's size: noise costs more bytes than it tells.
+            factor = max(1, round(2 * max(self.full) / max(self.size)))
+            errors = error_map(
+                self._picture(frame, *self.full), self._other_picture(other, *self.full), factor
+            )
+            out["error"] = webp(paint_error(errors), ERROR_QUALITY)
+        if saliency is not None:
+            out["heat"] = webp(grey(saliency), MAP_QUALITY)
+        return out
+
+
+def _shots(
+    options: MediaOptions, log: Rows, stack: contextlib.ExitStack
+) -> tuple[Shots, VideoInfo, str]:
+    """Frames with their maps, facts of the clip, and a line on where the maps come from."""
+    if options.heat and options.maps is None:
+        model, line = _model_of(options, log)
+        if model is not None:
+            extraction = extract(
+                options.video,
+                model=model,
+                video_options=options.video_options,
+                options=_extract_options(log, options),
+            )
+            stack.enter_context(extraction)
+            return _extracted(extraction), extraction.info, line
+    else:
+        line = f"maps of {Path(options.maps).name}" if options.heat and options.maps else ""
+    video = stack.enter_context(open_video(options.video, options.video_options))
+    frames = video.frames(lambda w, h: (2, 2), keep_source=True)
+    if options.heat and options.maps is not None:
+        return _paired(frames, options.maps), video.info, line
+    return ((frame, None) for frame in frames), video.info, line
+
+
+def _extracted(extraction: Extraction) -> Shots:
+    for found in extraction:
+        yield found.frame, found.map
+
+
+def _paired(frames: Iterator[Frame], path: str) -> Shots:
+    """Frames with ready maps; frames before the first map and behind the last have none."""
+    maps = read_maps(path)
+    ahead = next(maps, None)
+    for frame in frames:
+        while ahead is not None and ahead[0] < frame.index:
+            ahead = next(maps, None)
+        fits = ahead is not None and ahead[0] == frame.index
+        yield frame, ahead[1] if ahead is not None and fits else None
+
+
+def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
+    """The model that made the log's numbers, checked by digest; or the one that was asked for."""
+    registry = Path(options.registry) if options.registry else None
+    if options.model is not None:
+        model = resolve_model(options.model, registry)
+        return model, f"maps by {Path(model.id).name}, as asked for, sha256 {model.sha256[:16]}"
+    name, digest = log.provenance.get("model"), log.provenance.get("model_sha256")
+    if not isinstance(name, str) or not isinstance(digest, str):
+        return None, "no maps: the log names no model"
+    model = resolve_model(name, registry)
+    if model.sha256 != digest:
+        raise VerificationError(
+            f"{log.path}: made by {name} with sha256 {digest[:16]}..., "
+            f"this one has {model.sha256[:16]}...",
+            "name the model with --model, give --maps, or leave the heat out with --no-heat",
+        )
+    return model, f"maps by {Path(name).name}, sha256 {digest[:16]}"
+
+
+def _extract_options(log: Rows, options: MediaOptions) -> ExtractOptions:
+    """The options that the log was made with, as far as they shape a map."""
+    kept = log.provenance.get("options")
+    kept = kept if isinstance(kept, dict) else {}
+    names = () if options.model else ("lines", "stride", "fill", "temporal")
+    given = {name: kept[name] for name in (*names, "start", "stop") if kept.get(name) is not None}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise LogError(f"{log.path}: option {name} of its provenance makes no sense")
+    if any(isinstance(given.get(name, 0), str) for name in ("stride", "start", "stop")):
+        raise LogError(f"{log.path}: its provenance has options that make no sense")
+    return ExtractOptions(**given, keep_source=True)
+
+
+def _is_partial(log: Rows) -> bool:
+    """Whether the log says itself that it may end before its clip does."""
+    options = log.provenance.get("options")
+    stop = options.get("stop") if isinstance(options, dict) else None
+    return stop is not None or log.provenance.get("complete") is False
+
+
+def _step(log: Rows) -> int:
+    """Frames from one row to the next: more than 1 in logs that were subsampled."""
+    return int(np.median(np.diff(log.numbers))) if len(log.numbers) > 1 else 1
+
+
+def _check_count(log: Rows, path: str, info: VideoInfo) -> None:
+    """Refuse early, where the container says how many frames it has."""
+    if info.frames is None:
+        return
+    last = int(log.numbers[-1])
+    too_long = info.frames > last + _step(log) and not _is_partial(log)
+    if info.frames <= last or too_long:
+        raise _mismatch(log, path, f"{info.frames} frames")
+
+
+def _check_surplus(log: Rows, path: str, index: int) -> None:
+    if index >= int(log.numbers[-1]) + _step(log) and not _is_partial(log):
+        raise _mismatch(log, path, f"more than {index} frames")
+
+
+def _complain_short(log: Rows, path: str, count: int) -> None:
+    if not count:
+        raise MediaError(f"{path}: no frames", "is it a whole video?")
+    raise _mismatch(log, path, f"{count} frames")
+
+
+def _mismatch(log: Rows, path: str, count: str) -> LogError:
+    return LogError(
+        f"{log.path}: {len(log.numbers)} frames, the last is {int(log.numbers[-1])}; "
+        f"{path}: {count}",
+        "give the clip that the log was made of, or --no-media",
+    )
+
+
+def _check_mean(log: Rows, row: int, saliency: Map, path: str) -> None:
+    if MEAN not in log.values:
+        return
+    here, there = float(saliency.mean(dtype=np.float64)), float(log.values[MEAN][row])
+    if abs(here - there) > MEAN_TOLERANCE:
+        raise LogError(
+            f"{log.path}: frame {int(log.numbers[row])} has {MEAN} {there:.4f}, in {path} it is "
+            f"{here:.4f}",
+            "give the clip that the log was made of, --model, --maps or --no-heat",
+        )
