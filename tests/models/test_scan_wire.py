@@ -10,13 +10,14 @@ from typing import Any
 
 import benign
 import hostile
+import numpy as np
 import onnx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eyeline.models.registry import BUILTIN
-from eyeline.models.scan import scan
+from eyeline.models.scan import load_policy, scan
 from eyeline.models.scan.schema import MESSAGES
 from eyeline.models.scan.wire import Message, Packed, Reader, WireError
 from tiny_models import plane_model
@@ -189,6 +190,88 @@ def test_mutated_models_stay_in_bounds_and_mean_what_onnx_reads(index: int, seed
         assert set(report.ops) == {n.op_type for n in model.graph.node}
 
 
+OPS = sorted(load_policy().ops)
+NUMBERS = [
+    -(1 << 63),
+    -(1 << 31),
+    -3,
+    -2,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    31,
+    64,
+    4096,
+    1 << 31,
+    (1 << 63) - 1,
+]
+
+
+def rearrange(data: bytes, rng: random.Random) -> bytes:
+    """A model that still parses, with ops, wires, attributes and constants changed."""
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    names = [i.name for i in (*graph.input, *graph.initializer)]
+    names += [o for n in graph.node for o in n.output]
+    for _ in range(rng.randint(1, 5)):
+        node = rng.choice(graph.node)
+        kind = rng.randrange(9)
+        if kind == 0:
+            node.op_type = rng.choice(OPS)
+        elif kind == 1 and node.input:
+            node.input[rng.randrange(len(node.input))] = rng.choice([*names, ""])
+        elif kind == 2:
+            node.input.append(rng.choice([*names, ""]))
+        elif kind == 3 and node.input:
+            del node.input[rng.randrange(len(node.input))]
+        elif kind == 4 and node.attribute:
+            attribute = rng.choice(node.attribute)
+            attribute.i = rng.choice(NUMBERS) if attribute.type == 2 else attribute.i
+            if attribute.ints:
+                attribute.ints[rng.randrange(len(attribute.ints))] = rng.choice(NUMBERS)
+        elif kind == 5:
+            rule = load_policy().ops.get(node.op_type)
+            for name in list(rule.attributes)[: rng.randrange(6)] if rule else []:
+                value = rng.choice(
+                    [rng.choice(NUMBERS), rng.choices(NUMBERS, k=rng.randrange(5)), 0.5]
+                )
+                node.attribute.append(
+                    onnx.helper.make_attribute(name, value, attr_type=_kind(value))
+                )
+        elif kind == 6 and graph.initializer:
+            tensor = rng.choice(graph.initializer)
+            if tensor.dims:
+                tensor.dims[rng.randrange(len(tensor.dims))] = rng.choice(NUMBERS)
+        elif kind == 7:
+            shape = rng.choices(range(5), k=rng.randrange(4))
+            array = np.array(rng.choices(NUMBERS, k=int(np.prod(shape))), np.int64).reshape(shape)
+            if rng.random() < 0.5:
+                array = array.astype(np.float32)
+            name = f"new{rng.randrange(10**6)}"
+            graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+            node.input.append(name)
+        elif kind == 8:
+            node.output.append(f"extra{rng.randrange(10**6)}")
+    model.opset_import[0].version = rng.choice([11, 13, 17, 18, 21])
+    result: bytes = model.SerializeToString()
+    return result
+
+
+def _kind(value: Any) -> Any:
+    kinds = {int: onnx.AttributeProto.INT, float: onnx.AttributeProto.FLOAT}
+    return kinds.get(type(value), onnx.AttributeProto.INTS)
+
+
+@given(st.sampled_from(range(len(SEEDS))), st.integers(0, 2**32))
+@settings(max_examples=500)
+def test_rearranged_models_stay_in_bounds(index: int, seed: int) -> None:
+    check_bounded(rearrange(SEEDS[index], random.Random(seed)))
+
+
 def test_memory_is_bounded_by_the_file() -> None:
     tracemalloc.start()
     try:
@@ -214,11 +297,18 @@ def test_many_mutated_models(index: int, seed: int) -> None:
 
 
 @pytest.mark.slow
+@given(st.sampled_from(range(len(SEEDS))), st.integers(0, 2**32))
+@settings(max_examples=20_000)
+def test_many_rearranged_models(index: int, seed: int) -> None:
+    check_bounded(rearrange(SEEDS[index], random.Random(seed)))
+
+
+@pytest.mark.slow
 def test_what_the_static_scan_admits_does_not_kill_the_child() -> None:
     rng = random.Random(7)
     outcomes = []
     while len(outcomes) < 100:
-        data = mutate(rng.choice(SEEDS), rng)
+        data = rng.choice([mutate, rearrange])(rng.choice(SEEDS), rng)
         if scan(data, load=False).admitted:
             outcomes.append(scan(data).load.outcome)
     assert set(outcomes) <= {"loaded", "refused"}

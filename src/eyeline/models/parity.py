@@ -1,14 +1,23 @@
-"""Are two models the same function? The one parity check, used by export and whoever quantises."""
+"""Are two models the same function? The one parity check: for exports, mirrors, students, quantised nets.
+
+`check_parity` measures; `prove_parity` decides, with a float64 run as evidence where float32 round-off of
+a deep net exceeds the gate. Inputs: random ones of every size, and natural images, real or like them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import ModelError
+from eyeline.models.records import IoSpec
+from eyeline.saliency.preprocess import input_size, prepare
+from eyeline.saliency.resize import pad_to_multiple
 
 Tensor = npt.NDArray[np.float32]
 Function = Callable[[Tensor], Tensor]
@@ -28,6 +37,13 @@ SIZES = (
 """(H, W) pairs: the working sizes, odd ones and portrait."""
 
 
+DOUBLE_FACTOR = 2.0
+"""How much farther from float64 than its source a model may be: two roundings instead of one."""
+
+DOUBLE_LIMIT = 1e-4
+"""Farthest that a float32 run may be from float64 at all, whatever the source's own distance."""
+
+
 @dataclass(frozen=True)
 class ParityReport:
     """How far two functions are apart.
@@ -35,8 +51,10 @@ class ParityReport:
     Attributes:
         max_abs: largest absolute difference.
         mean_abs: mean absolute difference over all cases.
-        worst: size (H, W), input number and position (y, x) of the largest difference.
+        worst: size (H, W), input number and position (y, x) of the largest difference; images are
+            numbered on from the random inputs.
         cases: inputs compared.
+        images: how many of them were images.
         gate: the bound on `max_abs`.
     """
 
@@ -45,6 +63,7 @@ class ParityReport:
     worst: tuple[tuple[int, int], int, tuple[int, int]]
     cases: int
     gate: float
+    images: int = 0
 
     @property
     def passed(self) -> bool:
@@ -62,17 +81,19 @@ def check_parity(
     *,
     sizes: Sequence[tuple[int, int]] = SIZES,
     inputs: int = 5,
+    images: Sequence[Tensor] = (),
     multiple: int = 1,
     gate: float = GATE,
     seed: int = 0,
 ) -> ParityReport:
-    """Compare two functions on random normalised inputs of several sizes.
+    """Compare two functions on random normalised inputs of several sizes, and on images.
 
     Args:
         source: the reference.
         candidate: what must equal it.
         sizes: (H, W) pairs, rounded up to `multiple`.
         inputs: random inputs a size.
+        images: more inputs, float32 (1, 3, H, W), normalised; see `natural_inputs`, `read_images`.
         multiple: what both sides must be multiples of.
         gate: bound on the largest absolute difference.
         seed: of the random inputs.
@@ -83,20 +104,151 @@ def check_parity(
     rng = np.random.default_rng(seed)
     worst_value, total, pixels, cases = -1.0, 0.0, 0, 0
     worst: tuple[tuple[int, int], int, tuple[int, int]] = ((0, 0), 0, (0, 0))
-    for size in sizes:
-        h, w = (s + -s % multiple for s in size)
-        for k in range(inputs):
-            x = rng.standard_normal((1, 3, h, w)).astype(np.float32)
-            expected, got = source(x), candidate(x)
-            if expected.shape != got.shape:
-                raise ModelError(
-                    f"parity: {got.shape} for {expected.shape} at input {h}x{w}",
-                    "the two models differ in their output size",
-                )
-            gap = np.abs(expected.astype(np.float64) - got)[0, 0]
-            gap[np.isnan(gap)] = np.inf  # NaN compares as "not larger" and would pass
-            y, column = np.unravel_index(int(gap.argmax()), gap.shape)
-            if gap[y, column] > worst_value:
-                worst_value, worst = float(gap[y, column]), ((h, w), k, (int(y), int(column)))
-            total, pixels, cases = total + float(gap.sum()), pixels + gap.size, cases + 1
-    return ParityReport(worst_value, total / pixels, worst, cases, gate)
+
+    def random_inputs() -> Iterator[tuple[int, Tensor]]:
+        for size in sizes:
+            h, w = (s + -s % multiple for s in size)
+            for k in range(inputs):
+                yield k, rng.standard_normal((1, 3, h, w)).astype(np.float32)
+
+    padded = (pad_to_multiple(image[0], multiple)[None] for image in images)
+    for k, x in chain(random_inputs(), enumerate(padded, inputs)):
+        h, w = x.shape[2:]
+        expected, got = source(x), candidate(x)
+        if expected.shape != got.shape:
+            raise ModelError(
+                f"parity: {got.shape} for {expected.shape} at input {h}x{w}",
+                "the two models differ in their output size",
+            )
+        gap = np.abs(expected.astype(np.float64) - got)[0, 0]
+        gap[np.isnan(gap)] = np.inf  # NaN compares as "not larger" and would pass
+        y, column = np.unravel_index(int(gap.argmax()), gap.shape)
+        if gap[y, column] > worst_value:
+            worst_value, worst = float(gap[y, column]), ((h, w), k, (int(y), int(column)))
+        total, pixels, cases = total + float(gap.sum()), pixels + gap.size, cases + 1
+    if not cases:
+        raise ModelError("parity: nothing was compared", "give sizes, or images")
+    return ParityReport(worst_value, total / pixels, worst, cases, gate, len(images))
+
+
+@dataclass(frozen=True)
+class ParityProof:
+    """A decision, and what it rests on.
+
+    Attributes:
+        passed: the decision.
+        by_float64: whether float32 exceeded the gate, so that float64 decided.
+        reports: `float32` (source and candidate); where it exceeds the gate also `source to float64`
+            and `candidate to float64`.
+    """
+
+    passed: bool
+    by_float64: bool
+    reports: dict[str, ParityReport]
+
+    def to_json(self) -> dict[str, object]:
+        """JSON values, to be stored beside the model."""
+        reports = {name: report.to_json() for name, report in self.reports.items()}
+        return {"passed": self.passed, "by_float64": self.by_float64, "reports": reports}
+
+
+def prove_parity(
+    source: Function,
+    candidate: Function,
+    exact: Function | None = None,
+    *,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    inputs: int = 5,
+    images: Sequence[Tensor] = (),
+    multiple: int = 1,
+    seed: int = 0,
+) -> ParityProof:
+    """Decide whether a candidate is its source.
+
+    Below the gate it is. Above it, only a float64 run of the source can tell round-off from a
+    mistake: the candidate must be about as near to it as the source's own float32 run is, and both
+    near in absolute terms. Without such a run, above the gate is a "no": the bound never moves.
+
+    Args:
+        source: the reference, same precision.
+        candidate: what must equal it.
+        exact: the source computed in float64, if it can be.
+        sizes: see `check_parity`, as what follows.
+        inputs: random inputs a size.
+        images: more inputs.
+        multiple: what both sides must be multiples of.
+        seed: of the random inputs.
+
+    Raises:
+        ModelError: outputs of different shapes.
+    """
+
+    def compare(a: Function, b: Function, gate: float) -> ParityReport:
+        return check_parity(
+            a, b, sizes=sizes, inputs=inputs, images=images, multiple=multiple, gate=gate, seed=seed
+        )
+
+    same = compare(source, candidate, GATE)
+    if same.passed or exact is None:
+        return ParityProof(same.passed, False, {"float32": same})
+    theirs = compare(exact, source, DOUBLE_LIMIT)
+    ours = compare(exact, candidate, min(DOUBLE_FACTOR * theirs.max_abs, DOUBLE_LIMIT))
+    reports = {"float32": same, "source to float64": theirs, "candidate to float64": ours}
+    return ParityProof(theirs.passed and ours.passed, True, reports)
+
+
+def natural_inputs(
+    sizes: Sequence[tuple[int, int]] = SIZES, io: IoSpec | None = None, seed: int = 0
+) -> list[Tensor]:
+    """One image a size with the statistics of natural ones: made, so that any machine has them.
+
+    Amplitude falls as 1/f with random phase (Field, "Relations between the statistics of natural
+    images...", JOSA A 4, 1987), channels correlate, and a bright disc with a hard edge lies on top.
+
+    Args:
+        sizes: (H, W) pairs.
+        io: how the model wants its images; the contract's way when None.
+        seed: of the phases.
+
+    Returns:
+        float32 (1, 3, H, W) each, normalised and padded by `io`.
+    """
+    rng = np.random.default_rng(seed)
+    made = []
+    for h, w in sizes:
+        f = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None])
+        spectrum = rng.standard_normal((4, *f.shape)) + 1j * rng.standard_normal((4, *f.shape))
+        planes = np.fft.irfft2(spectrum / np.maximum(f, 1 / max(h, w)), s=(h, w))
+        rgb = planes[:1] + 0.3 * planes[1:]  # luma, and a little colour
+        low, high = np.percentile(rgb, (1, 99))
+        rgb = (rgb - low) / (high - low) * 255
+        y, x = np.ogrid[:h, :w]
+        inside = (y - h * rng.uniform(0.3, 0.7)) ** 2 + (x - w / 2) ** 2 < (min(h, w) / 5) ** 2
+        rgb[:, inside] = rng.uniform(160, 255, (3, 1))
+        made.append(
+            prepare(np.clip(rgb, 0, 255).round().astype(np.uint8), io or IoSpec(multiple=1))
+        )
+    return made
+
+
+def read_images(folder: Path, io: IoSpec, limit: int = 8) -> list[Tensor]:
+    """Real images as a model's inputs.
+
+    Args:
+        folder: of images.
+        io: how the model wants them.
+        limit: the first so many.
+
+    Returns:
+        float32 (1, 3, H, W) each, at the spec's working size.
+
+    Raises:
+        MediaError: no image there that can be read.
+    """
+    from eyeline.media import open_video
+
+    with open_video(folder) as video:
+        return [
+            prepare(frame.rgb, io)
+            for frame in islice(video.frames(lambda w, h: input_size(w, h, io)), limit)
+        ]

@@ -112,7 +112,7 @@ def known_integers(value: Value, what: str) -> tuple[int, ...]:
 
 def axis_of(axis: int, rank: int) -> int:
     """An axis that may be negative, as an index below `rank`."""
-    if not -rank <= axis < max(rank, 1):
+    if not -rank <= axis < rank:
         raise Problem("shapes", f"axis {axis} of a tensor of rank {rank}")
     return axis + rank if axis < 0 else axis
 
