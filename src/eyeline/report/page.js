@@ -18,9 +18,10 @@ function buildHead() {
   const head = data.pooled.filter((r) => (app.logs.length > 1 ? columns.includes(r.column) : r.main));
   for (const row of head.slice(0, app.logs.length > 1 ? 8 : 4)) {
     const name = app.logs.length > 1 ? `${row.column} · ${app.logs[row.log].name}` : row.column;
-    const span = row.low === null ? "mean" : `mean · ${format(row.low)} to ${format(row.high)}`;
+    const span = row.low === null ? "no interval" : `${format(row.low)} to ${format(row.high)}`;
     byId("tiles").append(el("div", { class: "tile" }, el("p", { class: "what" }, name), el("p", { class: "big" }, format(row.mean)), el("p", { class: "span" }, span)));
   }
+  byId("tiles-note").textContent = head.length ? "Means over the clip, with 95 % intervals." : "";
   byId("made").textContent = `Made by eyeline ${data.eyeline}. This page holds all it shows and asks nothing of any network.`;
 }
 

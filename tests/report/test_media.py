@@ -1,0 +1,200 @@
+"""Pictures that belong to the log: errors by hand, and clips of other lengths or contents refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from clips import picture, write_clip
+from eyeline.errors import LogError, UsageError, VerificationError
+from eyeline.report import PageOptions, write_report
+from eyeline.report.media import MediaOptions, make_media
+from eyeline.report.pictures import error_map, grey, resize_map, webp
+from eyeline.report.series import read_rows
+from eyeline.saliency.maps import open_map_sink
+from report_pages import FRAMES, HEIGHT, WIDTH, MakeLog, noisy, square
+
+
+def decode(data: bytes) -> np.ndarray:
+    codec = av.CodecContext.create("webp", "r")
+    return codec.decode(av.Packet(data))[0].to_ndarray(format="rgb24")
+
+
+def test_webp_keeps_colours() -> None:
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    rgb[:, :30], rgb[:, 30:] = (200, 30, 40), (20, 60, 220)
+    back = decode(webp(rgb)).astype(int)
+    assert back.shape == rgb.shape
+    assert np.abs(back[10:30, 5:25] - (200, 30, 40)).max() < 9
+    assert np.abs(back[10:30, 35:55] - (20, 60, 220)).max() < 9
+
+
+def test_error_by_hand() -> None:
+    a, b = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 100, np.uint8)
+    b[0, 0] = 108  # alone in its square of four: sqrt(64 / 4)
+    b[2:, 2:] = 95
+    assert error_map(a, b, 2) == pytest.approx(np.array([[4, 0], [0, 5]]), abs=1e-4)
+
+
+def test_a_map_is_shrunk_by_means() -> None:
+    saliency = np.arange(24, dtype=np.float32).reshape(4, 6) / 24
+    assert resize_map(saliency, 3, 2) == pytest.approx(saliency.reshape(2, 2, 3, 2).mean((1, 3)))
+    assert grey(np.full((400, 800), 0.5, np.float32)).shape == (160, 320, 3)
+    assert set(grey(np.full((4, 8), 1.0, np.float32)).ravel()) == {255}
+
+
+def test_every_frame_has_its_pictures(saliency_log: Path, clip: Path) -> None:
+    rows = read_rows([str(saliency_log)])[0]
+    media = make_media(MediaOptions(str(clip), side=80), rows)
+    assert (media["width"], media["height"]) == (80, 48)
+    assert media["frames"] == list(range(FRAMES))
+    assert all(media["tracks"][name] for name in ("picture", "heat"))
+    assert "saliency_student_v3" in media["maps"]
+
+
+def test_a_small_budget_keeps_the_frames_picked_out(saliency_log: Path, clip: Path) -> None:
+    rows = read_rows([str(saliency_log)])[0]
+    whole = make_media(MediaOptions(str(clip)), rows)
+    small = make_media(MediaOptions(str(clip), max_size=whole["megabytes"] / 3), rows, (5, 11))
+    assert {5, 11} < set(small["frames"])
+    assert small["every"] > 1
+    assert small["megabytes"] <= whole["megabytes"] / 3
+
+
+def test_a_budget_that_nothing_fits(saliency_log: Path, clip: Path) -> None:
+    rows = read_rows([str(saliency_log)])[0]
+    with pytest.raises(UsageError, match="max-size"):
+        make_media(MediaOptions(str(clip), max_size=0.0005), rows)
+
+
+def test_ready_maps(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
+    with open_map_sink(tmp_path / "maps.npz") as sink:
+        for i in range(FRAMES):
+            sink.write(i, i / 25, np.full((HEIGHT, WIDTH), i / FRAMES, np.float32))
+    rows = read_rows([str(saliency_log)])[0]
+    media = make_media(MediaOptions(str(clip), maps=str(tmp_path / "maps.npz")), rows)
+    assert media["maps"] == "maps of maps.npz"
+    assert len(set(media["tracks"]["heat"])) == FRAMES
+
+
+def test_a_log_without_a_model_has_no_heat(scores: Path, clip: Path) -> None:
+    media = make_media(MediaOptions(str(clip)), read_rows([str(scores)])[0])
+    assert "heat" not in media["tracks"]
+    assert "names no model" in media["maps"]
+
+
+@pytest.mark.parametrize("count", [FRAMES - 3, FRAMES + 3])
+def test_a_clip_of_another_length_is_refused(
+    saliency_log: Path, tmp_path: Path, count: int
+) -> None:
+    other = write_clip(tmp_path / "other.mp4", map(picture, square(count)))
+    with pytest.raises(LogError, match=f"{FRAMES} frames.*other.mp4: .*{count}"):
+        make_media(MediaOptions(str(other)), read_rows([str(saliency_log)])[0])
+
+
+@pytest.mark.parametrize("count", [FRAMES - 3, FRAMES + 3])
+def test_a_raw_clip_of_another_length_is_refused(
+    saliency_log: Path, tmp_path: Path, count: int
+) -> None:
+    """A stream that does not say its length is found out while it is read."""
+    other = write_clip(tmp_path / "other.h264", map(picture, square(count)))
+    with pytest.raises(LogError, match=f"{FRAMES} frames"):
+        make_media(MediaOptions(str(other), heat=False), read_rows([str(saliency_log)])[0])
+
+
+def test_a_clip_of_other_content_is_refused(saliency_log: Path, tmp_path: Path) -> None:
+    frames = [np.roll(f, 60, 1) // 4 + 90 for f in noisy(square())]
+    other = write_clip(tmp_path / "other.mp4", map(picture, frames))
+    with pytest.raises(LogError, match=r"frame \d+ has saliency_mean"):
+        make_media(MediaOptions(str(other)), read_rows([str(saliency_log)])[0])
+
+
+def test_a_distorted_clip_that_ends_early(scores: Path, clip: Path, tmp_path: Path) -> None:
+    short = write_clip(tmp_path / "short.mp4", map(picture, square(5)))
+    with pytest.raises(LogError, match=r"short.mp4: ends before frame 5"):
+        make_media(MediaOptions(str(clip), str(short)), read_rows([str(scores)])[0])
+
+
+def test_another_model_than_the_logs(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
+    document = json.loads(saliency_log.read_text())
+    document["provenance"]["model_sha256"] = "0" * 64
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(document))
+    with pytest.raises(VerificationError, match="sha256"):
+        make_media(MediaOptions(str(clip)), read_rows([str(changed)])[0])
+
+
+@pytest.mark.parametrize("options", [{"stride": "x"}, {"start": True}, {"stop": [3]}])
+def test_options_of_a_log_that_make_no_sense(
+    saliency_log: Path, clip: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
+    document = json.loads(saliency_log.read_text())
+    document["provenance"]["options"] |= options
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(document))
+    with pytest.raises(LogError, match="provenance"):
+        make_media(MediaOptions(str(clip)), read_rows([str(changed)])[0])
+
+
+def test_the_same_inputs_give_the_same_page(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
+    pages = [tmp_path / "a.html", tmp_path / "b.html"]
+    for page in pages:
+        write_report([str(saliency_log)], str(page), PageOptions(media=MediaOptions(str(clip))))
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "eyeline", "report", *map(str, words)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_command(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
+    done = run(saliency_log, "--video", clip, "-o", tmp_path / "page.html", "--title", "A & B")
+    assert done.returncode == 0, done.stderr
+    assert f"{FRAMES} pictures of {WIDTH}x{HEIGHT} (one a frame)" in done.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert "<title>A &amp; B</title>" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ref", "a.mp4"], "half a pair"),
+        (["--video", "a.mp4", "--ref", "b.mp4", "--dist", "c.mp4"], "--video and a pair"),
+        (["--model", "placeholder"], "maps without a clip"),
+        (["--video", "missing.mp4"], "missing.mp4"),
+        (["--worst-by", "x"], "no log holds the column 'x'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    make_log: MakeLog, tmp_path: Path, words: list[str], said: str
+) -> None:
+    out = tmp_path / "page.html"
+    done = run(make_log(vmaf=[1, 2]), *words, "-o", out)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_the_page_never_replaces_its_log(make_log: MakeLog) -> None:
+    log = make_log(vmaf=[1, 2])
+    before = log.read_bytes()
+    done = run(log, "-o", log)
+    assert done.returncode == 2
+    assert log.read_bytes() == before
+
+
+def test_an_empty_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("Frame,vmaf,\n")
+    done = run(tmp_path / "log.csv", "-o", tmp_path / "page.html")
+    assert done.returncode == 2
+    assert "holds no frame" in done.stderr
