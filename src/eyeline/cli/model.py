@@ -10,12 +10,15 @@ import typer
 
 from eyeline.cli.model_audit import audit
 from eyeline.cli.model_scan import scan
+from eyeline.cli.model_sign import keygen, sign, verify
 
 if TYPE_CHECKING:
     from eyeline.models.records import IoSpec
 
 app = typer.Typer(help="Look at the models of the registry.", no_args_is_help=True)
 app.command()(scan)
+for command in (keygen, sign, verify):
+    app.command()(command)
 app.command()(audit)
 
 RegistryOption = Annotated[

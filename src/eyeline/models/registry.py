@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from eyeline.errors import RegistryError, VerificationError
 from eyeline.models.records import IoSpec, ModelRecord, RegistryFile
+from eyeline.models.trust import TrustPolicy, load_trust
 
 BUILTIN = Path(__file__).parent / "builtin"
 REGISTRY_FILE = "registry.json"
@@ -62,12 +63,14 @@ class Model:
         path: where the bytes are.
         io: how frames become its input.
         record: its registry record, None for an unregistered file.
+        trust: the trust policy of its registry, None where there is none.
     """
 
     id: str
     path: Path
     io: IoSpec
     record: ModelRecord | None = None
+    trust: TrustPolicy | None = None
 
     @property
     def smoke(self) -> bool:
@@ -80,7 +83,8 @@ class Model:
 
         Raises:
             RegistryError: unreadable file.
-            VerificationError: the bytes are not the registered ones.
+            VerificationError: the bytes are not the registered ones, or not signed as the trust
+                policy demands.
         """
         data = read_regular_file(self.path)
         if self.record is not None and sha256_hex(data) != self.record.sha256:
@@ -89,6 +93,10 @@ class Model:
                 f"the registry says {self.record.sha256[:16]}...",
                 "the file was changed: restore it, or register the new one",
             )
+        if self.record is not None and self.trust is not None:
+            from eyeline.models.signing import check_at_load
+
+            check_at_load(self.record, data, self.trust, self.path.parent)
         return data
 
     @cached_property
@@ -104,18 +112,22 @@ class Registry:
         folder: the user's registry folder; `EYELINE_REGISTRY` when None.
 
     Raises:
-        RegistryError: the folder has no registry, or one that does not parse.
+        RegistryError: the folder has no registry, or one that does not parse; or a trust policy
+            that does not.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         own = folder or (Path(v) if (v := os.environ.get(REGISTRY_VARIABLE)) else None)
         self._models: dict[str, Model] = {}
+        # Built-in models come with this code and are as trusted as it is: a policy is a folder's.
+        self.trust = load_trust(own) if own is not None else None
         for place in (BUILTIN, own):
             if place is not None:
+                trust = self.trust if place is own else None
                 for record in _read_registry(place).models:
                     self._models.pop(record.id, None)  # the later one also goes to the end
                     self._models[record.id] = Model(
-                        record.id, place / record.file, record.io, record
+                        record.id, place / record.file, record.io, record, trust
                     )
 
     def __iter__(self) -> Iterator[Model]:
@@ -175,6 +187,7 @@ def resolve_model(name: str | None = None, registry: Path | None = None) -> Mode
 
     Raises:
         RegistryError: unknown id, missing file, or a sidecar that does not parse.
+        VerificationError: a path, where the registry requires signatures.
     """
     name = name or os.environ.get(MODEL_VARIABLE) or None  # an empty variable is none
     models = Registry(registry)
@@ -184,6 +197,11 @@ def resolve_model(name: str | None = None, registry: Path | None = None) -> Mode
         return models.get(name)
     path = Path(name)
     if path.suffix == ".onnx" or os.sep in name or _is_there(path):
+        if models.trust is not None and models.trust.require_signature:
+            raise VerificationError(
+                f"{name}: not registered, and this registry requires signatures",
+                "sign and register it, or leave the registry out",
+            )
         return Model(str(path), path, _read_sidecar(path))
     return models.get(name)
 
