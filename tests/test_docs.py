@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from eyeline.cli import app
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GROUPS = {"model"}
+GROUPS = {group.name for group in app.registered_groups}
 
 
 def commands(text: str) -> list[list[str]]:

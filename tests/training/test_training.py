@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # two threads on a busy machine wait for each other
 pytest.importorskip("lightning")
 
-from eyeline.datasets import find_pairs  # noqa: E402
+from eyeline.datasets.pairs import find_pairs  # noqa: E402
 from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
 from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
 from eyeline.training.data import is_selection_fold, load_arrays  # noqa: E402
@@ -58,7 +60,7 @@ def command(discs: Path, out: Path) -> list[str]:
 
 
 def test_it_learns_discs_and_leaves_a_record(discs: Path, tmp_path: Path) -> None:
-    result = train(load_recipe("smoke"), discs, tmp_path / "run", progress=False)
+    result = train(load_recipe("smoke"), [discs], tmp_path / "run", progress=False)
     record = json.loads(result.record.read_text())
     curve = record["curve"]
     assert [row["epoch"] for row in curve] == [0, 1, 2, 3]
@@ -71,7 +73,7 @@ def test_it_learns_discs_and_leaves_a_record(discs: Path, tmp_path: Path) -> Non
 
 
 def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
-    whole = train(load_recipe("smoke"), discs, tmp_path / "whole", progress=False)
+    whole = train(load_recipe("smoke"), [discs], tmp_path / "whole", progress=False)
     cut = tmp_path / "cut"
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -95,14 +97,14 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
 
 def test_every_epoch_leaves_a_checkpoint_however_it_scores(discs: Path, tmp_path: Path) -> None:
     still = load_recipe("smoke").model_copy(update={"lr": 1e-12, "ema": 0.0})
-    train(still, discs, tmp_path, progress=False)
+    train(still, [discs], tmp_path, progress=False)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == still.epochs - 1
 
 
 def test_a_loss_that_turns_nan_stops_the_run(discs: Path, tmp_path: Path) -> None:
     wild = load_recipe("smoke").model_copy(update={"lr": 1e30, "warmup": 0.0})
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch \d+, batch \d+"):
-        train(wild, discs, tmp_path / "run", progress=False)
+        train(wild, [discs], tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("student_v1", 112_841), ("student_v2", 123_721)])
@@ -144,7 +146,7 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
 def test_a_recipe_that_wants_a_teacher_says_so(discs: Path, tmp_path: Path) -> None:
     wants = load_recipe("smoke").model_copy(update={"teacher": 0.5})
     with pytest.raises(TrainingError, match="teacher"):
-        train(wants, discs, tmp_path / "run", progress=False)
+        train(wants, [discs], tmp_path / "run", progress=False)
 
 
 def test_the_split_is_by_content() -> None:
@@ -156,7 +158,7 @@ def test_a_duplicate_image_stays_on_its_side(tmp_path: Path) -> None:
     root = make_discs(tmp_path / "set", count=20)
     for folder in ("images", "masks"):
         (root / folder / "copy.png").write_bytes((root / folder / "003.png").read_bytes())
-    arrays = load_arrays(root, 32, 0.3, tmp_path / "cache")
+    arrays = load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
     side = dict(zip(arrays.names, arrays.train, strict=True))
     assert side["copy"] == side["003"]
 
@@ -172,14 +174,128 @@ def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
     root = make_discs(tmp_path / "set", count=20)
     (root / "images" / "004.png").write_bytes(b"not a picture")
     with pytest.raises(DatasetError, match=r"004\.png"):
-        load_arrays(root, 32, 0.3, tmp_path / "cache")
+        load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
 
 
 def test_a_size_mismatch_is_named(tmp_path: Path) -> None:
     root = make_discs(tmp_path / "set", count=20)
     Image.new("L", (5, 5)).save(root / "masks" / "006.png")
     with pytest.raises(DatasetError, match="006"):
-        load_arrays(root, 32, 0.3, tmp_path / "cache")
+        load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
+
+
+def test_an_edited_mask_is_decoded_again(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    before = load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
+    Image.new("L", (80, 60), 255).save(root / "masks" / "007.png")
+    after = load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
+    assert after.digest != before.digest
+    assert after.masks[7].min() == 255 > before.masks[7].min()
+    assert after.facts["full_masks"] == ["007"]
+
+
+def test_empty_masks_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    for name in ("003", "009"):
+        Image.new("L", (80, 60), 0).save(root / "masks" / f"{name}.png")
+    with caplog.at_level("WARNING"):
+        arrays = load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
+    assert arrays.facts["empty_masks"] == ["003", "009"]
+    assert "2 masks are empty, first 003" in caplog.text
+
+
+def test_masks_of_one_class_are_refused(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    for mask in (root / "masks").iterdir():
+        Image.new("L", (80, 60), 0).save(mask)
+    with pytest.raises(DatasetError, match="all 20 masks hold one class"):
+        load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
+
+
+def test_images_of_one_pixel_are_refused(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=20)
+    for folder in ("images", "masks"):
+        Image.new("L", (1, 1), 255).save(root / folder / "005.png")
+    with pytest.raises(DatasetError, match=r"1 images are a single pixel, first 005"):
+        load_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache")
+
+
+def test_a_fold_without_images_is_refused(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "set", count=2)
+    with pytest.raises(DatasetError, match="2 pairs leave a fold empty"):
+        load_arrays(find_pairs(root), 32, 1e-9, tmp_path / "cache")
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(discs: Path, tmp_path: Path) -> None:
+    smoke = load_recipe("smoke")
+    train(smoke.model_copy(update={"epochs": 1}), [discs], tmp_path, progress=False)
+    wider = smoke.model_copy(update={"net": smoke.net | {"lateral": 12}})
+    with pytest.raises(TrainingError, match=r"another recipe: net, epochs differ"):
+        train(wider, [discs], tmp_path, progress=False)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from eyeline.errors import OutputError
+from eyeline.training.recipes import load_recipe
+from eyeline.training.trainer import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))  # above a batch in shared memory
+try:
+    train(load_recipe(sys.argv[3]), [Path(sys.argv[1])], Path(sys.argv[2]), progress=False)
+except OutputError as exc:
+    print(exc.message)
+    sys.exit(exc.exit_code)
+"""
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(discs: Path, tmp_path: Path) -> None:
+    wide = (resources.files("eyeline.training") / "recipes/smoke.toml").read_text()
+    recipe = tmp_path / "wide.toml"
+    recipe.write_text(re.sub(r"channels = \d+", "channels = 128", wide))
+    words = [str(recipe) if w == "smoke" else w for w in command(discs, tmp_path)]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert (tmp_path / "last.ckpt").stat().st_size > 2_000_000
+    epoch = torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"]
+    words = [sys.executable, "-c", FULL_DISK, str(discs), str(tmp_path), str(recipe)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stdout
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == epoch
+
+
+def test_a_run_leaves_its_curve_and_examples_as_pictures(discs: Path, tmp_path: Path) -> None:
+    train(load_recipe("smoke"), [discs], tmp_path, progress=False)
+    with Image.open(tmp_path / "curve.png") as plot:
+        assert plot.size == (900, 400)
+    strips = sorted((tmp_path / "examples").iterdir())
+    assert [s.name for s in strips] == [f"epoch_{i:03}.jpg" for i in range(4)]
+    with Image.open(strips[-1]) as strip:
+        rows = np.asarray(strip.convert("L"), np.float32)
+    truth, prediction = rows[128:248], rows[252:372]
+    assert np.corrcoef(truth.ravel(), prediction.ravel())[0, 1] > 0.5
+
+
+def test_a_union_learns_from_each_picture_once(discs: Path, tmp_path: Path) -> None:
+    other = make_discs(tmp_path / "other", count=12, size=(96, 64))
+    for folder in ("images", "masks"):
+        (other / folder / "twin.png").write_bytes((discs / folder / "003.png").read_bytes())
+    one = load_recipe("smoke").model_copy(update={"epochs": 1})
+    result = train(one, [discs, other], tmp_path / "run", progress=False)
+    record = json.loads(result.record.read_text())
+    assert record["data"] == ["set", "other"]
+    assert record["data_facts"]["dropped"] == 1
+    assert sum(record["images"].values()) == 40 + 12
 
 
 def test_geometry_moves_image_and_mask_alike() -> None:

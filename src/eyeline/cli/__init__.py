@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from eyeline import __version__
+from eyeline.cli.data import app as data_app
 from eyeline.cli.evaluate import evaluate
 from eyeline.cli.extract import extract
 from eyeline.cli.model import app as model_app
@@ -29,6 +30,7 @@ app.command()(report)
 app.add_typer(model_app, name="model")
 app.command()(evaluate)
 app.command()(train)
+app.add_typer(data_app, name="data")
 
 
 def _version(value: bool) -> None:

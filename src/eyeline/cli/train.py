@@ -10,11 +10,18 @@ import typer
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
-    data: Annotated[Path, typer.Option(help="Dataset folder with images/ and masks/.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Folder, .tar or .zip with images/ and masks/. Repeatable: a union."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve and weights.")],
     teacher: Annotated[
         Path | None,
         typer.Option(help="ONNX file to learn from, as u2netp.onnx; its maps are cached."),
+    ] = None,
+    without: Annotated[
+        list[Path] | None,
+        typer.Option(help="A test set: pictures that resemble one of its own are left out."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded images.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -32,6 +39,7 @@ def train(
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "torch", "train") from exc
     result = library_train(
-        load_recipe(recipe), data, out, teacher=teacher, cache=cache, progress=not quiet
-    )
+        load_recipe(recipe), data, out, without=without or (), teacher=teacher, cache=cache,
+        progress=not quiet,
+    )  # fmt: skip
     typer.echo(f"wrote {result.weights} and {result.record}")

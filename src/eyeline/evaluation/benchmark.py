@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import eyeline
-from eyeline.datasets import Pair, check_sizes, file_digest, find_pairs, read_mask
+from eyeline.datasets.pairs import Pair, check_sizes, file_digest, find_pairs, read_mask
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
 from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.report import Comparison, Report, Result, VideoScore
@@ -76,7 +76,7 @@ def load_dataset(path: Path) -> Dataset:
     """Find and check a dataset before a model runs on it.
 
     Args:
-        path: folder, .tar or .zip, see `eyeline.datasets`.
+        path: folder, .tar or .zip, see `eyeline.datasets.pairs`.
 
     Raises:
         DatasetError: see `find_pairs` and `check_sizes`; or the masks have one class only: no

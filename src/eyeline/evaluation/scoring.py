@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eyeline.datasets import Pair, read_image, read_mask
+from eyeline.datasets.pairs import Pair, read_image, read_mask
 from eyeline.evaluation.metrics import Map, score_image
 from eyeline.evaluation.rows import Motion, Row
 from eyeline.models.registry import Model

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from eyeline.datasets import Pair, find_pairs, read_image, read_mask
+from eyeline.datasets.pairs import Pair, find_pairs, read_image, read_mask
 from eyeline.errors import OutputError
 from eyeline.evaluation.report import Result
 from eyeline.evaluation.scoring import Resample, Size, predict

@@ -1,6 +1,6 @@
 """Image/mask pairs for training: split by content, and held as uint8 arrays.
 
-`load_arrays` decodes a set of `eyeline.datasets` once into a cache of memory-mapped arrays, which
+`load_arrays` decodes a set of `eyeline.datasets.pairs` once into a cache of memory-mapped arrays, which
 batches are gathered from. Nothing here knows about nets.
 """
 
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eyeline.datasets import Pair, find_pairs, read_image, read_mask
+from eyeline.datasets.pairs import Pair, check_sizes, file_digest, read_image, read_mask
 from eyeline.errors import DatasetError
+from eyeline.output import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Arrays:
         masks: uint8 (N, S, S), 0 or 255 except where the resize blends an edge.
         aspect: float32 (N,), width / height of the original image.
         train: bool (N,), False for the fold that only selects an epoch.
-        digest: sha256 hex digest over all pairs.
+        digest: sha256 hex digest over all pairs, images and masks.
+        facts: what the run record says of the data: pairs, empty masks, what was dropped.
     """
 
     names: list[str]
@@ -44,6 +46,7 @@ class Arrays:
     aspect: np.ndarray
     train: np.ndarray
     digest: str
+    facts: dict[str, Any]
 
 
 def is_selection_fold(digest: str, share: float) -> bool:
@@ -54,28 +57,33 @@ def is_selection_fold(digest: str, share: float) -> bool:
     return int(digest[:8], 16) / 0xFFFFFFFF < share
 
 
-def load_arrays(root: Path, size: int, selection_share: float, cache: Path) -> Arrays:
+def load_arrays(pairs: list[Pair], size: int, selection_share: float, cache: Path) -> Arrays:
     """Decode a dataset once into `cache`, or map what an earlier call left there.
 
     Args:
-        root: folder, tar or zip, see `eyeline.datasets.find_pairs`.
+        pairs: see `eyeline.datasets.pairs.find_pairs` and `eyeline.datasets.union.find_union`.
         size: side S of the squashed square, in pixels.
         selection_share: share of the images in the fold that selects an epoch, 0..1.
-        cache: folder for the arrays; they are replaced when the dataset's digest changes.
+        cache: folder for the arrays, named by the digest of images and masks.
 
     Raises:
-        DatasetError: see `eyeline.datasets`; or a fold without images.
+        DatasetError: unreadable pictures, sizes that differ, single pixels, masks of one class
+            only, or a fold without images.
     """
-    pairs = find_pairs(root)
-    digest = hashlib.sha256("\n".join(p.name + p.digest for p in pairs).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(p.name + p.digest + file_digest(p.mask) for p in pairs).encode()
+    ).hexdigest()
     train = np.array([not is_selection_fold(p.digest, selection_share) for p in pairs])
     if not train.any() or train.all():
-        raise DatasetError(f"{root}: {len(pairs)} pairs leave a fold empty", "add images")
+        raise DatasetError(f"{len(pairs)} pairs leave a fold empty", "add images")
     folder = cache / f"{digest[:16]}-{size}"
     index = folder / "index.json"
     if not index.exists():
+        check_sizes(pairs)
         _fill_cache(pairs, size, folder)
-    aspect = np.array(json.loads(index.read_text())["aspect"], np.float32)
+    facts = json.loads(index.read_text())
+    aspect = np.array(facts.pop("aspect"), np.float32)
+    _weigh(facts, pairs)
     return Arrays(
         names=[p.name for p in pairs],
         images=np.load(folder / "images.npy", mmap_mode="r"),
@@ -83,7 +91,21 @@ def load_arrays(root: Path, size: int, selection_share: float, cache: Path) -> A
         aspect=aspect,
         train=train,
         digest=digest,
+        facts={"pairs": len(pairs), **facts},
     )
+
+
+def _weigh(facts: dict[str, Any], pairs: list[Pair]) -> None:
+    """Say how many masks hold one class only; refuse a set that holds nothing else."""
+    for kind in ("empty", "full"):
+        names = facts[f"{kind}_masks"]
+        if names:
+            log.warning("%d masks are %s, first %s: they are kept", len(names), kind, names[0])
+    if len(facts["empty_masks"]) + len(facts["full_masks"]) == len(pairs):
+        raise DatasetError(
+            f"all {len(pairs)} masks hold one class only",
+            "is white the object, and black the rest?",
+        )
 
 
 def _fill_cache(pairs: list[Pair], size: int, folder: Path) -> None:
@@ -94,14 +116,12 @@ def _fill_cache(pairs: list[Pair], size: int, folder: Path) -> None:
     images = create(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
     masks = create(folder / "masks.npy", mode="w+", dtype=np.uint8, shape=(n, size, size))
     aspect = np.empty(n, np.float32)
+    share = np.empty(n, np.float32)
 
     def fill(i: int) -> None:
         image, mask = read_image(pairs[i].image), read_mask(pairs[i].mask)
-        if image.size != mask.size:
-            raise DatasetError(
-                f"{pairs[i].name}: image is {image.size}, mask is {mask.size}", "fix the pair"
-            )
         aspect[i] = image.width / image.height
+        share[i] = np.asarray(mask).mean() / 255
         images[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
         masks[i] = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -110,7 +130,12 @@ def _fill_cache(pairs: list[Pair], size: int, folder: Path) -> None:
             pass
     images.flush()
     masks.flush()
-    (folder / "index.json").write_text(json.dumps({"aspect": [float(a) for a in aspect]}))
+    facts = {
+        "aspect": [float(a) for a in aspect],
+        "empty_masks": [p.name for p, s in zip(pairs, share, strict=True) if s == 0],
+        "full_masks": [p.name for p, s in zip(pairs, share, strict=True) if s == 1],
+    }
+    write_bytes(folder / "index.json", json.dumps(facts).encode())
 
 
 def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eyeline.datasets import Pair, read_image
+from eyeline.datasets.pairs import Pair, read_image
 from eyeline.errors import ModelError
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import read_regular_file, sha256_hex

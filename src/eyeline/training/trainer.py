@@ -1,43 +1,37 @@
-"""The training loop: recipe + data -> weights and a run record, resumable at every epoch.
+"""A training run: recipe + data -> weights and a run record, resumable at every epoch.
 
-Read top to bottom: the Lightning module (`StudentModule`) says what a step and an epoch are,
-`train` sets up folder, data and checkpoints around it.
+What a step is stands in `module`; here are folder, data, checkpoints and what is left behind.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
-import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, IterableDataset
 
-from eyeline.datasets import find_pairs
-from eyeline.errors import TrainingError
-from eyeline.training import losses
-from eyeline.training.augment import Augmentation, crop_grid, normalise, photometric
-from eyeline.training.data import Arrays, epoch_batches, load_arrays
-from eyeline.training.nets import build_net, count_parameters
+from eyeline.datasets.union import find_union
+from eyeline.output import output_error, whole_file, write_bytes
+from eyeline.training.data import load_arrays
+from eyeline.training.module import StudentModule
+from eyeline.training.nets import count_parameters
+from eyeline.training.pictures import draw_strip, plot_curve
 from eyeline.training.recipes import Recipe
 from eyeline.training.teacher import soft_maps
 
 log = logging.getLogger(__name__)
 
-SELECTION_LINES = 192  # lines at which the selection fold is scored
+STRIPS = 20  # strips of example predictions that a run leaves
 
 
 @dataclass(frozen=True)
@@ -53,242 +47,26 @@ class RunResult:
     record: Path
 
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Augmented input (N, 3, H, W), ground truth (N, 1, H, W), training target (N, 1, H, W); float32."""
-
-
-def _gather(source: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 rows of a memory-mapped array as float32 (N, C, h, w) in [0, 1]."""
-    x = torch.from_numpy(np.ascontiguousarray(source[indices])).to(device)
-    x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
-    return x.float().div_(255)
-
-
-class Batches(IterableDataset[Batch]):
-    """Augmented batches of one epoch: what is in them depends on the seed, the epoch and the step.
-
-    Args:
-        recipe: see `eyeline.training.recipes`.
-        arrays: training data.
-        teacher: uint8 (N, h, w) soft maps, or None.
-        epoch: which epoch.
-        device: where the augmentation runs.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        arrays: Arrays,
-        teacher: np.ndarray | None,
-        epoch: int,
-        device: torch.device,
-    ) -> None:
-        self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
-        self.epoch, self.device = epoch, device
-        self.augmentation = Augmentation(**recipe.augmentation)
-        self.indices = np.flatnonzero(arrays.train)
-
-    def __len__(self) -> int:
-        return len(self.indices) // self.recipe.batch
-
-    def __iter__(self) -> Iterator[Batch]:
-        r = self.recipe
-        for step, chosen in enumerate(
-            epoch_batches(len(self.indices), r.batch, r.seed, self.epoch)
-        ):
-            yield self.make(np.sort(self.indices[chosen]), step)
-
-    def make(self, indices: np.ndarray, step: int) -> Batch:
-        """One batch of the images at `indices`, int64 (N,)."""
-        r = self.recipe
-        g = torch.Generator().manual_seed((r.seed * 10_007 + self.epoch) * 1_000_003 + step)
-        crops = r.crops(self.epoch)
-        height, width = crops[int(torch.randint(len(crops), (1,), generator=g))]
-        aspect = torch.from_numpy(self.arrays.aspect[indices])
-        grid = crop_grid(aspect, height, width, self.augmentation, g).to(self.device)
-
-        def sample(source: np.ndarray) -> Tensor:
-            x = _gather(source, indices, self.device)
-            return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-        image = sample(self.arrays.images)
-        truth = sample(self.arrays.masks)
-        target = truth
-        if self.teacher is not None and r.teacher > 0:
-            target = truth.lerp(sample(self.teacher), r.teacher)
-        return normalise(photometric(image, self.augmentation, g)), truth, target
-
-
-def learning_rate_factor(recipe: Recipe, step: int, total: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then cosine to zero.
-
-    Args:
-        recipe: its `warmup` is a share of all steps.
-        step: optimiser steps done.
-        total: optimiser steps of the run.
-    """
-    rising = max(1, int(total * recipe.warmup))
-    if step < rising:
-        return (step + 1) / rising
-    share = min(1.0, (step - rising) / max(1, total - rising))
-    return 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _ema_update(decay: float) -> Any:
-    """Averaging that starts fast and settles at `decay` (the warm-up of TensorFlow's EMA)."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        d = min(decay, (1 + int(count)) / (10 + int(count)))
-        for a, c in zip(averaged, current, strict=True):
-            if a.is_floating_point():
-                a.lerp_(c, 1 - d)
-            else:  # BatchNorm's batch counter
-                a.copy_(c)
-
-    return update
-
-
-class StudentModule(L.LightningModule):
-    """A net, its averaged copy, and what a step does.
-
-    Args:
-        recipe: the run's recipe.
-        arrays: training data, memory-mapped.
-        teacher: uint8 (N, h, w) soft maps of a teacher, or None.
-    """
-
-    def __init__(self, recipe: Recipe, arrays: Arrays, teacher: np.ndarray | None) -> None:
-        super().__init__()
-        if recipe.teacher > 0 and teacher is None:
-            raise TrainingError(
-                f"recipe {recipe.name} wants a teacher's maps", "pass them, or set teacher = 0"
-            )
-        self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
-        self.net = build_net(recipe.net)
-        self.average = AveragedModel(
-            self.net, multi_avg_fn=_ema_update(recipe.ema), use_buffers=True
-        )
-        self.average.requires_grad_(False)
-        self.curve: list[dict[str, float]] = []
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """This epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
-        on_cpu = self.device.type == "cpu"
-        data = Batches(self.recipe, self.arrays, self.teacher, self.current_epoch, self.device)
-        return DataLoader(data, batch_size=None, num_workers=1 if on_cpu else 0)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        """Indices of the selection fold, one at a time: each image keeps its own aspect."""
-        return DataLoader(torch.from_numpy(np.flatnonzero(~self.arrays.train)), batch_size=None)  # type: ignore[arg-type]
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Weighted sum of the losses of all heads."""
-        r = self.recipe
-        image, truth, target = batch
-        image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
-            logits = self.net(image)
-        total = image.new_zeros(())
-        for i, raw in enumerate(logits):
-            head = raw.float()
-            y, t = truth, target
-            if head.shape[-2:] != t.shape[-2:]:
-                y = F.interpolate(y, size=head.shape[-2:], mode="area")
-                t = F.interpolate(t, size=head.shape[-2:], mode="area")
-            loss = losses.edge_weighted_bce(head, t, y, r.edge if i == 0 else 0.0)
-            loss = loss + losses.OVERLAPS[r.overlap](head, y)
-            total = total + loss * (1.0 if i == 0 else r.deep)
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"loss is {total.item()} in epoch {self.current_epoch}, batch {batch_idx}",
-                "lower lr; the last good checkpoint is kept",
-            )
-        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True)
-        return total
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Update the averaged weights."""
-        if self.recipe.ema:
-            self.average.update_parameters(self.net)
-
-    @property
-    def best_net(self) -> nn.Module:
-        """The net whose quality counts: the averaged one when the recipe averages."""
-        return self.average.module if self.recipe.ema else self.net
-
-    def validation_step(self, index: Tensor, batch_idx: int) -> None:
-        """MAE and IoU at .5 of one image of the selection fold."""
-        i = np.array([int(index)])
-        aspect = float(self.arrays.aspect[i[0]])
-        height = SELECTION_LINES if aspect >= 1 else int(SELECTION_LINES / aspect)
-        width = int(height * aspect)
-        size = (max(32, height // 32 * 32), max(32, width // 32 * 32))
-        image = F.interpolate(_gather(self.arrays.images, i, self.device), size=size, mode="area")
-        truth = _gather(self.arrays.masks, i, self.device)
-        image = normalise(image).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            logits = self.best_net(image)[0]
-        p = logits.float().sigmoid()
-        p = F.interpolate(p, size=truth.shape[-2:], mode="bilinear", align_corners=False)
-        positive, gt = p > 0.5, truth > 0.5
-        union = (positive | gt).sum().clamp(min=1)
-        iou = (positive & gt).sum() / union
-        self.log_dict(
-            {"mae": (p - truth).abs().mean(), "iou": iou},
-            prog_bar=True,
-            batch_size=1,
-            on_epoch=True,
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """One row of the curve an epoch; `score` selects the checkpoint."""
-        m = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-        score = m.get("iou", 0.0) - m.get("mae", 1.0)
-        self.log("score", score)
-        if not self.trainer.sanity_checking:
-            self.curve.append({"epoch": float(self.current_epoch), **m, "score": score})
-
-    def configure_optimizers(self) -> Any:
-        """AdamW (no decay on norms and biases) or Adam, linear warm-up, cosine to zero."""
-        r = self.recipe
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": r.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        kind = torch.optim.AdamW if r.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(groups, lr=r.lr)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(r, step, total)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The curve travels with the weights."""
-        checkpoint["curve"] = self.curve
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the curve."""
-        self.curve = list(checkpoint.get("curve", []))
-
-
 class _Progress(L.Callback):
-    """Appends an epoch's numbers to `curve.csv` as it ends."""
+    """What people watch while a run goes on: `curve.csv`, `curve.png`, and `examples/`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, out: Path) -> None:
+        self.out = out
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.sanity_checking or not isinstance(module, StudentModule):
             return
-        with self.path.open("w", newline="") as f:
-            fields = sorted({k for row in module.curve for k in row})
-            writer = csv.DictWriter(f, fields)
-            writer.writeheader()
-            writer.writerows(module.curve)
+        rows = io.StringIO()
+        writer = csv.DictWriter(rows, sorted({k for row in module.curve for k in row}))
+        writer.writeheader()
+        writer.writerows(module.curve)
+        write_bytes(self.out / "curve.csv", rows.getvalue().encode())
+        plot_curve(module.curve, self.out / "curve.png")
+        epochs = module.recipe.epochs
+        if trainer.current_epoch % max(1, epochs // STRIPS) == 0:
+            folder = self.out / "examples"
+            folder.mkdir(exist_ok=True)
+            draw_strip(module, folder / f"epoch_{trainer.current_epoch:03}.jpg")
 
 
 def _log_progress(done: int, total: int) -> None:
@@ -297,9 +75,10 @@ def _log_progress(done: int, total: int) -> None:
 
 def train(
     recipe: Recipe,
-    data: Path,
+    data: Sequence[Path],
     out: Path,
     *,
+    without: Sequence[Path] = (),
     teacher: Path | None = None,
     cache: Path | None = None,
     progress: bool = True,
@@ -309,8 +88,10 @@ def train(
 
     Args:
         recipe: see `eyeline.training.recipes`.
-        data: dataset folder, see `eyeline.datasets.find_pairs`.
-        out: folder for checkpoints, curve, weights and run record.
+        data: datasets, see `eyeline.datasets.pairs.find_pairs`; near-duplicates across several are
+            dropped, see `eyeline.datasets.union`.
+        out: folder for checkpoints, curve, example predictions, weights and run record.
+        without: test sets whose pictures must not be learned from.
         teacher: ONNX file whose soft maps the recipe learns from, see `eyeline.training.teacher`.
         cache: folder for decoded arrays; `out/cache` when None.
         progress: show Lightning's progress bar.
@@ -319,13 +100,22 @@ def train(
     Raises:
         DatasetError: data that can't be used.
         ModelError: a teacher that can't be run.
-        TrainingError: a loss that is not finite, or a recipe without the teacher it wants.
+        TrainingError: a loss that is not finite, a recipe without the teacher it wants, or a
+            checkpoint in `out` of another recipe.
+        OutputError: a checkpoint can't be written; the one before is intact.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    arrays = load_arrays(data, recipe.store, recipe.selection_share, cache or out / "cache")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise output_error(out, exc) from exc
+    union = find_union(data, without)
+    for name, twin in union.dropped:
+        log.info("%s repeats %s: left out", name, twin)
+    pairs = union.pairs
+    arrays = load_arrays(pairs, recipe.store, recipe.selection_share, cache or out / "cache")
     soft = None
     if teacher is not None and recipe.teacher > 0:
-        soft = soft_maps(find_pairs(data), teacher, cache or out / "cache", _log_progress)
+        soft = soft_maps(pairs, teacher, cache or out / "cache", _log_progress)
     L.seed_everything(recipe.seed, verbose=False)
     module = StudentModule(recipe, arrays, soft)
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -339,7 +129,7 @@ def train(
     started = time.time()
     trainer = L.Trainer(
         max_epochs=recipe.epochs,
-        callbacks=[keep_best, keep_last, _Progress(out / "curve.csv")],
+        callbacks=[keep_best, keep_last, _Progress(out)],
         logger=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
@@ -348,18 +138,26 @@ def train(
         default_root_dir=out,
         **(trainer_options or {}),
     )
-    trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=False)
+    try:
+        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    except OSError as exc:
+        raise output_error(out, exc) from exc
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "average.module." if recipe.ema else "net."
     weights = out / "weights.pt"
-    torch.save({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}, weights)
+    kept = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    with whole_file(weights) as temporary:
+        torch.save(kept, temporary)
     record = out / "run.json"
-    record.write_text(
+    write_bytes(
+        record,
         json.dumps(
             {
                 "recipe": recipe.model_dump(mode="json"),
                 "parameters": count_parameters(module.net),
+                "data": [root.stem for root in data],
                 "data_digest": arrays.digest,
+                "data_facts": arrays.facts | {"dropped": len(union.dropped)},
                 "images": {
                     "train": int(arrays.train.sum()),
                     "selection": int((~arrays.train).sum()),
@@ -371,6 +169,6 @@ def train(
                 "curve": module.curve,
             },
             indent=1,
-        )
+        ).encode(),
     )
     return RunResult(weights, record)

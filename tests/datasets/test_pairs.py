@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("PIL")
 from PIL import Image
 
-from eyeline.datasets import (
+from eyeline.datasets.pairs import (
     Pair,
     Source,
     check_sizes,

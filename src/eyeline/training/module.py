@@ -1,0 +1,266 @@
+"""What a training step and an epoch are: batches, losses, averaged weights, the selection score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, IterableDataset
+
+from eyeline.errors import TrainingError
+from eyeline.training import losses
+from eyeline.training.augment import Augmentation, crop_grid, normalise, photometric
+from eyeline.training.data import Arrays, epoch_batches
+from eyeline.training.nets import build_net
+from eyeline.training.recipes import Recipe
+
+SELECTION_LINES = 192  # lines at which the selection fold is scored
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Augmented input (N, 3, H, W), ground truth (N, 1, H, W), training target (N, 1, H, W); float32."""
+
+
+def _gather(source: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 rows of a memory-mapped array as float32 (N, C, h, w) in [0, 1]."""
+    x = torch.from_numpy(np.ascontiguousarray(source[indices])).to(device)
+    x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
+    return x.float().div_(255)
+
+
+class Batches(IterableDataset[Batch]):
+    """Augmented batches of one epoch: what is in them depends on the seed, the epoch and the step.
+
+    Args:
+        recipe: see `eyeline.training.recipes`.
+        arrays: training data.
+        teacher: uint8 (N, h, w) soft maps, or None.
+        epoch: which epoch.
+        device: where the augmentation runs.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        arrays: Arrays,
+        teacher: np.ndarray | None,
+        epoch: int,
+        device: torch.device,
+    ) -> None:
+        self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
+        self.epoch, self.device = epoch, device
+        self.augmentation = Augmentation(**recipe.augmentation)
+        self.indices = np.flatnonzero(arrays.train)
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.recipe.batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        r = self.recipe
+        for step, chosen in enumerate(
+            epoch_batches(len(self.indices), r.batch, r.seed, self.epoch)
+        ):
+            yield self.make(np.sort(self.indices[chosen]), step)
+
+    def make(self, indices: np.ndarray, step: int) -> Batch:
+        """One batch of the images at `indices`, int64 (N,)."""
+        r = self.recipe
+        g = torch.Generator().manual_seed((r.seed * 10_007 + self.epoch) * 1_000_003 + step)
+        crops = r.crops(self.epoch)
+        height, width = crops[int(torch.randint(len(crops), (1,), generator=g))]
+        aspect = torch.from_numpy(self.arrays.aspect[indices])
+        grid = crop_grid(aspect, height, width, self.augmentation, g).to(self.device)
+
+        def sample(source: np.ndarray) -> Tensor:
+            x = _gather(source, indices, self.device)
+            return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+        image = sample(self.arrays.images)
+        truth = sample(self.arrays.masks)
+        target = truth
+        if self.teacher is not None and r.teacher > 0:
+            target = truth.lerp(sample(self.teacher), r.teacher)
+        return normalise(photometric(image, self.augmentation, g)), truth, target
+
+
+def learning_rate_factor(recipe: Recipe, step: int, total: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then cosine to zero.
+
+    Args:
+        recipe: its `warmup` is a share of all steps.
+        step: optimiser steps done.
+        total: optimiser steps of the run.
+    """
+    rising = max(1, int(total * recipe.warmup))
+    if step < rising:
+        return (step + 1) / rising
+    share = min(1.0, (step - rising) / max(1, total - rising))
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _ema_update(decay: float) -> Any:
+    """Averaging that starts fast and settles at `decay` (the warm-up of TensorFlow's EMA)."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        d = min(decay, (1 + int(count)) / (10 + int(count)))
+        for a, c in zip(averaged, current, strict=True):
+            if a.is_floating_point():
+                a.lerp_(c, 1 - d)
+            else:  # BatchNorm's batch counter
+                a.copy_(c)
+
+    return update
+
+
+class StudentModule(L.LightningModule):
+    """A net, its averaged copy, and what a step does.
+
+    Args:
+        recipe: the run's recipe.
+        arrays: training data, memory-mapped.
+        teacher: uint8 (N, h, w) soft maps of a teacher, or None.
+    """
+
+    def __init__(self, recipe: Recipe, arrays: Arrays, teacher: np.ndarray | None) -> None:
+        super().__init__()
+        if recipe.teacher > 0 and teacher is None:
+            raise TrainingError(
+                f"recipe {recipe.name} wants a teacher's maps", "pass them, or set teacher = 0"
+            )
+        self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
+        self.net = build_net(recipe.net)
+        self.average = AveragedModel(
+            self.net, multi_avg_fn=_ema_update(recipe.ema), use_buffers=True
+        )
+        self.average.requires_grad_(False)
+        self.curve: list[dict[str, float]] = []
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """This epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
+        on_cpu = self.device.type == "cpu"
+        data = Batches(self.recipe, self.arrays, self.teacher, self.current_epoch, self.device)
+        return DataLoader(data, batch_size=None, num_workers=1 if on_cpu else 0)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """Indices of the selection fold, one at a time: each image keeps its own aspect."""
+        return DataLoader(torch.from_numpy(np.flatnonzero(~self.arrays.train)), batch_size=None)  # type: ignore[arg-type]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Weighted sum of the losses of all heads."""
+        r = self.recipe
+        image, truth, target = batch
+        image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
+            logits = self.net(image)
+        total = image.new_zeros(())
+        for i, raw in enumerate(logits):
+            head = raw.float()
+            y, t = truth, target
+            if head.shape[-2:] != t.shape[-2:]:
+                y = F.interpolate(y, size=head.shape[-2:], mode="area")
+                t = F.interpolate(t, size=head.shape[-2:], mode="area")
+            loss = losses.edge_weighted_bce(head, t, y, r.edge if i == 0 else 0.0)
+            loss = loss + losses.OVERLAPS[r.overlap](head, y)
+            total = total + loss * (1.0 if i == 0 else r.deep)
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"loss is {total.item()} in epoch {self.current_epoch}, batch {batch_idx}",
+                "lower lr; the last good checkpoint is kept",
+            )
+        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True)
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Update the averaged weights."""
+        if self.recipe.ema:
+            self.average.update_parameters(self.net)
+
+    @property
+    def best_net(self) -> nn.Module:
+        """The net whose quality counts: the averaged one when the recipe averages."""
+        return self.average.module if self.recipe.ema else self.net
+
+    @torch.no_grad()
+    def predict_one(self, index: int) -> tuple[Tensor, Tensor]:
+        """The averaged net's answer for one stored image, at the selection's size.
+
+        Returns:
+            Prediction and ground truth, float32 (1, 1, S, S) in [0, 1].
+        """
+        i = np.array([index])
+        aspect = float(self.arrays.aspect[i[0]])
+        height = SELECTION_LINES if aspect >= 1 else int(SELECTION_LINES / aspect)
+        width = int(height * aspect)
+        size = (max(32, height // 32 * 32), max(32, width // 32 * 32))
+        image = F.interpolate(_gather(self.arrays.images, i, self.device), size=size, mode="area")
+        truth = _gather(self.arrays.masks, i, self.device)
+        image = normalise(image).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            logits = self.best_net(image)[0]
+        p = logits.float().sigmoid()
+        return F.interpolate(p, size=truth.shape[-2:], mode="bilinear", align_corners=False), truth
+
+    def validation_step(self, index: Tensor, batch_idx: int) -> None:
+        """MAE and IoU at .5 of one image of the selection fold."""
+        p, truth = self.predict_one(int(index))
+        positive, gt = p > 0.5, truth > 0.5
+        union = (positive | gt).sum().clamp(min=1)
+        iou = (positive & gt).sum() / union
+        self.log_dict(
+            {"mae": (p - truth).abs().mean(), "iou": iou},
+            prog_bar=True,
+            batch_size=1,
+            on_epoch=True,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """One row of the curve an epoch; `score` selects the checkpoint."""
+        m = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        score = m.get("iou", 0.0) - m.get("mae", 1.0)
+        self.log("score", score)
+        if not self.trainer.sanity_checking:
+            self.curve.append({"epoch": float(self.current_epoch), **m, "score": score})
+
+    def configure_optimizers(self) -> Any:
+        """AdamW (no decay on norms and biases) or Adam, linear warm-up, cosine to zero."""
+        r = self.recipe
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": r.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        kind = torch.optim.AdamW if r.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(groups, lr=r.lr)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(r, step, total)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The curve and the recipe travel with the weights."""
+        checkpoint["curve"] = self.curve
+        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue the curve, of the same recipe only.
+
+        Raises:
+            TrainingError: the checkpoint was left by another recipe.
+        """
+        now, then = self.recipe.model_dump(mode="json"), checkpoint.get("recipe", {})
+        changed = [key for key in now if now[key] != then.get(key)]
+        if changed:
+            raise TrainingError(
+                f"the checkpoint there is of another recipe: {', '.join(changed)} differ",
+                "name another folder, or go on with the recipe that began it",
+            )
+        self.curve = list(checkpoint.get("curve", []))

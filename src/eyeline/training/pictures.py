@@ -1,0 +1,76 @@
+"""Pictures of a run: the curve, and a strip of the same examples every few epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from eyeline.output import whole_file
+
+if TYPE_CHECKING:
+    from eyeline.training.module import StudentModule
+
+EXAMPLES = 8
+HEIGHT = 120  # of an example, pixels
+GAP = 4
+GROUND = (24, 24, 24)
+
+
+def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
+    """Loss, and the selection fold's IoU and MAE, over epochs, as a PNG of 900 x 400 pixels.
+
+    Args:
+        curve: a row an epoch, with `epoch`, `iou`, `mae` and, from the second on, `loss`.
+        path: the file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in curve]
+    left.plot(epochs, [row.get("loss", np.nan) for row in curve], color="#444444")
+    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    right.plot(epochs, [row["iou"] for row in curve], color="#1b6ca8", label="IoU")
+    right.plot(epochs, [row["mae"] for row in curve], color="#c0504d", label="MAE")
+    right.set(xlabel="epoch", ylim=(0, 1), title="selection fold: picks an epoch, reports nothing")
+    right.title.set_fontsize(9)
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary)
+
+
+def draw_strip(module: StudentModule, path: Path) -> None:
+    """Image, ground truth and prediction of the first images of the selection fold, as a JPEG.
+
+    Args:
+        module: the run's module, between two epochs.
+        path: the file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    arrays = module.arrays
+    columns: list[list[Image.Image]] = []
+    for index in np.flatnonzero(~arrays.train)[:EXAMPLES]:
+        prediction, _ = module.predict_one(int(index))
+        grey = np.round(prediction[0, 0].float().cpu().numpy() * 255).astype(np.uint8)
+        size = max(1, round(HEIGHT * float(arrays.aspect[index]))), HEIGHT
+        pictures = (arrays.images[index], arrays.masks[index], grey)
+        columns.append([Image.fromarray(np.asarray(p)).resize(size) for p in pictures])
+    width = sum(c[0].width + GAP for c in columns) + GAP
+    sheet = Image.new("RGB", (width, 3 * (HEIGHT + GAP) + GAP), GROUND)
+    x = GAP
+    for column in columns:
+        for row, picture in enumerate(column):
+            sheet.paste(picture, (x, GAP + row * (HEIGHT + GAP)))
+        x += column[0].width + GAP
+    with whole_file(path) as temporary:
+        sheet.save(temporary, "JPEG", quality=88)
