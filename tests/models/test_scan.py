@@ -50,6 +50,11 @@ def test_the_corpus_is_large() -> None:
     assert len(hostile.CORPUS) >= 60
 
 
+def test_every_code_is_explained() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "scan.md").read_text()
+    assert not [code for code, _ in hostile.CORPUS.values() if f"`{code}`" not in text]
+
+
 @pytest.mark.parametrize(
     ("name", "op_type", "path"),
     [

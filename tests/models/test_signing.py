@@ -23,19 +23,15 @@ from tiny_models import BLUE, RED, plane_model, record_fields, write_registry
 
 pytest.importorskip("model_signing", reason="extra `sign` is not installed")
 
-from eyeline.models.signing import (
+from eyeline.models.release import (
     BUNDLE_SUFFIX,
     RELEASE_SUFFIX,
     SIGNATURE_SUFFIX,
     Release,
-    check_at_load,
-    key_id,
-    make_key,
     read_release,
-    sign_model,
-    verify_model,
-    verify_signature,
 )
+from eyeline.models.signing import key_id, make_key, sign_model
+from eyeline.models.verifying import check_at_load, verify_model, verify_signature
 
 
 @pytest.fixture(scope="module")

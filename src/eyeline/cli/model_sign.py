@@ -11,7 +11,7 @@ import typer
 from eyeline.errors import VerificationError
 
 if TYPE_CHECKING:
-    from eyeline.models.signing import Verified
+    from eyeline.models.verifying import Verified
 
 
 def keygen(
@@ -74,7 +74,7 @@ def verify(
     Example:
         eyeline model verify mine.onnx --key release.pub
     """
-    from eyeline.models.signing import verify_by_registry, verify_file
+    from eyeline.models.verifying import verify_by_registry, verify_file
 
     try:
         if key is not None:

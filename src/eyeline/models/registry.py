@@ -94,7 +94,7 @@ class Model:
                 "the file was changed: restore it, or register the new one",
             )
         if self.record is not None and self.trust is not None:
-            from eyeline.models.signing import check_at_load
+            from eyeline.models.verifying import check_at_load
 
             check_at_load(self.record, data, self.trust, self.path.parent)
         return data

@@ -1,98 +1,29 @@
-"""Sign a release of a model with a key, and verify it before it is loaded.
+"""Sign a release of a model with a key.
 
 A release is a model, its id and a number that only grows, written down in `NAME.release.json` and signed
 together with the model's bytes by `model-signing` (an in-toto statement in a DSSE envelope, ECDSA). So a
-signature can't be moved to another model, id or release. Everything that goes wrong is a
-`VerificationError`.
+signature can't be moved to another model, id or release. `verifying` is the other half.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from eyeline.errors import (
-    EyelineError,
-    MissingExtraError,
-    ModelError,
-    RegistryError,
-    VerificationError,
+from eyeline.errors import MissingExtraError, ModelError, VerificationError
+from eyeline.models.registry import read_regular_file, sha256_hex
+from eyeline.models.release import (
+    RELEASE_SUFFIX,
+    SIGNATURE_SUFFIX,
+    Release,
+    side_file,
+    signed_package,
 )
-from eyeline.models.records import Digest, FileName, ModelId, ModelRecord, Strict
-from eyeline.models.registry import Registry, read_regular_file, sha256_hex
-from eyeline.models.trust import TRUST_FILE, SigstoreIdentity, TrustedKey, TrustPolicy
-from eyeline.output import whole_file, write_bytes
-
-RELEASE_SUFFIX = ".release.json"
-SIGNATURE_SUFFIX = ".sig"
-BUNDLE_SUFFIX = ".sigstore.json"
-RELEASE_NAME = "release.json"
-"""Name of the release record within the signed package."""
-
-MAX_SIDE_FILE = 1 << 20
-_PAYLOAD_TYPE = "application/vnd.in-toto+json"
-_PREDICATE = "https://model_signing/signature/v1.0"
-
-
-class Release(Strict):
-    """What is signed beside the model's bytes.
-
-    Attributes:
-        id: the model's registry id.
-        file: name of the ONNX file.
-        sha256: hex digest of that file.
-        release: grows with every signed change of this id; an older one can be refused.
-    """
-
-    schema_version: Literal[1] = 1
-    id: ModelId
-    file: FileName
-    sha256: Digest
-    release: int = Field(ge=1, lt=1 << 31)
-
-    def to_bytes(self) -> bytes:
-        """Canonical JSON: the one form that is accepted back."""
-        return (json.dumps(self.model_dump(), sort_keys=True, indent=1) + "\n").encode()
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A verified model.
-
-    Attributes:
-        id: registry id.
-        sha256: hex digest of its bytes.
-        release: number of its release; None where a Sigstore bundle signs the model alone.
-        signer: name in the trust policy.
-        method: `key` or `sigstore`.
-    """
-
-    id: str
-    sha256: str
-    release: int | None
-    signer: str
-    method: Literal["key", "sigstore"]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values, `verified` first."""
-        return {"verified": True, **asdict(self)}
-
-
-def side_file(folder: Path, file: str, suffix: str) -> Path:
-    """Where a model's release record, signature or bundle is: beside it, under its stem."""
-    return folder / (file.removesuffix(".onnx") + suffix)
-
-
-# --- keys
+from eyeline.output import write_bytes
 
 
 def make_key(private: Path, public: Path) -> str:
@@ -133,7 +64,7 @@ def key_id(public_key: str) -> str:
     ec, serialization = _cryptography()
     try:
         key = serialization.load_pem_public_key(public_key.encode())
-    except (ValueError, TypeError, EyelineError) as exc:
+    except (ValueError, TypeError) as exc:
         raise VerificationError("a public key that can't be read", "give its PEM") from exc
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in (
         "secp256r1",
@@ -156,15 +87,13 @@ def _cryptography() -> tuple[Any, Any]:
     return ec, serialization
 
 
-def _model_signing() -> tuple[Any, Any]:
+def import_model_signing() -> tuple[Any, Any]:
+    """`model_signing.signing` and `.verifying`."""
     try:
         from model_signing import signing, verifying
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "model_signing", "sign") from exc
     return signing, verifying
-
-
-# --- signing
 
 
 def sign_model(
@@ -184,14 +113,14 @@ def sign_model(
         RegistryError: the model can't be read.
         MissingExtraError: extra `sign` is not installed.
     """
-    signing, _ = _model_signing()
+    signing, _ = import_model_signing()
     data = read_regular_file(path)
     try:
         record = Release(id=model_id, file=path.name, sha256=sha256_hex(data), release=release)
     except ValidationError as exc:
         first = " ".join(str(exc).split())[:200]
         raise ModelError(f"{path}: can't be a release: {first}", "fix the id or the name") from exc
-    with _package(record, data, record.to_bytes()) as folder:
+    with signed_package(record, data, record.to_bytes()) as folder:
         made = folder.parent / "signature"
         try:
             config = signing.Config().use_elliptic_key_signer(
@@ -205,280 +134,5 @@ def sign_model(
             ) from exc
         signature = made.read_bytes()
     write_bytes(side_file(path.parent, path.name, RELEASE_SUFFIX), record.to_bytes())
-    with whole_file(side_file(path.parent, path.name, SIGNATURE_SUFFIX)) as temporary:
-        temporary.write_bytes(signature)
+    write_bytes(side_file(path.parent, path.name, SIGNATURE_SUFFIX), signature)
     return record
-
-
-@contextmanager
-def _package(record: Release, data: bytes, release: bytes) -> Iterator[Path]:
-    """The signed package as a folder: these very bytes, wherever the model lies."""
-    with tempfile.TemporaryDirectory(prefix="eyeline-") as place:
-        folder = Path(place) / record.id
-        folder.mkdir()
-        (folder / record.file).write_bytes(data)
-        (folder / RELEASE_NAME).write_bytes(release)
-        yield folder
-
-
-# --- verifying
-
-
-def read_release(data: bytes) -> Release:
-    """A release record in its canonical form.
-
-    Raises:
-        VerificationError: anything else.
-    """
-    try:
-        release = Release.model_validate_json(data)
-    except ValidationError as exc:
-        raise VerificationError("its release record does not parse", "sign it again") from exc
-    if release.to_bytes() != data:
-        raise VerificationError("its release record is not canonical", "sign it again")
-    return release
-
-
-def verify_signature(data: bytes, release: bytes, signature: bytes, public_key: str) -> Release:
-    """Verify one signature of one key over a model and its release record.
-
-    Args:
-        data: the model.
-        release: content of its release record.
-        signature: content of its signature file.
-        public_key: PEM.
-
-    Returns:
-        The release that was signed.
-
-    Raises:
-        VerificationError: anything that is not exactly what was signed.
-        MissingExtraError: extra `sign` is not installed.
-    """
-    _, verifying = _model_signing()
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-
-    record = read_release(release)
-    if record.sha256 != sha256_hex(data):
-        raise VerificationError(
-            f"{record.file}: these bytes are not the signed ones",
-            "restore the file, or sign the new one as a new release",
-        )
-    payload = _signed_payload(signature, key_id(public_key))
-    with _package(record, data, release) as folder:
-        key, file = folder.parent / "key.pem", folder.parent / "signature"
-        key.write_text(public_key)
-        file.write_bytes(signature)
-        try:
-            verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, file)
-        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, KeyError) as exc:
-            reason = " ".join(str(exc).split())[:120] or "the signature is not of this key"
-            raise VerificationError(
-                f"{record.file}: the signature does not verify: {reason}",
-                "is it the right key, and the signed file?",
-            ) from exc
-    # The statement says itself which paths it ignores: what it covers is looked at here.
-    _check_covers(payload, record, data, release)
-    return record
-
-
-def _signed_payload(signature: bytes, key: str) -> Any:
-    """The statement in a signature file that is, byte for byte, what the signer wrote."""
-    from sigstore_models.bundle.v1 import Bundle
-
-    try:
-        bundle = Bundle.from_json(signature)
-        canonical = bundle.to_json().encode()
-        envelope = bundle.dsse_envelope
-        if envelope is None or canonical != signature:
-            raise VerificationError("the signature file was changed", "restore it")
-        if envelope.payload_type != _PAYLOAD_TYPE or len(envelope.signatures) != 1:
-            raise VerificationError("not a signature of a model", "eyeline model sign makes one")
-        hint = bundle.verification_material.public_key
-        if hint is None or hint.hint != key:
-            raise VerificationError("signed with another key", "trust that key, or sign again")
-        return json.loads(envelope.payload)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
-        raise VerificationError("the signature file does not parse", "restore it") from exc
-
-
-def _check_covers(payload: Any, record: Release, data: bytes, release: bytes) -> None:
-    wanted = {record.file: sha256_hex(data), RELEASE_NAME: sha256_hex(release)}
-    resources = payload["predicate"]["resources"]
-    found = {r["name"]: r["digest"] for r in resources if r["algorithm"] == "sha256"}
-    if payload["predicateType"] != _PREDICATE or found != wanted or len(resources) != len(wanted):
-        raise VerificationError(
-            f"{record.file}: the signature covers something else", "sign the model and its release"
-        )
-
-
-def verify_file(path: Path, key: Path, minimum_release: int | None = None) -> Verified:
-    """Verify a signed file by one public key, whatever registries say.
-
-    Args:
-        path: the ONNX file, its release record and signature beside it.
-        key: public key, PEM.
-        minimum_release: oldest release to accept.
-
-    Raises:
-        VerificationError: see `verify_signature`; or no signature, another name, or too old.
-        RegistryError: the model or the key can't be read.
-        MissingExtraError: extra `sign` is not installed.
-    """
-    data = read_regular_file(path)
-    public_key = read_regular_file(key, limit=MAX_SIDE_FILE).decode("ascii", "replace")
-    release, signature = (
-        _read_if_there(side_file(path.parent, path.name, suffix))
-        for suffix in (RELEASE_SUFFIX, SIGNATURE_SUFFIX)
-    )
-    if release is None or signature is None:
-        raise VerificationError(f"{path}: not signed", "eyeline model sign")
-    try:
-        signed = verify_signature(data, release, signature, public_key)
-    except VerificationError as exc:
-        raise VerificationError(f"{path}: {exc.message}", exc.mend) from exc
-    if signed.file != path.name:
-        raise VerificationError(f"{path}: signed as {signed.file!r}", "give it its own name back")
-    verified = Verified(signed.id, signed.sha256, signed.release, str(key), "key")
-    _check_release(verified, {signed.id: minimum_release} if minimum_release else {})
-    return verified
-
-
-def verify_by_registry(model_id: str, registry: Path | None) -> Verified:
-    """Verify a registered model by its registry's trust policy, even where none is required at load.
-
-    Raises:
-        VerificationError: see `verify_model`.
-        RegistryError: no such model, or a registry without a trust policy.
-        MissingExtraError: extra `sign` is not installed.
-    """
-    model = Registry(registry).get(model_id)
-    if model.record is None or model.trust is None:
-        raise RegistryError(
-            f"{model_id}: its registry has no {TRUST_FILE}", "write one, or verify by --key"
-        )
-    data = read_regular_file(model.path)
-    return verify_model(model.record, data, model.trust, model.path.parent)
-
-
-def verify_model(record: ModelRecord, data: bytes, policy: TrustPolicy, folder: Path) -> Verified:
-    """Hold a model to a registry's trust policy: called at load, on the very bytes that are loaded.
-
-    Args:
-        record: its registry record.
-        data: its bytes.
-        policy: the registry's.
-        folder: the registry's, where release record, signature and bundle lie.
-
-    Raises:
-        VerificationError: unsigned, tampered, wrongly keyed, revoked, swapped or rolled back.
-        MissingExtraError: extra `sign` is not installed.
-    """
-    where = f"{record.id}: "
-    digest = sha256_hex(data)
-    if digest != record.sha256:
-        raise VerificationError(f"{where}its bytes are not the registered ones", "restore the file")
-    if digest in policy.revoked_models:
-        raise VerificationError(f"{where}this model is revoked", "take a newer release")
-    wanted = policy.requirement(record.role).signers
-    signature, bundle = (
-        _read_if_there(side_file(folder, record.file, suffix))
-        for suffix in (SIGNATURE_SUFFIX, BUNDLE_SUFFIX)
-    )
-    release = _read_if_there(side_file(folder, record.file, RELEASE_SUFFIX))
-    if signature is None and bundle is None:
-        raise VerificationError(
-            f"{where}no signature, and role {record.role!r} needs one",
-            "eyeline model sign, or take a signed model",
-        )
-    failures = []
-    for signer in policy.signers():
-        if signer.name not in wanted:
-            continue
-        if _is_revoked(signer, policy):
-            failures.append(f"{signer.name}: revoked")
-            continue
-        try:
-            verified = _verify_by(signer, record, data, release, signature, bundle, policy, folder)
-        except VerificationError as exc:
-            failures.append(f"{signer.name}: {exc.message}")
-            continue
-        _check_release(verified, policy.minimum_release)
-        return verified
-    reasons = "; ".join(failures)[:400] or f"nobody may sign for role {record.role!r}"
-    raise VerificationError(f"{where}not verified: {reasons}", "see docs/signing.md")
-
-
-def check_at_load(
-    record: ModelRecord, data: bytes, policy: TrustPolicy, folder: Path
-) -> Verified | None:
-    """What a registry with a trust policy calls before it hands out a model's bytes.
-
-    Returns:
-        See `verify_model`; None where the policy needs no signature of this role.
-
-    Raises:
-        VerificationError: see `verify_model`; a revoked model is refused whatever its role needs.
-        MissingExtraError: extra `sign` is not installed.
-    """
-    if policy.require_signature and policy.requirement(record.role).signed:
-        return verify_model(record, data, policy, folder)
-    if sha256_hex(data) in policy.revoked_models:
-        raise VerificationError(f"{record.id}: this model is revoked", "take a newer release")
-    return None
-
-
-def _is_revoked(signer: TrustedKey | SigstoreIdentity, policy: TrustPolicy) -> bool:
-    if signer.name in policy.revoked_keys:
-        return True
-    return isinstance(signer, TrustedKey) and key_id(signer.public_key) in policy.revoked_keys
-
-
-def _verify_by(
-    signer: TrustedKey | SigstoreIdentity,
-    record: ModelRecord,
-    data: bytes,
-    release: bytes | None,
-    signature: bytes | None,
-    bundle: bytes | None,
-    policy: TrustPolicy,
-    folder: Path,
-) -> Verified:
-    if isinstance(signer, TrustedKey):
-        if signature is None or release is None:
-            raise VerificationError("no signature of a key", "eyeline model sign")
-        signed = verify_signature(data, release, signature, signer.public_key)
-        if (signed.id, signed.file) != (record.id, record.file):
-            raise VerificationError(
-                f"signed as {signed.id!r} ({signed.file})", "sign it as this id"
-            )
-        return Verified(record.id, record.sha256, signed.release, signer.name, "key")
-    if bundle is None or policy.trusted_root is None:
-        raise VerificationError("no Sigstore bundle", "put it beside the model")
-    from eyeline.models.sigstore_bundle import verify_bundle
-
-    root = read_regular_file(folder / policy.trusted_root.file, limit=MAX_SIDE_FILE)
-    subjects = verify_bundle(data, bundle, signer, root, policy.trusted_root.sha256)
-    number = None
-    if release is not None and sha256_hex(release) in subjects:
-        stated = read_release(release)
-        if (stated.id, stated.sha256) != (record.id, record.sha256):
-            raise VerificationError(f"signed as {stated.id!r}", "sign it as this id")
-        number = stated.release
-    return Verified(record.id, record.sha256, number, signer.name, "sigstore")
-
-
-def _check_release(verified: Verified, minimum: Mapping[str, int]) -> None:
-    oldest = minimum.get(verified.id)
-    if oldest is not None and (verified.release is None or verified.release < oldest):
-        stated = f"release {verified.release}" if verified.release else "no signed release number"
-        raise VerificationError(
-            f"{verified.id}: {stated}, rolled back: {oldest} is the oldest admitted",
-            "take a newer release",
-        )
-
-
-def _read_if_there(path: Path) -> bytes | None:
-    if not path.exists() and not path.is_symlink():
-        return None
-    return read_regular_file(path, limit=MAX_SIDE_FILE)

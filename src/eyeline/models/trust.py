@@ -110,7 +110,7 @@ class TrustPolicy(Strict):
         identities: see `SigstoreIdentity`.
         trusted_root: see `TrustedRoot`; needed when there are identities.
         roles: role to what it needs; a role that is not named needs a signature of anybody trusted.
-        revoked_keys: names or SHA-256 key ids (see `signing.key_id`) that may sign no more.
+        revoked_keys: names or key ids (see `signing.key_id`) that may sign no more.
         revoked_models: digests of models that must not be loaded, whoever signed them.
         minimum_release: model id to the oldest release that may be loaded.
     """

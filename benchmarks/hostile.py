@@ -1,0 +1,74 @@
+"""What else would have noticed: the hostile corpus of the tests against ONNX's checker and ONNX Runtime.
+
+`python benchmarks/hostile.py` takes two minutes: every file is checked and loaded in a child of its own.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "tests"),
+    str(Path(__file__).parents[1] / "tests/models"),
+]
+
+import hostile
+
+from eyeline.models.scan import scan
+from eyeline.models.scan.child import load_in_child
+
+CHECK = (
+    "import sys, onnx; model = onnx.load_from_string(sys.stdin.buffer.read()); "
+    "onnx.checker.check_model(model, full_check=True)"
+)
+SECONDS = 10.0
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+
+
+def check(data: bytes) -> str:
+    """What ONNX's full checker says, in a child with 4 GiB and 10 s."""
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", CHECK],
+            input=data,
+            capture_output=True,
+            check=False,
+            timeout=SECONDS,
+            preexec_fn=_limit,
+        )
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    if run.returncode == 0:
+        return "passes"
+    return "crashed" if run.returncode < 0 else "refused"
+
+
+def main() -> None:
+    checker: Counter[str] = Counter()
+    runtime: Counter[str] = Counter()
+    ours: Counter[str] = Counter()
+    both = 0
+    for name, (_, make) in hostile.CORPUS.items():
+        data = make()
+        said = check(data)
+        loaded = load_in_child(data, (1, 3, 64, 96), seconds=SECONDS).outcome
+        checker[said] += 1
+        runtime[loaded] += 1
+        both += (said, loaded) == ("passes", "loaded")
+        ours["admitted" if scan(data).admitted else "refused"] += 1
+        print(f"{name:44} checker {said:8} runtime {loaded}")
+    print(
+        f"{len(hostile.CORPUS)} files; full checker: {dict(checker)}; ONNX Runtime: {dict(runtime)}"
+    )
+    print(f"both pass: {both}; eyeline: {dict(ours)}")
+
+
+if __name__ == "__main__":
+    main()
