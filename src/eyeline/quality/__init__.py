@@ -1,0 +1,1 @@
+"""Quality scores of a distorted video against its reference, whole and weighted by saliency."""

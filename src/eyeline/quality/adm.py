@@ -1,0 +1,266 @@
+"""Detail loss (ADM) at four scales, as libvmaf computes it, whole and weighted in one pass.
+
+Both pictures go through a Daubechies-2 wavelet. What the distorted one keeps of the reference's
+coefficients is told from what was added (decoupling), scaled by contrast sensitivity, masked by
+what was added near it, and pooled: the cube root of a sum of cubes, over the same of the
+reference. The weighted feature puts the weights into those sums, scaled to a mean of 1, so
+uniform weights give libvmaf's.
+
+Definition: Li, Zhang, Ma & Ngan, "Image quality assessment by separately evaluating detail losses
+and additive impairments", IEEE TMM 13(5), 2011; libvmaf's fixed-point extractor (`integer_adm`)
+sets the constants and the borders. docs/sw_vmaf.md gives the choices of the weighting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from eyeline.errors import QualityError
+from eyeline.quality.vif import opencv
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Plane = NDArray[np.float32]
+
+SCALES = 4
+GAIN_LIMIT = 100.0
+"""libvmaf's default `adm_enhn_gain_limit`: in effect none. The "neg" models set 1."""
+
+BORDER = 0.1
+"""Share of the width and height that is left out at each side."""
+
+LOW = tuple(
+    (a + b * math.sqrt(3)) / (4 * math.sqrt(2)) for a, b in ((1, 1), (3, 1), (3, -1), (1, -1))
+)
+"""Low-pass taps of the Daubechies-2 wavelet; the high-pass is (c3, -c2, c1, -c0)."""
+HIGH = (LOW[3], -LOW[2], LOW[1], -LOW[0])
+
+COS_SQUARED = math.cos(math.radians(1)) ** 2  # an angle under one degree is a change of contrast
+NOISE = 1 / 32  # libvmaf's adm_noise_weight: keeps the ratio of flat pictures near 1
+PIXELS_PER_DEGREE = 3.0 * 1080 * math.pi / 180  # three heights from a screen of 1080 rows
+
+# Watson, Yang, Solomon & Villasenor, "Visibility of wavelet quantization noise", IEEE TIP 6(8),
+# 1997: luma of table IV, and table V's amplitudes (horizontal or vertical, diagonal) by scale.
+WATSON_A, WATSON_K, WATSON_F0 = 0.495, 0.466, 0.401
+WATSON_G = (1.0, 0.534)
+WATSON_AMPLITUDE = ((0.67234, 0.72709), (0.41317, 0.49428), (0.22727, 0.28688), (0.11792, 0.15214))
+
+
+class Adm(NamedTuple):
+    """ADM of one frame: all scales together, and each scale, finest first."""
+
+    adm2: float
+    scales: tuple[float, ...]
+
+
+class AdmPair(NamedTuple):
+    """ADM over the whole frame and with weights."""
+
+    whole: Adm
+    weighted: Adm | None
+
+
+def sensitivity(scale: int) -> tuple[float, float]:
+    """Contrast sensitivity for (horizontal or vertical, diagonal) coefficients (Watson, eq. 9)."""
+    both = []
+    for g, amplitude in zip(WATSON_G, WATSON_AMPLITUDE[scale], strict=True):
+        octaves = math.log10(2 ** (scale + 1) * WATSON_F0 * g / PIXELS_PER_DEGREE)
+        both.append(amplitude / (2 * WATSON_A * 10 ** (WATSON_K * octaves**2)))
+    return both[0], both[1]
+
+
+def adm(
+    reference: Plane, distorted: Plane, weight: Plane | None = None, gain_limit: float = GAIN_LIMIT
+) -> AdmPair:
+    """ADM of a frame, whole and (where a weight is given) weighted.
+
+    Args:
+        reference: float32 (H, W), luma in codes of 8 bits.
+        distorted: the same of the distorted frame.
+        weight: float32 (H, W), not negative; only ratios between pixels matter.
+        gain_limit: most that a raised contrast counts, at least 1 (`adm_enhn_gain_limit`).
+
+    Raises:
+        QualityError: every weight lies in the border that ADM leaves out.
+    """
+    whole, weighted = [], []
+    for scale in range(SCALES):
+        ref, dist = wavelet(reference), wavelet(distorted)
+        reference, distorted = ref[0], dist[0]
+        kept, there = _details(ref[1:], dist[1:], scale, gain_limit)
+        area = kept[0].size
+        whole.append((_pool(kept, area, 1.0), _pool(there, area, 1.0)))
+        if weight is None:
+            continue
+        weight = halve_blocks(weight)
+        rows, columns = inner(weight.shape)
+        inside = np.ascontiguousarray(weight[rows, columns])
+        total = opencv().sumElems(inside)[0]
+        if not total > 0:
+            raise QualityError(
+                "the map has no weight outside the border of a tenth that ADM leaves out",
+                "blend it with uniform weights (--weight below 1)",
+            )
+        for cubes in (*kept, *there):
+            np.multiply(cubes, inside, out=cubes)
+        gain = area / total
+        weighted.append((_pool(kept, area, gain), _pool(there, area, gain)))
+    return AdmPair(_adm(whole), _adm(weighted) if weight is not None else None)
+
+
+def inner(shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a band that count, by libvmaf's rounding of the border."""
+    height, width = shape
+    top, left = int(height * BORDER - 0.5), int(width * BORDER - 0.5)
+    return slice(top, height - top), slice(left, width - left)
+
+
+def halve_blocks(weight: Plane) -> Plane:
+    """Weights of wavelet coefficients: the mean of each 2x2 block, (H, W) to the halves rounded up.
+
+    A coefficient's four taps are centred on its block, so block means lie where they belong.
+    """
+    cv2 = opencv()
+    height, width = weight.shape
+    if height % 2 or width % 2:
+        weight = cv2.copyMakeBorder(weight, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    size = (weight.shape[1] // 2, weight.shape[0] // 2)
+    half: Plane = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    return half
+
+
+def wavelet(plane: Plane) -> Plane:
+    """One level of the Daubechies-2 wavelet.
+
+    Args:
+        plane: float32 (H, W).
+
+    Returns:
+        float32 (4, ceil(H / 2), ceil(W / 2)): approximation, vertical edges (high-pass along rows),
+        horizontal edges (high-pass along columns), diagonal.
+    """
+    height, width = plane.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    # Index -1 is 1, and the last ones repeat backwards from the last sample, as in libvmaf.
+    padded = np.empty((2 * rows + 2, width), np.float32)
+    padded[1 : height + 1] = plane
+    padded[0] = plane[1]
+    padded[height + 1 :] = plane[-1 : -1 - (len(padded) - height - 1) : -1]
+    taps = [padded[i : i + 2 * rows : 2] for i in range(4)]
+    bands = np.empty((4, rows, columns), np.float32)
+    for i, vertical in enumerate((LOW, HIGH)):
+        lines = _combine(vertical, taps)
+        odd = np.empty((rows, columns + 1), np.float32)  # samples -1, 1, 3, ...
+        even = np.empty((rows, columns + 1), np.float32)  # samples 0, 2, 4, ...
+        odd[:, 0] = lines[:, 1]
+        odd[:, 1 : 1 + width // 2] = lines[:, 1::2]
+        even[:, :columns] = lines[:, ::2]
+        if width % 2:
+            odd[:, -1], even[:, -1] = lines[:, -1], lines[:, -2]
+        else:
+            even[:, -1] = lines[:, -1]
+        across = [odd[:, :-1], even[:, :-1], odd[:, 1:], even[:, 1:]]
+        _combine(LOW, across, bands[2 * i])
+        _combine(HIGH, across, bands[2 * i + 1])
+    return bands
+
+
+def _combine(taps: tuple[float, ...], samples: list[Plane], out: Plane | None = None) -> Plane:
+    total = np.multiply(samples[0], np.float32(taps[0]), out=out)
+    scratch = np.empty_like(total)
+    for tap, sample in zip(taps[1:], samples[1:], strict=True):
+        np.multiply(sample, np.float32(tap), out=scratch)
+        total += scratch
+    return total
+
+
+def _details(
+    ref: Plane, dist: Plane, scale: int, gain_limit: float
+) -> tuple[list[Plane], list[Plane]]:
+    """Cubes of kept and of present detail inside the border, three float32 planes each.
+
+    Args:
+        ref: float32 (3, H, W), vertical, horizontal and diagonal details of the reference.
+        dist: the same of the distorted picture.
+        scale: 0 to 3, finest first.
+        gain_limit: most that a raised contrast counts.
+    """
+    cv2 = opencv()
+    rows, columns = inner(ref.shape[1:])
+    # One coefficient more on each side, for the masking window, where the band has it.
+    top, left = min(rows.start, 1), min(columns.start, 1)
+    crop = (
+        slice(None),
+        slice(rows.start - top, rows.stop + top),
+        slice(columns.start - left, columns.stop + left),
+    )
+    o, t = np.ascontiguousarray(ref[crop]), np.ascontiguousarray(dist[crop])
+    size = np.abs(o)
+    # Kept: what t has in o's direction, at most o; at most o times the limit where only the
+    # contrast changed. That is libvmaf's clip of t / o to [0, 1] without the division.
+    limit = size
+    if gain_limit > 1:
+        limit = size * (1 + (gain_limit - 1) * _contrast_only(o, t))
+    aligned = t.view(np.int32) ^ (o.view(np.int32) & np.int32(-(2**31)))
+    kept = np.maximum(aligned.view(np.float32), np.float32(0))
+    np.minimum(kept, limit, out=kept)
+    added = np.abs(t)
+    added -= kept
+    factors = [np.float32(f) for f in (*sensitivity(scale)[:1] * 2, sensitivity(scale)[1])]
+    mask = added[0] + added[1]
+    mask *= factors[0]
+    added[2] *= factors[2]
+    mask += added[2]
+    if not top:
+        mask = np.concatenate((mask[1:2], mask, mask[-1:]))
+    if not left:
+        mask = np.concatenate((mask[:, 1:2], mask, mask[:, -1:]), axis=1)
+    window = np.full((3, 3), 1 / 30, np.float32)
+    window[1, 1] = 2 / 30
+    threshold = np.ascontiguousarray(cv2.filter2D(mask, cv2.CV_32F, window)[1:-1, 1:-1])
+    inside = (slice(top, kept.shape[1] - top), slice(left, kept.shape[2] - left))
+    cubes_kept, cubes_there = [], []
+    for i, factor in enumerate(factors):
+        seen = kept[i][inside] * factor
+        seen -= threshold
+        cv2.threshold(seen, 0, 0, cv2.THRESH_TOZERO, dst=seen)
+        cubes_kept.append(_cube(seen))
+        cubes_there.append(_cube(size[i][inside] * factor))
+    return cubes_kept, cubes_there
+
+
+def _contrast_only(o: Plane, t: Plane) -> Plane:
+    """float32 (H, W), 1 where (vertical, horizontal) of both point the same way within a degree."""
+    across = o[0] * t[0]
+    across += o[1] * t[1]
+    lengths = o[0] * o[0]
+    lengths += o[1] * o[1]
+    other = t[0] * t[0]
+    other += t[1] * t[1]
+    lengths *= other
+    lengths *= np.float32(COS_SQUARED)
+    np.maximum(across, np.float32(0), out=other)
+    other *= other
+    same: Plane = np.logical_and(other >= lengths, across >= 0).astype(np.float32)
+    return same
+
+
+def _cube(plane: Plane) -> Plane:
+    squares = plane * plane
+    plane *= squares
+    return plane
+
+
+def _pool(cubes: list[Plane], area: int, gain: float) -> float:
+    cv2 = opencv()
+    total = sum(math.cbrt(cv2.sumElems(plane)[0] * gain) for plane in cubes)
+    return float(total + 3 * math.cbrt(area * NOISE))
+
+
+def _adm(scales: list[tuple[float, float]]) -> Adm:
+    kept, there = (sum(column) for column in zip(*scales, strict=True))
+    return Adm(kept / there, tuple(num / den for num, den in scales))

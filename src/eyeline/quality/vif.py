@@ -1,0 +1,202 @@
+"""Visual information fidelity at four scales, as libvmaf computes it, whole and weighted in one pass.
+
+Two sums over pixels make each scale: how much information of the reference survives in the
+distorted picture (numerator), and how much there was (denominator). libvmaf divides the sums; the
+weighted feature divides the sums of weight times the same terms, so uniform weights give libvmaf's.
+
+Definition: Sheikh & Bovik, "Image information and visual quality", IEEE TIP 15(2), 2006, in the
+pixel domain; libvmaf's fixed-point extractor (`integer_vif`) sets the constants, the borders and
+what happens where the reference is flat. docs/sw_vmaf.md gives the choices of the weighting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from eyeline.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    Plane = NDArray[np.floating]
+
+SCALES = 4
+NOISE_VARIANCE = 2.0
+"""Variance of the eye's internal noise (sigma_nsq), in squared codes of 8 bits."""
+
+GAIN_LIMIT = 100.0
+"""libvmaf's default `vif_enhn_gain_limit`: in effect none. The "neg" models set 1."""
+
+
+class Vif(NamedTuple):
+    """VIF of one frame at each scale, finest first; 1 says that nothing was lost."""
+
+    whole: tuple[float, ...]
+    weighted: tuple[float, ...] | None
+
+
+def opencv() -> ModuleType:
+    """OpenCV, which filters float32 planes with vector instructions and without the GIL.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as exc:
+        raise MissingExtraError("opencv-python-headless", "vmaf") from exc
+    return cv2
+
+
+def gaussian(width: int) -> Plane:
+    """float32 (width,), sums to 1: VIF's window, whose standard deviation is a fifth of its width.
+
+    In 16 bits as libvmaf has it; what rounding leaves goes to the middle three taps.
+    """
+    x = np.arange(width) - width // 2
+    taps = np.exp(-0.5 * (x / (width / 5)) ** 2)
+    taps = np.rint(taps / taps.sum() * 2**16)
+    middle = width // 2
+    taps[[middle - 1, middle + 1]] -= np.ceil((taps.sum() - 2**16) / 2)
+    taps[middle] += 2**16 - taps.sum()
+    return np.asarray(taps / 2**16, np.float32)
+
+
+FIRST_DOUBLE = 2
+"""Scales from here on are float64: of so few pixels that one on the other side of a threshold
+shows, and cheap. Finer scales are float32, where such differences cancel."""
+
+ONE = np.ones(1, np.float32)
+WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
+
+
+def vif(
+    reference: Plane, distorted: Plane, weight: Plane | None = None, gain_limit: float = GAIN_LIMIT
+) -> Vif:
+    """VIF of a frame, whole and (where a weight is given) weighted.
+
+    Args:
+        reference: float32 (H, W), luma in codes of 8 bits.
+        distorted: the same of the distorted frame.
+        weight: float32 (H, W), not negative; only ratios between pixels matter.
+        gain_limit: most that a local gain counts, at least 1 (`vif_enhn_gain_limit`).
+    """
+    whole: list[float] = []
+    weighted: list[float] = []
+    for scale, window in enumerate(WINDOWS):
+        if scale:
+            reference, distorted = _halve(reference, window), _halve(distorted, window)
+            if scale == FIRST_DOUBLE:
+                reference, distorted = reference.astype(np.float64), distorted.astype(np.float64)
+            weight = None if weight is None else halve_centred(weight)
+        kept, there = _information(reference, distorted, window, gain_limit)
+        whole.append(_ratio(kept, there))
+        if weight is not None:
+            kept *= weight
+            there *= weight
+            weighted.append(_ratio(kept, there))
+    return Vif(tuple(whole), tuple(weighted) if weight is not None else None)
+
+
+def halve_centred(weight: Plane) -> Plane:
+    """Weights at every second pixel, as VIF's pyramid keeps them: (H, W) to (H // 2, W // 2).
+
+    A low-pass of 5 binomial taps centred on the kept pixel, mirrored at the border, so that the
+    weights of a scale lie on that scale's pixels, and a constant stays the same constant.
+    """
+    height, width = weight.shape
+    half = opencv().pyrDown(weight)
+    return np.ascontiguousarray(half[: height // 2, : width // 2])
+
+
+def _blur(plane: Plane, window: Plane) -> Plane:
+    cv2 = opencv()
+    blurred: Plane = cv2.sepFilter2D(plane, -1, window, window, borderType=cv2.BORDER_REFLECT_101)
+    return blurred
+
+
+def _mean(plane: Plane, window: Plane) -> Plane:
+    """Local mean, with libvmaf's rounding between the passes.
+
+    It keeps 8 bits after the point once the columns are filtered. A variance is the small
+    difference of two large numbers, so at the coarse scales, of few pixels, that rounding shows
+    in the third decimal of the feature.
+    """
+    cv2 = opencv()
+    down = cv2.sepFilter2D(plane, -1, ONE, window, borderType=cv2.BORDER_REFLECT_101)
+    _to_fixed_point(down)
+    across: Plane = cv2.sepFilter2D(down, -1, window, ONE, borderType=cv2.BORDER_REFLECT_101)
+    return across
+
+
+def _to_fixed_point(plane: Plane) -> None:
+    plane *= 256
+    np.rint(plane, out=plane)
+    plane *= 1 / 256
+
+
+def _halve(plane: Plane, window: Plane) -> Plane:
+    height, width = plane.shape
+    mean = _mean(plane, window)
+    half: Plane = np.ascontiguousarray(mean[: height // 2 * 2 : 2, : width // 2 * 2 : 2])
+    _to_fixed_point(half)
+    return half
+
+
+def _ratio(kept: Plane, there: Plane) -> float:
+    cv2 = opencv()
+    return float(cv2.sumElems(kept)[0] / cv2.sumElems(there)[0])  # sums are float64
+
+
+def _information(ref: Plane, dist: Plane, window: Plane, gain_limit: float) -> tuple[Plane, Plane]:
+    """Numerator and denominator of every pixel, float32 (H, W), in nats.
+
+    With s1, s2, s12 the local variances and covariance, g = s12 / s1 and sv = s2 - g * s12:
+    numerator log(1 + g^2 s1 / (sv + 2)), denominator log(1 + s1 / 2). Where the reference is flat
+    (s1 < 2) libvmaf takes 1 - 4 s2 / 255^2 of a denominator of one bit in place of them.
+    """
+    cv2 = opencv()
+    mean1, mean2 = _mean(ref, window), _mean(dist, window)
+    s1 = _blur(ref * ref, window)
+    s2 = _blur(dist * dist, window)
+    s12 = _blur(ref * dist, window)
+    scratch = mean1 * mean1
+    s1 -= scratch
+    np.multiply(mean1, mean2, out=scratch)
+    s12 -= scratch
+    np.multiply(mean2, mean2, out=scratch)
+    s2 -= scratch
+    cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
+
+    textured, flat = mean1, mean2  # their planes are free now
+    cv2.threshold(s1, NOISE_VARIANCE, 1, cv2.THRESH_BINARY, dst=textured)
+    np.maximum(s1, NOISE_VARIANCE, out=s1)  # so that a flat denominator is log(2)
+    np.multiply(s2, -4 * math.log(2) / 255**2, out=flat)
+    flat += math.log(2)
+
+    gain = np.divide(s12, s1, out=scratch)
+    s12 *= gain
+    s2 -= s12
+    cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
+    s2 += NOISE_VARIANCE
+    cv2.threshold(gain, 0, 0, cv2.THRESH_TOZERO, dst=gain)  # a negative gain keeps nothing
+    if gain_limit < GAIN_LIMIT:
+        cv2.threshold(gain, gain_limit, 0, cv2.THRESH_TRUNC, dst=gain)
+    gain *= gain
+    gain *= s1
+    gain /= s2
+    gain += 1
+    kept: Plane = cv2.log(gain, dst=gain)
+    kept -= flat
+    kept *= textured
+    kept += flat
+
+    s1 *= 1 / NOISE_VARIANCE
+    s1 += 1
+    there: Plane = cv2.log(s1, dst=s1)
+    return kept, there
