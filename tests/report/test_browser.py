@@ -379,7 +379,7 @@ def test_several_logs_share_a_chart(make_log: MakeLog, tmp_path: Path, open_page
     ]
     page = open_page(plain(tmp_path, *logs)).page
     legend = page.locator("[data-panel=vmaf] .legend span").all_inner_texts()
-    assert legend == ["vmaf · a.json", "vmaf · b.json"]
+    assert legend == ["a.json", "b.json"]
     set_frame(page, 40)
     values = page.locator("[data-panel=vmaf] .legend b").all_inner_texts()
     assert values == ["–", "40.00"]

@@ -107,6 +107,24 @@ def test_the_table_pools_as_logs_do(make_log: MakeLog) -> None:
     assert (table[1]["mean"], table[1]["missing"]) == (None, 1)
 
 
+def test_differences_are_paired(make_log: MakeLog) -> None:
+    base = 60 + 20 * np.sin(np.arange(200) / 15)
+    noise = np.random.default_rng(4).normal(size=200) / 10
+    logs = [make_log("a.json", vmaf=base), make_log("b.json", vmaf=base - 2 + noise)]
+    table = pooled_table(read_rows([str(log) for log in logs]), panels_of(["vmaf"]))
+    mean, low, high = table[1]["difference"]
+    assert table[0]["difference"] is None
+    assert mean == pytest.approx(-2 + noise.mean())
+    assert low < mean < high
+    assert high - low < (table[1]["high"] - table[1]["low"]) / 20
+
+
+def test_no_difference_between_other_frames(make_log: MakeLog) -> None:
+    logs = [make_log("a.json", vmaf=np.arange(20)), make_log("b.json", vmaf=np.arange(21))]
+    table = pooled_table(read_rows([str(log) for log in logs]), panels_of(["vmaf"]))
+    assert table[1]["difference"] is None
+
+
 def test_worst_frames_lie_apart(make_log: MakeLog) -> None:
     vmaf = np.full(200, 90.0)
     vmaf[[50, 51, 52, 120]] = 10, 11, 12, 30

@@ -115,7 +115,7 @@ class Chart {
     panel.columns.forEach((column, c) => app.logs.forEach((log, l) => {
       if (!(column in log.series)) return;
       const values = log.values(column);
-      this.lines.push({ log, column, values, colour: (many ? l : c) % 8, dash: many ? c % 4 : 0, name: many ? `${column} · ${log.name}` : column });
+      this.lines.push({ log, column, values, colour: (many ? l : c) % 8, dash: many ? c % 4 : 0, name: !many ? column : panel.columns.length > 1 ? `${column} · ${log.name}` : log.name });
     }));
     this.marks = app.worst && panel.columns.includes(app.worst.column) ? app.worst.frames : [];
     this.range();

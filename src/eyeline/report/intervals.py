@@ -78,9 +78,11 @@ def block_length(values: Series) -> int:
     """
     n = len(values)
     most = max(1, math.ceil(min(3 * math.sqrt(n), n / 3)))
-    covariance = autocovariance(values)
-    # A constant leaves nothing but the rounding of its own mean.
-    if n < 3 or covariance[0] <= (1e-12 * float(np.abs(values).max())) ** 2:
+    size = float(np.abs(values).max())
+    if n < 3 or not size:
+        return 1
+    covariance = autocovariance(values / size)  # squares neither vanish nor overflow
+    if covariance[0] <= 1e-24:  # a constant leaves nothing but the rounding of its own mean
         return 1
     correlation = covariance / covariance[0]
     run = max(5, math.ceil(math.sqrt(math.log10(n))))
@@ -96,8 +98,8 @@ def block_length(values: Series) -> int:
     slope = 2 * float((weight * k * covariance[1 : window + 1]).sum())
     if g0 <= 0:
         return 1
-    best: float = (1.5 * slope**2 / g0**2 * n) ** (1 / 3)
-    return min(most, max(1, math.ceil(best)))
+    best: float = (1.5 * (slope / g0) ** 2 * n) ** (1 / 3)
+    return max(1, math.ceil(min(most, best)))
 
 
 def mean_interval(values: Series, draws: int = DRAWS, seed: int = SEED) -> Interval | None:
@@ -115,14 +117,17 @@ def mean_interval(values: Series, draws: int = DRAWS, seed: int = SEED) -> Inter
     if n < LEAST_FRAMES or not np.isfinite(values).all():
         return None
     block = max(block_length(values), -(-n // MOST_BLOCKS))
-    # The sum of each block, by differences of the running sum of the circle.
-    centre = float(values.mean())
-    circle = np.concatenate(
-        [[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]) - centre)]
-    )
-    sums = circle[block:] - circle[:-block]
-    count = max(1, round(n / block))
-    starts = np.random.default_rng([seed, n]).integers(0, n, (draws, count))
-    means = centre + sums[starts].mean(axis=1) / block
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the end of float64
+        # The sum of each block, by differences of the running sum of the circle.
+        centre = float(values.mean())
+        circle = np.concatenate(
+            [[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]) - centre)]
+        )
+        sums = circle[block:] - circle[:-block]
+        count = max(1, round(n / block))
+        starts = np.random.default_rng([seed, n]).integers(0, n, (draws, count))
+        means = centre + sums[starts].mean(axis=1) / block
+    if not np.isfinite(means).all():
+        return None
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), block)

@@ -72,13 +72,14 @@ function buildWorst() {
 
 function table(rows) {
   const many = app.logs.length > 1;
-  const heads = ["Column", ...(many ? ["Log"] : []), "Mean", "95 % interval", "Harmonic mean", "Min", "5 %", "Median", "95 %", "Max", "Frames"];
+  const heads = ["Column", ...(many ? ["Log"] : []), "Mean", "95 % interval", "Harmonic mean", "Min", "5 %", "Median", "95 %", "Max", ...(many ? [`Less ${app.logs[0].name}`] : []), "Frames"];
   const head = el("tr", {}, ...heads.map((text, i) => el("th", { scope: "col", class: i === 0 || text === "Log" ? "left" : "" }, text)));
   const lines = rows.map((row) => {
     const cells = [el("th", { scope: "row", title: row.column }, row.column)];
     if (many) cells.push(el("td", { class: "left", title: app.logs[row.log].name }, app.logs[row.log].name));
     const span = row.low === null ? "–" : `${format(row.low)} to ${format(row.high)}`;
     for (const text of [format(row.mean), span, ...["harmonic_mean", "min", "p5", "p50", "p95", "max"].map((name) => format(row[name]))]) cells.push(el("td", {}, text));
+    if (many) cells.push(el("td", {}, row.difference ? `${format(row.difference[0])} (${format(row.difference[1])} to ${format(row.difference[2])})` : "–"));
     const few = row.missing ? [el("span", { class: "few" }, ` (${row.missing} without a value)`)] : [];
     cells.push(el("td", {}, String(row.frames), ...few));
     return el("tr", {}, ...cells);
@@ -102,7 +103,8 @@ function buildPooled() {
     ? `95 % interval: percentiles of the mean over ${draws.toLocaleString("en")} redrawn clips, made of blocks of ${length} frames (circular block bootstrap, block length from the autocorrelation). It says how far the mean would move over other footage of this kind, and nothing of other clips or of viewers' opinions.`
     : `No interval: it takes ${least} frames, each with a value.`;
   const gaps = data.pooled.some((row) => row.missing) ? " A column with a frame that has no value is not pooled." : "";
-  section.querySelector(":scope > .note").textContent = how + gaps;
+  const less = data.pooled.some((row) => row.difference) ? " Differences are taken frame by frame, with intervals of the same kind." : "";
+  section.querySelector(":scope > .note").textContent = how + less + gaps;
 }
 
 const spelt = (value) => (typeof value === "string" ? value : JSON.stringify(value));
