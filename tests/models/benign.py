@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,12 @@ def torch_export(net: Any, *, dynamo: bool, opset: int, side: int = 64) -> bytes
                 dynamo=False,
             )
     return target.getvalue()
+
+
+@cache
+def exported(*, dynamo: bool, opset: int) -> bytes:
+    """The torch net by an exporter; exported once for all tests."""
+    return torch_export(torch_net(), dynamo=dynamo, opset=opset)
 
 
 def half_weights() -> bytes:

@@ -706,6 +706,7 @@ CORPUS: dict[str, tuple[str, Callable[[], bytes]]] = {
         with_tensor(TensorProto(name="f", dims=[1], data_type=FLOAT, int64_data=[1])),
     ),
     "negative dimension": ("dimension", with_tensor(raw_tensor("f", [-4], FLOAT))),
+    "empty, with a huge side": ("dimension", with_tensor(raw_tensor("f", [0, 1 << 62], FLOAT))),
     "dimensions that overflow": (
         "tensor-size",
         with_tensor(raw_tensor("f", [1 << 40, 1 << 40], FLOAT)),

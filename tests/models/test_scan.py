@@ -151,7 +151,7 @@ def test_a_quantised_net_is_admitted(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 20])
 def test_exports_of_the_old_torch_exporter_are_admitted(opset: int) -> None:
     pytest.importorskip("torch", reason="extra `train` is not installed")
-    data = benign.torch_export(benign.torch_net(), dynamo=False, opset=opset)
+    data = benign.exported(dynamo=False, opset=opset)
     report = scan(data, load=opset in (11, 20))
     assert report.findings == ()
     assert report.ops["Resize"] == 3
@@ -160,7 +160,7 @@ def test_exports_of_the_old_torch_exporter_are_admitted(opset: int) -> None:
 @pytest.mark.parametrize("opset", [18, 20])
 def test_exports_of_the_new_torch_exporter_are_admitted(opset: int) -> None:
     pytest.importorskip("onnxscript", reason="extra `train` is not installed")
-    data = benign.torch_export(benign.torch_net(), dynamo=True, opset=opset)
+    data = benign.exported(dynamo=True, opset=opset)
     report = scan(data, load=opset == 20)
     assert report.findings == ()
     assert "metadata" in report.notes[0]

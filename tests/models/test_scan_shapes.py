@@ -79,7 +79,7 @@ def test_a_quantised_net(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(64, 96), (66, 130)])
 def test_torch_exports(dynamo: bool, opset: int, size: tuple[int, int]) -> None:
     pytest.importorskip("onnxscript", reason="extra `train` is not installed")
-    data = benign.torch_export(benign.torch_net(), dynamo=dynamo, opset=opset)
+    data = benign.exported(dynamo=dynamo, opset=opset)
     assert compare(data, size) > 5
 
 

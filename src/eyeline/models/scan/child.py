@@ -55,13 +55,13 @@ def load_in_child(
         [sys.executable, "-I", "-B", "-c", code, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
         cwd=os.sep,
     )
     try:
-        answer, _ = child.communicate(data, timeout=seconds)
+        answer, complaint = child.communicate(data, timeout=seconds)
     except subprocess.TimeoutExpired:
         return Load("timeout", f"killed after {seconds:g} s", time.monotonic() - began, memory)
     finally:
@@ -77,7 +77,9 @@ def load_in_child(
         said = json.loads(answer.decode())
         outcome, detail, limited = said["outcome"], str(said["detail"]), bool(said["limited"])
     except (ValueError, KeyError, TypeError):
-        return Load("crashed", f"exit code {child.returncode} and no answer", spent, memory)
+        last = complaint.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
+        detail = f"exit code {child.returncode} and no answer: {printable(last, 160)}"
+        return Load("crashed", detail, spent, memory)
     return Load(outcome, printable(detail, 200), spent, memory if limited else None)
 
 

@@ -77,6 +77,8 @@ def read_constant(tensor: Message, policy: Policy) -> Constant:
     if any(d < 0 for d in dims):
         raise Problem("dimension", "a negative dimension")
     count = math.prod(dims)
+    if not count and dims != (0,):  # an input left out is empty; nothing else has a reason to be
+        raise Problem("dimension", f"an empty tensor, {dims}")
     if count * policy.elements[dtype] > limits.max_tensor_bytes:
         raise Problem("tensor-size", f"{count} elements")
     kind = NAME[dtype]

@@ -1,6 +1,6 @@
 """What else would have noticed: the hostile corpus of the tests against ONNX's checker and ONNX Runtime.
 
-`python benchmarks/hostile.py` takes two minutes: every file is checked and loaded in a child of its own.
+`python benchmarks/scanners.py` takes two minutes: every file is checked and loaded in a child of its own.
 """
 
 from __future__ import annotations
@@ -10,13 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / "tests"),
-    str(Path(__file__).parents[1] / "tests/models"),
-]
-
-import hostile
 
 from eyeline.models.scan import scan
 from eyeline.models.scan.child import load_in_child
@@ -51,6 +44,10 @@ def check(data: bytes) -> str:
 
 
 def main() -> None:
+    tests = Path(__file__).parents[1] / "tests"
+    sys.path[:0] = [str(tests), str(tests / "models")]
+    import hostile
+
     checker: Counter[str] = Counter()
     runtime: Counter[str] = Counter()
     ours: Counter[str] = Counter()
