@@ -116,7 +116,7 @@ def main() -> None:
         _run_once(data, shape)
         outcome, detail = "loaded", ""
     except ModelError as exc:
-        outcome, detail = "refused", exc.message
+        outcome, detail = "refused", exc.message.removeprefix("model: ")
     except errors as exc:
         outcome, detail = "refused", first_line(exc)
     sys.stdout.write(json.dumps({"outcome": outcome, "detail": detail, "limited": limited}))

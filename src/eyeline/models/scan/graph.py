@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from eyeline.models.scan.attributes import read_attribute
 from eyeline.models.scan.policy import OpRule, Policy
-from eyeline.models.scan.report import Finding, Problem, printable
+from eyeline.models.scan.report import Finding, Problem, printable, quoted
 from eyeline.models.scan.shapes import Plan
 from eyeline.models.scan.tensors import Constant, read_constant
 from eyeline.models.scan.values import Attribute, Node
@@ -103,7 +103,7 @@ class Walk:
         found = [(o.text("domain"), o.number("version")) for o in imports]
         for domain, version in found:
             if domain not in _DEFAULT_DOMAIN:
-                reason = f"operator set {printable(domain)!r} is not the default one"
+                reason = f"operator set {quoted(domain)} is not the default one"
                 self.find("opset-domain", f"{path}/opset_import", reason)
             elif not low <= version <= high:
                 self.find("opset", f"{path}/opset_import", f"opset {version}, not {low} to {high}")
@@ -159,7 +159,7 @@ class Walk:
         for i, value in enumerate(outputs):
             self._value(value, f"{path}/output[{i}]")
             if value.text("name") not in known:
-                reason = f"{printable(value.text('name'), 60)!r} is computed nowhere"
+                reason = f"{quoted(value.text('name'), 60)} is computed nowhere"
                 self.find("undefined", f"{path}/output[{i}]", reason)
         if not top:
             return None
@@ -177,11 +177,9 @@ class Walk:
         self.ops[printable(op_type, 60)] += 1
         rule: OpRule | None = None
         if domain not in _DEFAULT_DOMAIN:
-            self.find(
-                "domain", path, f"domain {printable(domain)!r} is not the default one", op_type
-            )
+            self.find("domain", path, f"domain {quoted(domain)} is not the default one", op_type)
         elif (rule := self.policy.ops.get(op_type)) is None:
-            self.find("op", path, f"op {printable(op_type, 60)!r} is not on the allowlist", op_type)
+            self.find("op", path, f"op {quoted(op_type, 60)} is not on the allowlist", op_type)
         if "overload" in node:
             self.find("function", path, "it calls an overload of a function", op_type)
         if "device_configurations" in node:
@@ -192,7 +190,7 @@ class Walk:
         inputs, outputs = tuple(node.list("input")), tuple(node.list("output"))
         for name in inputs:
             if name and name not in known:
-                reason = f"input {printable(name, 60)!r} is not computed before it"
+                reason = f"input {quoted(name, 60)} is not computed before it"
                 self.find("undefined", path, reason, op_type)
         attributes: dict[str, Attribute] = {}
         for attribute in node.messages("attribute"):
@@ -280,7 +278,7 @@ class Walk:
         if not name:
             self.find("undefined", path, "a value without a name")
         elif name in known:
-            reason = f"{printable(name, 60)!r} is defined a second time"
+            reason = f"{quoted(name, 60)} is defined a second time"
             self.find("duplicate-name", path, reason)
         elif len(name.encode()) > self.policy.limits.max_name_bytes:
             self.find("name", path, f"a name of {len(name)} characters")

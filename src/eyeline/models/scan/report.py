@@ -115,3 +115,8 @@ def printable(text: str, limit: int = 120) -> str:
     """Text of a hostile file, safe for a terminal: no control characters, not long."""
     clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + "..."
+
+
+def quoted(text: str, limit: int = 120) -> str:
+    """`printable` in quotes."""
+    return f"'{printable(text, limit)}'"

@@ -64,8 +64,7 @@ def scan(
     if plan is not None and load and not walk.findings:
         outcome = load_in_child(data, plan.input_shape(_SMALL))
         if outcome.outcome != "loaded":
-            reason = f"ONNX Runtime: {outcome.outcome}: {outcome.detail}"
-            walk.find("load", "model", reason)
+            walk.find("load", "model", f"first load {outcome.outcome}: {outcome.detail}")
     return _report(name, data, policy, walk, case, outcome)
 
 
