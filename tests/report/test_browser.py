@@ -299,7 +299,7 @@ HOSTILE = (
 )
 
 
-def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:
+def test_hostile_names_are_text(make_log: MakeLog, tmp_path: Path, open_page: Open) -> None:
     log = tmp_path / "<img src=x onerror=hacked=1>&quot;.json"
     frames = [
         {"frameNum": i, "metrics": {HOSTILE: i, "__proto__": 1, "vmaf": 5}} for i in range(12)
@@ -311,7 +311,8 @@ def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:
         "cuts": [HOSTILE],
     }
     log.write_text(json.dumps({"frames": frames, "provenance": provenance, "fps": 25}))
-    page = open_page(plain(tmp_path, log, title=HOSTILE)).page
+    inherited = make_log("second.json", constructor=np.arange(12), toString=np.arange(12))
+    page = open_page(plain(tmp_path, log, inherited, title=HOSTILE)).page
     page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     page.wait_for_timeout(100)
     assert page.evaluate("window.hacked") is None

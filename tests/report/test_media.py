@@ -113,10 +113,14 @@ def test_a_clip_of_other_content_is_refused(saliency_log: Path, tmp_path: Path) 
         make_media(MediaOptions(str(other)), read_rows([str(saliency_log)])[0])
 
 
-def test_a_distorted_clip_that_ends_early(scores: Path, clip: Path, tmp_path: Path) -> None:
-    short = write_clip(tmp_path / "short.mp4", map(picture, square(5)))
-    with pytest.raises(LogError, match=r"short.mp4: ends before frame 5"):
-        make_media(MediaOptions(str(clip), str(short)), read_rows([str(scores)])[0])
+@pytest.mark.parametrize("suffix", [".mp4", ".h264"])  # .h264 does not say its length
+@pytest.mark.parametrize("count", [5, FRAMES + 2])
+def test_a_distorted_clip_of_another_length(
+    scores: Path, clip: Path, tmp_path: Path, count: int, suffix: str
+) -> None:
+    other = write_clip(tmp_path / f"other{suffix}", map(picture, square(count)))
+    with pytest.raises(LogError, match=rf"other{suffix}: .*\d frames|other{suffix}: ends before"):
+        make_media(MediaOptions(str(clip), str(other)), read_rows([str(scores)])[0])
 
 
 def test_another_model_than_the_logs(saliency_log: Path, clip: Path, tmp_path: Path) -> None:

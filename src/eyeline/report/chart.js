@@ -113,7 +113,7 @@ class Chart {
     this.lines = [];
     const many = app.logs.length > 1;
     panel.columns.forEach((column, c) => app.logs.forEach((log, l) => {
-      if (!(column in log.series)) return;
+      if (!log.has(column)) return;
       const values = log.values(column);
       this.lines.push({ log, column, values, colour: (many ? l : c) % 8, dash: many ? c % 4 : 0, name: !many ? column : panel.columns.length > 1 ? `${column} · ${log.name}` : log.name });
     }));
@@ -178,8 +178,8 @@ class Chart {
       parts.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
       parts.push(svg("text", { x: LEFT - 7, y: at + 4, "text-anchor": "end" }, text));
     }
-    for (const cut of this.app.cuts) {
-      if (cut < from || cut > to) continue;
+    const cuts = this.app.cuts.filter((cut) => cut >= from && cut <= to);
+    for (const cut of cuts.length > inner / 8 ? [] : cuts) {  // a crowd of them would hide the line
       parts.push(svg("line", { class: "cut", x1: this.x(cut), x2: this.x(cut), y1: TOP, y2: bottom }));
     }
     const frames = from === to ? [[from, String(from)]] : niceTicks(from, to, Math.max(2, inner / 90)).filter(([f]) => Number.isInteger(f));

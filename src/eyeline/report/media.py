@@ -100,7 +100,7 @@ def make_media(
     with contextlib.ExitStack() as stack:
         shots, info, line = _shots(options, log, stack)
         _check_count(log, options.video, info)
-        painter = _Painter(options, info, stack)
+        painter = _Painter(options, log, info, stack)
         seen, last = 0, -1
         for frame, saliency in shots:
             last = frame.index
@@ -118,6 +118,7 @@ def make_media(
                 break
         if seen < len(rows):
             _complain_short(log, options.video, last + 1)
+        painter.conclude(log)
     width, height = painter.size
     return {
         **strip.to_json(),
@@ -136,7 +137,9 @@ def make_media(
 class _Painter:
     """Makes the pictures of one frame, and walks the distorted clip beside the reference."""
 
-    def __init__(self, options: MediaOptions, info: VideoInfo, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, options: MediaOptions, log: Rows, info: VideoInfo, stack: contextlib.ExitStack
+    ) -> None:
         self.full = info.display_width, info.display_height
         self.size = working_size(*self.full, options.side)
         self._picture = PictureMaker(info.colour)
@@ -145,6 +148,7 @@ class _Painter:
         self.panes = [{"track": "picture", "title": "Clip", "name": name, "heat": True}]
         if options.distorted is not None:
             other = stack.enter_context(open_video(options.distorted, options.video_options))
+            _check_count(log, options.distorted, other.info)
             self._names = options.video, options.distorted
             self._other_picture = PictureMaker(other.info.colour)
             self._others = other.frames(lambda w, h: (2, 2), keep_source=True)
@@ -166,6 +170,12 @@ class _Painter:
             f"{self._names[1]}: ends before frame {frame.index}, which {self._names[0]} has",
             "both must be the clips that were scored",
         )
+
+    def conclude(self, log: Rows) -> None:
+        """After the last frame: the distorted clip must have no more either."""
+        more = next(self._others, None) if self._others and not _is_partial(log) else None
+        if more is not None:
+            raise _mismatch(log, self._names[1], f"more than {more.index} frames")
 
     def __call__(self, frame: Frame, other: Frame | None, saliency: Map | None) -> dict[str, bytes]:
         out = {"picture": webp(self._picture(frame, *self.size))}

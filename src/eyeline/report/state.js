@@ -14,13 +14,14 @@ class Log {
     if (!this.unpacked.has(column)) this.unpacked.set(column, unpack(this.series[column], Float32Array));
     return this.unpacked.get(column);
   }
+  has(column) { return Object.hasOwn(this.series, column); }
   row(frame) {
     const at = lowerBound(this.numbers, frame);
     return this.numbers[at] === frame ? at : -1;
   }
   at(column, frame) {
     const row = this.row(frame);
-    return row < 0 || !(column in this.series) ? NaN : this.values(column)[row];
+    return row < 0 || !this.has(column) ? NaN : this.values(column)[row];
   }
 }
 
