@@ -52,7 +52,8 @@ def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:
     mean = np.array(IMAGENET_MEAN, np.float32)[:, None, None]
     x = rgb.astype(np.float32)
     if io.channels == "luma_tiled":
-        x[:] = np.tensordot(LUMA_REC601, x, 1)
+        r, g, b = LUMA_REC601
+        x[:] = r * x[0] + g * x[1] + b * x[2]  # a BLAS product would wait for its own threads
     top = 255.0 if io.scale == "255" else max(1.0, float(x.max()))
     x *= 1 / (np.float32(top) * std)
     x -= mean / std
