@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clips import picture, write_clip
 from eyeline.report import PageOptions, write_report
 from eyeline.report.media import MediaOptions
 from report_pages import FRAMES, HEIGHT, STEP, WIDTH, MakeLog, Open
@@ -248,6 +249,18 @@ def test_nothing_sticks_out(
     page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     page.wait_for_timeout(100)
     assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+
+
+def test_an_upright_clip_leaves_room_for_the_charts(
+    make_log: MakeLog, tmp_path: Path, open_page: Open
+) -> None:
+    frames = [picture(np.full((320, 96, 3), 30 * i, np.uint8)) for i in range(4)]
+    clip = write_clip(tmp_path / "upright.mp4", frames)
+    out = tmp_path / "upright.html"
+    media = MediaOptions(str(clip), heat=False)
+    write_report([str(make_log(vmaf=[1, 2, 3, 4]))], str(out), PageOptions(media=media))
+    page = open_page(out, (390, 844)).page
+    assert page.locator("#stage").bounding_box()["height"] < 844 * 0.65
 
 
 CONTRAST = """() => {
