@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eyeline.cli.model_audit import audit
+from eyeline.cli.model_export import export
 from eyeline.cli.model_scan import scan
 from eyeline.cli.model_sign import keygen, sign, verify
 
@@ -20,6 +21,7 @@ app.command()(scan)
 for command in (keygen, sign, verify):
     app.command()(command)
 app.command()(audit)
+app.command()(export)
 
 RegistryOption = Annotated[
     str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
@@ -79,27 +81,3 @@ def show(
     size = len(found.data)  # reads and verifies
     fields = record.model_dump() if record else {}
     typer.echo(json.dumps({**fields, "path": str(found.path), "bytes": size}, indent=1))
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `eyeline train` left.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
-) -> None:
-    """Export a training run to ONNX, held to parity with the torch net (extra `train`).
-
-    Example:
-        eyeline model export runs/v3 -o saliency_student_v3.onnx
-    """
-    from eyeline.errors import MissingExtraError
-
-    try:
-        from eyeline.models.export import export_run
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "torch", "train") from exc
-    done = export_run(run, output)
-    typer.echo(f"wrote {output}, sha256 {done.sha256}")
-    typer.echo(
-        f"parity with torch: largest difference {done.parity.max_abs:.1e} over "
-        f"{done.parity.cases} inputs (gate {done.parity.gate:g})"
-    )

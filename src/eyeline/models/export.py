@@ -21,13 +21,12 @@ from eyeline.errors import ModelError
 from eyeline.models.parity import ParityReport, check_parity
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model, sha256_hex
+from eyeline.models.rewrite import OPSET, finish
 from eyeline.output import whole_file
 from eyeline.saliency.contract import INPUT_NAME, OUTPUT_NAME
 from eyeline.saliency.session import Session
 from eyeline.training.nets import ARCHITECTURES, Contract, build_net
 from eyeline.training.recipes import Recipe
-
-OPSET = 17
 
 
 @dataclass(frozen=True)
@@ -57,34 +56,6 @@ def load_weights(net: torch.nn.Module, weights: Path) -> None:
     except (RuntimeError, OSError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as exc:
         first = " ".join(str(exc).split())[:200]
         raise ModelError(f"{weights}: not weights of this net: {first}", "same recipe?") from exc
-
-
-def _compact(graph: onnx.GraphProto) -> None:
-    """Say the same in fewer bytes: one node for equal ones, numbered tensors, no node names.
-
-    The tracer names every tensor by its module path and repeats the shape computation of each
-    resize: more than 10 kB of a model of 300,000 parameters.
-    """
-    kept: list[onnx.NodeProto] = []
-    first: dict[bytes, onnx.NodeProto] = {}
-    names = {t.name: t.name for t in (*graph.input, *graph.output)} | {"": ""}
-    for node in graph.node:
-        inputs = [names.setdefault(name, f"t{len(names)}") for name in node.input]
-        bare = onnx.NodeProto(
-            op_type=node.op_type, domain=node.domain, input=inputs, attribute=node.attribute
-        )
-        key = bare.SerializeToString(deterministic=True)
-        is_output = any(name in names for name in node.output)
-        if key in first and not is_output:
-            names |= dict(zip(node.output, first[key].output, strict=True))
-            continue
-        bare.output.extend(names.setdefault(name, f"t{len(names)}") for name in node.output)
-        first[key] = bare
-        kept.append(bare)
-    for tensor in graph.initializer:
-        tensor.name = names[tensor.name]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(kept)
 
 
 def export_net(
@@ -126,11 +97,7 @@ def export_net(
             dynamo=False,
         )
         model = onnx.load(raw)
-    _compact(model.graph)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
-    onnx.checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString(deterministic=True)
+    data = finish(model, metadata)
 
     def from_torch(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
