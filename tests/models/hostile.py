@@ -750,6 +750,52 @@ CORPUS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "Conv with negative pads": ("attribute", conv_attributes(pads=[-1, -1, -1, -1])),
     "Conv with a huge dilation": ("attribute", conv_attributes(dilations=[1 << 20, 1])),
     "Conv with another kernel": ("shapes", conv_attributes(kernel_shape=[3, 3])),
+    "Conv with a short bias": (
+        "shapes",
+        lambda: make_model([conv()], plane_weights((1, 0, 0)) | {"b": np.zeros(0, np.float32)}),
+    ),
+    "Conv of two maps with one bias": (
+        "shapes",
+        feeding(
+            node("Conv", ["y", "k", "c"], ["two"]),
+            node("ReduceMean", ["two"], ["saliency_map"], axes=[1]),
+            k=np.ones((2, 1, 1, 1), np.float32),
+            c=np.zeros(1, np.float32),
+        ),
+    ),
+    "normalisation with one scale for 3 channels": (
+        "shapes",
+        with_nodes(
+            node("InstanceNormalization", ["input", "o", "o"], ["q"]), o=np.ones(1, np.float32)
+        ),
+    ),
+    "scales of another axis": (
+        "shapes",
+        feeding(
+            node("QuantizeLinear", ["y", "s", "z"], ["q"], axis=1),
+            node("DequantizeLinear", ["q", "s", "z"], ["saliency_map"], axis=1),
+            s=np.ones(7, np.float32),
+            z=np.zeros(7, np.uint8),
+        ),
+    ),
+    "pool that pads a whole kernel": (
+        "shapes",
+        feeding(node("MaxPool", ["y"], ["saliency_map"], kernel_shape=[2, 2], pads=[2, 2, 2, 2])),
+    ),
+    "Pad by reflection beyond the side": (
+        "size",
+        feeding(
+            node("Pad", ["y", "p"], ["saliency_map"], mode="reflect"),
+            p=ints(0, 0, 0, 0, 0, 0, 5000, 0),
+        ),
+    ),
+    "Pad that cuts more than there is": (
+        "size",
+        feeding(
+            node("Pad", ["y", "p"], ["saliency_map"]),
+            p=ints(0, 0, -(10**9), 0, 0, 0, 10**9, 0),
+        ),
+    ),
     "Conv with an unknown attribute": ("attribute", conv_attributes(backdoor=1)),
     "attribute twice": (
         "ambiguous",

@@ -67,6 +67,7 @@ def conv(node: Node, inputs: Inputs) -> list[Value]:
     kernel, group = _kernel(node, w, sides), node.integer("group", 1)
     if w.shape[1] * group != channels or w.shape[0] % group:
         raise Problem("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
+    _check_length(inputs, 2, w.shape[0], "bias")
     return [Value(x.dtype, (batch, w.shape[0], *_window(node, sides, kernel)))]
 
 
@@ -88,6 +89,7 @@ def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
         - (pads[i] + pads[n + i])
         for i in range(n)
     )
+    _check_length(inputs, 2, w.shape[1] * group, "bias")
     return [Value(x.dtype, (batch, w.shape[1] * group, *out))]
 
 
@@ -98,6 +100,9 @@ def pool(node: Node, inputs: Inputs) -> list[Value]:
     kernel = node.integers("kernel_shape", len(sides), 0)
     if not all(kernel):
         raise Problem("attribute", "kernel_shape is missing")
+    pads = node.integers("pads", 2 * len(sides), 0)
+    if any(p >= k for p, k in zip(pads, kernel * 2, strict=True)):
+        raise Problem("shapes", f"pads {pads} hold a whole kernel {kernel}")
     shape = (
         batch,
         channels,
@@ -135,8 +140,22 @@ def normalise(node: Node, inputs: Inputs) -> list[Value]:
     x = need(inputs, 0)
     if len([o for o in node.outputs if o]) != 1:
         raise Problem("outputs", "only the first output is admitted, as at inference")
+    if node.op_type == "LayerNormalization":
+        axis = axis_of(node.integer("axis", -1), len(x.shape))
+        length, vectors = math.prod(x.shape[axis:]), 2
+    else:
+        length, vectors = _spatial(x)[1], len(inputs) - 1
     need(inputs, 1)
+    for index in range(1, vectors + 1):
+        _check_length(inputs, index, length, "scale or statistics")
     return [Value(x.dtype, x.shape)]
+
+
+def _check_length(inputs: Inputs, index: int, length: int, what: str) -> None:
+    """A vector of the wrong length makes a kernel read what is not its own."""
+    value = optional(inputs, index)
+    if value is not None and value.elements != length:
+        raise Problem("shapes", f"{what} of {value.elements} values for {length} channels")
 
 
 def gemm(node: Node, inputs: Inputs) -> list[Value]:
@@ -146,7 +165,10 @@ def gemm(node: Node, inputs: Inputs) -> list[Value]:
         raise Problem("shapes", f"Gemm of {a.shape} and {b.shape}")
     rows, inner = a.shape[::-1] if node.integer("transA", 0) else a.shape
     inner_b, columns = b.shape[::-1] if node.integer("transB", 0) else b.shape
-    if inner != inner_b:
+    bias = optional(inputs, 2)
+    if inner != inner_b or (
+        bias is not None and broadcast(bias.shape, (rows, columns)) != (rows, columns)
+    ):
         raise Problem("shapes", f"Gemm of {a.shape} and {b.shape}")
     return [Value(a.dtype, (rows, columns))]
 

@@ -241,8 +241,13 @@ def pad(node: Node, inputs: Inputs) -> list[Value]:
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
         raise Problem("shapes", f"{len(pads)} pads for {len(axes)} axes")
     dims = list(x.shape)
+    reflects = node.text("mode", "constant") == "reflect"
     for i, axis in enumerate(axes):
-        dims[axis_of(axis, len(dims))] += pads[i] + pads[len(axes) + i]
+        side, ends = dims[axis_of(axis, len(dims))], (pads[i], pads[len(axes) + i])
+        most = side - 1 if reflects else node.limits.max_side
+        if any(not -side < p <= most for p in ends):
+            raise Problem("size", f"pads of {ends} on a side of {side}")
+        dims[axis_of(axis, len(dims))] = side + sum(ends)
     return [Value(x.dtype, _bounded(node, dims))]
 
 
@@ -301,10 +306,22 @@ def space_to_depth(node: Node, inputs: Inputs) -> list[Value]:
 def quantize(node: Node, inputs: Inputs) -> list[Value]:
     """Float to int8, or to uint8 when no zero point says so."""
     x, zero = need(inputs, 0), optional(inputs, 2)
-    need(inputs, 1)
+    _check_scale(node, inputs)
     return [Value(zero.dtype if zero is not None else 2, x.shape)]
 
 
 def dequantize(node: Node, inputs: Inputs) -> list[Value]:
     """Integers to the type of their scale."""
+    _check_scale(node, inputs)
     return [Value(need(inputs, 1).dtype, need(inputs, 0).shape)]
+
+
+def _check_scale(node: Node, inputs: Inputs) -> None:
+    """One scale, or one for each entry of an axis; as many zero points."""
+    x, scale, zero = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
+    if scale.elements != 1:
+        side = x.shape[axis_of(node.integer("axis", 1), len(x.shape))]
+        if scale.shape != (side,):
+            raise Problem("shapes", f"scales {scale.shape} for {x.shape}")
+    if zero is not None and zero.elements != scale.elements:
+        raise Problem("shapes", f"zero points {zero.shape} for scales {scale.shape}")
