@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from eyeline.errors import QualityError
-from eyeline.quality.vif import opencv
+from eyeline.quality.vif import DOUBLE, FLOAT, opencv, scratch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Plane = NDArray[np.float32]
+    Plane = NDArray[np.floating]
 
 SCALES = 4
 GAIN_LIMIT = 100.0
@@ -34,9 +34,16 @@ BORDER = 0.1
 """Share of the width and height that is left out at each side."""
 
 LOW = tuple(
-    (a + b * math.sqrt(3)) / (4 * math.sqrt(2)) for a, b in ((1, 1), (3, 1), (3, -1), (1, -1))
+    round((a + b * math.sqrt(3)) / (4 * math.sqrt(2)) * 2**15) / 2**15
+    for a, b in ((1, 1), (3, 1), (3, -1), (1, -1))
 )
-"""Low-pass taps of the Daubechies-2 wavelet; the high-pass is (c3, -c2, c1, -c0)."""
+"""Low-pass taps of the Daubechies-2 wavelet in 15 bits; the high-pass is (c3, -c2, c1, -c0)."""
+MIDDLE = np.float32(128)
+"""Taken off the luma as in libvmaf: it moves the rounding of the approximation."""
+
+BITS_DOWN, BITS_ACROSS = (7, 21, 20, 18), (6, 21, 19, 18)
+"""Bits after the point that libvmaf keeps of a scale's columns, then of its rows."""
+
 HIGH = (LOW[3], -LOW[2], LOW[1], -LOW[0])
 
 COS_SQUARED = math.cos(math.radians(1)) ** 2  # an angle under one degree is a change of contrast
@@ -88,8 +95,9 @@ def adm(
         QualityError: every weight lies in the border that ADM leaves out.
     """
     whole, weighted = [], []
+    reference, distorted = reference - MIDDLE, distorted - MIDDLE
     for scale in range(SCALES):
-        ref, dist = wavelet(reference), wavelet(distorted)
+        ref, dist = wavelet(reference, scale, "ref"), wavelet(distorted, scale, "dist")
         reference, distorted = ref[0], dist[0]
         kept, there = _details(ref[1:], dist[1:], scale, gain_limit)
         area = kept[0].size
@@ -133,29 +141,37 @@ def halve_blocks(weight: Plane) -> Plane:
     return half
 
 
-def wavelet(plane: Plane) -> Plane:
-    """One level of the Daubechies-2 wavelet.
+def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
+    """One level of the Daubechies-2 wavelet, with libvmaf's rounding at this scale.
+
+    Whether two small coefficients point the same way hangs on that rounding, and on flat parts
+    giving exact zeros; hence float64 where float32 can't hold the sums.
 
     Args:
-        plane: float32 (H, W).
+        plane: float32 (H, W), or float64 from scale 1.
+        scale: 0 to 3, finest first.
+        name: of the memory that the result is in; the next call of that name and scale reuses it.
 
     Returns:
-        float32 (4, ceil(H / 2), ceil(W / 2)): approximation, vertical edges (high-pass along rows),
-        horizontal edges (high-pass along columns), diagonal.
+        float64 (4, ceil(H / 2), ceil(W / 2)): approximation, vertical edges (high-pass along
+        rows), horizontal edges (high-pass along columns), diagonal.
     """
     height, width = plane.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
+    dtype = DOUBLE if scale else FLOAT  # 24 bits hold one pass over codes, not two
     # Index -1 is 1, and the last ones repeat backwards from the last sample, as in libvmaf.
-    padded = np.empty((2 * rows + 2, width), np.float32)
+    padded = scratch("padded", (2 * rows + 2, width), dtype)
     padded[1 : height + 1] = plane
     padded[0] = plane[1]
     padded[height + 1 :] = plane[-1 : -1 - (len(padded) - height - 1) : -1]
     taps = [padded[i : i + 2 * rows : 2] for i in range(4)]
-    bands = np.empty((4, rows, columns), np.float32)
+    bands = scratch(f"bands{name}{scale}", (4, rows, columns), DOUBLE)
+    odd = scratch("odd", (rows, columns + 1), DOUBLE)  # samples -1, 1, 3, ...
+    even = scratch("even", (rows, columns + 1), DOUBLE)  # samples 0, 2, 4, ...
+    lines = scratch("lines", (rows, width), dtype)
     for i, vertical in enumerate((LOW, HIGH)):
-        lines = _combine(vertical, taps)
-        odd = np.empty((rows, columns + 1), np.float32)  # samples -1, 1, 3, ...
-        even = np.empty((rows, columns + 1), np.float32)  # samples 0, 2, 4, ...
+        _combine(vertical, taps, lines)
+        _round(lines, BITS_DOWN[scale])
         odd[:, 0] = lines[:, 1]
         odd[:, 1 : 1 + width // 2] = lines[:, 1::2]
         even[:, :columns] = lines[:, ::2]
@@ -166,16 +182,23 @@ def wavelet(plane: Plane) -> Plane:
         across = [odd[:, :-1], even[:, :-1], odd[:, 1:], even[:, 1:]]
         _combine(LOW, across, bands[2 * i])
         _combine(HIGH, across, bands[2 * i + 1])
+    _round(bands, BITS_ACROSS[scale])
     return bands
 
 
-def _combine(taps: tuple[float, ...], samples: list[Plane], out: Plane | None = None) -> Plane:
-    total = np.multiply(samples[0], np.float32(taps[0]), out=out)
-    scratch = np.empty_like(total)
+def _round(plane: Plane, bits: int) -> None:
+    plane *= 2.0**bits
+    plane += 0.5
+    np.floor(plane, out=plane)  # a half goes up, as with shifts of integers
+    plane *= 2.0**-bits
+
+
+def _combine(taps: tuple[float, ...], samples: list[Plane], out: Plane) -> None:
+    product = scratch("product", out.shape, out.dtype)
+    np.multiply(samples[0], taps[0], out=out)
     for tap, sample in zip(taps[1:], samples[1:], strict=True):
-        np.multiply(sample, np.float32(tap), out=scratch)
-        total += scratch
-    return total
+        np.multiply(sample, tap, out=product)
+        out += product
 
 
 def _details(
@@ -198,7 +221,9 @@ def _details(
         slice(rows.start - top, rows.stop + top),
         slice(columns.start - left, columns.stop + left),
     )
-    o, t = np.ascontiguousarray(ref[crop]), np.ascontiguousarray(dist[crop])
+    shape = ref[crop].shape
+    o, t = scratch("o", shape, FLOAT), scratch("t", shape, FLOAT)
+    o[:], t[:] = ref[crop], dist[crop]
     size = np.abs(o)
     # Kept: what t has in o's direction, at most o; at most o times the limit where only the
     # contrast changed. That is libvmaf's clip of t / o to [0, 1] without the division.

@@ -12,7 +12,8 @@ what happens where the reference is flat. docs/sw_vmaf.md gives the choices of t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,30 @@ def opencv() -> ModuleType:
     return cv2
 
 
+class Scratch(threading.local):
+    """Memory that a thread works in, kept from frame to frame.
+
+    A plane of a frame is large enough for the allocator to ask the system for it each time and to
+    give it back, and the page faults of that would double the time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, np.dtype[Any]], Plane] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plane:
+        """An array that is not set, valid until the same name is asked for again."""
+        size = math.prod(shape)
+        plane = self._kept.get((name, dtype))
+        if plane is None or plane.size < size:
+            plane = self._kept[name, dtype] = np.empty(size, dtype)
+        return plane[:size].reshape(shape)
+
+
+scratch = Scratch()
+FLOAT = np.dtype(np.float32)
+DOUBLE = np.dtype(np.float64)
+
+
 def gaussian(width: int) -> Plane:
     """float32 (width,), sums to 1: VIF's window, whose standard deviation is a fifth of its width.
 
@@ -70,6 +95,9 @@ def gaussian(width: int) -> Plane:
 FIRST_DOUBLE = 2
 """Scales from here on are float64: of so few pixels that one on the other side of a threshold
 shows, and cheap. Finer scales are float32, where such differences cancel."""
+
+STRIP = 1 << 15
+"""Pixels worked on at a time once the windows are through: what a core's own cache holds."""
 
 ONE = np.ones(1, np.float32)
 WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
@@ -94,12 +122,10 @@ def vif(
             if scale == FIRST_DOUBLE:
                 reference, distorted = reference.astype(np.float64), distorted.astype(np.float64)
             weight = None if weight is None else halve_centred(weight)
-        kept, there = _information(reference, distorted, window, gain_limit)
-        whole.append(_ratio(kept, there))
+        plain_sums, weighted_sums = _sums(reference, distorted, window, gain_limit, weight)
+        whole.append(plain_sums[0] / plain_sums[1])
         if weight is not None:
-            kept *= weight
-            there *= weight
-            weighted.append(_ratio(kept, there))
+            weighted.append(weighted_sums[0] / weighted_sums[1])
     return Vif(tuple(whole), tuple(weighted) if weight is not None else None)
 
 
@@ -114,63 +140,97 @@ def halve_centred(weight: Plane) -> Plane:
     return np.ascontiguousarray(half[: height // 2, : width // 2])
 
 
-def _blur(plane: Plane, window: Plane) -> Plane:
-    cv2 = opencv()
-    blurred: Plane = cv2.sepFilter2D(plane, -1, window, window, borderType=cv2.BORDER_REFLECT_101)
-    return blurred
-
-
-def _mean(plane: Plane, window: Plane) -> Plane:
+def _mean(plane: Plane, window: Plane, name: str) -> Plane:
     """Local mean, with libvmaf's rounding between the passes.
 
     It keeps 8 bits after the point once the columns are filtered. A variance is the small
     difference of two large numbers, so at the coarse scales, of few pixels, that rounding shows
     in the third decimal of the feature.
     """
+    mean = _filter(plane, ONE, window, name)
+    _to_fixed_point(mean)
+    return _filter(mean, window, ONE, name)
+
+
+def _filter(plane: Plane, across: Plane, down: Plane, name: str) -> Plane:
     cv2 = opencv()
-    down = cv2.sepFilter2D(plane, -1, ONE, window, borderType=cv2.BORDER_REFLECT_101)
-    _to_fixed_point(down)
-    across: Plane = cv2.sepFilter2D(down, -1, window, ONE, borderType=cv2.BORDER_REFLECT_101)
-    return across
+    out = scratch(name, plane.shape, plane.dtype)
+    filtered: Plane = cv2.sepFilter2D(
+        plane, -1, across, down, dst=out, borderType=cv2.BORDER_REFLECT_101
+    )
+    return filtered
+
+
+def _mean_product(a: Plane, b: Plane, window: Plane, name: str) -> Plane:
+    product = np.multiply(a, b, out=scratch("product", a.shape, a.dtype))
+    return _filter(product, window, window, name)
 
 
 def _to_fixed_point(plane: Plane) -> None:
     plane *= 256
-    np.rint(plane, out=plane)
+    plane += 0.5
+    np.floor(plane, out=plane)  # a half goes up, as with shifts of integers
     plane *= 1 / 256
 
 
 def _halve(plane: Plane, window: Plane) -> Plane:
     height, width = plane.shape
-    mean = _mean(plane, window)
+    mean = _mean(plane, window, "mean1")
     half: Plane = np.ascontiguousarray(mean[: height // 2 * 2 : 2, : width // 2 * 2 : 2])
     _to_fixed_point(half)
     return half
 
 
-def _ratio(kept: Plane, there: Plane) -> float:
+def _sums(
+    ref: Plane, dist: Plane, window: Plane, gain_limit: float, weight: Plane | None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(numerator, denominator) summed over a scale's pixels, plain and times the weights."""
     cv2 = opencv()
-    return float(cv2.sumElems(kept)[0] / cv2.sumElems(there)[0])  # sums are float64
+    planes = (
+        _mean(ref, window, "mean1"),
+        _mean(dist, window, "mean2"),
+        _mean_product(ref, ref, window, "s1"),
+        _mean_product(dist, dist, window, "s2"),
+        _mean_product(ref, dist, window, "s12"),
+    )
+    totals = np.zeros(4)
+    rows = max(1, STRIP // ref.shape[1])
+    for top in range(0, ref.shape[0], rows):
+        strip = slice(top, top + rows)
+        mean1, mean2, s1, s2, s12 = (plane[strip] for plane in planes)
+        kept, there = _information(mean1, mean2, s1, s2, s12, gain_limit)
+        totals[:2] += cv2.sumElems(kept)[0], cv2.sumElems(there)[0]
+        if weight is not None:
+            kept *= weight[strip]
+            there *= weight[strip]
+            totals[2:] += cv2.sumElems(kept)[0], cv2.sumElems(there)[0]
+    return (float(totals[0]), float(totals[1])), (float(totals[2]), float(totals[3]))
 
 
-def _information(ref: Plane, dist: Plane, window: Plane, gain_limit: float) -> tuple[Plane, Plane]:
-    """Numerator and denominator of every pixel, float32 (H, W), in nats.
+def _information(
+    mean1: Plane, mean2: Plane, s1: Plane, s2: Plane, s12: Plane, gain_limit: float
+) -> tuple[Plane, Plane]:
+    """Numerator and denominator of every pixel, in nats; the planes given are overwritten.
 
     With s1, s2, s12 the local variances and covariance, g = s12 / s1 and sv = s2 - g * s12:
     numerator log(1 + g^2 s1 / (sv + 2)), denominator log(1 + s1 / 2). Where the reference is flat
     (s1 < 2) libvmaf takes 1 - 4 s2 / 255^2 of a denominator of one bit in place of them.
+
+    Args:
+        mean1: local means of the reference.
+        mean2: local means of the distorted picture.
+        s1: local means of the reference's squares.
+        s2: local means of the distorted picture's squares.
+        s12: local means of the products.
+        gain_limit: most that g counts.
     """
     cv2 = opencv()
-    mean1, mean2 = _mean(ref, window), _mean(dist, window)
-    s1 = _blur(ref * ref, window)
-    s2 = _blur(dist * dist, window)
-    s12 = _blur(ref * dist, window)
-    scratch = mean1 * mean1
-    s1 -= scratch
-    np.multiply(mean1, mean2, out=scratch)
-    s12 -= scratch
-    np.multiply(mean2, mean2, out=scratch)
-    s2 -= scratch
+    square = mean1 * mean1
+    s1 -= square
+    np.multiply(mean1, mean2, out=square)
+    s12 -= square
+    np.multiply(mean2, mean2, out=square)
+    s2 -= square
     cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
 
     textured, flat = mean1, mean2  # their planes are free now
@@ -179,7 +239,7 @@ def _information(ref: Plane, dist: Plane, window: Plane, gain_limit: float) -> t
     np.multiply(s2, -4 * math.log(2) / 255**2, out=flat)
     flat += math.log(2)
 
-    gain = np.divide(s12, s1, out=scratch)
+    gain = np.divide(s12, s1, out=square)
     s12 *= gain
     s2 -= s12
     cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
