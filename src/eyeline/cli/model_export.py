@@ -127,6 +127,6 @@ def _say(done: Mirrored) -> None:
             )
     if done.parity.by_float64:
         typer.echo(
-            "the source's own float32 round-off is over the gate: decided against its float64 run, from "
-            "which source and mirror are equally far"
+            "float32 round-off is over the gate: decided against the source's float64 run, from which the "
+            "mirror may be twice as far as the source's own float32 run"
         )

@@ -13,26 +13,22 @@ pins by digest (`mirror_onnx`). Both leave the same files, or none:
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from eyeline import __version__
 from eyeline.errors import ModelError, ScanError, VerificationError
 from eyeline.models.bom import bill_of_materials, validate_bom
 from eyeline.models.manifest import Material, canonical_json, statement
+from eyeline.models.mirror_parity import INPUTS, OnStep, Parity, against_asset, against_torch
 from eyeline.models.mirror_recipe import MirrorRecipe
-from eyeline.models.parity import GATE, SIZES, ParityProof, natural_inputs, prove_parity
+from eyeline.models.parity import GATE, SIZES
 from eyeline.models.receipt import receipt
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model, read_regular_file, sha256_hex
+from eyeline.models.registry import read_regular_file, sha256_hex
 from eyeline.models.rewrite import (
     OPSET,
     drop_identities,
@@ -40,49 +36,14 @@ from eyeline.models.rewrite import (
     fold_batch_norm,
     half_pixel,
     keep_output,
+    load_model,
     to_contract,
     to_opset,
 )
 from eyeline.models.scan import scan
 from eyeline.models.upstream import UpstreamSource, open_upstream, read_upstream
 from eyeline.output import write_bytes
-from eyeline.saliency.runtime import first_line, open_runtime_session, runtime_errors
-from eyeline.saliency.session import Session
-
-Array = npt.NDArray[Any]
-Function = Callable[[Array], Array]
-OnStep = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
-INPUTS = 5
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How the mirror was held against its source.
-
-    Attributes:
-        source: what it was compared with.
-        proofs: see `eyeline.models.parity.ParityProof`, by what was compared.
-    """
-
-    source: str
-    proofs: dict[str, ParityProof]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every proof holds."""
-        return all(p.passed for p in self.proofs.values())
-
-    @property
-    def by_float64(self) -> bool:
-        """Whether a decision needed the float64 run."""
-        return any(p.by_float64 for p in self.proofs.values())
-
-    def to_json(self) -> dict[str, object]:
-        """JSON values."""
-        proofs = {name: proof.to_json() for name, proof in self.proofs.items()}
-        return {"source": self.source, "passed": self.passed, "proofs": proofs}
+from eyeline.saliency.runtime import first_line
 
 
 @dataclass(frozen=True)
@@ -135,7 +96,7 @@ def mirror_onnx(
             "get the pinned file, or pin yours in a recipe",
         )
     source = read_upstream(checkout, recipe) if checkout else None
-    model = _load(data, asset.name)
+    model = load_model(data, asset.name)
     outputs = len(model.graph.output)
     keep_output(model.graph, recipe.asset.head)
     opset = model.opset_import[0].version
@@ -145,7 +106,7 @@ def mirror_onnx(
     changed = half_pixel(model.graph)
     made = _finish(model, recipe, {"source": f"sha256:{digest}"})
     _scan(made, out.name)
-    parity = _onnx_parity(data, recipe.asset.head, made, out.name, on_step)
+    parity = against_asset(data, recipe.asset.head, made, out.name, on_step)
     changes = [
         f"one output of {outputs} is kept (number {recipe.asset.head})",
         "input and output are named input and saliency_map; batch, height and width are free",
@@ -189,14 +150,14 @@ def mirror_upstream(
     """
     on_step("load", 0, 1)
     with open_upstream(checkout, recipe, checkpoint) as (source, net, digest):
-        model = _load(net.export(OPSET), source.module)
+        model = load_model(net.export(OPSET), source.module)
         drop_identities(model.graph)
         folded = fold_batch_norm(model.graph)
         made = _finish(
             model, recipe, {"source": f"git:{source.commit}", "checkpoint": f"sha256:{digest}"}
         )
         _scan(made, out.name)
-        parity = _torch_parity(net.run, made, out.name, on_step)
+        parity = against_torch(net.run, made, out.name, on_step)
         versions = {"eyeline": __version__, "onnx": onnx.__version__, **net.versions}
     changes = [
         "the PyTorch net was traced to ONNX, opset 17, batch, height and width free",
@@ -214,15 +175,6 @@ def mirror_upstream(
     return _write(
         out, recipe, made, parity, materials, changes, about, source, "checkout", versions
     )
-
-
-def _load(data: bytes, name: str) -> onnx.ModelProto:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        return onnx.load_from_string(data)
-    except DecodeError as exc:
-        raise ModelError(f"{name}: not an ONNX model", "is it the right file?") from exc
 
 
 def _finish(model: onnx.ModelProto, recipe: MirrorRecipe, origin: Mapping[str, str]) -> bytes:
@@ -260,107 +212,6 @@ def _upstream_materials(recipe: MirrorRecipe, source: UpstreamSource | None) -> 
     elif recipe.module_sha256:
         found.append(Material(recipe.module, {"sha256": recipe.module_sha256}))
     return found
-
-
-def _counter(total: int, on_step: OnStep) -> Callable[[Function], Function]:
-    """Wraps functions so that every call is told; a run that needs float64 goes past the total."""
-    done = 0
-
-    def wrap(function: Function) -> Function:
-        def run(x: Array) -> Array:
-            nonlocal done
-            done += 1
-            on_step("parity", done, max(done, total))
-            return function(x)
-
-        return run
-
-    return wrap
-
-
-def _remembered(function: Function) -> Function:
-    """Answers kept by their input: the same inputs are compared several times."""
-    known: dict[bytes, Array] = {}
-
-    def run(x: Array) -> Array:
-        key = hashlib.sha256(x.tobytes() + str(x.shape).encode()).digest()
-        if key not in known:
-            known[key] = function(x)
-        return known[key]
-
-    return run
-
-
-def _session(data: bytes, name: str) -> Function:
-    """The mirror as it will be run: by our session, held to the contract."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.onnx"
-        place.write_bytes(data)
-        session = Session(Model(name, place, IoSpec(multiple=1)), "cpu")
-    return lambda x: session.run(x)[None, None]
-
-
-def _onnx_parity(source: bytes, head: int, made: bytes, name: str, on_step: OnStep) -> Parity:
-    """Against the asset itself at its own size, and against its graph with the size freed."""
-    candidate = _remembered(_session(made, name))
-    original = _load(source, name)
-    dims = original.graph.input[0].type.tensor_type.shape.dim
-    fixed = (dims[2].dim_value, dims[3].dim_value)
-    proofs = {}
-    cases = (INPUTS + 1) * (len(SIZES) + all(fixed))
-    counted = _counter(cases, on_step)
-    if all(fixed):
-        exact = counted(_runner(source, head, name))
-        proofs[f"the asset as it is, {fixed[1]}x{fixed[0]}"] = prove_parity(
-            exact, candidate, sizes=(fixed,), inputs=INPUTS, images=natural_inputs((fixed,))
-        )
-    for i, letter in ((0, "N"), (2, "H"), (3, "W")):
-        dims[i].dim_param = letter
-    for tensor in original.graph.output:
-        tensor.type.tensor_type.ClearField("shape")
-    del original.graph.value_info[:]
-    freed = counted(_runner(original.SerializeToString(), head, name))
-    proofs["the asset with its size freed"] = prove_parity(
-        freed, candidate, inputs=INPUTS, images=natural_inputs()
-    )
-    return _gate(Parity("the pinned ONNX asset on ONNX Runtime", proofs), name)
-
-
-def _runner(data: bytes, head: int, name: str) -> Function:
-    session = open_runtime_session(data, name, "cpu")
-    output, given = session.get_outputs()[head].name, session.get_inputs()[0].name
-
-    def run(x: Array) -> Array:
-        try:
-            y: Array = session.run([output], {given: x})[0]
-        except runtime_errors() as exc:
-            raise ModelError(
-                f"{name}: the source fails: {first_line(exc)}", "is it the right file?"
-            ) from exc
-        return y
-
-    return run
-
-
-def _torch_parity(run: Function, made: bytes, name: str, on_step: OnStep) -> Parity:
-    """Against torch in float32; where round-off exceeds the gate, both against torch in float64."""
-    candidate = _remembered(_session(made, name))
-    counted = _counter((INPUTS + 1) * len(SIZES), on_step)
-    source = _remembered(counted(run))
-    exact = _remembered(counted(lambda x: run(x.astype(np.float64))))
-    proof = prove_parity(source, candidate, exact, inputs=INPUTS, images=natural_inputs())
-    return _gate(Parity("the torch net", {"the checkout's net": proof}), name)
-
-
-def _gate(parity: Parity, name: str) -> Parity:
-    for what, proof in parity.proofs.items():
-        if not proof.passed:
-            worst = max(proof.reports.values(), key=lambda r: r.max_abs)
-            raise ModelError(
-                f"{name}: differs from {what} by {worst.max_abs:.2e} at {worst.worst}",
-                f"the gate is {GATE:g}",
-            )
-    return parity
 
 
 def _write(

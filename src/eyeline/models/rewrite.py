@@ -16,6 +16,20 @@ OPSET = 17
 IR_VERSION = 8  # what opset 17 came with (ONNX 1.12)
 
 
+def load_model(data: bytes, name: str) -> onnx.ModelProto:
+    """Parse an ONNX model.
+
+    Raises:
+        ModelError: bytes that are none.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return onnx.load_from_string(data)
+    except DecodeError as exc:
+        raise ModelError(f"{name}: not an ONNX model", "is it the right file?") from exc
+
+
 def keep_output(graph: onnx.GraphProto, index: int) -> None:
     """Drop every output but one, and every node and initializer that it does not need.
 
