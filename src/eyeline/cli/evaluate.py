@@ -32,6 +32,9 @@ def evaluate(
         str | None,
         typer.Option("--output", "-o", help="Everything as JSON; `-` for stdout."),
     ] = None,
+    summary: Annotated[
+        str | None, typer.Option(help="The same without each image's row, for a model card.")
+    ] = None,
     markdown: Annotated[str | None, typer.Option(help="Tables as Markdown.")] = None,
     html: Annotated[str | None, typer.Option(help="Tables as a page.")] = None,
     contact_sheet: Annotated[
@@ -79,7 +82,7 @@ def evaluate(
         raise MissingExtraError(exc.name or "pillow", "eval") from exc
     asked = parse_size(size)
     form = sheet_format(contact_sheet) if contact_sheet else ""
-    _check_places([output, markdown, html, contact_sheet])
+    _check_places([output, summary, markdown, html, contact_sheet])
     place = Path(registry) if registry else None
     models = [resolve_model(name, place) for name in model or ()] or [resolve_model(None, place)]
     for chosen in models:
@@ -101,6 +104,8 @@ def evaluate(
     tables = markdown_tables(report)
     if output:
         write_bytes(output, report.dumps().encode())
+    if summary:
+        write_bytes(summary, report.summary().encode())
     if markdown:
         write_bytes(markdown, tables.encode())
     if html:
@@ -109,7 +114,7 @@ def evaluate(
         runs = [(path, chosen) for path in data for chosen in models]
         sections = [(r, m, p) for r, (p, m) in zip(report.results, runs, strict=True)]
         write_bytes(contact_sheet, draw_sheet(sections, asked, form, options.resample))
-    if not quiet and "-" not in (output, markdown, html):
+    if not quiet and "-" not in (output, summary, markdown, html):
         typer.echo(tables, nl=False)
 
 

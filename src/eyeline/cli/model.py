@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eyeline.cli.model_audit import audit
+from eyeline.cli.model_card import card
 from eyeline.cli.model_export import export
+from eyeline.cli.model_fetch import fetch
 from eyeline.cli.model_scan import scan
 from eyeline.cli.model_sign import keygen, sign, verify
 
@@ -21,7 +23,9 @@ app.command()(scan)
 for command in (keygen, sign, verify):
     app.command()(command)
 app.command()(audit)
+app.command()(card)
 app.command()(export)
+app.command()(fetch)
 
 RegistryOption = Annotated[
     str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")

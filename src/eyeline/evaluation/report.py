@@ -184,6 +184,13 @@ class Report:
         """JSON text."""
         return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
 
+    def summary(self) -> str:
+        """JSON text without the images' rows: small enough to stand beside a model card."""
+        fields = self.to_json()
+        for result in fields["results"]:
+            result["image_count"] = len(result.pop("images"))
+        return json.dumps(fields, indent=1, allow_nan=False) + "\n"
+
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):

@@ -1,0 +1,268 @@
+"""Model cards: Markdown made of a model's sources, so that no number is typed.
+
+| source | what it gives |
+|---|---|
+| registry record | id, role, licence, opset, parameters, I/O spec, digest |
+| the file itself, scanned | ops, worst-case memory, size |
+| `ID.toml` | the words: what it does, limits, when to use another model |
+| `ID.run.json` | recipe, data, versions and device, as `eyeline train` left it |
+| `ID.evaluation.json` | quality, as `eyeline evaluate --summary` left it |
+
+The last three stand beside the card. A source that is missing is said to be missing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eyeline.datasets.catalogue import catalogue
+from eyeline.errors import RegistryError
+from eyeline.models.records import IoSpec, ModelRecord
+from eyeline.models.registry import Model
+from eyeline.models.scan import ScanReport, scan
+
+
+class CardText(BaseModel):
+    """The words of a card: nothing that could be computed.
+
+    Attributes:
+        does: what the model does, in plain words.
+        meaning: what an output value means.
+        data: ids of the datasets it learned from, see `eyeline.datasets.catalogue`.
+        training: how it was made, beyond what the run record says.
+        limits: where it fails.
+        instead: when to use another model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    does: str
+    meaning: str
+    data: list[str] = []
+    training: str = ""
+    limits: list[str] = []
+    instead: list[str] = []
+
+
+QUALITY = {
+    "max_fmeasure_dataset": "max F (dataset PR)",
+    "max_fmeasure_mean": "max F (mean curve)",
+    "mae": "MAE",
+    "iou": "IoU",
+    "smeasure": "S",
+}
+"""Columns of the quality table: measures of `eyeline evaluate` and their heads."""
+
+
+def make_card(model: Model, sources: Path) -> str:
+    """The card of a registered model.
+
+    Args:
+        model: from a registry.
+        sources: folder with `ID.toml` and, where they exist, run record and evaluation.
+
+    Raises:
+        RegistryError: an unregistered model, a source that does not parse, or an evaluation that
+            does not hold these very bytes.
+    """
+    record = model.record
+    if record is None:
+        raise RegistryError(f"{model.id}: not registered, so it has no card", "add it first")
+    text = _text(sources / f"{record.id}.toml")
+    report = scan(model.data, name=record.file)
+    parts = [
+        f"# {record.id}",
+        f"**What it does.** {text.does}",
+        f"**Output.** `saliency_map`, float32 (N, 1, H, W) in [0, 1]. {text.meaning}",
+        _contract(record, model, report),
+        f"**Example.**\n\n    eyeline extract clip.mp4 --model {record.id} -o clip.json",
+        "## Quality\n\n" + _quality(model, _json(sources / f"{record.id}.evaluation.json")),
+        "## Provenance\n\n"
+        + _provenance(record, text, _json(sources / f"{record.id}.run.json"), sources),
+        "## Licence\n\n" + _licence(record, text),
+        "## Operators\n\n" + _operators(report),
+        "## Limits\n\n" + _items(text.limits),
+        "## When to use another model\n\n" + _items(text.instead),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def check_card(card: str, model: Model, sources: Path) -> list[str]:
+    """Lines in which a card differs from its sources, as a unified diff; empty when it holds.
+
+    Raises:
+        RegistryError: see `make_card`.
+    """
+    fresh = make_card(model, sources)
+    lines = difflib.unified_diff(
+        card.splitlines(), fresh.splitlines(), "the card", "its sources", n=0, lineterm=""
+    )
+    return list(lines)
+
+
+def _text(path: Path) -> CardText:
+    try:
+        return CardText.model_validate(tomllib.loads(path.read_text()))
+    except OSError as exc:
+        raise RegistryError(
+            f"{path}: can't be read: {exc.strerror}", "a card needs its words there"
+        ) from exc
+    except (tomllib.TOMLDecodeError, ValidationError) as exc:
+        first = " ".join(str(exc).split())[:200]
+        raise RegistryError(f"{path}: not a card's words: {first}", "fix the file") from exc
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise RegistryError(f"{path}: can't be read: {exc}", "make it again") from exc
+    return value
+
+
+def _items(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "Nothing is stated."
+
+
+def _contract(record: ModelRecord, model: Model, report: ScanReport) -> str:
+    worst = report.worst_case
+    memory = (
+        f" At {worst.input[3]}x{worst.input[2]}, the largest input the scanner allows for, all tensors "
+        f"together take {worst.peak_bytes / 2**20:,.0f} MiB at most."
+        if worst
+        else ""
+    )
+    return (
+        f"**Deployment contract.** ONNX opset {record.opset}; `input` float32 (N, 3, H, W), "
+        f"{_input(record.io)}; `saliency_map` float32 (N, 1, H, W). {_size(record.io)} "
+        f"{record.parameters:,} parameters, {len(model.data):,} bytes, role `{record.role}`.{memory}\n\n"
+        f"sha256 `{record.sha256}`"
+    )
+
+
+def _input(io: IoSpec) -> str:
+    kind = "RGB" if io.channels == "rgb" else "luma three times"
+    scale = "divided by 255" if io.scale == "255" else "divided by the frame's own maximum"
+    return f"{kind} {scale}, ImageNet-normalised"
+
+
+def _size(io: IoSpec) -> str:
+    if io.squash:
+        size = f"Frames are squashed to {io.squash[0]}x{io.squash[1]}."
+    else:
+        size = (
+            f"Frames are scaled to {io.working_lines} lines on the short side, the aspect is kept, and "
+            f"both sides are padded to a multiple of {io.multiple} by edge replication."
+        )
+    return size + (" The map is min-max-normalised per frame." if io.output == "minmax" else "")
+
+
+def _quality(model: Model, evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return "Not evaluated: no evaluation stands beside this card."
+    results = evaluation["results"]
+    own = [r for r in results if r["model_sha256"] == model.sha256]
+    if not own:
+        raise RegistryError(
+            f"{model.id}: its evaluation is of other bytes", "run `eyeline evaluate` again"
+        )
+    parts = []
+    for dataset in dict.fromkeys(r["dataset"] for r in own):
+        rows = [r for r in results if r["dataset"] == dataset]
+        parts.append(f"{dataset}, {rows[0]['image_count']:,} images; 95 % bootstrap intervals:")
+        parts.append(_table(rows, model.sha256))
+        parts.append(_compared(evaluation["comparisons"], dataset, own[0]["model"]))
+    parts += [f"- {note}" for note in evaluation["notes"]]
+    return (
+        "\n\n".join(parts[: -len(evaluation["notes"])])
+        + "\n\n"
+        + "\n".join(parts[-len(evaluation["notes"]) :])
+    )
+
+
+def _table(rows: list[dict[str, Any]], sha256: str) -> str:
+    heads = ["model", "parameters", "size", "ms, one thread", *QUALITY.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        name = f"**{row['model']}**" if row["model_sha256"] == sha256 else row["model"]
+        size = "x".join(map(str, row["working_size"]))
+        cells = [name, f"{row['parameters']:,}", size, f"{row['latency_ms']:.1f}"]
+        cells += [_estimate(row["estimates"][key]) for key in QUALITY]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _estimate(e: dict[str, float | None]) -> str:
+    value, low, high = (e[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    text = f"{value:.3f}".replace("0.", ".", 1)
+    if low is None or high is None:
+        return text
+    return f"{text} [{low:.3f}, {high:.3f}]".replace("0.", ".")
+
+
+def _compared(comparisons: list[dict[str, Any]], dataset: str, name: str) -> str:
+    lines = []
+    for c in comparisons:
+        if c["dataset"] != dataset or name not in (c["model"], c["other"]):
+            continue
+        other = c["other"] if c["model"] == name else c["model"]
+        sign = 1 if c["model"] == name else -1
+        d = c["differences"]["max_fmeasure_dataset"]
+        p = d["p_value"]
+        level = "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
+        lines.append(
+            f"- against {other}: max F {sign * d['value']:+.3f} ({level}, paired bootstrap)"
+        )
+    return "\n".join(lines) or "Nothing to compare with in that evaluation."
+
+
+def _provenance(
+    record: ModelRecord, text: CardText, run: dict[str, Any] | None, sources: Path
+) -> str:
+    parts = [record.provenance]
+    if text.training:
+        parts.append(text.training)
+    if run is None:
+        return "\n\n".join(parts)
+    recipe, images = run["recipe"], run["images"]
+    versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
+    last = run["curve"][-1]
+    parts.append(
+        f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs of {images['train']:,} images, batch "
+        f"{recipe['batch']}, {recipe['optimizer']} at {recipe['lr']:g}, teacher's share "
+        f"{recipe['teacher']:g}, seed {recipe['seed']}; {images['selection']:,} images selected the epoch "
+        f"and report nothing; training loss {last['loss']:.3f} in the last epoch. On {run['device']} "
+        f"({run['machine']}), {versions}. Data digest `{run['data_digest'][:16]}`. "
+        f"[Run record]({record.id}.run.json)."
+    )
+    return "\n\n".join(parts)
+
+
+def _licence(record: ModelRecord, text: CardText) -> str:
+    known = catalogue()
+    lines = [f"Weights: {record.license}."]
+    for name in text.data:
+        if name not in known:
+            raise RegistryError(f"{record.id}: its data {name!r} is not in the catalogue", "add it")
+        row = known[name]
+        lines.append(f"Data: {row.title} ({row.paper}): {row.terms}. {row.page}")
+    lines.append("Whether terms of training data bind weights is for your counsel, not for a card.")
+    return "\n\n".join(lines)
+
+
+def _operators(report: ScanReport) -> str:
+    rows = ", ".join(f"{op} {count}" for op, count in sorted(report.ops.items()))
+    verdict = "all admitted" if report.admitted else "REFUSED"
+    name, version = report.policy["name"], report.policy["version"]
+    findings = "".join(f"\n- {f}" for f in report.findings)
+    return f"{rows}: {verdict} by the scanner's policy {name} {version}.{findings}"
