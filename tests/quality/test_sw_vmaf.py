@@ -1,0 +1,260 @@
+"""sw_vmaf against the real libvmaf, and what its weights are for."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from clips import write_clip
+from eyeline.errors import QualityError
+from eyeline.quality.svr import load_model
+from eyeline.quality.sw_vmaf import LumaPair, SwVmaf
+
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("cv2")
+pytest.importorskip("ffmpeg_quality_metrics")
+
+MODELS = ("vmaf_v0.6.1", "vmaf_v0.6.1neg")
+FEATURE_BOUND, SCORE_BOUND = 1e-3, 0.05
+
+
+def lumas(path: Path, count: int, depth: int = 8, crop: tuple[int, int] | None = None) -> list:
+    """The first frames' luma, (H, W), as the decoder gives it, times a power of two for `depth`."""
+    frames = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            plane = frame.planes[0]
+            deep = max(c.bits for c in frame.format.components) > 8
+            line = np.frombuffer(plane, "<u2" if deep else "u1").reshape(plane.height, -1)
+            luma = line[:, : frame.width]
+            if crop:
+                luma = luma[: crop[1], : crop[0]]
+            if depth > 8 and not deep:
+                luma = luma.astype(np.uint16) << (depth - 8)
+            frames.append(np.ascontiguousarray(luma))
+            if len(frames) == count:
+                break
+    return frames
+
+
+def raw(path: Path, size: tuple[int, int]) -> list:
+    """The luma of a yuv420p10le file."""
+    width, height = size
+    codes = np.fromfile(path, "<u2").reshape(-1, width * height * 3 // 2)
+    return [frame[: width * height].reshape(height, width) for frame in codes]
+
+
+def encoded(frames: list, path: Path, crf: int) -> list:
+    """The luma that x264 makes of these frames, all of 8 bits."""
+    pictures = []
+    for luma in frames:
+        frame = av.VideoFrame(luma.shape[1], luma.shape[0], "gray")
+        rows = np.zeros((luma.shape[0], frame.planes[0].line_size), np.uint8)
+        rows[:, : luma.shape[1]] = luma
+        frame.planes[0].update(rows.tobytes())
+        pictures.append(frame)
+    options = {"crf": str(crf), "preset": "veryfast"}
+    return lumas(write_clip(path, pictures, pix_fmt="gray", codec_options=options), len(frames))
+
+
+def libvmaf(reference: list, distorted: list, depth: int, model: str, folder: Path) -> list[dict]:
+    """Every frame's metrics from the libvmaf of imageio-ffmpeg."""
+    height, width = reference[0].shape
+    pix_fmt = {8: "yuv420p", 10: "yuv420p10le"}[depth]
+    chroma = np.full(2 * ((height + 1) // 2) * ((width + 1) // 2), 1 << depth - 1)
+    inputs: list = []
+    for name, frames in (("dist", distorted), ("ref", reference)):
+        path = folder / f"{name}.yuv"
+        grey = chroma.astype(frames[0].dtype).tobytes()
+        path.write_bytes(b"".join(f.tobytes() + grey for f in frames))
+        inputs += ["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", f"{width}x{height}", "-i", path]
+    log = folder / "log.json"
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *inputs, "-lavfi",
+         f"[0:v][1:v]libvmaf=log_fmt=json:log_path={log}:model=version={model}", "-f", "null", "-"],
+        check=True,
+    )  # fmt: skip
+    return [frame["metrics"] for frame in json.loads(log.read_text())["frames"]]
+
+
+def assert_equal(reference, distorted, depth, model, folder):
+    theirs = libvmaf(reference, distorted, depth, model, folder)
+    uniform = np.ones(reference[0].shape, np.float32)
+    pairs = (LumaPair(r, d, depth, uniform) for r, d in zip(reference, distorted, strict=True))
+    ours = list(SwVmaf(load_model(model)).scores(pairs))
+    assert len(ours) == len(theirs)
+    for score, metrics in zip(ours, theirs, strict=True):
+        for name, value in score.whole.items():
+            suffix = "_egl_1" if model.endswith("neg") and name not in ("motion2", "vmaf") else ""
+            key = "vmaf" if name == "vmaf" else f"integer_{name}{suffix}"
+            bound = SCORE_BOUND if name == "vmaf" else FEATURE_BOUND
+            assert value == pytest.approx(metrics[key], abs=bound), name
+            assert score.weighted[name] == pytest.approx(metrics[key], abs=bound), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_libvmaf_on_the_8_bit_reference_pair(shared_data, tmp_path, model):
+    reference = lumas(shared_data / "video/carphone_pristine.mp4", 30)
+    distorted = lumas(shared_data / "video/carphone_distorted.mp4", 30)
+    assert_equal(reference, distorted, 8, model, tmp_path)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_libvmaf_on_the_10_bit_reference_pair(shared_data, tmp_path, model):
+    pair = [
+        raw(shared_data / f"video/src01_hrc0{i}_576x324.yuv420p10le.yuv", (576, 324))
+        for i in range(2)
+    ]
+    assert_equal(*pair, 10, model, tmp_path)
+
+
+@pytest.mark.parametrize("crf", [28, 40])
+@pytest.mark.parametrize("clip", ["bikes", "bigbuckbunny", "Seeking_30_480_1050"])
+def test_libvmaf_on_encoded_clips(shared_data, tmp_path, clip, crf):
+    reference = lumas(shared_data / f"video/{clip}.mp4", 6, crop=(480, 270))
+    distorted = encoded(reference, tmp_path / "x.mp4", crf)
+    assert_equal(reference, distorted, 8, MODELS[0], tmp_path)
+
+
+@pytest.mark.parametrize("crf", [28, 40])
+def test_libvmaf_on_encoded_clips_of_10_bits(shared_data, tmp_path, crf):
+    reference = lumas(shared_data / "video/bikes.mp4", 6, crop=(480, 270))
+    distorted = encoded(reference, tmp_path / "x.mp4", crf)
+    deep = [[f.astype(np.uint16) * 4 + i % 3 for i, f in enumerate(c)]
+            for c in (reference, distorted)]  # fmt: skip
+    assert_equal(*deep, 10, MODELS[0], tmp_path)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 50), (35, 41), (97, 71)])
+@pytest.mark.parametrize("model", MODELS)
+def test_libvmaf_on_small_and_odd_sizes(tmp_path, size, model):
+    width, height = size
+    y, x = np.mgrid[:height, :width]
+    reference = [
+        (128 + 60 * np.sin(x / 3 + i) * np.cos(y / 4) + 40 * ((x // 8 + y // 8 + i) % 2)).clip(
+            0, 255).astype(np.uint8) for i in range(5)
+    ]  # fmt: skip
+    rng = np.random.default_rng(6)
+    distorted = [(f + rng.normal(0, 6, f.shape)).clip(0, 255).astype(np.uint8) for f in reference]
+    assert_equal(reference, distorted, 8, model, tmp_path)
+
+
+def patches(seed: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture of texture that repeats after 96 columns, and two boxes of the same content."""
+    rng = np.random.default_rng(seed)
+    tile = rng.normal(0, 1, (192, 96))
+    spectrum = np.fft.rfft2(tile) / (1 + 40 * np.hypot(*np.meshgrid(
+        np.fft.fftfreq(192), np.fft.rfftfreq(96), indexing="ij")))  # fmt: skip
+    tile = np.fft.irfft2(spectrum, tile.shape)
+    picture = np.tile(128 + 35 * tile / tile.std(), (1, 5)).clip(0, 255).astype(np.uint8)
+    left, right = np.zeros(picture.shape, bool), np.zeros(picture.shape, bool)
+    left[56:136, 96:192] = True
+    right[56:136, 288:384] = True
+    return picture, left, right
+
+
+def test_the_same_distortion_costs_more_on_the_subject():
+    picture, subject, background = patches()
+    weight = np.where(subject, 1, 0.02).astype(np.float32)
+    noise = np.tile(np.random.default_rng(1).normal(0, 14, (192, 96)), (1, 5))
+    engine = SwVmaf(load_model())
+
+    def score(where):
+        distorted = np.where(where, picture + noise, picture).clip(0, 255).astype(np.uint8)
+        return next(engine.scores([LumaPair(picture, distorted, 8, weight)]))
+
+    on_subject, on_background = score(subject), score(background)
+    plain = on_background.whole["vmaf"] - on_subject.whole["vmaf"]
+    weighted = on_background.weighted["vmaf"] - on_subject.weighted["vmaf"]
+    assert abs(plain) < 0.5  # the boxes hold the same texture and the same noise
+    assert weighted > 20
+    assert on_background.weighted["vmaf"] > 95
+    for name in ("vif_scale0", "vif_scale3", "adm2"):
+        assert on_subject.weighted[name] < on_subject.whole[name] < on_background.weighted[name]
+
+
+def clip(count: int = 5, size: tuple[int, int] = (64, 80)) -> list[LumaPair]:
+    rng = np.random.default_rng(6)
+    frames = rng.integers(0, 256, (count, *size), np.uint8)
+    damaged = rng.integers(0, 256, (count, *size), np.uint8) // 2 + frames // 2
+    maps = rng.random((count, *size), np.float32)
+    return [LumaPair(r, d, 8, m) for r, d, m in zip(frames, damaged, maps, strict=True)]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_change_neither_order_nor_values(workers):
+    engine = SwVmaf(load_model())
+    several, one = list(engine.scores(clip(7), workers)), list(engine.scores(clip(7)))
+    assert len(several) == len(one) == 7
+    for a, b in zip(several, one, strict=True):
+        # Sums of float64 may differ in the last digit with the alignment of memory.
+        assert a.whole == pytest.approx(b.whole, rel=1e-9)
+        assert a.weighted == pytest.approx(b.weighted, rel=1e-9)
+
+
+def test_frames_are_read_as_they_are_needed():
+    taken = []
+
+    def frames():
+        for i, pair in enumerate(clip(12)):
+            taken.append(i)
+            yield pair
+
+    scores = SwVmaf(load_model()).scores(frames(), workers=2)
+    next(scores)
+    assert len(taken) <= 5
+    scores.close()
+
+
+def test_a_frame_of_its_own_moves_not_at_all():
+    (score,) = SwVmaf(load_model()).scores(clip(1))
+    assert score.whole["motion2"] == score.weighted["motion2"] == 0
+
+
+def test_motion_of_the_first_frame_is_zero_and_a_cut_does_not_count():
+    still = np.random.default_rng(6).integers(0, 256, (64, 64), np.uint8)
+    other = 255 - still
+    pairs = [LumaPair(f, f, 8, None) for f in (still, still, other, other)]
+    scores = list(SwVmaf(load_model()).scores(pairs))
+    assert [s.whole["motion2"] for s in scores] == [0, 0, 0, 0]
+    assert scores[0].weighted is None
+
+
+def test_no_frames_no_scores():
+    assert list(SwVmaf(load_model()).scores([])) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"distorted": np.zeros((64, 64), np.uint8)}, "80x64, the distorted frame 64x64"),
+        ({"weight": np.ones((32, 40), np.float32)}, "the map is 40x32"),
+        ({"weight": np.zeros((64, 80), np.float32)}, "zero everywhere"),
+        ({"weight": np.full((64, 80), -1, np.float32)}, "negative"),
+        ({"weight": np.full((64, 80), np.nan, np.float32)}, "not finite"),
+    ],
+)
+def test_input_that_has_no_score(change, message):
+    pair = clip(1)[0]._replace(**change)
+    with pytest.raises(QualityError, match=message):
+        SwVmaf(load_model()).part(pair)
+
+
+def test_a_frame_too_small_for_four_scales():
+    with pytest.raises(QualityError, match="at least 33x33"):
+        SwVmaf(load_model()).part(clip(1, (32, 80))[0])
+
+
+def test_frames_that_change_size():
+    with pytest.raises(QualityError, match="frames change size"):
+        list(SwVmaf(load_model()).scores([clip(1)[0], clip(1, (48, 48))[0]]))
+
+
+def test_an_identical_pair_is_near_the_top_and_finite():
+    pair = clip(1)[0]
+    score = SwVmaf(load_model()).part(pair._replace(distorted=pair.reference))
+    assert score.whole.adm.adm2 == pytest.approx(1, abs=1e-6)
+    assert score.weighted.vif == pytest.approx([1] * 4, abs=2e-3)
