@@ -1,0 +1,131 @@
+"""Maps to grids of blocks: means over each block, partial ones at the right and the bottom kept.
+
+A map may have any size: it covers the whole upright picture, and each of its values an equal share.
+Blocks lie in the *coded* picture, which a display rotation turns and non-square samples stretch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eyeline.errors import MediaError
+
+Floats = npt.NDArray[np.float32]
+
+ASPECT_TOLERANCE = 0.04
+"""How far a map's aspect may lie from the picture's: rounding to a few dozen lines makes 3 %."""
+
+
+def grid_size(width: int, height: int, block: int) -> tuple[int, int]:
+    """(rows, columns) of blocks that cover a picture of `width` x `height` pixels."""
+    return -(-height // block), -(-width // block)
+
+
+@lru_cache(maxsize=32)
+def _shares(samples: int, length: int, block: int) -> Floats:
+    """How much of each block every sample of a map covers, along one side.
+
+    Args:
+        samples: values of the map along the side.
+        length: pixels along it.
+        block: pixels of a block.
+
+    Returns:
+        float32 (blocks, samples); every row sums to 1.
+    """
+    edges = np.append(np.arange(0, length, block), length) / length * samples
+    starts = np.arange(samples)
+    low = np.maximum(edges[:-1, None], starts)
+    high = np.minimum(edges[1:, None], starts + 1)
+    cover = np.maximum(high - low, 0)
+    out: Floats = (cover / cover.sum(1, keepdims=True)).astype(np.float32)
+    out.setflags(write=False)
+    return out
+
+
+def block_means(saliency: Floats, width: int, height: int, block: int) -> Floats:
+    """Mean of a map over every block of a picture.
+
+    Args:
+        saliency: float32 (h, w), the whole picture in coded orientation, any size.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        block: side of a block, pixels.
+
+    Returns:
+        float32 (ceil(height / block), ceil(width / block)).
+    """
+    rows = _shares(saliency.shape[0], height, block)
+    columns = _shares(saliency.shape[1], width, block)
+    return np.asarray(rows @ saliency @ columns.T, np.float32)
+
+
+def to_coded(saliency: Floats, rotation: int) -> Floats:
+    """Turn an upright map into the orientation in which the picture is coded.
+
+    Args:
+        saliency: (h, w), upright.
+        rotation: clockwise degrees that make the coded picture upright: 0, 90, 180 or 270.
+    """
+    return np.rot90(saliency, rotation // 90)  # counterclockwise: back
+
+
+def check_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where: str) -> Floats:
+    """Refuse a map that can't be one of this picture.
+
+    Args:
+        saliency: what was read.
+        display: upright (width, height) of the picture, square pixels.
+        where: what and which frame, for the message.
+
+    Returns:
+        float32 (h, w) in [0, 1].
+
+    Raises:
+        MediaError: not two-dimensional, of another aspect, not finite, or outside [0, 1].
+    """
+    if saliency.ndim != 2 or 0 in saliency.shape:
+        raise MediaError(f"{where}: the map has shape {saliency.shape}", "give rows x columns")
+    h, w = saliency.shape
+    ratio = (w / h) / (display[0] / display[1])
+    slack = ASPECT_TOLERANCE + 0.5 / w + 0.5 / h
+    if (w, h) != display and not 1 - slack < ratio < 1 + slack:
+        raise MediaError(
+            f"{where}: the map is {w}x{h}, the picture {display[0]}x{display[1]}",
+            "a map has the picture's upright size, or its aspect at a smaller size",
+        )
+    values = saliency.astype(np.float32, copy=False)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # also what is not a number
+        raise MediaError(f"{where}: the map holds {low:g} to {high:g}", "saliency lies in 0..1")
+    return values
+
+
+def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
+    """How much there is to code in every block: mean absolute step between neighbours in a row.
+
+    A stand-in for the bits that a block will take, from every fourth line; the constant added
+    keeps flat blocks from weighing nothing.
+
+    Args:
+        luma: unsigned integers (height, width).
+        block: side of a block, pixels; a multiple of 4.
+        bits: of a sample.
+
+    Returns:
+        float32 (rows, columns), positive, in 8-bit codes per sample.
+    """
+    lines = luma[::4, ::2].astype(np.int32)
+    steps: Floats = np.zeros(lines.shape, np.float32)
+    steps[:, 1:] = np.abs(lines[:, 1:] - lines[:, :-1])
+    rows = np.add.reduceat(steps, np.arange(0, steps.shape[0], block // 4), 0)
+    sums = np.add.reduceat(rows, np.arange(0, steps.shape[1], block // 2), 1)
+    count = np.diff(np.append(np.arange(0, len(lines), block // 4), len(lines)))
+    wide = np.diff(np.append(np.arange(0, steps.shape[1], block // 2), steps.shape[1]))
+    scale = 255 / ((1 << bits) - 1)
+    means: Floats = (sums / (count[:, None] * wide) * scale + 1).astype(np.float32)
+    return means

@@ -1,0 +1,120 @@
+"""From a map to a frame's levels: law, blocks, smoothing. Every route to an encoder uses this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from eyeline.errors import UsageError
+from eyeline.roi.grid import block_activity, block_means, to_coded
+from eyeline.roi.laws import DEFAULT_CLAMP, Law, check_law, offsets_of
+from eyeline.roi.smooth import DEFAULT_LEVELS, DEFAULT_SMOOTHING, HYSTERESIS, Steadier, level_step
+
+Floats = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.int16]
+
+DEFAULT_STRENGTH = 4.0
+"""QP. What the subject gains at this strength costs the whole picture next to nothing; docs/roi.md."""
+
+
+@dataclass(frozen=True)
+class SteerOptions:
+    """How saliency becomes QP offsets.
+
+    Attributes:
+        strength: QP; see `eyeline.roi.laws`. 0 steers nothing.
+        law: `neutral` or `symmetric`.
+        clamp: largest offset either way, QP.
+        smoothing: share of the past in the average over frames, 0..0.99.
+        levels: distinct offsets, zero included, 3..51.
+        hysteresis: steps beyond the middle between two levels before a block changes, 0..1.
+    """
+
+    strength: float = DEFAULT_STRENGTH
+    law: Law = "neutral"
+    clamp: float = DEFAULT_CLAMP
+    smoothing: float = DEFAULT_SMOOTHING
+    levels: int = DEFAULT_LEVELS
+    hysteresis: float = HYSTERESIS
+
+    def __post_init__(self) -> None:
+        check_law(self.law, self.strength, self.clamp)
+        if not 0 <= self.smoothing <= 0.99:
+            raise UsageError(f"smoothing is {self.smoothing:g}", "give 0..0.99")
+        if not 3 <= self.levels <= 51:
+            raise UsageError(f"levels are {self.levels}", "give 3..51")
+        if not 0 <= self.hysteresis <= 1:
+            raise UsageError(f"hysteresis is {self.hysteresis:g}", "give 0..1 steps")
+
+    @property
+    def span(self) -> float:
+        """QP between the least and the greatest offset that can come out."""
+        one_way = 2 * self.strength if self.law == "symmetric" else self.strength
+        return min(one_way, 2 * self.clamp)
+
+
+class Steering:
+    """Turns maps into levels, frame after frame.
+
+    Args:
+        options: see `SteerOptions`.
+        width, height: of the coded picture, pixels.
+        block: side of a block, pixels.
+        most_levels: what the encoder can hold, if less than `options.levels`.
+    """
+
+    def __init__(
+        self,
+        options: SteerOptions,
+        width: int,
+        height: int,
+        block: int,
+        most_levels: int | None = None,
+    ) -> None:
+        self.options = options
+        self.width, self.height, self.block = width, height, block
+        levels = min(options.levels, most_levels or options.levels)
+        self._step = level_step(options.span, levels)
+        self._steady = Steadier(self._step, options.smoothing, options.hysteresis)
+
+    def __call__(
+        self,
+        saliency: Floats,
+        rotation: int = 0,
+        *,
+        cut: bool = False,
+        picture: av.VideoFrame | None = None,
+    ) -> Levels:
+        """Levels of the next frame.
+
+        Args:
+            saliency: float32 (h, w) in [0, 1], upright, any size.
+            rotation: clockwise degrees that make the coded picture upright.
+            cut: whether a scene starts here.
+            picture: the decoded frame, whose activity stands in for bits in the `neutral` law;
+                without it all blocks weigh the same.
+
+        Returns:
+            int16 (rows, columns) of the coded picture, QP.
+        """
+        o = self.options
+        means = block_means(to_coded(saliency, rotation), self.width, self.height, self.block)
+        weights = None
+        if o.law == "neutral" and picture is not None:
+            luma, bits = luma_of(picture)
+            weights = block_activity(luma, self.block, bits)
+        offsets = offsets_of(o.law, means, o.strength, o.clamp, weights)
+        return self._steady(offsets, reset=cut)
+
+
+def luma_of(frame: av.VideoFrame) -> tuple[npt.NDArray[np.unsignedinteger], int]:
+    """The first plane of a planar YUV or grey frame, without a copy, and bits a sample."""
+    plane = frame.planes[0]
+    bits = frame.format.components[0].bits
+    kind = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+    rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // kind.itemsize)  # type: ignore[call-overload]
+    luma: npt.NDArray[np.unsignedinteger] = rows[:, : plane.width]
+    return luma, bits
