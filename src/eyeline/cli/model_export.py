@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 
 
 def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="Folder that `eyeline train` left.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")] = Path(
-        "model.onnx"
-    ),
     upstream_dir: Annotated[
         Path | None,
         typer.Option(help="Git checkout of the upstream; its net is traced in a child process."),
@@ -55,12 +53,12 @@ def export(
         raise UsageError(
             "a training run and an upstream can't be exported at once", "give one of them"
         )
+    if checkpoint and not upstream_dir:
+        raise UsageError("--checkpoint needs --upstream-dir", "the net's code comes from there")
     if run is None and not upstream_dir and not from_onnx:
         raise UsageError(
             "nothing to export", "give RUN, --upstream-dir with --checkpoint, or --from-onnx"
         )
-    if checkpoint and not upstream_dir:
-        raise UsageError("--checkpoint needs --upstream-dir", "the net's code comes from there")
     if upstream_dir and not checkpoint and not from_onnx:
         raise UsageError(
             "--upstream-dir needs --checkpoint", "or --from-onnx, with its licence from there"

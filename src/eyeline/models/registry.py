@@ -124,7 +124,7 @@ class Registry:
         for place in (BUILTIN, own):
             if place is not None:
                 trust = self.trust if place is own else None
-                for record in _read_registry(place).models:
+                for record in read_registry(place).models:
                     self._models.pop(record.id, None)  # the later one also goes to the end
                     self._models[record.id] = Model(
                         record.id, place / record.file, record.io, record, trust
@@ -161,7 +161,12 @@ class Registry:
         return production[-1]
 
 
-def _read_registry(folder: Path) -> RegistryFile:
+def read_registry(folder: Path) -> RegistryFile:
+    """The records of a registry folder.
+
+    Raises:
+        RegistryError: no registry there, one that does not parse, or an id twice.
+    """
     path = folder / REGISTRY_FILE
     data = read_regular_file(path, limit=16 * 1024 * 1024)
     try:
