@@ -14,9 +14,9 @@ import benign
 import hostile
 import pytest
 
-from eyeline.errors import ModelError, UsageError
+from eyeline.errors import ModelError, ScanError, UsageError
 from eyeline.models.registry import BUILTIN
-from eyeline.models.scan import ScanReport, load_policy, scan, scan_file
+from eyeline.models.scan import ScanReport, admit, load_policy, scan, scan_file
 from eyeline.models.scan.policy import DEFAULT
 from tiny_models import conv, make_model, plane_model, plane_weights
 
@@ -85,6 +85,13 @@ def test_the_first_offending_node_comes_first() -> None:
     report = scan(make_model(nodes, plane_weights((1, 0, 0))), load=False)
     assert [f.op_type for f in report.findings] == ["Fine", "Evil"]
     assert report.findings[0].path == "graph/node[0]:Fine"
+
+
+def test_admit_is_a_gate() -> None:
+    assert admit(plane_model(), name="good").admitted
+    with pytest.raises(ScanError, match=r"^bad: .*graph/node\[1\]:If.*and 1 more") as caught:
+        admit(hostile.CORPUS["Loop in an If"][1](), name="bad")
+    assert caught.value.exit_code == 1
 
 
 def test_findings_are_bounded() -> None:

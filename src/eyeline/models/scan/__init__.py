@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from eyeline.models.scan.policy import Policy, load_policy
 from eyeline.models.scan.report import Finding, Load, ScanReport, WorstCase
-from eyeline.models.scan.scanner import scan, scan_file
+from eyeline.models.scan.scanner import admit, scan, scan_file
 
 __all__ = [
     "Finding",
@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "ScanReport",
     "WorstCase",
+    "admit",
     "load_policy",
     "scan",
     "scan_file",

@@ -16,6 +16,7 @@ from eyeline.models.scan.values import (
     Inputs,
     Node,
     Value,
+    as_stored,
     axis_of,
     follow,
     known,
@@ -76,7 +77,9 @@ def cast(node: Node, inputs: Inputs) -> list[Value]:
             raise Problem("integer", "a cast of a number that no integer can hold")
         values = tuple(int(v) for v in values)
     elif values is not None:
-        values = tuple(float(v) for v in values)
+        floats = [as_stored(to, float(v)) for v in values]
+        kept = tuple(v for v in floats if v is not None)
+        values = kept if len(kept) == len(floats) else None
     return [Value(to, x.shape, values)]
 
 
@@ -264,7 +267,8 @@ def resize(node: Node, inputs: Inputs) -> list[Value]:
         if not all(1 / limit <= s <= limit for s in scales):
             raise Problem("resize", f"a scale outside 1/{limit} to {limit}")
         wanted: Sequence[int] = [
-            math.floor(x.shape[a] * s) for a, s in zip(axes, scales, strict=False)
+            math.floor(as_stored(1, x.shape[a] * s) or 0)
+            for a, s in zip(axes, scales, strict=False)
         ]
     elif sizes_in is not None:
         wanted = known_integers(sizes_in, "sizes")

@@ -8,7 +8,7 @@ import stat
 import sys
 from pathlib import Path
 
-from eyeline.errors import ModelError
+from eyeline.errors import ModelError, ScanError
 from eyeline.models.scan.child import load_in_child
 from eyeline.models.scan.graph import Walk
 from eyeline.models.scan.policy import Policy, load_policy
@@ -66,6 +66,19 @@ def scan(
         if outcome.outcome != "loaded":
             walk.find("load", "model", f"first load {outcome.outcome}: {outcome.detail}")
     return _report(name, data, policy, walk, case, outcome)
+
+
+def admit(data: bytes, policy: Policy | None = None, *, name: str = "model") -> ScanReport:
+    """Scan, and refuse: the gate of whoever takes a model in.
+
+    Raises:
+        ScanError: with the first finding.
+    """
+    report = scan(data, policy, name=name)
+    if report.findings:
+        more = f", and {len(report.findings) - 1} more" if len(report.findings) > 1 else ""
+        raise ScanError(f"{name}: {report.findings[0]}{more}", "eyeline model scan tells all")
+    return report
 
 
 def _report(

@@ -12,7 +12,16 @@ from eyeline.models.scan import layer_rules as layers
 from eyeline.models.scan import layout_rules as layout
 from eyeline.models.scan.report import Problem
 from eyeline.models.scan.tensors import FLOATS
-from eyeline.models.scan.values import Inputs, Node, Number, Value, broadcast, follow, need
+from eyeline.models.scan.values import (
+    Inputs,
+    Node,
+    Number,
+    Value,
+    as_stored,
+    broadcast,
+    follow,
+    need,
+)
 
 Rule = Callable[[Node, Inputs], list[Value]]
 
@@ -26,6 +35,7 @@ def _unary(node: Node, inputs: Inputs) -> list[Value]:
     values = None
     if compute is not None and x.values is not None:
         values = tuple(float(compute(v)) if x.dtype in FLOATS else compute(v) for v in x.values)
+        # Floor, Neg and their like are exact: nothing is rounded.
     return [Value(x.dtype, x.shape, values)]
 
 
@@ -51,9 +61,9 @@ def _binary(node: Node, inputs: Inputs) -> list[Value]:
         limit = _LIMITS.get(first.dtype, 1 << 7)
         if any(v is None or not -limit <= v < limit for v in values):
             raise Problem("integer-division" if None in values else "integer", "it overflows")
-    if any(v is None or not math.isfinite(v) for v in values):
-        return [Value(first.dtype, shape)]
-    return [Value(first.dtype, shape, tuple(v for v in values if v is not None))]
+    stored = [as_stored(first.dtype, v) for v in values if v is not None]
+    numbers = tuple(v for v in stored if v is not None)
+    return [Value(first.dtype, shape, numbers if len(numbers) == elements else None)]
 
 
 def _spread(value: Value, elements: int) -> tuple[Number, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -127,6 +128,17 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
             raise Problem("shapes", f"{' and '.join(map(str, shapes))} don't fit each other")
         result.append(sides.pop() if sides else 1)
     return tuple(result)
+
+
+def as_stored(dtype: int, value: Number) -> Number | None:
+    """A number as its element type holds it: float32 rounds, and sizes hang on how; None beyond it."""
+    if dtype != 1:
+        return value if math.isfinite(value) else None
+    try:
+        rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return None
+    return rounded if math.isfinite(rounded) else None
 
 
 def follow(elements: int, *inputs: Value) -> bool:
