@@ -18,7 +18,7 @@ import onnx
 import torch
 
 from eyeline.errors import ModelError
-from eyeline.models.parity import ParityReport, check_parity
+from eyeline.models.parity import ParityReport, check_parity, natural_inputs
 from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model, sha256_hex
 from eyeline.models.rewrite import OPSET, finish
@@ -106,7 +106,12 @@ def export_net(
     with whole_file(out) as temporary:  # what fails the gate never gets the name
         temporary.write_bytes(data)
         session = Session(Model(str(out), temporary, IoSpec(multiple=multiple)), "cpu")
-        report = check_parity(from_torch, lambda x: session.run(x)[None, None], multiple=multiple)
+        report = check_parity(
+            from_torch,
+            lambda x: session.run(x)[None, None],
+            images=natural_inputs(io=IoSpec(multiple=multiple)),
+            multiple=multiple,
+        )
         if not report.passed:
             raise ModelError(
                 f"{out}: differs from the torch net by {report.max_abs:.2e} at {report.worst}",
