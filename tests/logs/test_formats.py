@@ -171,7 +171,7 @@ def test_format_wins_over_the_suffix(tmp_path):
     assert json.loads((tmp_path / "log.txt").read_text())["fps"] == 23.976
 
 
-@pytest.mark.parametrize(("path", "form"), [("log.xml", None), ("log", None), ("log.csv", "yaml")])
+@pytest.mark.parametrize(("path", "form"), [("log.yaml", None), ("log", None), ("log.csv", "yaml")])
 def test_an_unknown_format_is_refused_by_name(tmp_path, path, form):
     with pytest.raises(OutputError, match=form or path):
         write_log(make_log(), tmp_path / path, format=form)
@@ -183,7 +183,7 @@ def test_an_unknown_format_is_refused_by_name(tmp_path, path, form):
     [
         ("", "is no log"),
         ("hello", "is no log"),
-        ("<VMAF>", "XML"),
+        ("<VMAF>", "is not XML"),
         ("{", "is not JSON"),
         ('{"a": 1}', "no list of frames"),
         ('{"frames": [{"metrics": {}}]}', "entry 0"),

@@ -14,6 +14,8 @@ from eyeline.cli.evaluate import evaluate
 from eyeline.cli.extract import extract
 from eyeline.cli.model import app as model_app
 from eyeline.cli.report import report
+from eyeline.cli.roi import app as roi_app
+from eyeline.cli.score import score
 from eyeline.cli.train import train
 from eyeline.errors import EyelineError
 
@@ -26,8 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(extract)
+app.command()(score)
 app.command()(report)
 app.add_typer(model_app, name="model")
+app.add_typer(roi_app, name="roi")
 app.command()(evaluate)
 app.command()(train)
 app.add_typer(data_app, name="data")

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def frame_progress(total: int | None, quiet: bool) -> Iterator[Callable[[], None]]:
+def frame_progress(
+    total: int | None, quiet: bool, label: str = "extract"
+) -> Iterator[Callable[[], None]]:
     """Show a bar while the block runs, on a terminal only.
 
     Args:
         total: frames to come, None when unknown.
         quiet: show nothing.
+        label: what is being done.
 
     Yields:
         A function to call after each frame.
@@ -40,10 +43,10 @@ def frame_progress(total: int | None, quiet: bool) -> Iterator[Callable[[], None
             return Text(f"{task.speed or 0:.1f} frames/s")
 
     columns = (
-        TextColumn("extract"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as progress:
-        task = progress.add_task("extract", total=total)
+        task = progress.add_task(label, total=total)
         yield lambda: progress.advance(task)
 
 

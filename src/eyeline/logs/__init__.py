@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eyeline.errors import LogError, OutputError
-from eyeline.logs import csv_format, json_format, parquet_format
+from eyeline.logs import csv_format, json_format, parquet_format, xml_format
 from eyeline.logs.base import LogFormat
 from eyeline.logs.pooling import harmonic_mean, pool
 from eyeline.logs.record import Log
@@ -24,7 +24,12 @@ from eyeline.output import open_output
 
 __all__ = ["FORMATS", "Log", "format_for", "harmonic_mean", "pool", "read_log", "write_log"]
 
-FORMATS: tuple[LogFormat, ...] = (json_format.FORMAT, csv_format.FORMAT, parquet_format.FORMAT)
+FORMATS: tuple[LogFormat, ...] = (
+    json_format.FORMAT,
+    csv_format.FORMAT,
+    xml_format.FORMAT,
+    parquet_format.FORMAT,
+)
 
 
 def format_for(path: str | Path, name: str | None = None) -> LogFormat:
@@ -55,12 +60,12 @@ def _format_of(path: Path) -> LogFormat:
             head = f.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as exc:
         raise LogError(f"{path}: can't be read: {exc.strerror or exc}") from exc
-    if head.startswith(b"<"):
-        raise LogError(f"{path}: is libvmaf's XML log", "write it again with --json or --csv")
     for form in FORMATS:
         if form.begins(head):
             return form
-    raise LogError(f"{path}: is no log", "give a JSON, CSV or Parquet log of libvmaf or eyeline")
+    raise LogError(
+        f"{path}: is no log", "give a JSON, CSV, XML or Parquet log of libvmaf or eyeline"
+    )
 
 
 def write_log(
@@ -75,7 +80,7 @@ def write_log(
     Args:
         log: rows and provenance.
         path: the file, whose suffix chooses the format; `-` is stdout, in JSON.
-        with_log: a libvmaf log in JSON or CSV to which our columns are added. Its layout and all
+        with_log: a libvmaf log in JSON, CSV or XML to which our columns are added. Its layout and all
             it holds are kept, and frames are matched by number. May be `path` itself.
         format: name of a format, in place of the suffix's.
 
@@ -93,7 +98,9 @@ def write_log(
     kept = _format_of(existing)
     form = kept if format is None and str(path) == "-" else format_for(path, format)
     if kept.merge is None:
-        raise LogError(f"{existing}: a {kept.name} log can't be merged into", "give JSON or CSV")
+        raise LogError(
+            f"{existing}: a {kept.name} log can't be merged into", "give JSON, CSV or XML"
+        )
     if form is not kept:
         raise OutputError(
             f"{path}: is {form.name}, but merging keeps the layout of {existing}, {kept.name}",
@@ -104,7 +111,7 @@ def write_log(
 
 
 def read_log(path: str | Path) -> Log:
-    """Read a log of eyeline or libvmaf: JSON, CSV or Parquet, told apart by content.
+    """Read a log of eyeline or libvmaf: JSON, CSV, XML or Parquet, told apart by content.
 
     A time or metric that the log does not hold is NaN. `fps` is None unless eyeline wrote it.
 

@@ -1,0 +1,336 @@
+"""Two videos as a stream of pairs of planes that belong together: which frame with which, at what size.
+
+Nothing is adapted in silence: what differs between the two is refused unless an option says how to
+bring them together. Each video is decoded in a thread of its own, a few frames ahead.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, TypeVar
+
+import av
+
+from eyeline.errors import QualityError, UsageError
+from eyeline.media import Video
+from eyeline.media.planes import Layout, PlaneReader, Planes, layout_of
+from eyeline.media.types import VideoInfo
+
+T = TypeVar("T")
+
+SAME_RATE = 0.0005
+"""Frame rates closer than this share are one: 29.97 and 30000/1001 are, 24 and 23.976 are not."""
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How two videos are brought together; the defaults bring nothing together.
+
+    Attributes:
+        ref_offset, dist_offset: frames left out at the start of each.
+        resample: pair by time: each frame of the reference with the one shown then.
+        scale: bring both to the size of the reference, or of the distorted video (bicubic).
+        crop: (width, height, x, y) in luma samples, after scaling; None = all.
+        shortest: stop where the shorter video ends.
+        frames: most pairs; None = all.
+    """
+
+    ref_offset: int = 0
+    dist_offset: int = 0
+    resample: bool = False
+    scale: Literal["ref", "dist"] | None = None
+    crop: tuple[int, int, int, int] | None = None
+    shortest: bool = False
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ref_offset < 0 or self.dist_offset < 0:
+            raise UsageError("offsets count frames that are left out", "give 0 or more")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"frames are {self.frames}", "give 1 or more")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A decoded frame and when it is shown, seconds."""
+
+    seconds: float
+    frame: av.VideoFrame
+
+
+class Aligner:
+    """The common ground of two videos, checked before a frame is compared.
+
+    Args:
+        reference: facts of the reference.
+        distorted: facts of the other.
+        options: see `PairOptions`.
+
+    Attributes:
+        width, height: of the luma planes that are compared.
+        depth: bits a sample: the deeper one's; the other is shifted left.
+        chroma: see `media.planes.Layout`.
+
+    Raises:
+        QualityError: sizes, rates, lengths, colour or layout that differ without a say.
+    """
+
+    def __init__(self, reference: VideoInfo, distorted: VideoInfo, options: PairOptions) -> None:
+        self._ref, self._dist, self.options = reference, distorted, options
+        self._check_colour()
+        self._check_rates()
+        self._check_lengths()
+        sizes = [(i.width, i.height) for i in (reference, distorted)]
+        if sizes[0] != sizes[1] and options.scale is None:
+            raise QualityError(
+                f"{reference.path} is {_size(sizes[0])}, {distorted.path} is {_size(sizes[1])}",
+                "--scale ref brings both to the reference's size, --scale dist to the other's",
+            )
+        self.full = sizes[1] if options.scale == "dist" else sizes[0]
+        layouts = [layout_of(av.VideoFormat(i.pix_fmt)) for i in (reference, distorted)]
+        self.depth = max(layout.depth for layout in layouts)
+        self.chroma = self._common_chroma(*layouts)
+        self.width, self.height = self._cropped()
+        colours = reference.colour, distorted.colour
+        # RGB becomes YUV by the other's matrix and range; two RGB videos by the reference's.
+        target = colours[1] if layouts[0].rgb and not layouts[1].rgb else colours[0]
+        self._readers = [
+            PlaneReader(
+                Layout(self.chroma, layout.depth), self.full, colour,
+                target if layout.rgb else colour,
+            )
+            for layout, colour in zip(layouts, colours, strict=True)
+        ]  # fmt: skip
+
+    def planes(self, which: Literal[0, 1], frame: av.VideoFrame) -> Planes:
+        """Planes of a frame on the common ground.
+
+        Args:
+            which: 0 = the reference, 1 = the distorted video.
+            frame: as decoded.
+
+        Raises:
+            QualityError: the picture changed its size mid-stream, and no scaling was asked for.
+        """
+        info = (self._ref, self._dist)[which]
+        if (frame.width, frame.height) != (info.width, info.height) and not self.options.scale:
+            raise QualityError(
+                f"{info.path} changes its size to {frame.width}x{frame.height}",
+                "--scale ref or dist brings all frames to one size",
+            )
+        planes = self._readers[which](frame).deepened(self.depth)
+        return planes.cropped(*self.options.crop) if self.options.crop else planes
+
+    def _check_colour(self) -> None:
+        r, d = self._ref.colour, self._dist.colour
+        if r.transfer != d.transfer:
+            raise QualityError(
+                f"{self._ref.path} is {r.transfer.upper()}, {self._dist.path} is "
+                f"{d.transfer.upper()}: their codes mean different light",
+                "compare HDR with HDR of the same transfer, SDR with SDR",
+            )
+        for name in ("matrix", "color_range"):
+            told = name not in r.assumed and name not in d.assumed
+            rgb = any(
+                i.pix_fmt.startswith(("rgb", "bgr", "gbr", "pal")) for i in (self._ref, self._dist)
+            )
+            if told and not rgb and getattr(r, name) != getattr(d, name):
+                raise QualityError(
+                    f"{self._ref.path} is {getattr(r, name)}, {self._dist.path} is {getattr(d, name)}",
+                    "convert one of them first",
+                )
+        if self._ref.rotation != self._dist.rotation:
+            raise QualityError(
+                f"{self._ref.path} is turned by {self._ref.rotation} degrees, "
+                f"{self._dist.path} by {self._dist.rotation}",
+                "turn one of them first",
+            )
+
+    def _check_rates(self) -> None:
+        r, d = self._ref.fps, self._dist.fps
+        if r is None or d is None or self.options.resample:
+            return
+        if _assumed_rate(self._ref) or _assumed_rate(self._dist):
+            return
+        if abs(r - d) > Fraction(SAME_RATE) * max(r, d):
+            raise QualityError(
+                f"{self._ref.path} has {float(r):.3f} frames a second, "
+                f"{self._dist.path} {float(d):.3f}",
+                "--resample pairs frames by time",
+            )
+
+    def _check_lengths(self) -> None:
+        """By the containers' counts, so that a long run does not fail at its end."""
+        o = self.options
+        if o.shortest or o.resample or self._ref.frames is None or self._dist.frames is None:
+            return
+        counts = self._ref.frames - o.ref_offset, self._dist.frames - o.dist_offset
+        if counts[0] != counts[1] and (o.frames is None or min(counts) < o.frames):
+            raise self.lengths_differ(self._ref.frames, self._dist.frames)
+
+    def lengths_differ(self, reference: int, distorted: int) -> QualityError:
+        """The error for two videos of different length."""
+        o = self.options
+        skipped = (
+            f" ({o.ref_offset} and {o.dist_offset} left out)"
+            if o.ref_offset + o.dist_offset
+            else ""
+        )
+        return QualityError(
+            f"{self._ref.path} has {reference} frames, {self._dist.path} {distorted}{skipped}",
+            "--shortest scores the common part; offsets align them",
+        )
+
+    def _common_chroma(self, reference: Layout, distorted: Layout) -> str:
+        if reference.rgb and not distorted.rgb:
+            return distorted.chroma
+        if distorted.rgb or reference.chroma == distorted.chroma:
+            return reference.chroma
+        raise QualityError(
+            f"{self._ref.path} is {self._ref.pix_fmt}, {self._dist.path} is {self._dist.pix_fmt}: "
+            "their chroma planes have different sizes",
+            "convert one of them first",
+        )
+
+    def _cropped(self) -> tuple[int, int]:
+        if self.options.crop is None:
+            return self.full
+        w, h, x, y = self.options.crop
+        even = self.chroma in ("420", "422", "440") and (x % 2 or y % 2)
+        inside = w > 0 and h > 0 and x >= 0 and y >= 0
+        if not inside or x + w > self.full[0] or y + h > self.full[1] or even:
+            raise UsageError(
+                f"crop {w}x{h} at {x},{y} does not fit {_size(self.full)}",
+                "give W:H:X:Y inside the picture, X and Y even",
+            )
+        return w, h
+
+
+def pair_by_index(
+    reference: Iterator[T], distorted: Iterator[Shown], aligner: Aligner
+) -> Iterator[tuple[T, Shown]]:
+    """First with first, second with second; `ref_offset` frames are gone already.
+
+    Raises:
+        QualityError: one ends before the other, and `shortest` is not set.
+    """
+    o = aligner.options
+    count = 0
+    while o.frames is None or count < o.frames:
+        r, d = next(reference, None), next(distorted, None)
+        if r is None or d is None:
+            break
+        yield r, d
+        count += 1
+    else:
+        return
+    if (r is None and d is None) or o.shortest:
+        return
+    more = 1 + sum(1 for _ in (distorted if r is None else reference))
+    counts = (count, count + more) if r is None else (count + more, count)
+    raise aligner.lengths_differ(counts[0] + o.ref_offset, counts[1] + o.dist_offset)
+
+
+def pair_by_time(
+    reference: Iterator[tuple[float, T]], distorted: Iterator[Shown], aligner: Aligner
+) -> Iterator[tuple[T, Shown]]:
+    """Each frame of the reference with the distorted frame shown at its time.
+
+    Times count from the first frame of each. A frame is shown until the next one's time, the last
+    for a frame's duration; half a tick of clock rounding is forgiven.
+
+    Raises:
+        QualityError: the distorted video ends before the reference does, and `shortest` is not set.
+    """
+    o, info = aligner.options, aligner._dist
+    lasts = float(1 / info.fps) if info.fps else 0.04
+    current, following = next(distorted, None), next(distorted, None)
+    if current is None:
+        return
+    start, origin = current.seconds, None
+    for count, (seconds, r) in enumerate(reference):
+        if o.frames is not None and count >= o.frames:
+            return
+        origin = seconds if origin is None else origin
+        at = seconds - origin + start + 1e-3
+        while following is not None and following.seconds <= at:
+            current, following = following, next(distorted, None)
+        if following is None and at > current.seconds + lasts:
+            if o.shortest:
+                return
+            raise QualityError(
+                f"{info.path} ends at {current.seconds + lasts - start:.3f} s, after {count} frames of "
+                "the reference, which goes on",
+                "--shortest scores the common part",
+            )
+        yield r, current
+
+
+class Prefetch(Iterator[T]):
+    """Runs an iterator in a thread, a few items ahead; its error is raised where it happened.
+
+    Args:
+        items: consumed by the thread.
+        ahead: items held.
+    """
+
+    def __init__(self, items: Iterable[T], ahead: int = 4) -> None:
+        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
+        self._stop = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
+        self._thread.start()
+
+    def _put(self, item: tuple[T | None, BaseException | None]) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def _run(self, items: Iterable[T]) -> None:
+        try:
+            for item in items:
+                self._put((item, None))
+                if self._stop.is_set():
+                    return
+        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
+            self._put((None, exc))
+        else:
+            self._put((None, None))
+
+    def __next__(self) -> T:
+        if self._over:
+            raise StopIteration
+        item, error = self._queue.get()
+        if item is not None:
+            return item
+        self._over = True
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+
+def shown(video: Video, start: int, stop: int | None = None) -> Generator[Shown]:
+    """A video's frames as they are coded."""
+    for decoded in video.pictures(start, stop):
+        yield Shown(decoded.seconds, decoded.frame)
+
+
+def _assumed_rate(info: VideoInfo) -> bool:
+    """Raw video and images carry no rate: 25 is made up unless told."""
+    return info.codec in ("rawvideo", "png", "mjpeg", "webp", "bmp", "tiff") and info.fps == 25
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,114 @@
+"""Scores into logs: beside what people's libvmaf logs hold already, or on their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eyeline.errors import LogError, UsageError
+from eyeline.logs import format_for, pool, read_log, write_log
+from eyeline.logs.record import Log
+
+TOLERANCE = {"psnr": 0.05, "float": 0.002}
+"""How far a number of the same name may lie from ours (dB; index of similarity) in a log of this pair.
+
+Other decoders and scalers round differently; another clip, or another encode, is much further off.
+"""
+
+
+def drop_what_is_there(log: Log, path: str) -> list[str]:
+    """Take the columns out of `log` that a log at `path` holds, if they agree.
+
+    Returns:
+        The columns that were taken out.
+
+    Raises:
+        LogError: the log can't be read, or a number differs: it belongs to another pair.
+    """
+    theirs = read_log(path)
+    rows = {number: row for row, number in enumerate(theirs.frame_num)}
+    shared = [name for name in log.columns if name in theirs.values]
+    for name in shared:
+        tolerance = TOLERANCE.get(name.split("_")[0])
+        if tolerance is None:
+            continue
+        for number, ours in zip(log.frame_num, log.values[name], strict=True):
+            row = rows.get(number)
+            # Frames that one lacks are reported by the merge; NaN is a number that was not computed.
+            if row is not None and abs(theirs.values[name][row] - ours) > tolerance:
+                raise LogError(
+                    f"{path}: belongs to another pair: {name} of frame {number} is "
+                    f"{theirs.values[name][row]:.4f} there and {ours:.4f} here",
+                    "give the log of these two videos, aligned the same way",
+                )
+    for name in shared:
+        log.columns.remove(name)
+        del log.values[name]
+    return shared
+
+
+def save_scores(log: Log, logs: tuple[str, ...], with_log: str | None = None) -> list[str]:
+    """Write scores.
+
+    Args:
+        log: from `eyeline.score`.
+        logs: JSON, CSV, XML or Parquet files, or `-`.
+        with_log: a libvmaf log to merge the columns into; those it holds already are compared
+            with ours, and its own are kept.
+
+    Returns:
+        Columns that the existing log held already.
+
+    Raises:
+        LogError: the existing log belongs to another pair, or can't be read.
+        OutputError: a file can't be written.
+    """
+    dropped = drop_what_is_there(log, with_log) if with_log else []
+    for path in logs:
+        write_log(log, path, with_log=with_log)
+    return dropped
+
+
+def check_outputs(logs: tuple[str, ...], with_log: str | None, inputs: tuple[str, str]) -> None:
+    """Find what would fail at the end before the work begins.
+
+    Raises:
+        UsageError: two outputs of one name, or one that is an input.
+        OutputError: an unknown suffix.
+        LogError: a log to merge into that can't be read.
+    """
+    places = [Path(p).resolve() for p in logs if p != "-"]
+    for place in places:
+        if places.count(place) > 1:
+            raise UsageError(f"{place}: two outputs of that name", "give each its own")
+        if place in [Path(p).resolve() for p in inputs if p != "-"]:
+            raise UsageError(f"{place}: is an input", "give the output another name")
+    for path in logs:
+        format_for(path)
+    if with_log is not None:
+        read_log(with_log)
+
+
+_SHOWN = (
+    ("PSNR-Y, dB", "psnr_y", "sw_psnr_y"),
+    ("PSNR 6:1:1, dB", "psnr_611", "sw_psnr_611"),
+    ("SSIM", "float_ssim", "sw_ssim"),
+    ("MS-SSIM", "float_ms_ssim", "sw_ms_ssim"),
+    ("VMAF", "vmaf", "sw_vmaf"),
+    ("VMAF, crop (biased)", "vmaf_crop", ""),
+    ("VMAF, mask (biased)", "vmaf_mask", ""),
+)
+
+
+def summary(log: Log) -> list[str]:
+    """Means over all frames, whole and weighted side by side, as lines of text."""
+    lines = [f"{'mean of ' + str(len(log)) + ' frames':24}{'whole':>10}{'weighted':>10}"]
+    for label, plain, weighted in _SHOWN:
+        if plain == "vmaf" and plain not in log.values:
+            plain = "eyeline_vmaf"  # noqa: PLW2901 - equal within .05 points
+        cells = [
+            f"{pool(log.values[n])['mean']:10.4f}" if n in log.values else f"{'':10}"
+            for n in (plain, weighted)
+        ]
+        if any(cell.strip() for cell in cells):
+            lines.append(f"{label:24}{''.join(cells)}".rstrip())
+    return lines
