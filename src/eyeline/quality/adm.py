@@ -224,16 +224,21 @@ def _details(
     shape = ref[crop].shape
     o, t = scratch("o", shape, FLOAT), scratch("t", shape, FLOAT)
     o[:], t[:] = ref[crop], dist[crop]
-    size = np.abs(o)
+    size = np.abs(o, out=scratch("size", shape, FLOAT))
     # Kept: what t has in o's direction, at most o; at most o times the limit where only the
     # contrast changed. That is libvmaf's clip of t / o to [0, 1] without the division.
     limit = size
     if gain_limit > 1:
-        limit = size * (1 + (gain_limit - 1) * _contrast_only(o, t))
-    aligned = t.view(np.int32) ^ (o.view(np.int32) & np.int32(-(2**31)))
-    kept = np.maximum(aligned.view(np.float32), np.float32(0))
+        gain = _contrast_only(o, t)
+        gain *= gain_limit - 1
+        gain += 1
+        limit = np.multiply(size, gain, out=scratch("limit", shape, FLOAT))
+    kept = scratch("kept", shape, FLOAT)
+    sign = np.bitwise_and(o.view(np.int32), np.int32(-(2**31)), out=o.view(np.int32))
+    np.bitwise_xor(t.view(np.int32), sign, out=kept.view(np.int32))
+    np.maximum(kept, np.float32(0), out=kept)
     np.minimum(kept, limit, out=kept)
-    added = np.abs(t)
+    added = np.abs(t, out=t)
     added -= kept
     factors = [np.float32(f) for f in (*sensitivity(scale)[:1] * 2, sensitivity(scale)[1])]
     mask = added[0] + added[1]
@@ -260,16 +265,22 @@ def _details(
 
 def _contrast_only(o: Plane, t: Plane) -> Plane:
     """float32 (H, W), 1 where (vertical, horizontal) of both point the same way within a degree."""
-    across = o[0] * t[0]
-    across += o[1] * t[1]
-    lengths = o[0] * o[0]
-    lengths += o[1] * o[1]
-    other = t[0] * t[0]
-    other += t[1] * t[1]
+    shape = o.shape[1:]
+    across, lengths, other, product = (
+        scratch(name, shape, FLOAT) for name in ("across", "lengths", "other", "crossed")
+    )
+
+    def dot(a: Plane, b: Plane, out: Plane) -> None:
+        np.multiply(a[0], b[0], out=out)
+        np.multiply(a[1], b[1], out=product)
+        out += product
+
+    dot(o, t, across)
+    dot(o, o, lengths)
+    dot(t, t, other)
     lengths *= other
-    lengths *= np.float32(COS_SQUARED)
-    np.maximum(across, np.float32(0), out=other)
-    other *= other
+    lengths *= COS_SQUARED
+    np.multiply(across, across, out=other)
     same: Plane = np.logical_and(other >= lengths, across >= 0).astype(np.float32)
     return same
 

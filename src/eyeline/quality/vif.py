@@ -96,8 +96,9 @@ FIRST_DOUBLE = 2
 """Scales from here on are float64: of so few pixels that one on the other side of a threshold
 shows, and cheap. Finer scales are float32, where such differences cancel."""
 
-STRIP = 1 << 15
-"""Pixels worked on at a time once the windows are through: what a core's own cache holds."""
+STRIP = 1 << 17
+"""Pixels worked on at a time once the windows are through: few enough to stay in a cache, many
+enough that threads do not queue for the GIL."""
 
 ONE = np.ones(1, np.float32)
 WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
