@@ -21,6 +21,7 @@ from eyeline.models.parity import (
     read_images,
 )
 from eyeline.models.records import IoSpec
+from eyeline.saliency.runtime import open_runtime_session
 
 SMALL = ((4, 6), (5, 7))
 
@@ -225,3 +226,22 @@ def test_a_report_is_json() -> None:
         "images": 0,
         "passed": True,
     }
+
+
+def test_a_quantised_net_is_measured_and_does_not_pass_for_its_source(tmp_path: Path) -> None:
+    import benign
+
+    def runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
+        session = open_runtime_session(data, "net", "cpu")
+        return lambda x: np.asarray(session.run(None, {"input": x})[0])
+
+    proof = prove_parity(
+        runner(benign.unet()),
+        runner(benign.quantised(tmp_path)),
+        sizes=((32, 32), (64, 32)),
+        images=natural_inputs(((64, 64),)),
+    )
+    report = proof.reports["float32"]
+    assert not proof.passed
+    assert 1e-4 < report.mean_abs < report.max_abs < 0.2  # eight bits, and still the same net
+    assert (report.cases, report.images) == (11, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -513,19 +514,16 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes, bytes]
     name = "pypi_attestations-0.0.30"
     archive = cache / f"{name}.tar.gz"
     if not archive.exists():
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-        ]
-        command += ["--dest", str(cache), name.replace("_", "-").replace("-0.", "==0.")]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        if run.returncode or not archive.exists():
+        options = ["-q", "--no-deps", "--no-binary", ":all:", "--retries", "0", "--timeout", "10"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(cache)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*command, "pypi-attestations==0.0.30"],
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+        if not archive.exists():
             pytest.skip("the sdist of pypi-attestations 0.0.30 can't be downloaded here")
     asset = f"{name}/test/assets/pypi_attestation_models-0.0.4a2.tar.gz"
     with tarfile.open(archive) as tar:
