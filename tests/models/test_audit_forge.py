@@ -19,7 +19,7 @@ from eyeline.models.audit.forge import Forge, ForgeTree, api_root, is_url
 from eyeline.models.audit.policy import load_policy
 from eyeline.models.audit.tree import GitTree, open_tree
 from eyeline.models.audit.verdict import AuditOptions, audit
-from fake_upstream import make_checkout
+from fake_upstream import git, make_checkout
 
 REPO = "/repos/jane/tinynet"
 DIGEST = "0123456789abcdef" * 4
@@ -63,11 +63,9 @@ class Played:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
-def shapes(tree: GitTree, root: str) -> dict[str, Any]:
+def shapes(tree: GitTree, model: str, root: str) -> dict[str, Any]:
     """What the API says of a repository: only what is asked, in the documented shapes."""
-    rows: list[dict[str, Any]] = [
-        {"path": "model", "mode": "040000", "type": "tree", "sha": "0" * 40}
-    ]
+    rows: list[dict[str, Any]] = [{"path": "model", "mode": "040000", "type": "tree", "sha": model}]
     answers: dict[str, Any] = {}
     for path, entry in tree.entries.items():
         data = tree.read(path) or b""
@@ -122,9 +120,10 @@ def upstream(tmp_path: Path) -> GitTree:
 
 
 @pytest.fixture
-def played(upstream: GitTree) -> Iterator[Played]:
+def played(upstream: GitTree, tmp_path: Path) -> Iterator[Played]:
     server = Played({})
-    server.answers = shapes(upstream, server.root)
+    model = git(tmp_path / "tinynet", "rev-parse", "HEAD:model")
+    server.answers = shapes(upstream, model, server.root)
     yield server
     server.server.shutdown()
     server.server.server_close()
@@ -271,6 +270,21 @@ def test_no_answer_is_one_line() -> None:
 def test_a_tree_that_is_cut_off_is_refused(played: Played, upstream: GitTree) -> None:
     played.answers[f"{REPO}/git/trees/{upstream.tree_id}?recursive=1"]["truncated"] = True
     with pytest.raises(ModelError, match="only part"):
+        open_forge(played).entries  # noqa: B018
+
+
+@pytest.mark.parametrize("harm", ["drop", "swap", "rename"])
+def test_a_listing_that_is_not_the_tree_is_refused(
+    played: Played, upstream: GitTree, harm: str
+) -> None:
+    rows = played.answers[f"{REPO}/git/trees/{upstream.tree_id}?recursive=1"]["tree"]
+    if harm == "drop":
+        rows.pop()
+    elif harm == "swap":
+        rows[-1]["sha"] = rows[-2]["sha"]
+    else:
+        rows[-1]["path"] += "x"
+    with pytest.raises(ModelError, match="is not tree"):
         open_forge(played).entries  # noqa: B018
 
 

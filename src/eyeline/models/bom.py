@@ -93,6 +93,18 @@ def _part(material: Material, licence: list[dict[str, Any]]) -> dict[str, Any]:
     return part
 
 
+def require_schema() -> None:
+    """Find before the work whether the schema is at hand.
+
+    Raises:
+        MissingExtraError: the extra `audit` is not installed.
+    """
+    try:
+        import cyclonedx.validation.json  # noqa: F401
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("cyclonedx-python-lib", "audit") from exc
+
+
 def validate_bom(data: bytes) -> None:
     """Validate against the CycloneDX 1.6 schema, offline.
 
@@ -100,11 +112,10 @@ def validate_bom(data: bytes) -> None:
         MissingExtraError: the extra `audit` is not installed.
         ModelError: not valid.
     """
-    try:
-        from cyclonedx.schema import SchemaVersion
-        from cyclonedx.validation.json import JsonStrictValidator
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("cyclonedx-python-lib", "audit") from exc
+    require_schema()
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode())
     if error is not None:
         first = " ".join(str(getattr(error, "data", error)).split())[:200]

@@ -22,7 +22,7 @@ import onnx
 
 from eyeline import __version__
 from eyeline.errors import ModelError, ScanError, VerificationError
-from eyeline.models.bom import bill_of_materials, validate_bom
+from eyeline.models.bom import bill_of_materials, require_schema, validate_bom
 from eyeline.models.manifest import Material, canonical_json, statement
 from eyeline.models.mirror_parity import INPUTS, OnStep, Parity, against_asset, against_torch
 from eyeline.models.mirror_recipe import MirrorRecipe
@@ -86,6 +86,7 @@ def mirror_onnx(
         ScanError: the result is not what the scanner admits.
         LicenceError: the checkout's terms are not the recipe's.
     """
+    require_schema()
     if recipe.asset is None:
         raise ModelError(f"recipe {recipe.id} pins no ONNX asset", "mirror it from a checkout")
     data = read_regular_file(asset)
@@ -148,6 +149,7 @@ def mirror_upstream(
             `eyeline.models.upstream.open_upstream`.
         ScanError: the result is not what the scanner admits.
     """
+    require_schema()
     on_step("load", 0, 1)
     with open_upstream(checkout, recipe, checkpoint) as (source, net, digest):
         model = load_model(net.export(OPSET), source.module)

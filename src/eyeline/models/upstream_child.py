@@ -22,13 +22,14 @@ def guard(folder: str) -> None:
     An audit hook can't be taken off again (Python documentation, `sys.addaudithook`). It is a second
     fence behind the static check of imports, not a sandbox.
     """
-    readable = tuple({folder, sys.prefix, sys.base_prefix, "/proc/", "/sys/", "/dev/null", "/dev/urandom",
-                      *(p for p in sys.path if p)})  # fmt: skip
+    folders = {folder, sys.prefix, sys.base_prefix, "/proc", "/sys", *(p for p in sys.path if p)}
+    readable = (*(f.rstrip("/") + "/" for f in folders), "/dev/null", "/dev/urandom")
     forbidden = (
         "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
-        "os.kill",
-        "os.startfile", "pty.", "ftplib.", "smtplib.", "urllib.", "http.", "webbrowser.", "ctypes.dlopen",
-        "code.__new__", "os.putenv", "os.symlink", "os.link", "os.chmod", "os.chown", "os.rename",
+        "os.kill", "os.startfile", "os.putenv", "os.symlink", "os.link", "os.chmod", "os.chown",
+        "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.utime", "shutil.",
+        "pty.", "ftplib.", "smtplib.", "urllib.", "http.", "webbrowser.", "ctypes.dlopen",
+        "code.__new__",
     )  # fmt: skip
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -38,7 +39,7 @@ def guard(folder: str) -> None:
             path = os.fsdecode(args[0])
             whole = path if path.startswith("/") else f"{folder}/{path}"
             writes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-            inside = whole.startswith(folder) or whole == "/dev/null"
+            inside = whole.startswith(f"{folder}/") or whole == "/dev/null"
             if ".." in whole or (not inside if writes else not whole.startswith(readable)):
                 raise PermissionError(f"the upstream's code tried to open {path}")
 

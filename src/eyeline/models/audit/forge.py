@@ -1,8 +1,8 @@
 """An upstream read through a forge's REST API: GitHub's shapes, which Enterprise and Gitea speak too.
 
 One request for the repository, one for the commit, one for the tree, one a page of releases, and one
-a text file that the audit reads. Every blob is checked against its git id. A token is optional and
-goes to the API's own host only.
+a text file that the audit reads. The listing is checked against the tree's id and every blob against
+its own. A token is optional and goes to the API's own host only.
 """
 
 from __future__ import annotations
@@ -205,11 +205,12 @@ class ForgeTree(Tree):
                 f"{self.name}: the forge lists only part of the tree",
                 "clone it and audit the folder",
             )
-        rows = [
-            r
-            for r in answer.get("tree", [])
-            if isinstance(r, dict) and r.get("type") in ("blob", "commit")
-        ]
+        listed = [r for r in answer.get("tree", []) if isinstance(r, dict)]
+        if not _is_tree(listed, self.tree_id):
+            raise ModelError(
+                f"{self.name}: the forge's listing is not tree {self.tree_id[:12]}", "clone it"
+            )
+        rows = [r for r in listed if r.get("type") in ("blob", "commit")]
         if len(rows) > MAX_FILES:
             raise ModelError(f"{self.name}: over {MAX_FILES} files", "is it a model?")
         kinds = {"120000": "link", "160000": "submodule"}
@@ -254,3 +255,29 @@ class ForgeTree(Tree):
                               str(a.get("browser_download_url") or ""), digest[1] if digest else "")
                     )  # fmt: skip
         return tuple(found)
+
+
+def _is_tree(rows: list[dict[str, Any]], tree_id: str) -> bool:
+    """Whether a recursive listing hashes to a tree's id, folder by folder (git's tree object)."""
+    folders: dict[str, list[tuple[str, str, str]]] = {"": []}
+    wanted = {"": tree_id}
+    for row in rows:
+        path, mode, object_id = (str(row.get(k) or "") for k in ("path", "mode", "sha"))
+        parent, _, name = path.rpartition("/")
+        folders.setdefault(parent, []).append((mode.lstrip("0"), name, object_id))
+        if row.get("type") == "tree":
+            wanted[path] = object_id
+            folders.setdefault(path, [])
+    if folders.keys() != wanted.keys():
+        return False
+    hashed = hashlib.sha1 if len(tree_id) == 40 else hashlib.sha256
+    for path, entries in folders.items():
+        # Git sorts a folder's name as if it ended in a slash.
+        entries.sort(key=lambda e: (e[1] + "/" if e[0] == "40000" else e[1]).encode())
+        try:
+            body = b"".join(f"{m} {n}\0".encode() + bytes.fromhex(i) for m, n, i in entries)
+        except ValueError:
+            return False
+        if hashed(f"tree {len(body)}\0".encode() + body).hexdigest() != wanted[path]:
+            return False
+    return True

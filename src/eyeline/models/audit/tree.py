@@ -23,7 +23,10 @@ from eyeline.errors import LicenceError, ModelError
 
 MAX_FILES = 50_000
 MAX_TEXT = 4 * 1024 * 1024
-MAX_OBJECT = 1024 * 1024 * 1024
+MAX_PREFETCH = 128 * 1024 * 1024
+_TEXTUAL = re.compile(
+    r"\.(py|md|rst|txt|toml|c|cc|cpp|cu|h|hpp|m|sh)$|(^|/)[A-Z]{4,}$", re.IGNORECASE
+)
 _OBJECT_ID = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _REF = re.compile(r"^refs/[A-Za-z0-9._/-]{1,200}$")
 
@@ -276,16 +279,22 @@ class GitTree(Tree):
             self._cache[entry.digest] = None if found is None else found[1]
         return self._cache[entry.digest]
 
-    def prefetch(self, paths: list[str]) -> None:
-        """Read many files in one call of git."""
-        entries = [self.entries[p] for p in paths if p in self.entries]
-        ids = [
-            e.digest for e in entries if e.kind == "file" and (e.size or MAX_TEXT + 1) <= MAX_TEXT
-        ]
-        wanted = sorted(set(ids) - self._cache.keys())
-        if wanted:
-            for key, found in self._objects(wanted).items():
-                self._cache[key] = None if found is None else found[1]
+    def prefetch(self) -> None:
+        """Read the small and the textual files in one call of git; the rest is read when asked for."""
+        wanted, total = set(), 0
+        for entry in self.entries.values():
+            size = entry.size
+            if entry.kind != "file" or size is None or size > MAX_TEXT:
+                continue
+            if size >= 1024 and not _TEXTUAL.search(entry.path):
+                continue
+            total += size
+            if total > MAX_PREFETCH:
+                break
+            wanted.add(entry.digest)
+        missing = sorted(wanted - self._cache.keys())
+        for key, found in self._objects(missing).items() if missing else ():
+            self._cache[key] = None if found is None else found[1]
 
     @cached_property
     def _cache(self) -> dict[str, bytes | None]:

@@ -94,7 +94,7 @@ def audit(tree: Tree, policy: Policy, options: AuditOptions | None = None) -> Au
     """
     options = options or AuditOptions()
     if isinstance(tree, GitTree):
-        tree.prefetch(list(tree.entries))
+        tree.prefetch()
     pinned = None
     if options.checkpoint is not None:
         data = read_regular_file(options.checkpoint)
