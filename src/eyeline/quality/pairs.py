@@ -11,6 +11,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import av
@@ -18,6 +19,8 @@ import av
 from eyeline.errors import QualityError, UsageError
 from eyeline.media import Video
 from eyeline.media.planes import Layout, PlaneReader, Planes, layout_of
+from eyeline.media.raw import RAW_SUFFIXES
+from eyeline.media.reader import DEFAULT_FPS, IMAGE_SUFFIXES
 from eyeline.media.types import VideoInfo
 
 T = TypeVar("T")
@@ -328,8 +331,10 @@ def shown(video: Video, start: int, stop: int | None = None) -> Generator[Shown]
 
 
 def _assumed_rate(info: VideoInfo) -> bool:
-    """Raw video and images carry no rate: 25 is made up unless told."""
-    return info.codec in ("rawvideo", "png", "mjpeg", "webp", "bmp", "tiff") and info.fps == 25
+    """Whether the rate may be made up: raw video and images carry none (Y4M does)."""
+    source = Path(info.path)
+    carries_none = source.is_dir() or source.suffix.lower() in (*RAW_SUFFIXES, *IMAGE_SUFFIXES)
+    return carries_none and info.fps == DEFAULT_FPS
 
 
 def _size(size: tuple[int, int]) -> str:
