@@ -29,6 +29,7 @@ class Capability(BaseModel):
     passes: int
     containers: tuple[str, ...]
     parameters: str | None = None
+    separator: str = ":"
     presets: tuple[str, ...]
     preset_option: str = "preset"
     default_preset: str | None = None
@@ -71,9 +72,9 @@ def capability(codec: str) -> Capability:
     raise EncoderError(f"{codec}: not an encoder known here", f"use one of {', '.join(rows)}")
 
 
-def parse_parameters(text: str) -> dict[str, str]:
+def parse_parameters(text: str, separator: str = ":") -> dict[str, str]:
     """`a=1:b=2` as encoders take it, to a mapping; a name alone means 1."""
-    pairs = (part.partition("=") for part in text.split(":") if part)
+    pairs = (part.partition("=") for part in text.split(separator) if part)
     return {name.strip(): value if equals else "1" for name, equals, value in pairs}
 
 
@@ -89,7 +90,7 @@ def check_options(row: Capability, options: Mapping[str, str]) -> None:
     """
     given = dict(options)
     if row.parameters and row.parameters in given:
-        given |= parse_parameters(given.pop(row.parameters))
+        given |= parse_parameters(given.pop(row.parameters), row.separator)
     for name, value in given.items():
         values = row.refused.get(name, ())
         if value in values or "*" in values:

@@ -26,6 +26,7 @@ from typing import Any
 from eyeline.errors import DamagedMediaError, MediaError, OutputError, UsageError
 from eyeline.media import open_video
 from eyeline.media.types import VideoInfo, VideoOptions
+from eyeline.media.write import container_of
 from eyeline.output import PendingFile
 from eyeline.roi.capabilities import Capability, capability, check_container, check_options
 from eyeline.roi.encoder import (
@@ -151,6 +152,7 @@ def encode(
     model: Any = None,
     registry: str | os.PathLike[str] | None = None,
     force: bool = True,
+    debug: str | os.PathLike[str] | None = None,
     on_frame: Progress | None = None,
 ) -> EncodeResult:
     """Encode a source with regions of interest.
@@ -164,6 +166,7 @@ def encode(
         model: registry id, path or `Model`; the registry's default when None.
         registry: the user's own registry folder.
         force: replace a file of that name.
+        debug: a video of the offsets and the decoder's QPs, `.mp4` or `.mkv`; see `debug`.
         on_frame: progress.
 
     Raises:
@@ -177,6 +180,14 @@ def encode(
     o = options or EncodeOptions()
     row, rate = o.checked()
     check_output(source, out, row, force=force)
+    if debug is not None:
+        container_of(Path(debug))
+        if o.steer.strength == 0:
+            raise UsageError("a plain encode has no offsets to draw", "leave out the debug video")
+        if Path(debug).resolve() in (Path(out).resolve(), Path(str(source)).resolve()):
+            raise UsageError(f"{debug}: is the input or the output", "give it another name")
+        if Path(debug).exists() and not force:
+            raise OutputError(f"{debug}: exists", "add --force to replace it")
     begin = time.perf_counter()
     advance = on_frame or (lambda run, done: None)
     footage = Footage(
@@ -185,6 +196,8 @@ def encode(
     )  # fmt: skip
     with footage:
         job = _Job(source, out, o, row, rate, footage, advance)
+        if debug is not None:
+            job.drawn = LevelStore(footage.info.width, footage.info.height, row.block)
         if row.route == "mapfile":
             from eyeline.roi.kvazaar import encode_kvazaar
 
@@ -201,6 +214,11 @@ def encode(
         }
     fps = float(info.fps) if info.fps else None
     seconds = time.perf_counter() - begin
+    if debug is not None and job.drawn is not None:
+        from eyeline.roi.debug import write_debug_video
+
+        write_debug_video(out, Path(debug), job.drawn, row.block, o.steer.span / 2)
+        job.drawn.close()
     if job.damage is not None:
         raise job.damage
     return EncodeResult(str(out), frames, size, seconds, fps, provenance)
@@ -238,6 +256,7 @@ class _Job:
         self.row, self.rate, self.footage, self.advance = row, rate, footage, advance
         self.pix_fmt = pixel_format(row, footage.info)
         self.damage: DamagedMediaError | None = None
+        self.drawn: LevelStore | None = None
         self.start_seconds: float | None = None
         """Time of the first picture, which becomes 0 where only a part is encoded."""
 
@@ -317,7 +336,7 @@ class _Job:
         steered = o.steer.strength > 0
         replay = iter(known) if known is not None and steered else None
         pending = None if run == 1 else PendingFile(self.out)
-        passengers = Passengers(self.source, container=False) if run == 1 else self.passengers()
+        passengers = self.passengers()
         encoder: FileEncoder | None = None
         frames = size = 0
         try:
@@ -332,6 +351,8 @@ class _Job:
                         )
                         if keep is not None:
                             keep.append(levels)
+                        if self.drawn is not None and run != 1:
+                            self.drawn.append(levels)
                     if encoder is None:
                         settings = settings_of(
                             self.row, self.rate, o.preset, o.extra, run=run, stats=stats

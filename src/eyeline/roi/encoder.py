@@ -236,7 +236,8 @@ class FileEncoder:
         level = av.logging.get_level()
         av.logging.set_level(av.logging.ERROR)
         try:
-            c.open()
+            with av.logging.Capture():
+                c.open()
         except (av.error.FFmpegError, ValueError) as exc:
             raise self._died(exc, "can't be opened") from exc
         finally:

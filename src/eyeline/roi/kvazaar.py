@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ from eyeline.roi.mapfile import KvazaarText
 
 if TYPE_CHECKING:
     from eyeline.roi.encode import _Job
+
+SMALLEST_CU = 8
+"""FFmpeg's kvazaar refuses sizes that its smallest coding unit does not divide."""
 
 ENVIRONMENT = "EYELINE_FFMPEG"
 """Names an FFmpeg of the user's own, before the extra's and the one on the path."""
@@ -49,7 +53,7 @@ def find_ffmpeg(encoder: str = "libkvazaar") -> str:
         return own
     candidates = []
     try:
-        import imageio_ffmpeg  # type: ignore[import-untyped]
+        imageio_ffmpeg = import_module("imageio_ffmpeg")  # it carries no types
     except ImportError:
         pass
     else:
@@ -85,9 +89,10 @@ def encode_kvazaar(job: _Job) -> tuple[int, int]:
     i, o = job.info, job.options
     if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
         raise UsageError("kvazaar reads its maps before the pictures", "give a file, not a pipe")
-    if i.width % 2 or i.height % 2:
+    if i.width % SMALLEST_CU or i.height % SMALLEST_CU:
         raise EncoderError(
-            f"libkvazaar: {i.width}x{i.height} is odd", "crop or pad it to an even size"
+            f"libkvazaar: codes sizes that {SMALLEST_CU} divides, not {i.width}x{i.height}",
+            "crop or pad it, or use x265",
         )
     binary = find_ffmpeg()
     pending = PendingFile(job.out)
@@ -113,6 +118,8 @@ def _write_maps(job: _Job, roi: Path) -> None:
         for count, p in enumerate(job.footage, 1):
             assert p.levels is not None  # noqa: S101 - strength is not 0
             writer.write(p.index, p.levels)
+            if job.drawn is not None:
+                job.drawn.append(p.levels)
             job.advance(1, count)
 
 
@@ -122,7 +129,7 @@ def _pipe(job: _Job, binary: str, roi: Path | None, stream: Path) -> list[float]
     parameters = dict(row.fixed_parameters)
     extra = dict(o.extra)
     if row.parameters in extra:
-        parameters |= parse_parameters(extra.pop(str(row.parameters)))
+        parameters |= parse_parameters(extra.pop(str(row.parameters)), row.separator)
     if o.preset:
         parameters = {"preset": o.preset} | parameters  # first: it would reset what stands before
     if job.rate.qp is not None:

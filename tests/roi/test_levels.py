@@ -1,0 +1,152 @@
+"""Laws, blocks, smoothing and rectangles: pure NumPy, known answers and invariants."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from eyeline.errors import MediaError, UsageError
+from eyeline.roi.grid import block_activity, block_means, check_map, grid_size, to_coded
+from eyeline.roi.laws import check_law, neutral, symmetric
+from eyeline.roi.regions import paint, rectangles
+from eyeline.roi.smooth import Steadier, level_step
+from eyeline.roi.steer import Steering, SteerOptions
+
+saliency = arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
+weights = arrays(np.float64, (5, 7), elements=st.floats(0.5, 100))
+strengths = st.floats(0.5, 51)
+grids = arrays(
+    np.int16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-3, 3)
+)
+
+
+def test_symmetric_is_the_references_law() -> None:
+    s = np.array([[0, 0.5, 1]], np.float32)
+    assert symmetric(s, 4).tolist() == [[4, 0, -4]]
+    assert symmetric(s, 20).tolist() == [[12, 0, -12]]
+
+
+@given(saliency, weights, strengths, st.floats(1, 12))
+def test_neutral_offsets_weigh_nothing(
+    s: np.ndarray, w: np.ndarray, strength: float, clamp: float
+) -> None:
+    offsets = neutral(s, strength, clamp, w)
+    assert np.abs(offsets).max() <= clamp
+    assert abs((w * offsets).sum() / w.sum()) < 1e-3
+
+
+@given(saliency, strengths)
+def test_more_saliency_never_means_a_higher_qp(s: np.ndarray, strength: float) -> None:
+    order = np.argsort(s, axis=None)
+    for offsets in (symmetric(s, strength), neutral(s, strength)):
+        assert (np.diff(offsets.ravel()[order]) <= 0).all()
+
+
+@pytest.mark.parametrize("given_", [("cubic", 4, 12), ("neutral", 52, 12), ("neutral", 4, 0.5)])
+def test_numbers_out_of_range_are_refused(given_: tuple[str, float, float]) -> None:
+    with pytest.raises(UsageError):
+        check_law(*given_)
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.sampled_from([16, 64]))
+def test_block_means_of_a_full_size_map_are_plain_means(
+    width: int, height: int, block: int
+) -> None:
+    m = np.random.default_rng(width * 151 + height).random((height, width), np.float32)
+    means = block_means(m, width, height, block)
+    assert means.shape == grid_size(width, height, block)
+    for row, column in np.ndindex(means.shape):
+        part = m[row * block : (row + 1) * block, column * block : (column + 1) * block]
+        assert means[row, column] == pytest.approx(part.mean(), abs=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(8, 200), st.floats(0, 1, width=32))
+def test_a_constant_map_stays_constant_at_any_size(h: int, w: int, side: int, s: float) -> None:
+    means = block_means(np.full((h, w), s, np.float32), side, side + 3, 16)
+    assert np.allclose(means, s, atol=1e-6)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_map_is_turned_back_to_how_the_picture_is_coded(rotation: int) -> None:
+    coded = np.arange(6, dtype=np.float32).reshape(2, 3)
+    upright = np.rot90(coded, -rotation // 90)  # clockwise
+    assert (to_coded(upright, rotation) == coded).all()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((9, 9), np.float32),
+        np.full((9, 16), np.nan, np.float32),
+        np.full((9, 16), 1.5, np.float32),
+        np.zeros((9, 16, 3), np.float32),
+        np.zeros((0, 16), np.float32),
+    ],
+)
+def test_maps_of_something_else_are_refused(bad: np.ndarray) -> None:
+    with pytest.raises(MediaError, match="frame 3"):
+        check_map(bad, (1280, 720), "frame 3")
+
+
+def test_busy_blocks_weigh_more_than_flat_ones() -> None:
+    luma = np.zeros((40, 48), np.uint8)
+    luma[:, 16:32] = np.random.default_rng(0).integers(0, 255, (40, 16))
+    activity = block_activity(luma, 16)
+    assert activity.shape == (3, 3)
+    assert (activity[:, 1] > 10 * activity[:, 0]).all()
+    assert activity[:, 0].tolist() == [1, 1, 1]
+
+
+@given(grids)
+def test_rectangles_paint_back_the_grid(levels: np.ndarray) -> None:
+    rows, columns = levels.shape
+    width, height = columns * 16 - 5, rows * 16 - 3
+    regions = rectangles(levels, width, height, 16)
+    assert (paint(regions, width, height, 16) == levels).all()
+    assert all(r.right <= width and r.bottom <= height for r in regions)
+
+
+@given(grids, st.integers(1, 5))
+def test_rectangles_are_never_more_than_asked(levels: np.ndarray, most: int) -> None:
+    rows, columns = levels.shape
+    assert len(rectangles(levels, columns * 16, rows * 16, 16, most)) <= most
+
+
+def test_a_block_of_one_level_is_one_rectangle() -> None:
+    levels = np.zeros((8, 8), np.int16)
+    levels[2:6, 1:5] = -4
+    assert rectangles(levels, 128, 128, 16) == [(32, 96, 16, 80, -4)]
+
+
+@given(st.floats(0.5, 24), st.integers(3, 9))
+def test_levels_are_at_most_as_many_as_asked(span: float, levels: int) -> None:
+    step = level_step(span, levels)
+    for low in np.linspace(-span, 0, 13):
+        values = np.rint(np.linspace(low, low + span, 500) / step)
+        assert len(np.unique(values)) <= levels
+
+
+def test_hysteresis_keeps_a_block_that_wavers() -> None:
+    steady = Steadier(1, smoothing=0, hysteresis=0.25)
+    seen = [int(steady(np.full((1, 1), x, np.float32))[0, 0]) for x in (1.4, 1.6, 1.4, 1.7, 1.8)]
+    assert seen == [1, 1, 1, 1, 2]
+
+
+def test_smoothing_follows_and_a_cut_starts_anew() -> None:
+    steady = Steadier(1, smoothing=0.5, hysteresis=0)
+    low, high = np.zeros((1, 1), np.float32), np.full((1, 1), 8, np.float32)
+    assert [int(steady(x)[0, 0]) for x in (low, high, high)] == [0, 4, 6]
+    assert steady(low, reset=True)[0, 0] == 0
+
+
+def test_another_grid_starts_anew() -> None:
+    steady = Steadier(1, smoothing=0.9)
+    steady(np.zeros((1, 1), np.float32))
+    assert steady(np.full((2, 2), 8, np.float32)).tolist() == [[8, 8], [8, 8]]
+
+
+def test_an_encoder_with_few_levels_gets_few() -> None:
+    steering = Steering(SteerOptions(strength=12, law="symmetric"), 640, 64, 16, 7)
+    ramp = np.tile(np.linspace(0, 1, 640, dtype=np.float32), (64, 1))
+    assert len(np.unique(steering(ramp))) <= 7
