@@ -42,9 +42,11 @@ test-slow: dev
 
 bench: dev
 	$(PY) benchmarks/extract.py --long
+	$(PY) benchmarks/sw_vmaf.py --long
 
 picture: dev
 	$(PY) benchmarks/demo_clip.py build/demo.mp4 --picture docs/images/overlay.jpg
+	$(PY) benchmarks/sw_vmaf.py --plot docs/images/sw_vmaf.png
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
