@@ -266,6 +266,8 @@ def test_frames_that_change_size():
 
 def test_an_identical_pair_is_near_the_top_and_finite():
     pair = clip(1)[0]
-    score = SwVmaf(load_model()).part(pair._replace(distorted=pair.reference))
-    assert score.whole.adm.adm2 == pytest.approx(1, abs=1e-6)
-    assert score.weighted.vif == pytest.approx([1] * 4, abs=2e-3)
+    engine = SwVmaf(load_model())
+    part = engine.part(pair._replace(distorted=pair.reference))
+    assert part.whole.adm.adm2 == pytest.approx(1, abs=1e-6)
+    assert part.weighted.vif == pytest.approx([1] * 4, abs=2e-3)
+    assert engine.finish(part).whole["vmaf"] == pytest.approx(97.43, abs=0.01)  # libvmaf's, too
