@@ -544,7 +544,7 @@ CORPUS: dict[str, tuple[str, Callable[[], bytes]]] = {
     # --- bombs
     "constant-folded MatMul": ("constant-work", wide("q")),
     "ConstantOfShape": (
-        "op",
+        "tensor-size",
         with_nodes(node("ConstantOfShape", ["n"], ["q"]), n=ints(1 << 15, 1 << 15)),
     ),
     "Expand": ("op", with_nodes(node("Expand", ["input", "n"], ["q"]), n=ints(999, 3, 99, 99))),

@@ -196,6 +196,20 @@ CASES: dict[str, bytes] = {
     "division towards zero": case(
         node("Div", ["n", "d"], ["q"]), node("Relu", ["y"], [OUT]), n=i64(-7, 7, -8), d=i64(2, -2, -3)
     ),
+    "filled": case(
+        node("ConstantOfShape", ["n"], ["c"], value=onnx.numpy_helper.from_array(np.array([3], np.int64))),
+        node("Reshape", ["c", "m"], ["p"]),
+        node("Slice", ["p", "s", "e", "a", "t"], ["r"]),
+        node("Reshape", ["r", "flat"], ["pads"]),
+        node("Pad", ["y", "pads"], [OUT]),
+        n=i64(8), m=i64(-1, 2), s=i64(-1), e=i64(-(2**63) + 1), a=i64(0), t=i64(-1), flat=i64(-1),
+    ),
+    "group normalisation, 18": case(
+        node("Concat", ["y", "y"], ["c"], axis=1),
+        node("GroupNormalization", ["c", "o", "o"], ["g"], num_groups=1),
+        node("ReduceL2", ["g", "a"], [OUT]),
+        opset=18, o=np.ones(1, np.float32), a=i64(1),
+    ),
     "instance normalisation": case(
         node("InstanceNormalization", ["y", "o", "o"], [OUT]), o=np.ones(1, np.float32)
     ),

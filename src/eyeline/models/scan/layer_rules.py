@@ -119,7 +119,7 @@ def global_pool(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def reduce(node: Node, inputs: Inputs) -> list[Value]:
-    """ReduceMean, ReduceMax, ReduceSum: axes as an attribute, or as an input since opset 13 / 18."""
+    """ReduceMean and its kin: axes as an attribute, or as an input since opset 13 / 18."""
     x, given = need(inputs, 0), optional(inputs, 1)
     rank = len(x.shape)
     if given is not None:
@@ -136,13 +136,18 @@ def reduce(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def normalise(node: Node, inputs: Inputs) -> list[Value]:
-    """Batch, instance and layer normalisation: one output, of the input's shape."""
+    """Batch, instance, layer and group normalisation: one output, of the input's shape."""
     x = need(inputs, 0)
     if len([o for o in node.outputs if o]) != 1:
         raise Problem("outputs", "only the first output is admitted, as at inference")
     if node.op_type == "LayerNormalization":
         axis = axis_of(node.integer("axis", -1), len(x.shape))
         length, vectors = math.prod(x.shape[axis:]), 2
+    elif node.op_type == "GroupNormalization":
+        groups, channels = node.integer("num_groups", 0), _spatial(x)[1]
+        if groups < 1 or channels % groups:
+            raise Problem("shapes", f"{channels} channels in {groups} groups")
+        length, vectors = channels if node.opset >= 21 else groups, 2
     else:
         length, vectors = _spatial(x)[1], len(inputs) - 1
     need(inputs, 1)

@@ -23,6 +23,7 @@ from eyeline.models.scan.values import (
     known_integers,
     need,
     optional,
+    select,
 )
 
 INT64 = 7
@@ -52,6 +53,23 @@ def constant(node: Node, inputs: Inputs) -> list[Value]:
         values = value if len(value) <= MAX_KNOWN else None
         return [Value(kind, (len(value),), values, constant=True)]
     raise Problem("attribute", "a Constant of text")
+
+
+def constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
+    """A short tensor filled with one value: longer ones are how bombs are made."""
+    dims = known_integers(need(inputs, 0), "shape")
+    elements = math.prod(dims)
+    if any(d < 0 for d in dims) or elements > node.limits.max_integer_elements:
+        raise Problem("tensor-size", f"a filled tensor of shape {dims}")
+    value = node.attributes.get("value")
+    if isinstance(value, Constant):
+        if value.values is None or len(value.values) != 1:
+            raise Problem("attribute", "value is not one number")
+        dtype, fill = value.dtype, value.values[0]
+    else:
+        dtype, fill = FLOAT32, 0.0
+    values = (fill,) * elements if elements <= MAX_KNOWN else None
+    return [Value(dtype, dims, values, constant=True)]
 
 
 def identity(node: Node, inputs: Inputs) -> list[Value]:
@@ -137,14 +155,13 @@ def slice_(node: Node, inputs: Inputs) -> list[Value]:
     steps = known_integers(steps_in, "steps") if steps_in else (1,) * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise Problem("shapes", "a slice whose starts, ends, axes and steps don't fit")
-    dims, values = list(x.shape), x.values
+    kept = [range(side) for side in x.shape]
     for start, end, axis_given, step in zip(starts, ends, axes, steps, strict=True):
-        axis = axis_of(axis_given, len(dims))
-        if dims[axis] != x.shape[axis]:
+        axis = axis_of(axis_given, len(kept))
+        if kept[axis] != range(x.shape[axis]):
             raise Problem("shapes", "a slice that names an axis twice")
-        dims[axis] = len(range(*slice(start, end, step).indices(dims[axis])))
-        values = x.values[start:end:step] if x.values is not None and len(dims) == 1 else None
-    return [Value(x.dtype, tuple(dims), values)]
+        kept[axis] = range(*slice(start, end, step).indices(x.shape[axis]))
+    return [Value(x.dtype, tuple(map(len, kept)), select(x, kept))]
 
 
 def gather(node: Node, inputs: Inputs) -> list[Value]:
@@ -232,8 +249,9 @@ def transpose(node: Node, inputs: Inputs) -> list[Value]:
     order = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
     if not isinstance(order, tuple) or sorted(order) != list(range(len(x.shape))):
         raise Problem("shapes", f"{order} does not order {len(x.shape)} axes")
-    values = x.values if len(x.shape) < 2 else None
-    return [Value(x.dtype, tuple(x.shape[int(i)] for i in order), values)]
+    axes = tuple(int(i) for i in order)
+    sides = [range(d) for d in x.shape]
+    return [Value(x.dtype, tuple(x.shape[i] for i in axes), select(x, sides, axes))]
 
 
 def pad(node: Node, inputs: Inputs) -> list[Value]:

@@ -12,13 +12,13 @@ from eyeline.models.scan.layer_rules import work
 from eyeline.models.scan.policy import Policy
 from eyeline.models.scan.report import Finding, Problem, WorstCase
 from eyeline.models.scan.shape_rules import RULES
-from eyeline.models.scan.tensors import INT64_MAX, MAX_KNOWN, NAME, Constant
+from eyeline.models.scan.tensors import MAX_KNOWN, NAME, SLICE_ENDS, Constant
 from eyeline.models.scan.values import Node, Value
 
 _PASS_ON = frozenset(
     ("Slice", "Identity", "Unsqueeze", "Squeeze", "Concat", "Cast", "Reshape", "Gather")
 )
-"""Ops that may take INT64_MAX, the end of a `Slice`: they move numbers and do not compute."""
+"""Ops that may take `SLICE_ENDS`: they move numbers and do not compute."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
 def _run(node: Node, inputs: list[Value | None]) -> list[Value]:
     for index, value in enumerate(inputs):
         numbers = value.values if value is not None else None
-        if numbers and INT64_MAX in numbers and node.op_type != "Constant":
+        if numbers and not SLICE_ENDS.isdisjoint(numbers):
             allowed = node.op_type in _PASS_ON and (node.op_type != "Slice" or index in (0, 2))
             if not allowed:
-                raise Problem("integer", "INT64_MAX where it is not the end of a Slice")
+                raise Problem("integer", "an end of int64 that is not the end of a Slice")
     outputs = RULES[node.op_type](node, inputs)
     if len(node.outputs) > len(outputs):
         raise Problem("outputs", f"{len(node.outputs)} outputs, at most {len(outputs)} admitted")

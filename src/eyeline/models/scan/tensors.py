@@ -22,6 +22,8 @@ NAME = {number: name for name, number in NUMBER.items()}
 INTEGERS = frozenset(NUMBER[n] for n in ("int32", "int64", "int8", "uint8"))
 FLOATS = frozenset(NUMBER[n] for n in ("float16", "float32", "float64"))
 INT64_MAX = (1 << 63) - 1
+SLICE_ENDS = frozenset((INT64_MAX, -INT64_MAX))
+"""How exporters write "to the end" and, with a negative step, "to the front" of a `Slice`."""
 
 MAX_KNOWN = 64
 """Elements up to which values are followed: shapes, indices and scales are shorter."""
@@ -57,7 +59,7 @@ class Constant:
 def read_constant(tensor: Message, policy: Policy) -> Constant:
     """Check a `TensorProto`.
 
-    INT64_MAX passes, alone beyond the policy's integers: it is how exporters end a `Slice`.
+    `SLICE_ENDS` pass, alone beyond the policy's integers; `shapes` sees that they end a `Slice`.
 
     Raises:
         Problem: anything that the policy does not admit.
@@ -86,7 +88,7 @@ def read_constant(tensor: Message, policy: Policy) -> Constant:
     if dtype in FLOATS and not _finite(numbers):
         raise Problem("not-finite", "NaN or infinity among its values")
     if kind in ("int32", "int64"):
-        ends = (INT64_MAX,) if count <= MAX_KNOWN else ()
+        ends = SLICE_ENDS if count <= MAX_KNOWN else frozenset()
         large = (v for v in numbers if abs(v) > limits.max_integer and v not in ends)
         beyond = next(large, None)
         if beyond is not None:

@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from eyeline.models.scan.policy import Limits
 from eyeline.models.scan.report import Problem
@@ -139,6 +140,18 @@ def as_stored(dtype: int, value: Number) -> Number | None:
     except OverflowError:
         return None
     return rounded if math.isfinite(rounded) else None
+
+
+def select(
+    value: Value, kept: Sequence[range], order: tuple[int, ...] | None = None
+) -> tuple[Number, ...] | None:
+    """Followed values at some indices of each axis, with the axes in another order."""
+    if value.values is None:
+        return None
+    strides = [math.prod(value.shape[i + 1 :]) for i in range(len(value.shape))]
+    axes = order if order is not None else tuple(range(len(value.shape)))
+    places = product(*([i * strides[a] for i in kept[a]] for a in axes))
+    return tuple(value.values[sum(place)] for place in places)
 
 
 def follow(elements: int, *inputs: Value) -> bool:
