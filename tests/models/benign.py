@@ -124,6 +124,29 @@ def torch_net() -> Any:
     return Net().eval()
 
 
+def padding_net() -> Any:
+    """A U-Net step that pads its decoder to the skip's size, worked out from shapes at run time."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.norm = nn.Conv2d(3, 8, 3, 1, 1), nn.GroupNorm(2, 8)
+            self.up, self.head = nn.ConvTranspose2d(8, 8, 2, 2), nn.Conv2d(16, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = F.silu(self.norm(self.down(x)))
+            b = self.up(F.max_pool2d(a, 2))
+            dy, dx = a.shape[2] - b.shape[2], a.shape[3] - b.shape[3]
+            b = F.pad(b, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
+            return torch.sigmoid(self.head(torch.cat([a, b], 1)))
+
+    torch.manual_seed(0)
+    return Net().eval()
+
+
 def torch_export(net: Any, *, dynamo: bool, opset: int, side: int = 64) -> bytes:
     """A torch net to ONNX with a dynamic input, by the old or by the new exporter."""
     import torch

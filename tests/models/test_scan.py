@@ -164,6 +164,13 @@ def test_exports_of_the_old_torch_exporter_are_admitted(opset: int) -> None:
     assert report.ops["Resize"] == 3
 
 
+def test_padding_to_sizes_of_the_run_is_admitted() -> None:
+    pytest.importorskip("torch", reason="extra `train` is not installed")
+    report = scan(benign.torch_export(benign.padding_net(), dynamo=False, opset=17))
+    assert report.findings == ()
+    assert {"ConstantOfShape", "Pad", "Div"} <= set(report.ops)
+
+
 @pytest.mark.parametrize("opset", [18, 20])
 def test_exports_of_the_new_torch_exporter_are_admitted(opset: int) -> None:
     pytest.importorskip("onnxscript", reason="extra `train` is not installed")
