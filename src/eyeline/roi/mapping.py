@@ -76,8 +76,8 @@ def write_map_file(
     if str(out) != "-" and Path(out).exists() and not force:
         raise OutputError(f"{out}: exists", "add --force to replace it")
     size = block_of(kind, block)
-    if size < 8 or size > 256 or size % 4:
-        raise UsageError(f"block is {size}", "give a multiple of 4, 8..256")
+    if size < 8 or size > 256 or size % 8:
+        raise UsageError(f"block is {size}", "give a multiple of 8, 8..256")
     most = SVT_MOST_VALUES if kind == "svtav1" else None
     footage = Footage(
         source, maps, o, size, most,

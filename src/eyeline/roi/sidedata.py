@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 from eyeline.errors import EncoderError
 from eyeline.roi.regions import Region
 
-SLOT_COUNTS = (16, 64, 256, 1024)
+SLOT_COUNTS = (16, 64, 128, 192, 256, 320, 384, 512, 1024)
 """Filters in a graph: the smallest that fits is used. 256 take 0.2 ms a frame, 1024 some 2 ms."""
 
 MOST_REGIONS = SLOT_COUNTS[-1] - 1
