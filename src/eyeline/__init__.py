@@ -26,6 +26,8 @@ _HOMES = {
     "Extraction": "eyeline.saliency.pipeline",
     "ExtractOptions": "eyeline.saliency.pipeline",
     "FrameSaliency": "eyeline.saliency.pipeline",
+    "score": "eyeline.quality.score",
+    "ScoreOptions": "eyeline.quality.score",
     "VideoOptions": "eyeline.media.types",
     "VideoInfo": "eyeline.media.types",
     "open_video": "eyeline.media",
@@ -44,6 +46,7 @@ __all__ = [
     "FrameSaliency",
     "Log",
     "Registry",
+    "ScoreOptions",
     "VideoInfo",
     "VideoOptions",
     "__version__",
@@ -51,6 +54,7 @@ __all__ = [
     "open_video",
     "read_log",
     "resolve_model",
+    "score",
     "write_log",
 ]
 
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from eyeline.media import open_video
     from eyeline.media.types import VideoInfo, VideoOptions
     from eyeline.models.registry import Registry, resolve_model
+    from eyeline.quality.score import ScoreOptions, score
     from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency, extract
 
 
