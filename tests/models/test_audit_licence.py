@@ -15,6 +15,7 @@ from eyeline.models.audit.licence_text import hints, licences, match_text
 from eyeline.models.audit.policy import Policy, load_policy
 from eyeline.models.audit.statements import named_ids, read_statements, restriction_codes
 from eyeline.models.audit.tree import open_tree
+from eyeline.models.audit.verdict import audit
 from fake_upstream import APACHE, MIT, NET, PLANTED, README, make_checkout, write_files
 
 # --- texts
@@ -309,3 +310,22 @@ def test_a_recorded_statement_holds_for_its_commit_only(tmp_path: Path) -> None:
             load_policy().model_dump() | {"statement": [row | {"upstream": commit}]}
         )
         assert bool(audit_licence(tree, policy).blockers) is blocked
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "https://drive.google.com/a ",
+        "license mit\n",
+        "cc by-nc",
+        "copyright (c) ",
+        "https://pan.baidu.com/a\n",
+    ],
+)
+def test_a_document_made_to_keep_a_reader_busy_is_soon_read(tmp_path: Path, unit: str) -> None:
+    text = unit * (2_000_000 // len(unit))
+    write_files(
+        tmp_path, {"README.md": text, "LICENSE": text, "model/tinynet.py": f"# {text}\n{NET}"}
+    )
+    audit(open_tree(tmp_path), load_policy())

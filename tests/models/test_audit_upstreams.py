@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from eyeline.models.audit.policy import load_policy
+from eyeline.models.audit.report import markdown
 from eyeline.models.audit.tree import open_tree
 from eyeline.models.audit.verdict import Audit, AuditOptions, audit
 
 UPSTREAMS = Path(__file__).resolve().parents[3] / ".mirror"
 
 
+@cache
 def verdict_of(name: str, options: AuditOptions | None = None) -> Audit:
     folder = UPSTREAMS / name.replace("/", "+") / "repo"
     if not folder.is_dir():
@@ -57,3 +60,14 @@ def test_u2net_is_read_at_its_commit_and_a_checkpoint_unblocks_it(tmp_path: Path
 def test_birefnet_needs_an_op_that_is_not_admitted() -> None:
     findings = verdict_of("ZhengPeng7/BiRefNet").axis("ops").findings
     assert any("DeformConv" in f.message for f in findings)
+
+
+def test_the_table_of_the_docs_is_what_the_command_makes() -> None:
+    page = (Path(__file__).parents[2] / "docs/audit.md").read_text().splitlines()
+    shown = {
+        line.split("|")[1].strip(): line
+        for line in page if line.startswith("| ") and "blocked: " in line
+    }  # fmt: skip
+    assert len(shown) == 8
+    for name, line in shown.items():
+        assert markdown([verdict_of(name)], details=False).splitlines()[2] == line

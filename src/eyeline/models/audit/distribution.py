@@ -18,6 +18,9 @@ WEIGHT_SUFFIXES = (
 _LFS = re.compile(
     r"\Aversion https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,15})\n"
 )
+MAX_LINKS = 1000
+MAX_LINE = 4000
+"""Of one file, and characters of one line: what nobody writes for people to read is not read."""
 _URL = re.compile(r"https?://[^\s\"'<>)\]}]+")
 _HOSTS: tuple[tuple[str, str], ...] = (
     (r"drive\.google\.com/(?!thumbnail)|docs\.google\.com/uc", "Google Drive"),
@@ -63,8 +66,12 @@ class Link:
 
 def find_links(path: str, text: str) -> list[Link]:
     """Links of a document or script that may lead to weights."""
-    found, heading, above = [], "", ""
-    for number, line in enumerate(text.splitlines(), 1):
+    found: list[Link] = []
+    heading = above = ""
+    for number, whole in enumerate(text.splitlines(), 1):
+        line = whole[:MAX_LINE]
+        if len(found) >= MAX_LINKS:
+            break
         if line.startswith("#"):
             heading = line
         above = above if line.strip() else ""
@@ -78,7 +85,7 @@ def find_links(path: str, text: str) -> list[Link]:
                 around = next((t for t in (near, line, above) if _speaks(t)), heading)
                 found.append(Link(url, kind, host, _about(around), f"{path}:{number}"))
             previous = match.end()
-        above += f" {line}"
+        above = f"{above} {line}"[-500:]
     return found
 
 

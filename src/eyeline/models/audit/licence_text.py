@@ -24,6 +24,10 @@ from pathlib import Path
 
 DATA = Path(__file__).parent / "licences.json"
 
+MAX_TEXT = 200_000
+MAX_LINE = 20_000
+"""Characters of a text and of a line: the longest licence here has 40,000 in all."""
+
 # A line that holds one of these is no mere notice or title, whatever it begins with.
 _TERMS = re.compile(
     r"\b(may|must|shall|should|not|non|no|only|use[ds]?|commercial\w*|noncommercial|research|academic|"
@@ -98,6 +102,8 @@ def match_text(text: str) -> TextMatch:
     Args:
         text: content of a LICENSE file.
     """
+    if len(text) > MAX_TEXT or max(map(len, text.splitlines()), default=0) > MAX_LINE:
+        return TextMatch(None, ())
     lines, notices = _terms(text)
     digest = _digest(_words(lines))
     for licence in licences().values():

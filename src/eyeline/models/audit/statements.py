@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from eyeline.models.audit.licence_text import licences
 
+MAX_STATEMENTS = 500
+MAX_LINE = 4000
+"""Characters of a line that is read: a longer one is data, or there to keep a reader busy."""
 _CC = re.compile(
     r"\bcc[\s-]?by(?P<tags>(?:[\s-](?:nc|sa|nd))*)(?:[\s-](?P<v>\d\.\d))?\b|"
     r"creativecommons\.org/licenses/by(?P<utags>(?:-(?:nc|sa|nd))*)/(?P<uv>\d\.\d)|"
@@ -94,10 +97,12 @@ def named_ids(text: str) -> tuple[str, ...]:
 
 def read_statements(path: str, text: str) -> list[Stated]:
     """Sentences of a document that name a licence or restrict use."""
-    found = []
+    found: list[Stated] = []
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
-        if not bare or len(bare) > 4000:
+        if len(found) > MAX_STATEMENTS:
+            break
+        if not bare or len(bare) > MAX_LINE:
             continue
         for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z\[*])", bare):
             stated = _stated(path, number, sentence)
@@ -129,6 +134,8 @@ def header_statements(path: str, text: str) -> tuple[list[Stated], list[str]]:
     head = "\n".join(text.splitlines()[:60])
     found, notices = [], []
     for number, line in enumerate(head.splitlines(), 1):
+        if len(line) > MAX_LINE:
+            continue
         tag = _TAG.search(line)
         if tag:
             found.append(Stated(path, number, line.strip()[:240], (tag[1].strip(),), False, "us"))
