@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from eyeline.cli.roi_compare import compare
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -339,3 +340,4 @@ def _register(name: str, command: Callable[..., None], examples: str) -> None:
 
 _register("encode", encode, ENCODE_EXAMPLES)
 _register("map", make_map, MAP_EXAMPLES)
+app.command("compare")(compare)

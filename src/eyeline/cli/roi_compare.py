@@ -1,0 +1,224 @@
+"""`eyeline roi compare`: is it worth it on this clip?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from eyeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from eyeline.roi.compare import Comparison
+
+_STEER, _JUDGE, _ENCODER, _OUTPUT = "Steering", "Judging", "Encoder", "Output"
+
+EXAMPLES = """
+Examples:
+
+    eyeline roi compare clip.mp4 --plot curves.png --still still.png
+
+    eyeline roi compare bear/ --judge-masks masks/ --frames :50 --work bear_work
+
+    eyeline roi compare clip.mp4 --codec x265 --rates 24,28,32,36 --judge-model u2netp_mirror_v1
+"""
+
+
+def compare(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Video, or a folder of images.", show_default=False)
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", help="Everything as JSON; `-` for stdout.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    markdown: Annotated[
+        str | None, typer.Option(help="The tables as Markdown.", rich_help_panel=_OUTPUT)
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Rate-quality curves: .png or .svg.", rich_help_panel=_OUTPUT)
+    ] = None,
+    still: Annotated[
+        str | None,
+        typer.Option(
+            help="A frame of both at equal rate, the subject enlarged: .png or .jpg.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder that keeps encodes and scores: a run that was interrupted goes on there.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    codec: Annotated[
+        str, typer.Option(help="x264, x265, vp9 or kvazaar.", rich_help_panel=_ENCODER)
+    ] = "x264",
+    rates: Annotated[
+        str,
+        typer.Option(
+            help="CRFs (QPs of kvazaar), four or more, apart by commas.", rich_help_panel=_ENCODER
+        ),
+    ] = "22,27,32,37",
+    preset: Annotated[
+        str | None, typer.Option(help="The encoder's own.", rich_help_panel=_ENCODER)
+    ] = None,
+    codec_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of the encoder by FFmpeg's name. Repeatable.",
+            rich_help_panel=_ENCODER,
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="QPs; see `eyeline roi encode`.", rich_help_panel=_STEER),
+    ] = None,
+    law: Annotated[
+        Literal["neutral", "symmetric"] | None,
+        typer.Option(help="See `eyeline roi encode`.", rich_help_panel=_STEER),
+    ] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            help="Maps of `extract --maps` that steer in place of the model.",
+            rich_help_panel=_STEER,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="EYELINE_MODEL",
+            help="Registry id or path of the model that steers.",
+            rich_help_panel=_STEER,
+        ),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=_STEER
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Registry id or path of a model that judges; the steering one by default.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None,
+    judge_masks: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of ground-truth masks, the n-th by name for frame n.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None,
+    vmaf: Annotated[
+        bool | None,
+        typer.Option(
+            "--vmaf/--no-vmaf",
+            help="libvmaf on the frame and the subject's box; if its extra is there by default.",
+            rich_help_panel=_JUDGE,
+            show_default=False,
+        ),
+    ] = None,
+    interpolation: Annotated[
+        Literal["akima", "pchip"],
+        typer.Option(help="Of the curves between their points.", rich_help_panel=_JUDGE),
+    ] = "akima",
+    frames: Annotated[str | None, typer.Option(help="Frames A:B; either may be left out.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, max=256, help="Encodes at once; 0 = one a core.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+) -> None:
+    """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
+    from eyeline.cli.extract import parse_frames
+    from eyeline.cli.progress import item_progress
+    from eyeline.cli.roi import parse_pairs
+    from eyeline.roi.compare import CompareOptions
+    from eyeline.roi.compare import compare as library_compare
+    from eyeline.roi.plots import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
+    from eyeline.roi.steer import SteerOptions
+    from eyeline.saliency.pipeline import ExtractOptions
+
+    for path, suffixes in ((plot, PLOT_SUFFIXES), (still, STILL_SUFFIXES)):
+        if path is not None:
+            check_picture(path, suffixes)
+    start, stop = parse_frames(frames)
+    given = {"strength": strength, "law": law}
+    steer = SteerOptions(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    options = CompareOptions(
+        codec=codec, rates=parse_rates(rates), preset=preset, steer=steer,
+        extra=parse_pairs(codec_option or []), maps=maps, judge_model=judge_model,
+        judge_masks=judge_masks, extract=ExtractOptions(start=start, stop=stop),
+        vmaf=vmaf, method=interpolation, jobs=jobs,
+    )  # fmt: skip
+    with _folder(work) as folder:
+        with item_progress("compare", quiet) as advance:
+            result = library_compare(
+                source, folder, options, model=model, registry=registry, on_progress=advance
+            )
+        _render(result, output, markdown, plot, still, quiet)
+
+
+def _render(
+    result: Comparison,
+    output: str | None,
+    markdown: str | None,
+    plot: str | None,
+    still: str | None,
+    quiet: bool,
+) -> None:
+    from eyeline.output import write_bytes
+    from eyeline.roi.compare_report import to_markdown
+    from eyeline.roi.plots import draw_still, plot_curves
+
+    if plot is not None:
+        plot_curves(result, plot)
+    if still is not None:
+        draw_still(result, still)
+    text = to_markdown(result)
+    if markdown is not None:
+        write_bytes(markdown, text.encode())
+    if output is not None:
+        write_bytes(output, (json.dumps(result.to_json(), indent=2) + "\n").encode())
+    if "-" not in (output, markdown):
+        typer.echo(text, nl=False)
+    wrote = [p for p in (output, markdown, plot, still) if p not in (None, "-")]
+    if wrote and not quiet:
+        sys.stderr.write(f"wrote {', '.join(map(str, wrote))}\n")
+
+
+@contextlib.contextmanager
+def _folder(work: str | None) -> Iterator[Path]:
+    if work is not None:
+        yield Path(work)
+        return
+    with tempfile.TemporaryDirectory(prefix="eyeline-compare-") as folder:
+        yield Path(folder)
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """`22,27,32,37` to numbers.
+
+    Raises:
+        UsageError: anything else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise UsageError(f"--rates {text!r} are not numbers", "for example 22,27,32,37") from exc
+
+
+compare.__doc__ = f"{compare.__doc__}\n{EXAMPLES}"

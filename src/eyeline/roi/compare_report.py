@@ -1,0 +1,89 @@
+"""A comparison as text: what the subject gained, what the background paid, and who judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eyeline.roi.bd import GOOD_OVERLAP
+from eyeline.roi.compare import Comparison, Point
+
+METRICS = {
+    "psnr_inside": ("PSNR inside the subject", "dB", 2),
+    "vmaf_crop": ("VMAF, subject's box", "", 2),
+    "sw_psnr": ("PSNR weighted by saliency", "dB", 2),
+    "sw_ssim": ("SSIM weighted by saliency", "", 4),
+    "psnr_outside": ("PSNR outside", "dB", 2),
+    "psnr_whole": ("PSNR whole frame", "dB", 2),
+    "ssim": ("SSIM whole frame", "", 4),
+    "vmaf": ("VMAF whole frame", "", 2),
+}
+"""Attribute of `Quality` to its name, unit and decimals, in the order of the table."""
+
+
+def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
+    """Tables that read as text too.
+
+    Args:
+        comparison: what was found.
+        points: with every encode.
+    """
+    c = comparison
+    lines = [heading(c), ""]
+    rows = []
+    for metric, (name, unit, digits) in METRICS.items():
+        delta = c.deltas.get(metric)
+        if delta is None:
+            rows.append([name, "-", "-", c.refused[metric]])
+            continue
+        care = "" if delta.overlap >= GOOD_OVERLAP else f"curves share {delta.overlap:.0%}"
+        gain = f"{delta.quality:+.{digits}f} {unit}".rstrip()
+        rows.append([name, f"{delta.rate:+.1f} %", gain, care])
+    lines += table(["metric", "rate at equal quality", "quality at equal rate", ""], rows)
+    if points:
+        lines += ["", *_points(c)]
+    return "\n".join(lines) + "\n"
+
+
+def heading(comparison: Comparison) -> str:
+    """What was compared, and who judged."""
+    c, p = comparison, comparison.provenance
+    setting = "crf" if "crf" in p else "qp"
+    steer = p["steer"]
+    rates = ", ".join(f"{r:g}" for r in p[setting])
+    s = c.subject
+    judged = f"Judged by {c.judge}"
+    if c.own_homework:
+        judged += (
+            ", which also steers: it grades its own homework (`--judge-masks` or `--judge-model` "
+            "names another)"
+        )
+    return (
+        f"{c.source}: {p['codec']} {p['preset'] or ''} at {setting} {rates}; law {steer['law']}, "
+        f"strength {steer['strength']:g}, steered by {p['steered_by']}. {judged}. {s.frames} frames, "
+        f"the subject covers {s.share:.1%}; its box is {s.box[0]}x{s.box[1]} at {s.box[2]},{s.box[3]}. "
+        f"Bjontegaard deltas by {p['bd_method']} interpolation; negative rate and positive quality "
+        f"are gains."
+    ).replace("  at ", " at ")
+
+
+def _points(c: Comparison) -> list[str]:
+    names = [m for m in METRICS if getattr(c.points[0].quality, m) is not None]
+    head = ["encode", "kbit/s", *(METRICS[m][0] for m in names)]
+    return table(head, [[_label(c, p), f"{p.kbps:.0f}", *_cells(p, names)] for p in c.points])
+
+
+def _label(c: Comparison, p: Point) -> str:
+    return f"{p.kind} {'crf' if 'crf' in c.provenance else 'qp'} {p.setting:g}"
+
+
+def _cells(p: Point, names: Sequence[str]) -> list[str]:
+    return [f"{getattr(p.quality, m):.{METRICS[m][2]}f}" for m in names]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns line up as text."""
+    sizes = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+    return [
+        "| " + " | ".join(cell.ljust(n) for cell, n in zip(row, sizes, strict=True)) + " |"
+        for row in (head, ["-" * n for n in sizes], *rows)
+    ]

@@ -1,0 +1,194 @@
+"""A comparison as pictures: rate-quality curves, and one frame of both encodes at equal rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eyeline.errors import MissingExtraError, OutputError
+from eyeline.media import open_video
+from eyeline.media.graph import upright_rgb
+from eyeline.output import whole_file
+from eyeline.roi.compare import Comparison, Point, nearest_pair
+
+Rgb = npt.NDArray[np.uint8]
+
+PANELS = (
+    ("psnr_inside", "inside the subject", "PSNR-Y, dB"),
+    ("psnr_outside", "outside", "PSNR-Y, dB"),
+    ("psnr_whole", "whole frame", "PSNR-Y, dB"),
+    ("vmaf_crop", "subject's box", "VMAF"),
+    ("sw_psnr", "weighted by saliency", "PSNR-Y, dB"),
+    ("vmaf", "whole frame", "VMAF"),
+)
+"""Metric, title and unit, in rows of three; the second row needs VMAF."""
+
+PLAIN, ROI = "#555555", "#c2571a"
+INK, FAINT = "#333333", "#dddddd"
+STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
+PLOT_SUFFIXES = (".png", ".svg")
+
+
+def check_picture(path: str | Path, suffixes: tuple[str, ...]) -> None:
+    """Refuse a suffix before the work begins.
+
+    Raises:
+        OutputError: it is none of `suffixes`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes:
+        raise OutputError(
+            f"{path}: can't be drawn as {suffix or 'a file without a suffix'}",
+            f"use {' or '.join(suffixes)}",
+        )
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("matplotlib", "roi") from exc
+    # Figure and canvas, not pyplot: no window system, and no state that outlives the call.
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plot_curves(comparison: Comparison, path: str | Path) -> None:
+    """Quality against rate, plain and steered, inside, outside and whole.
+
+    Args:
+        comparison: what was found.
+        path: `.png` or `.svg`.
+
+    Raises:
+        OutputError: another suffix, or the file can't be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_picture(path, PLOT_SUFFIXES)
+    panels = PANELS if comparison.curve("plain", "vmaf") is not None else PANELS[:3]
+    rows = len(panels) // 3
+    figure = _figure(10.5, 0.5 + 2.9 * rows)
+    axes = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axis, (metric, title, unit) in zip(axes, panels, strict=True):
+        _draw_curves(axis, comparison, metric, title, unit)
+    axes[0].legend(frameon=False, fontsize=9, loc="lower right")
+    judge = comparison.judge + (" (also steers)" if comparison.own_homework else "")
+    steer = comparison.provenance["steer"]
+    figure.suptitle(
+        f"{comparison.source}, {comparison.provenance['codec']}, {steer['law']} "
+        f"{steer['strength']:g}, judged by {judge}",
+        x=0.01, ha="left", fontsize=10, color=INK, parse_math=False,
+    )  # fmt: skip
+    suffix = Path(path).suffix.lower()[1:]
+    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=suffix, metadata=metadata)
+
+
+def _draw_curves(axis: Any, comparison: Comparison, metric: str, title: str, unit: str) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    for kind, colour, marker in (("plain", PLAIN, "o"), ("roi", ROI, "s")):
+        curve = comparison.curve(kind, metric)  # type: ignore[arg-type]
+        assert curve is not None  # noqa: S101 - the panel is drawn only if it was measured
+        axis.plot(
+            curve.rates, curve.quality, color=colour, marker=marker, markersize=4, linewidth=1.4,
+            label=kind,
+        )  # fmt: skip
+    delta = comparison.deltas.get(metric)
+    note = "no delta" if delta is None else f"BD-rate {delta.rate:+.1f} %"
+    axis.set_title(f"{title}: {note}", fontsize=9.5, loc="left", color=INK)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("kbit/s", fontsize=8.5)
+    axis.set_ylabel(unit, fontsize=8.5)
+    axis.tick_params(labelsize=8, color=FAINT)
+    axis.grid(color=FAINT, linewidth=0.6)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def draw_still(comparison: Comparison, path: str | Path, frame: int | None = None) -> None:
+    """One frame, plain beside steered at nearly the same rate, and the subject's box enlarged.
+
+    Args:
+        comparison: what was found; its work folder is still there.
+        path: `.png` or `.jpg`.
+        frame: of the source; the middle one of those compared by default.
+
+    Raises:
+        OutputError: another suffix, or the file can't be written.
+        MediaError: an encode is gone from the work folder.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_picture(path, STILL_SUFFIXES)
+    c = comparison
+    at = c.start + c.subject.frames // 2 if frame is None else frame
+    pair = nearest_pair(c)
+    pictures = [_picture(p, at - c.start) for p in pair]
+    height, width = pictures[0].shape[:2]
+    x, y, w, h = upright_box(c)
+    sides = (w / h) / (width / height)
+    figure = _figure(12, 6 * height / width * (1 + min(2.0, 1 / sides)) + 0.7)
+    grid = figure.subplots(2, 2, squeeze=False, height_ratios=[1, min(2.0, 1 / sides)])
+    more = pair[1].kbps / pair[0].kbps - 1
+    for column, (point, picture) in enumerate(zip(pair, pictures, strict=True)):
+        q = point.quality
+        extra = f" ({more:+.1%})" if column else ""
+        vmaf = "" if q.vmaf_crop is None else f", VMAF box {q.vmaf_crop:.1f}, whole {q.vmaf:.1f}"
+        grid[0, column].set_title(
+            f"{point.kind}, {point.kbps:.0f} kbit/s{extra}: PSNR inside {q.psnr_inside:.2f} dB, "
+            f"outside {q.psnr_outside:.2f} dB{vmaf}",
+            fontsize=9, loc="left", color=INK,
+        )  # fmt: skip
+        grid[0, column].imshow(picture, interpolation="lanczos")
+        grid[0, column].add_patch(_frame(x, y, w, h))
+        grid[1, column].imshow(picture[y : y + h, x : x + w], interpolation="bicubic")
+    for axis in grid.ravel():
+        axis.set_axis_off()
+    suffix = Path(path).suffix.lower()[1:].replace("jpeg", "jpg")
+    more_options = (
+        {"pil_kwargs": {"quality": 88}} if suffix == "jpg" else {"metadata": {"Software": None}}
+    )
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=suffix, **more_options)
+
+
+def _frame(x: int, y: int, w: int, h: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x, y), w, h, fill=False, edgecolor="white", linewidth=1)
+
+
+def upright_box(comparison: Comparison) -> tuple[int, int, int, int]:
+    """(x, y, width, height) of the subject's box in the upright picture in square pixels."""
+    i, (w, h, x, y) = comparison.info, comparison.subject.box
+    turns = {
+        0: (x, y, w, h),
+        90: (i.height - y - h, x, h, w),
+        180: (i.width - x - w, i.height - y - h, w, h),
+        270: (y, i.width - x - w, h, w),
+    }
+    left, top, wide, high = turns[i.rotation]
+    upright = (i.width, i.height) if i.rotation in (0, 180) else (i.height, i.width)
+    sx, sy = i.display_width / upright[0], i.display_height / upright[1]
+    return round(left * sx), round(top * sy), round(wide * sx), round(high * sy)
+
+
+def _picture(point: Point, index: int) -> Rgb:
+    """uint8 (height, width, 3): a frame of an encode, upright."""
+    with open_video(point.path) as video:
+        i = video.info
+        decoded = next(iter(video.pictures(index, index + 1)))
+        size = i.display_width, i.display_height
+        rgb = upright_rgb(decoded.frame, i.colour, i.rotation, size)
+    return np.ascontiguousarray(rgb.transpose(1, 2, 0))
+
+
+__all__ = ["check_picture", "draw_still", "plot_curves", "upright_box"]

@@ -1,0 +1,234 @@
+"""A comparison of real encodes: bits move to the subject, and what is done is not done again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from clips import write_clip
+from eyeline.errors import MediaError, MissingExtraError, OutputError, QualityError, UsageError
+from eyeline.roi import compare as module
+from eyeline.roi.compare import CompareOptions, Comparison, compare, nearest_pair
+from eyeline.roi.compare_report import to_markdown
+from eyeline.roi.plots import draw_still, plot_curves
+from eyeline.roi.steer import SteerOptions
+from eyeline.saliency.maps import NpzFile, PngFolder
+from eyeline.saliency.pipeline import ExtractOptions
+
+W, H, COUNT = 192, 128, 6
+OPTIONS = CompareOptions(
+    preset="veryfast", steer=SteerOptions(strength=8, smoothing=0), vmaf=False, jobs=2
+)
+
+
+def subject(shift: int = 0) -> np.ndarray:
+    m = np.zeros((H, W), np.float32)
+    m[32:96, 48 + shift : 112 + shift] = 1
+    return m
+
+
+def textured(count: int = COUNT) -> list[np.ndarray]:
+    """Smooth noise that moves, so that quality falls gently with the rate; uint8 (H, W, 3)."""
+    noise = np.random.default_rng(3).normal(0, 1, (H, W))
+    spectrum = np.fft.fft2(noise)
+    fy, fx = np.fft.fftfreq(H)[:, None], np.fft.fftfreq(W)[None]
+    picture = np.fft.ifft2(spectrum / (0.03 + np.hypot(fy, fx))).real
+    codes = np.clip(128 + 40 * picture / picture.std(), 0, 255).astype(np.uint8)
+    return [np.repeat(np.roll(codes, 2 * i, 1)[..., None], 3, 2) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mkv", textured(), "ffv1")
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("masks")
+    with PngFolder(folder, 8) as sink:
+        for i in range(COUNT):
+            sink.write(i, i / 25, subject())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("maps") / "maps.npz"
+    with NpzFile(path) as sink:
+        for i in range(COUNT):
+            sink.write(i, i / 25, subject())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def found(
+    clip: Path, masks: Path, maps: str, tmp_path_factory: pytest.TempPathFactory
+) -> Comparison:
+    options = replace(OPTIONS, maps=maps, judge_masks=str(masks))
+    return compare(clip, tmp_path_factory.mktemp("work"), options)
+
+
+def test_the_subject_gains_and_the_background_pays(found: Comparison) -> None:
+    assert found.deltas["psnr_inside"].rate < -10
+    assert found.deltas["psnr_outside"].rate > 0
+    assert found.deltas["sw_ssim"].quality > 0
+
+
+def test_every_rate_is_encoded_both_ways(found: Comparison) -> None:
+    for kind in ("plain", "roi"):
+        points = found.of(kind)
+        assert [p.setting for p in points] == [22, 27, 32, 37]
+        rates = [p.kbps for p in points]
+        assert rates == sorted(rates, reverse=True)
+
+
+def test_rates_are_those_of_the_files(found: Comparison) -> None:
+    for p in found.points:
+        with av.open(p.path) as container:
+            size = sum(packet.size for packet in container.demux(video=0))
+        assert p.kbps == pytest.approx(size * 8 / (COUNT / 25) / 1000, rel=0.01)
+
+
+def test_masks_judge_and_that_is_said(found: Comparison, masks: Path) -> None:
+    assert not found.own_homework
+    text = to_markdown(found)
+    assert f"Judged by ground truth {masks.name}." in text
+    assert "homework" not in text
+
+
+def test_what_was_not_measured_says_why(found: Comparison) -> None:
+    assert found.refused == {"vmaf": "not asked for", "vmaf_crop": "not asked for"}
+    assert "| VMAF whole frame" in to_markdown(found)
+
+
+def test_the_steering_maps_judge_themselves_and_that_is_said(
+    clip: Path, maps: str, tmp_path: Path
+) -> None:
+    result = compare(clip, tmp_path, replace(OPTIONS, maps=maps))
+    assert result.own_homework
+    assert "grades its own homework" in to_markdown(result)
+
+
+def test_a_second_run_encodes_nothing(
+    found: Comparison, clip: Path, masks: Path, maps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("work that was done")
+
+    monkeypatch.setattr(module, "encode", refuse)
+    monkeypatch.setattr(module, "judge", refuse)
+    options = replace(OPTIONS, maps=maps, judge_masks=str(masks))
+    again = compare(clip, Path(found.points[0].path).parent, options)
+    assert again.to_json() == found.to_json()
+
+
+def test_another_strength_keeps_the_plain_encodes(
+    found: Comparison, clip: Path, masks: Path, maps: str
+) -> None:
+    steer = replace(OPTIONS.steer, strength=3)
+    options = replace(OPTIONS, maps=maps, judge_masks=str(masks), steer=steer)
+    work = Path(found.points[0].path).parent
+    weaker = compare(clip, work, options)
+    assert weaker.of("plain") == found.of("plain")
+    assert weaker.of("roi") != found.of("roi")
+    assert weaker.deltas["psnr_inside"].rate > found.deltas["psnr_inside"].rate
+
+
+def test_an_interrupted_run_leaves_nothing_half_done(clip: Path, maps: str, tmp_path: Path) -> None:
+    def stop(part: str, done: int, total: int) -> None:
+        if part == "judge" and done:
+            raise KeyboardInterrupt
+
+    options = replace(OPTIONS, maps=maps, jobs=1)
+    with pytest.raises(KeyboardInterrupt):
+        compare(clip, tmp_path, options, on_progress=stop)
+    assert len(list(tmp_path.glob("*.mp4"))) == 1
+    assert compare(clip, tmp_path, options).points
+
+
+def test_a_part_is_compared(clip: Path, masks: Path, maps: str, tmp_path: Path) -> None:
+    part = tmp_path / "part.npz"
+    with NpzFile(part) as sink:
+        for i in (2, 3, 4):
+            sink.write(i, i / 25, subject())
+    options = replace(
+        OPTIONS, maps=str(part), judge_masks=str(masks), extract=ExtractOptions(start=2, stop=5)
+    )
+    result = compare(clip, tmp_path / "work", options)
+    assert result.subject.frames == 3
+
+
+def test_masks_of_another_clip_are_refused(
+    clip: Path, masks: Path, maps: str, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "0.png").write_bytes((masks / "000000.png").read_bytes())
+    with pytest.raises(QualityError, match="no map for frame 1"):
+        compare(clip, tmp_path / "a", replace(OPTIONS, maps=maps, judge_masks=str(few)))
+    short = write_clip(tmp_path / "short.mkv", textured(2), "ffv1")
+    with pytest.raises(QualityError, match="6 masks for 2 frames"):
+        compare(short, tmp_path / "b", replace(OPTIONS, maps=maps, judge_masks=str(masks)))
+
+
+def test_maps_that_do_not_last_are_refused(clip: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.npz"
+    with NpzFile(short) as sink:
+        sink.write(0, 0, subject())
+    with pytest.raises((MediaError, QualityError), match=r"no map|have a map"):
+        compare(clip, tmp_path / "work", replace(OPTIONS, maps=str(short)))
+
+
+def test_vmaf_by_name_needs_its_extra(
+    monkeypatch: pytest.MonkeyPatch, clip: Path, maps: str, tmp_path: Path
+) -> None:
+    def absent() -> str:
+        raise MissingExtraError("imageio-ffmpeg", "vmaf")
+
+    monkeypatch.setattr(module, "find_ffmpeg", absent)
+    with pytest.raises(MissingExtraError, match="vmaf"):
+        compare(clip, tmp_path, replace(OPTIONS, maps=maps, vmaf=True))
+    left_out = compare(clip, tmp_path, replace(OPTIONS, maps=maps, vmaf=None))
+    assert "eyeline[vmaf]" in left_out.refused["vmaf"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rates": (22.0, 27.0, 32.0, 32.0)}, "3 rates"),
+        ({"steer": SteerOptions(strength=0)}, "steers nothing"),
+        ({"judge_model": "a", "judge_masks": "b"}, "give one"),
+        ({"jobs": -1}, "jobs"),
+    ],
+)
+def test_contradictions_are_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(OPTIONS, **change)
+
+
+def test_stdin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stdin"):
+        compare("-", tmp_path, OPTIONS)
+
+
+def test_the_pair_of_a_still_is_near_in_rate(found: Comparison) -> None:
+    plain, roi = nearest_pair(found)
+    assert (plain.kind, roi.kind) == ("plain", "roi")
+    assert abs(np.log(roi.kbps / plain.kbps)) < 0.25
+    assert plain.kbps <= sorted(p.kbps for p in found.of("plain"))[1]
+
+
+def test_pictures_are_drawn(found: Comparison, tmp_path: Path) -> None:
+    curves, still = tmp_path / "curves.png", tmp_path / "still.jpg"
+    plot_curves(found, curves)
+    draw_still(found, still)
+    with av.open(str(curves)) as c, av.open(str(still)) as s:
+        assert c.streams.video[0].width == 1050
+        assert s.streams.video[0].width == 1200
+
+
+def test_a_picture_of_another_kind_is_refused(found: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"\.png or \.svg"):
+        plot_curves(found, tmp_path / "curves.gif")
