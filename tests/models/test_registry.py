@@ -169,7 +169,7 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
         "not json",
         "[]",
         "{}",
-        '{"schema_version": 2, "models": []}',
+        '{"schema_version": 3, "models": []}',
         '{"schema_version": 1, "models": [], "signed": true}',
         '{"schema_version": 1, "models": [{"id": "x"}]}',
         "[" * 100_000,

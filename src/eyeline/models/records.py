@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\.onnx$")]
@@ -57,6 +57,9 @@ class ModelRecord(Strict):
         provenance: where the weights come from: run record, upstream commit, terms of the data.
         parameters: learnable parameters of the exported function.
         io: see `IoSpec`.
+        manifest_sha256: hex digest of its manifest, `ID.intoto.json`.
+        parity_sha256: hex digest of its parity report, `ID.parity.json`.
+        license_sha256: hex digest of its licence text, `ID.license.txt`, or receipt, `ID.receipt.txt`.
     """
 
     id: ModelId
@@ -70,10 +73,78 @@ class ModelRecord(Strict):
     provenance: str = Field(min_length=1)
     parameters: int = Field(ge=0)
     io: IoSpec = IoSpec()
+    manifest_sha256: Digest | None = None
+    parity_sha256: Digest | None = None
+    license_sha256: Digest | None = None
+
+
+class Ground(Strict):
+    """One thing that a promotion was decided by.
+
+    Attributes:
+        name: what was asked, such as `iou on ECSSD`.
+        passed: the answer.
+        detail: its numbers, in one line.
+    """
+
+    name: str = Field(min_length=1)
+    passed: bool
+    detail: str
+
+
+class Decision(Strict):
+    """One promotion asked for, and the answer.
+
+    Attributes:
+        model: id of the challenger.
+        sha256: hex digest of its bytes.
+        promoted: whether it became the default; every ground must have passed.
+        default: id of the default that it was held against, None when there was none.
+        default_sha256: hex digest of that one's bytes.
+        report_sha256: hex digest of the evaluation's file, None when there was none.
+        policy_sha256: hex digest of the promotion policy.
+        decided: when, UTC, `2026-01-31T12:00:00Z`.
+        grounds: see `Ground`.
+    """
+
+    model: ModelId
+    sha256: Digest
+    promoted: bool
+    default: ModelId | None
+    default_sha256: Digest | None
+    report_sha256: Digest | None
+    policy_sha256: Digest
+    decided: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    grounds: tuple[Ground, ...]
+
+    @model_validator(mode="after")
+    def _grounds_decide(self) -> Self:
+        if self.promoted != (bool(self.grounds) and all(g.passed for g in self.grounds)):
+            raise ValueError("promoted is not what the grounds say")
+        return self
 
 
 class RegistryFile(Strict):
-    """The content of `registry.json`."""
+    """The content of `registry.json`.
 
-    schema_version: Literal[1] = 1
+    Attributes:
+        schema_version: 2 when it holds decisions or digests of papers, which version 1 did not know.
+        models: in the order in which they were registered.
+        decisions: every promotion asked for, the first one first.
+    """
+
+    schema_version: Literal[1, 2] = 1
     models: list[ModelRecord]
+    decisions: list[Decision] = []
+
+    @model_validator(mode="after")
+    def _version_knows_its_fields(self) -> Self:
+        if self.schema_version < needed_version(self.models, self.decisions):
+            raise ValueError("schema_version 1 has no decisions and no digests of papers")
+        return self
+
+
+def needed_version(models: list[ModelRecord], decisions: list[Decision]) -> Literal[1, 2]:
+    """The oldest schema version that can hold these, so that older readers read what they can."""
+    papers = any(m.manifest_sha256 or m.parity_sha256 or m.license_sha256 for m in models)
+    return 2 if decisions or papers else 1

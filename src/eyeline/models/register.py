@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from eyeline.errors import RegistryError, VerificationError
-from eyeline.models.records import ModelRecord, RegistryFile
+from eyeline.models.records import Decision, ModelRecord, RegistryFile, needed_version
 from eyeline.models.registry import REGISTRY_FILE, read_registry, read_regular_file, sha256_hex
 from eyeline.output import output_error, write_bytes
 
@@ -41,6 +42,33 @@ def registry_lock(folder: Path) -> Iterator[None]:
         os.close(handle)  # which also gives the lock back
 
 
+def read_own(folder: Path) -> RegistryFile:
+    """The records of a folder; none where there is no registry yet.
+
+    Raises:
+        RegistryError: a registry that does not parse.
+    """
+    path = folder / REGISTRY_FILE
+    if not path.exists() and not path.is_symlink():
+        return RegistryFile(models=[])
+    return read_registry(folder)
+
+
+def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]) -> None:
+    """Write a registry, whole or not at all; the caller holds `registry_lock`.
+
+    Raises:
+        OutputError: the folder can't be written.
+    """
+    version = needed_version(models, decisions)
+    content = RegistryFile(schema_version=version, models=models, decisions=decisions)
+    fields = content.model_dump(mode="json")
+    fields["models"] = [m.model_dump(mode="json", exclude_none=True) for m in models]
+    if not decisions:
+        del fields["decisions"]
+    write_bytes(folder / REGISTRY_FILE, json.dumps(fields, indent=1).encode() + b"\n")
+
+
 def put_record(folder: Path, record: ModelRecord) -> None:
     """Add a record, or replace the one of its id and role; the registry is made when absent.
 
@@ -50,24 +78,25 @@ def put_record(folder: Path, record: ModelRecord) -> None:
 
     Raises:
         VerificationError: the file's bytes are not the record's.
-        RegistryError: the id has another role here, the registry does not parse, or somebody else
-            is writing it.
+        RegistryError: the role is production, the id has another role here, the registry does not
+            parse, or somebody else is writing it.
         OutputError: the folder can't be written.
     """
     if sha256_hex(read_regular_file(folder / record.file)) != record.sha256:
         raise VerificationError(
             f"{folder / record.file}: not the bytes to register", "export it again"
         )
+    if record.role == "production":
+        raise RegistryError(
+            f"{record.id}: the default is not registered, it is promoted", "eyeline model promote"
+        )
     with registry_lock(folder):
-        models = read_registry(folder).models if (folder / REGISTRY_FILE).exists() else []
-        for known in models:
+        own = read_own(folder)
+        for known in own.models:
             if known.id == record.id and known.role != record.role:
                 raise RegistryError(
                     f"{folder}: {record.id} is registered as {known.role}, not {record.role}",
                     "remove it first",
                 )
-        kept = [m for m in models if m.id != record.id]
-        content = RegistryFile(models=[*kept, record]).model_dump_json(
-            indent=1, exclude_defaults=False
-        )
-        write_bytes(folder / REGISTRY_FILE, content.encode() + b"\n")
+        kept = [m for m in own.models if m.id != record.id]
+        write_own(folder, [*kept, record], own.decisions)
