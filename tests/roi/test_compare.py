@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from clips import write_clip
-from eyeline.errors import MediaError, MissingExtraError, OutputError, QualityError, UsageError
+from eyeline.errors import (
+    EncoderError,
+    MediaError,
+    MissingExtraError,
+    OutputError,
+    QualityError,
+    UsageError,
+)
 from eyeline.roi import compare as module
-from eyeline.roi.compare import CompareOptions, Comparison, compare, nearest_pair
+from eyeline.roi.compare import CompareOptions, Comparison, compare
 from eyeline.roi.compare_report import to_markdown
 from eyeline.roi.plots import draw_still, plot_curves
 from eyeline.roi.steer import SteerOptions
@@ -66,7 +73,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> str:
 def found(
     clip: Path, masks: Path, maps: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Comparison:
-    options = replace(OPTIONS, maps=maps, judge_masks=str(masks))
+    options = replace(OPTIONS, maps=maps, judge_masks=str(masks), still=True)
     return compare(clip, tmp_path_factory.mktemp("work"), options)
 
 
@@ -101,6 +108,11 @@ def test_masks_judge_and_that_is_said(found: Comparison, masks: Path) -> None:
 def test_what_was_not_measured_says_why(found: Comparison) -> None:
     assert found.refused == {"vmaf": "not asked for", "vmaf_crop": "not asked for"}
     assert "| VMAF whole frame" in to_markdown(found)
+
+
+def test_the_verdict_is_the_numbers_in_words(found: Comparison) -> None:
+    rate = -found.deltas["psnr_inside"].rate
+    assert f"The subject keeps its PSNR with {rate:.1f} % fewer bits." in to_markdown(found)
 
 
 def test_the_steering_maps_judge_themselves_and_that_is_said(
@@ -208,16 +220,43 @@ def test_contradictions_are_refused(change: dict[str, object], said: str) -> Non
         replace(OPTIONS, **change)
 
 
+def test_an_encode_that_was_removed_is_made_again(clip: Path, maps: str, tmp_path: Path) -> None:
+    options = replace(OPTIONS, maps=maps)
+    first = compare(clip, tmp_path, options)
+    Path(first.points[2].path).unlink()
+    assert compare(clip, tmp_path, options).to_json() == first.to_json()
+    assert Path(first.points[2].path).exists()
+
+
+def test_a_source_that_the_codec_would_convert_is_refused(maps: str, tmp_path: Path) -> None:
+    full = write_clip(tmp_path / "full.mkv", textured(), "ffv1", pix_fmt="yuv444p")
+    with pytest.raises(QualityError, match="convert the source to yuv420p"):
+        compare(full, tmp_path, replace(OPTIONS, maps=maps, codec="vp9", preset="8"))
+
+
+def test_an_encoder_that_fails_ends_the_run(maps: str, tmp_path: Path) -> None:
+    odd = write_clip(tmp_path / "odd.mkv", [f[:, :-1] for f in textured()], "ffv1")
+    with pytest.raises(EncoderError, match="even width"):
+        compare(odd, tmp_path / "work", replace(OPTIONS, maps=maps))
+    assert not list((tmp_path / "work").glob("*.mp4"))
+
+
 def test_stdin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stdin"):
         compare("-", tmp_path, OPTIONS)
 
 
-def test_the_pair_of_a_still_is_near_in_rate(found: Comparison) -> None:
-    plain, roi = nearest_pair(found)
+def test_the_pair_of_a_still_is_of_one_rate(found: Comparison) -> None:
+    assert found.pair is not None
+    plain, roi = found.pair
     assert (plain.kind, roi.kind) == ("plain", "roi")
-    assert abs(np.log(roi.kbps / plain.kbps)) < 0.25
-    assert plain.kbps <= sorted(p.kbps for p in found.of("plain"))[1]
+    assert plain == sorted(found.of("plain"), key=lambda p: p.kbps)[1]
+    assert roi.kbps == pytest.approx(plain.kbps, rel=0.02)
+
+
+def test_without_a_pair_there_is_no_still(found: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="equal rate"):
+        draw_still(replace(found, pair=None), tmp_path / "still.png")
 
 
 def test_pictures_are_drawn(found: Comparison, tmp_path: Path) -> None:

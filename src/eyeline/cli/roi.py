@@ -53,7 +53,7 @@ _Source = Annotated[
 _Strength = Annotated[
     float | None,
     typer.Option(
-        help="QPs between the most and the least salient (4); 0 encodes plainly.",
+        help="QPs between the most and the least salient (3); 0 encodes plainly.",
         rich_help_panel=_STEER,
     ),
 ]

@@ -162,7 +162,7 @@ def compare(
         codec=codec, rates=parse_rates(rates), preset=preset, steer=steer,
         extra=parse_pairs(codec_option or []), maps=maps, judge_model=judge_model,
         judge_masks=judge_masks, extract=ExtractOptions(start=start, stop=stop),
-        vmaf=vmaf, method=interpolation, jobs=jobs,
+        vmaf=vmaf, method=interpolation, jobs=jobs, still=still is not None,
     )  # fmt: skip
     with _folder(work) as folder:
         with item_progress("compare", quiet) as advance:

@@ -16,11 +16,12 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +30,8 @@ from eyeline.cores import usable_cores
 from eyeline.errors import MediaError, MissingExtraError, QualityError, UsageError
 from eyeline.media import open_video
 from eyeline.media.images import list_images
+from eyeline.media.planes import layout_of
+from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.types import VideoInfo, VideoOptions
 from eyeline.models.registry import resolve_model, sha256_hex
 from eyeline.output import output_error, write_bytes
@@ -38,6 +41,7 @@ from eyeline.quality.weights import resample
 from eyeline.roi.bd import FEWEST_POINTS, Curve, Delta, Method, bjontegaard_delta
 from eyeline.roi.capabilities import capability
 from eyeline.roi.encode import EncodeOptions, encode
+from eyeline.roi.encoder import pixel_format
 from eyeline.roi.grid import ASPECT_TOLERANCE, check_map
 from eyeline.roi.judge import Quality, Subject, find_subject, judge
 from eyeline.roi.steer import SteerOptions
@@ -52,7 +56,12 @@ Progress = Callable[[str, int, int], None]
 RATES = (22.0, 27.0, 32.0, 37.0)
 """Of CRF or QP: the base QPs of JCT-VC's common test conditions (JCTVC-L1100), high to low quality."""
 
-SCHEMA = 1  # rises with any change to what is computed
+SAME_RATE = 0.01
+"""Share by which the encodes of a still may differ in rate before another is tried."""
+
+MOST_TRIES = 4
+
+SCHEMA = 2  # rises with any change to what is computed
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class CompareOptions:
         vmaf: run libvmaf; None = if it is installed.
         method: interpolation of the curves.
         jobs: encodes at once; 0 = one a core.
+        still: make one more steered encode, at the rate of a plain one, to look at.
     """
 
     codec: str = "x264"
@@ -88,6 +98,7 @@ class CompareOptions:
     vmaf: bool | None = None
     method: Method = "akima"
     jobs: int = 0
+    still: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.rates)) < FEWEST_POINTS:
@@ -137,6 +148,7 @@ class Comparison:
         refused: metric to why it has no delta.
         maps: the judging maps, in the work folder.
         provenance: options, models and versions, JSON values.
+        pair: a plain encode and a steered one of its rate, see `CompareOptions.still`.
     """
 
     source: str
@@ -150,6 +162,7 @@ class Comparison:
     refused: dict[str, str]
     maps: str
     provenance: dict[str, Any]
+    pair: tuple[Point, Point] | None = None
 
     def of(self, kind: Kind) -> list[Point]:
         """The encodes of a kind, by setting."""
@@ -196,7 +209,7 @@ def compare(
     Raises:
         MediaError: the source, maps or masks can't be read, or do not belong together.
         EncoderError: an encoder that is absent, died, or would ignore the regions.
-        QualityError: maps without a subject.
+        QualityError: maps without a subject, or a source whose samples the codec would convert.
         OutputError: the work folder can't be written.
         UsageError: options that contradict each other, or stdin.
         ModelError: a model that can't be used.
@@ -238,6 +251,13 @@ class _Run:
         self.vmaf, self.no_vmaf = _vmaf(options.vmaf)
         with open_video(source, options.video) as video:
             self.info = video.info
+        coded = pixel_format(row, self.info)
+        if layout_of(av.VideoFormat(coded)) != layout_of(av.VideoFormat(self.info.pix_fmt)):
+            raise QualityError(
+                f"{source}: is {self.info.pix_fmt}, and {options.codec} codes {coded}: the two can't "
+                "be compared sample by sample",
+                f"convert the source to {coded} first, or take another codec",
+            )
         self.key = [SCHEMA, eyeline.__version__, _fingerprint(source), repr(options.video)]
         self.key += [options.extract.start, options.extract.stop]
         self.progress = _Counter(on_progress)
@@ -267,20 +287,25 @@ class _Run:
             (kind, rate) for kind in ("plain", "roi") for rate in sorted(set(o.rates))
         ]
         for part in ("encode", "judge"):
-            self.progress.expect(part, subject.frames * len(tasks))
+            self.progress.expect(part, subject.frames * (len(tasks) + o.still))
         pool = ThreadPoolExecutor(o.jobs or usable_cores(), "eyeline-compare")
         try:
             jobs = [
                 pool.submit(self.point, kind, rate, steering, judging, subject)
                 for kind, rate in tasks
             ]
+            # The first failure ends the others: they may have hours to go.
+            ended, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+            for job in ended:
+                job.result()
             points = tuple(job.result() for job in jobs)
+            pair = self.matched(points, steering, judging, subject) if o.still else None
         finally:
             self.progress.stop()
             pool.shutdown(wait=True, cancel_futures=True)
         result = Comparison(
             self.source.name, i, o.extract.start, points, subject, judged_by, own, {}, {},
-            str(judging), self.provenance(steered_by, judged_by),
+            str(judging), self.provenance(steered_by, judged_by), pair,
         )  # fmt: skip
         for metric in points[0].quality.to_json():
             plain, roi = result.curve("plain", metric), result.curve("roi", metric)
@@ -364,7 +389,7 @@ class _Run:
                 self.source, model=chosen, video_options=self.o.video, options=self.o.extract
             ) as extraction:
                 self.keep(path, ((f.index, self.shaped(f.map)) for f in extraction), 16)
-        return path, chosen.id
+        return path, Path(chosen.id).name.removesuffix(".onnx")  # of a path, its name
 
     def shaped(self, m: Map) -> Map:
         """A map in the picture's aspect; that of a model which squashes has another."""
@@ -384,7 +409,7 @@ class _Run:
         sink = GreyVideo(path, depth, self.info.fps)
         try:
             for index, m in maps:
-                sink.write(index, (index - start) / float(self.info.fps or 25), m)
+                sink.write(index, (index - start) / float(self.info.fps or DEFAULT_FPS), m)
                 self.progress.advance(part)
         except BaseException:
             sink.discard()  # also after damage: half of the maps would pass for all of them
@@ -395,22 +420,27 @@ class _Run:
         self, kind: Kind, rate: float, steering: Path, judging: Path, subject: Subject
     ) -> Point:
         """One encode and its quality, or what an earlier run found."""
+        path, kbps = self.encoded(kind, rate, steering, subject)
+        return Point(kind, rate, str(path), kbps, self.judged(path, judging, subject))
+
+    def encoded(
+        self, kind: Kind, rate: float, steering: Path, subject: Subject
+    ) -> tuple[Path, float]:
+        """One encode and its rate in kbit/s, or what an earlier run made."""
         options = self.encode_options(kind, rate)
-        depends = [options, sha256_hex(steering.name.encode())]
-        if kind == "roi" and self.o.maps is not None:
-            depends.append(_fingerprint(steering))
-        if kind == "plain":
-            depends = [replace(options, steer=SteerOptions(strength=0.0))]
+        depends: list[object] = [options]
+        if kind == "roi":
+            depends += [steering.name, _fingerprint(steering) if self.o.maps is not None else ""]
         path = self.named(f"{kind}-{rate:g}", self.suffix, *depends)
         note = path.with_suffix(".json")
-        found = _read_note(note)
+        found = _read_note(note) if path.exists() else None
         if found is None:
             maps = str(steering) if kind == "roi" else None
             done = encode(
                 str(self.source), path, options, maps,
                 on_frame=lambda run, count: self.progress.advance("encode"),
             )  # fmt: skip
-            found = {"bytes": done.video_bytes, "frames": done.frames, "seconds": done.seconds}
+            found = {"bytes": done.video_bytes, "frames": done.frames}
             write_bytes(note, json.dumps(found).encode())
         else:
             self.progress.advance("encode", subject.frames)
@@ -419,10 +449,31 @@ class _Run:
                 f"{self.source}: {found['frames']} frames were encoded, {subject.frames} have a map",
                 "the maps must be of these frames",
             )
-        quality = self.judged(path, judging, subject)
-        fps = float(self.info.fps or 25)
-        kbps = found["bytes"] * 8 / (found["frames"] / fps) / 1000
-        return Point(kind, rate, str(path), kbps, quality)
+        seconds = found["frames"] / float(self.info.fps or DEFAULT_FPS)
+        return path, found["bytes"] * 8 / seconds / 1000
+
+    def matched(
+        self, points: Iterable[Point], steering: Path, judging: Path, subject: Subject
+    ) -> tuple[Point, Point]:
+        """A plain encode of the lower rates, where differences show best, and a steered one like it.
+
+        The setting is interpolated on the logarithm of the rate, again with what came out, until
+        the rates differ by `SAME_RATE`; whole QPs may not get there.
+        """
+        plain = sorted((p for p in points if p.kind == "plain"), key=lambda p: p.kbps)[1]
+        known = {p.setting: p.kbps for p in points if p.kind == "roi"}
+        for _ in range(MOST_TRIES):
+            settings = sorted(known, reverse=True)
+            logs = [np.log(known[setting]) for setting in settings]
+            exact = float(np.interp(np.log(plain.kbps), logs, settings))
+            setting = round(exact, 2) if self.setting == "crf" else float(round(exact))
+            if setting in known:
+                break
+            known[setting] = self.encoded("roi", setting, steering, subject)[1]
+            if abs(known[setting] / plain.kbps - 1) < SAME_RATE:
+                break
+        best = min(known, key=lambda setting: abs(np.log(known[setting] / plain.kbps)))
+        return plain, self.point("roi", best, steering, judging, subject)
 
     def judged(self, path: Path, judging: Path, subject: Subject) -> Quality:
         """The quality of an encode, or what an earlier run found."""
@@ -477,17 +528,6 @@ class _Counter:
             self._stopped = True
 
 
-def nearest_pair(comparison: Comparison) -> tuple[Point, Point]:
-    """A plain and a steered encode of nearly the same rate, in the lower half of the rates.
-
-    There differences show best. Of several pairs the nearest is taken.
-    """
-    plain = sorted(comparison.of("plain"), key=lambda p: p.kbps)
-    low = plain[: max(1, len(plain) // 2)]
-    pairs = [(a, b) for a in low for b in comparison.of("roi")]
-    return min(pairs, key=lambda p: abs(np.log(p[1].kbps / p[0].kbps)))
-
-
 def _vmaf(wanted: bool | None) -> tuple[bool, str]:
     """Whether libvmaf runs, and why not.
 
@@ -528,4 +568,4 @@ def _read_note(path: Path) -> dict[str, Any] | None:
     return found
 
 
-__all__ = ["CompareOptions", "Comparison", "Point", "compare", "nearest_pair"]
+__all__ = ["CompareOptions", "Comparison", "Point", "compare"]

@@ -39,9 +39,32 @@ def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
         gain = f"{delta.quality:+.{digits}f} {unit}".rstrip()
         rows.append([name, f"{delta.rate:+.1f} %", gain, care])
     lines += table(["metric", "rate at equal quality", "quality at equal rate", ""], rows)
+    lines += ["", verdict(c)]
     if points:
         lines += ["", *_points(c)]
     return "\n".join(lines) + "\n"
+
+
+def verdict(comparison: Comparison) -> str:
+    """What the subject gained and what the picture paid, in a sentence or two."""
+    deltas = comparison.deltas
+    said = []
+    if "psnr_inside" in deltas:
+        d = deltas["psnr_inside"]
+        kind = "fewer" if d.rate < 0 else "more"
+        said.append(f"The subject keeps its PSNR with {abs(d.rate):.1f} % {kind} bits.")
+    paid = [
+        f"{deltas[m].quality:+.2f} {name}"
+        for m, name in (
+            ("psnr_outside", "dB outside"),
+            ("psnr_whole", "dB over the whole frame"),
+            ("vmaf", "points of whole-frame VMAF"),
+        )
+        if m in deltas
+    ]
+    if paid:
+        said.append(f"At equal rate the picture changes by {', '.join(paid)}.")
+    return " ".join(said) or "The curves do not allow a verdict: give rates that lie nearer."
 
 
 def heading(comparison: Comparison) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.errors import MissingExtraError, OutputError
+from eyeline.errors import MissingExtraError, OutputError, UsageError
 from eyeline.media import open_video
 from eyeline.media.graph import upright_rgb
 from eyeline.output import whole_file
-from eyeline.roi.compare import Comparison, Point, nearest_pair
+from eyeline.roi.compare import Comparison, Point
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -118,19 +118,22 @@ def draw_still(comparison: Comparison, path: str | Path, frame: int | None = Non
     """One frame, plain beside steered at nearly the same rate, and the subject's box enlarged.
 
     Args:
-        comparison: what was found; its work folder is still there.
+        comparison: what was found, with `CompareOptions.still`; its work folder is still there.
         path: `.png` or `.jpg`.
         frame: of the source; the middle one of those compared by default.
 
     Raises:
         OutputError: another suffix, or the file can't be written.
         MediaError: an encode is gone from the work folder.
+        UsageError: no encodes of equal rate were made.
         MissingExtraError: matplotlib is not installed.
     """
     check_picture(path, STILL_SUFFIXES)
     c = comparison
     at = c.start + c.subject.frames // 2 if frame is None else frame
-    pair = nearest_pair(c)
+    if c.pair is None:
+        raise UsageError("no encodes of equal rate were made", "set still=True")
+    pair = c.pair
     pictures = [_picture(p, at - c.start) for p in pair]
     height, width = pictures[0].shape[:2]
     x, y, w, h = upright_box(c)

@@ -16,8 +16,9 @@ from eyeline.roi.smooth import DEFAULT_LEVELS, DEFAULT_SMOOTHING, HYSTERESIS, St
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int16]
 
-DEFAULT_STRENGTH = 4.0
-"""QP. What the subject gains at this strength costs the whole picture next to nothing; docs/roi.md."""
+DEFAULT_STRENGTH = 3.0
+"""QP. The greatest whole one at which the picture as a whole loses less than half a point of VMAF on
+the clip whose subject is known; docs/roi_compare.md."""
 
 
 @dataclass(frozen=True)
