@@ -15,7 +15,7 @@ import typer
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.roi.compare import Comparison
+    from eyeline.roi.comparison import Comparison
 
 _STEER, _JUDGE, _ENCODER, _OUTPUT = "Steering", "Judging", "Encoder", "Output"
 
@@ -146,8 +146,8 @@ def compare(
     from eyeline.cli.extract import parse_frames
     from eyeline.cli.progress import item_progress
     from eyeline.cli.roi import parse_pairs
-    from eyeline.roi.compare import CompareOptions
     from eyeline.roi.compare import compare as library_compare
+    from eyeline.roi.comparison import CompareOptions
     from eyeline.roi.plots import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
     from eyeline.roi.steer import SteerOptions
     from eyeline.saliency.pipeline import ExtractOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eyeline.roi.bd import GOOD_OVERLAP
-from eyeline.roi.compare import Comparison, Point
+from eyeline.roi.comparison import Comparison, Point
 
 METRICS = {
     "psnr_inside": ("PSNR inside the subject", "dB", 2),

@@ -12,7 +12,7 @@ from eyeline.errors import MissingExtraError, OutputError, UsageError
 from eyeline.media import open_video
 from eyeline.media.graph import upright_rgb
 from eyeline.output import whole_file
-from eyeline.roi.compare import Comparison, Point
+from eyeline.roi.comparison import Comparison, Point
 
 Rgb = npt.NDArray[np.uint8]
 
