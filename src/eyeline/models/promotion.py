@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from eyeline.errors import EyelineError, RegistryError, UsageError
 from eyeline.models.records import Decision, Digest, Ground, ModelRecord, Strict
 from eyeline.models.register import read_own, registry_lock, write_own
-from eyeline.models.registry import Model, Registry, read_regular_file, sha256_hex
+from eyeline.models.registry import REGISTRY_FILE, Model, Registry, read_regular_file, sha256_hex
 
 POLICY_FILE = "promotion.toml"
 DEFAULT_POLICY = Path(__file__).parent / POLICY_FILE
@@ -178,7 +178,7 @@ def promote(
     """
     rules, policy_digest = load_promotion_policy(policy, folder)
     found = _read_evaluation(report)
-    if not (folder / "registry.json").exists():
+    if not (folder / REGISTRY_FILE).exists():
         raise RegistryError(f"{folder}: no registry there", "eyeline model add makes one")
     with registry_lock(folder):  # between the decision and its record nothing may change
         own = read_own(folder)

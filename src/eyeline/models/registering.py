@@ -22,7 +22,7 @@ from eyeline.errors import LicenceError, ModelError, OutputError, RegistryError,
 from eyeline.models.manifest import Material, canonical_json, check_subjects, statement
 from eyeline.models.records import IoSpec, ModelId, ModelRecord
 from eyeline.models.register import read_own, registry_lock, write_own
-from eyeline.models.registry import read_regular_file, sha256_hex
+from eyeline.models.registry import REGISTRY_FILE, read_regular_file, sha256_hex
 from eyeline.models.release import BUNDLE_SUFFIX, RELEASE_SUFFIX, SIGNATURE_SUFFIX
 from eyeline.output import write_bytes
 
@@ -315,6 +315,8 @@ def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Se
         RegistryError: no such model here, it is the default, or another process is writing.
         OutputError: the folder can't be written.
     """
+    if not (folder / REGISTRY_FILE).exists():
+        raise RegistryError(f"{folder}: no registry there", "name its folder")
     with registry_lock(folder):
         own = read_own(folder)
         record = next((m for m in own.models if m.id == model_id), None)
