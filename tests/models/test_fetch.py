@@ -242,3 +242,48 @@ def test_bad_input_is_exit_2_and_one_line(
     assert out == ""
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] in ([], ["r"])
+
+
+@pytest.mark.slow
+def test_u2netp_from_its_asset_to_every_command(
+    here: Here, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    models = tmp_path / "models"
+    asset = shared_data / "u2netp/u2netp.onnx"
+    code, _, _ = here("fetch", "u2netp_mirror_v1", "--from", asset, "--registry", models, "-q")
+    assert code == 0
+    record = Registry(models).get("u2netp_mirror_v1").record
+    assert record is not None
+    assert (record.role, record.parameters) == ("reference", 1_131_181)
+    assert here("check", "--registry", models)[0] == 0
+    assert here("promote", record.id, "--registry", models)[0] == 2  # a reference is compared with
+
+    data = tmp_path / "few"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(2):  # a bright disc on noise, and where it is
+        y, x = np.ogrid[:120, :160]
+        inside = (y - 60) ** 2 + (x - 60 - 30 * k) ** 2 < 30**2
+        picture = rng.integers(0, 80, (120, 160, 3)).astype(np.uint8)
+        picture[inside] = (240, 200, 60)
+        Image.fromarray(picture).save(data / f"images/{k}.png")
+        Image.fromarray((inside * 255).astype(np.uint8)).save(data / f"masks/{k}.png")
+    chosen = ("--model", record.id, "--registry", str(models), "--quiet")
+    frames, log, sheet, cells = (
+        str(tmp_path / n) for n in ("few/images", "l.json", "e.json", "m.json")
+    )
+    for words in (
+        ["extract", frames, "-o", log],
+        ["evaluate", "--data", str(data), "-o", sheet, "--workers", "1"],
+        ["roi", "map", frames, "-o", cells, "--format", "json", "--block", "16"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["eyeline", *words, *chosen])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert not caught.value.code, words
+    result = json.loads(Path(sheet).read_text())["results"][0]
+    assert result["model_sha256"] == record.sha256
+    assert result["estimates"]["iou"]["value"] > 0.8
