@@ -110,13 +110,13 @@ def main() -> None:
                 c = compare(source, work / clip, options, model=arguments.model)
                 judge = "masks" if masks else c.judge + (" (steers)" if c.own_homework else "")
                 row = [clip, f"{steer.law} {steer.strength:g}", judge, f"{c.subject.share:.0%}"]
-                rows.append([*row, *cells(c)])
+                rows.append([*row, *cells(c), f"{c.growth:+.0%}"])
                 print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
                 if not arguments.sweep:
                     plot_curves(c, ROOT / "docs" / "images" / f"roi_{clip}_curves.png")
                     draw_still(c, ROOT / "docs" / "images" / f"roi_{clip}_still.jpg")
     head = ["clip", "law, strength", "judge", "subject", "PSNR inside", "VMAF box"]
-    head += ["PSNR outside", "PSNR whole", "VMAF whole"]
+    head += ["PSNR outside", "PSNR whole", "VMAF whole", "bits at equal CRF"]
     print("\n".join(table(head, rows)))
     print(f"\n{arguments.frames} frames a clip, {time.perf_counter() - begin:.0f} s")
 

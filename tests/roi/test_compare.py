@@ -110,6 +110,11 @@ def test_what_was_not_measured_says_why(found: Comparison) -> None:
     assert "| VMAF whole frame" in to_markdown(found)
 
 
+def test_growth_is_the_mean_ratio_of_bits_at_one_setting(found: Comparison) -> None:
+    ratios = [r.kbps / p.kbps for p, r in zip(found.of("plain"), found.of("roi"), strict=True)]
+    assert 1 + found.growth == pytest.approx(np.prod(ratios) ** 0.25)
+
+
 def test_the_verdict_is_the_numbers_in_words(found: Comparison) -> None:
     rate = -found.deltas["psnr_inside"].rate
     assert f"The subject keeps its PSNR with {rate:.1f} % fewer bits." in to_markdown(found)

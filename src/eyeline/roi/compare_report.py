@@ -64,7 +64,9 @@ def verdict(comparison: Comparison) -> str:
     ]
     if paid:
         said.append(f"At equal rate the picture changes by {', '.join(paid)}.")
-    return " ".join(said) or "The curves do not allow a verdict: give rates that lie nearer."
+    setting = "CRF" if "crf" in comparison.provenance else "QP"
+    said.append(f"At equal {setting} it takes {comparison.growth:+.1%} bits.")
+    return " ".join(said)
 
 
 def heading(comparison: Comparison) -> str:

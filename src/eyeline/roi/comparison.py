@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -128,6 +129,13 @@ class Comparison:
         values = [getattr(p.quality, metric) for p in self.of(kind)]
         return None if None in values else Curve([p.kbps for p in self.of(kind)], values)
 
+    @property
+    def growth(self) -> float:
+        """What regions do to the bits at an equal setting: geometric mean of the ratios, less 1."""
+        pairs = zip(self.of("plain"), self.of("roi"), strict=True)
+        logs = [math.log(roi.kbps / plain.kbps) for plain, roi in pairs]
+        return math.exp(sum(logs) / len(logs)) - 1
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the paths of the work folder."""
         return {
@@ -135,6 +143,7 @@ class Comparison:
             "judge": self.judge,
             "own_homework": self.own_homework,
             "subject": asdict(self.subject),
+            "growth": self.growth,
             "deltas": {k: asdict(v) for k, v in self.deltas.items()},
             "refused": self.refused,
             "points": [{k: v for k, v in asdict(p).items() if k != "path"} for p in self.points],
