@@ -18,6 +18,7 @@ GROUPS = {group.name for group in app.registered_groups}
 
 def commands(text: str) -> list[list[str]]:
     """Every `eyeline ...` in code blocks and code spans, split as a shell would."""
+    text = re.sub(r"\\\n\s+", "", text)  # a command that goes on in the next line
     lines = re.findall(r"^    .*$|`[^`\n]+`", text, re.MULTILINE)
     found = []
     for line in lines:
