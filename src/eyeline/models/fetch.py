@@ -15,6 +15,8 @@ from eyeline.models.mirror_parity import OnStep
 from eyeline.models.mirror_recipe import MirrorRecipe
 from eyeline.models.records import ModelRecord
 from eyeline.models.register import put_record
+from eyeline.models.registering import MANIFEST, PARITY, RECEIPT
+from eyeline.models.registry import sha256_hex
 from eyeline.models.rewrite import OPSET
 
 PARTS = ".fetch"
@@ -74,6 +76,10 @@ def fetch_mirror(
             wanted, parts / pinned.name, lambda done, total: on_step("download", done, total)
         )
     mirrored = mirror_onnx(asset, registry / f"{recipe.id}.onnx", recipe, on_step=on_step)
+
+    def digest(suffix: str) -> str:
+        return sha256_hex(mirrored.files[suffix].read_bytes())
+
     record = ModelRecord(
         id=recipe.id,
         file=mirrored.model.name,
@@ -86,6 +92,9 @@ def fetch_mirror(
         f"manifest {recipe.id}.intoto.json",
         parameters=recipe.parameters,
         io=recipe.io,
+        manifest_sha256=digest(MANIFEST),
+        parity_sha256=digest(PARITY),
+        license_sha256=digest(RECEIPT),
     )
     put_record(registry, record)
     if source is None:
