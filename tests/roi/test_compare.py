@@ -128,6 +128,18 @@ def test_the_steering_maps_judge_themselves_and_that_is_said(
     assert "grades its own homework" in to_markdown(result)
 
 
+@pytest.mark.parametrize(("codec", "preset"), [("x265", "veryfast"), ("kvazaar", "ultrafast")])
+def test_other_encoders_are_compared(
+    codec: str, preset: str, clip: Path, maps: str, tmp_path: Path
+) -> None:
+    if codec == "kvazaar":
+        pytest.importorskip("imageio_ffmpeg")
+    result = compare(clip, tmp_path, replace(OPTIONS, maps=maps, codec=codec, preset=preset))
+    assert result.deltas["psnr_inside"].rate < 0
+    setting = "qp" if codec == "kvazaar" else "crf"
+    assert f"at {setting} 22, 27, 32, 37" in to_markdown(result)
+
+
 def test_a_second_run_encodes_nothing(
     found: Comparison, clip: Path, masks: Path, maps: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +200,15 @@ def test_masks_of_another_clip_are_refused(
     short = write_clip(tmp_path / "short.mkv", textured(2), "ffv1")
     with pytest.raises(QualityError, match="6 masks for 2 frames"):
         compare(short, tmp_path / "b", replace(OPTIONS, maps=maps, judge_masks=str(masks)))
+
+
+def test_masks_of_another_shape_are_refused(clip: Path, maps: str, tmp_path: Path) -> None:
+    with PngFolder(tmp_path / "square", 8) as sink:
+        for i in range(COUNT):
+            sink.write(i, i / 25, subject()[:, :H])
+    options = replace(OPTIONS, maps=maps, judge_masks=str(tmp_path / "square"))
+    with pytest.raises(MediaError, match="128x128, the picture 192x128"):
+        compare(clip, tmp_path / "work", options)
 
 
 def test_maps_that_do_not_last_are_refused(clip: Path, tmp_path: Path) -> None:

@@ -141,6 +141,9 @@ def compare(
     frames: Annotated[str | None, typer.Option(help="Frames A:B; either may be left out.")] = None,
     jobs: Annotated[int, typer.Option(min=0, max=256, help="Encodes at once; 0 = one a core.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what was run, as JSON on stderr.")
+    ] = False,
 ) -> None:
     """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
     from eyeline.cli.extract import parse_frames
@@ -169,6 +172,8 @@ def compare(
             result = library_compare(
                 source, folder, options, model=model, registry=registry, on_progress=advance
             )
+        if verbose:
+            sys.stderr.write(json.dumps(result.provenance) + "\n")
         _render(result, output, markdown, plot, still, quiet)
 
 

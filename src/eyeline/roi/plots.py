@@ -143,12 +143,12 @@ def draw_still(comparison: Comparison, path: str | Path, frame: int | None = Non
     more = pair[1].kbps / pair[0].kbps - 1
     for column, (point, picture) in enumerate(zip(pair, pictures, strict=True)):
         q = point.quality
-        extra = f" ({more:+.1%})" if column else ""
+        extra = f" ({more:+.1%} bits)" if column else ""
         vmaf = "" if q.vmaf_crop is None else f", VMAF box {q.vmaf_crop:.1f}, whole {q.vmaf:.1f}"
         grid[0, column].set_title(
             f"{point.kind}, {point.kbps:.0f} kbit/s{extra}: PSNR inside {q.psnr_inside:.2f} dB, "
             f"outside {q.psnr_outside:.2f} dB{vmaf}",
-            fontsize=9, loc="left", color=INK,
+            fontsize=8.5, loc="left", color=INK,
         )  # fmt: skip
         grid[0, column].imshow(picture, interpolation="lanczos")
         grid[0, column].add_patch(_frame(x, y, w, h))
