@@ -5,7 +5,7 @@
     result = compare("clip.mp4", "work", CompareOptions(judge_masks="masks"))
     print(result.deltas["psnr_inside"].rate)
 
-Every encode runs in one thread, several at once, so that its bits don't depend on the machine. What
+Every encode runs in one thread, several at once, so that the number of cores makes no difference. What
 is finished lies in the work folder under a name made of all that it depends on: a run that was
 interrupted goes on, and another strength finds the plain encodes done.
 """
