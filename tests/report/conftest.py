@@ -61,9 +61,12 @@ def scores(make_log: MakeLog) -> Path:
     return make_log(vmaf=vmaf, sw_vmaf=[v - 2 for v in vmaf], odd=np.arange(FRAMES))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium; tests skip where it or playwright is absent."""
+    """Headless Chromium; tests skip where it or playwright is absent.
+
+    It ends with its module: a process that is forked later would hold its pipe open for ever.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next((p for name in BROWSERS if (p := shutil.which(name))), None)
     if path is None:
