@@ -157,6 +157,31 @@ def test_sound_tags_times_and_count_survive(tmp_path: Path) -> None:
     assert f.format.name == "yuv420p10le"
 
 
+def test_chapters_survive(tmp_path: Path) -> None:
+    clip, marked, out = (tmp_path / name for name in ("in.mkv", "marked.mkv", "out.mkv"))
+    write_clip(clip, moving(8, SIZE), "ffv1")
+    chapters = [
+        {"id": n, "start": 100 * n, "end": 100 * n + 100, "time_base": Fraction(1, 1000),
+         "metadata": {"title": title}}
+        for n, title in enumerate(("one", "two"), 1)
+    ]  # fmt: skip
+    with av.open(str(clip)) as a, av.open(str(marked), "w") as b:
+        stream = b.add_stream_from_template(a.streams.video[0])
+        b.set_chapters(chapters)  # type: ignore[arg-type]
+        for packet in a.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                b.mux(packet)
+    encode(marked, out, EncodeOptions(preset="veryfast", steer=SteerOptions(strength=0)))
+    with av.open(str(out)) as b:
+        found = [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
+            for c in b.chapters()
+        ]
+    tenth = Fraction(1, 10)
+    assert found == [(tenth, 2 * tenth, "one"), (2 * tenth, 3 * tenth, "two")]
+
+
 def test_a_rotated_source_is_steered_where_it_is_coded(tmp_path: Path) -> None:
     clip, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
     noise_clip(clip, codec="libx264", rotation=90)
