@@ -1,6 +1,8 @@
 """`eyeline roi encode` and `eyeline roi map`, as a user runs them."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +108,27 @@ def test_pairs_need_a_value() -> None:
     assert parse_pairs(["a=b=c"]) == {"a": "b=c"}
     with pytest.raises(UsageError):
         parse_pairs(["a"])
+
+
+def test_progress_counts_both_passes(clip: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = ["roi", "encode", clip, "-o", tmp_path / "o.mp4", "--bitrate", "300k"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eyeline", *map(str, words)],
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    assert process.wait(timeout=60) == 0
+    with av.open(str(clip)) as container:
+        frames = container.streams.video[0].frames
+    assert f"{2 * frames}/{2 * frames}" in shown.decode()

@@ -196,7 +196,9 @@ def encode(
         extract=_extract_options(size, stride, workers, frames),
         threads=threads,
     )
-    with frame_progress(None, quiet) as advance:
+    row, rate = options.checked()
+    passes = row.passes if rate.bitrate is not None else 1
+    with frame_progress(_expected(source, frames, passes, quiet), quiet, "encode") as advance:
         result = library_encode(
             source, output, options, maps,
             model=model, registry=registry, force=force, debug=debug_video,
@@ -209,6 +211,21 @@ def encode(
             f"{result.frames} frames, {result.video_bytes:,} bytes of picture in "
             f"{result.seconds:.1f} s; wrote {result.path}\n"
         )
+
+
+def _expected(source: str, frames: str | None, passes: int, quiet: bool) -> int | None:
+    """Frames to come, for the progress bar: None where nobody looks, or the source does not say."""
+    if quiet or source == "-" or not sys.stderr.isatty():
+        return None
+    from eyeline.cli.extract import parse_frames
+    from eyeline.media import open_video
+
+    with open_video(source) as video:
+        total = video.info.expected_frames
+    start, stop = parse_frames(frames)
+    if total is None:
+        return None
+    return passes * max(0, min(total, total if stop is None else stop) - start)
 
 
 def make_map(
@@ -251,7 +268,7 @@ def make_map(
         from eyeline.cli.progress import frame_progress
         from eyeline.roi.mapping import write_map_file
 
-        with frame_progress(None, quiet) as advance:
+        with frame_progress(_expected(source, frames, 1, quiet), quiet, "map") as advance:
             result = write_map_file(
                 source, output, format_, _steer(strength, law, clamp, smoothing, levels), maps,
                 block=block, extract_options=_extract_options(size, stride, workers, frames),
