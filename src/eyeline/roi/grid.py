@@ -24,28 +24,27 @@ def grid_size(width: int, height: int, block: int) -> tuple[int, int]:
     return -(-height // block), -(-width // block)
 
 
-def _means_down(
-    values: npt.NDArray[np.float64], length: int, block: int
-) -> npt.NDArray[np.float64]:
-    """Means of blocks along the first axis: differences of the running integral at their edges.
+def _means_down(values: Floats, length: int, block: int) -> Floats:
+    """Means of blocks along the first axis: sums of whole samples, and shares of those at the edges.
 
     Args:
-        values: float64 (samples, ...), which cover `length` pixels in equal shares.
+        values: float32 (samples, ...), which cover `length` pixels in equal shares.
         length: pixels along the axis.
         block: pixels of a block.
 
     Returns:
-        float64 (blocks, ...).
+        float32 (blocks, ...).
     """
     samples = len(values)
     at = np.append(np.arange(0, length, block), length) / length * samples
     whole = np.minimum(at.astype(np.intp), samples - 1)
-    running = np.zeros_like(values)
-    np.cumsum(values[:-1], 0, out=running[1:])
-    part = (at - whole)[:, None]
-    integral = running[whole] + part * values[whole]
-    means: npt.NDArray[np.float64] = np.diff(integral, axis=0) / np.diff(at)[:, None]
-    return means
+    sums: Floats = np.add.reduceat(values, whole[:-1], 0)  # the last one reaches the end
+    sums[:-1][whole[1:-1] == whole[:-2]] = 0  # several blocks within one sample
+    edges = (at - whole).astype(np.float32)[:-1, None] * values[whole[:-1]]
+    sums -= edges
+    sums[:-1] += edges[1:]
+    sums /= np.diff(at).astype(np.float32)[:, None]
+    return sums
 
 
 def block_means(saliency: Floats, width: int, height: int, block: int) -> Floats:
@@ -61,10 +60,10 @@ def block_means(saliency: Floats, width: int, height: int, block: int) -> Floats
         float32 (ceil(height / block), ceil(width / block)).
     """
     # No matrix product: BLAS would wake a thread a core for what takes a fraction of a millisecond.
-    down = _means_down(saliency.astype(np.float64), height, block)
+    down = _means_down(saliency.astype(np.float32, copy=False), height, block)
     means = _means_down(np.ascontiguousarray(down.T), width, block).T
     # Differences of sums round: a mean stays within the values that it is of.
-    return np.clip(means, saliency.min(), saliency.max()).astype(np.float32)
+    return np.clip(means, saliency.min(), saliency.max())
 
 
 def to_coded(saliency: Floats, rotation: int) -> Floats:
@@ -124,12 +123,14 @@ def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
     """
     # 15 bits and fewer: half the memory to move.
     lines: npt.NDArray[Any] = luma[::8, ::2].astype(np.int16 if bits <= 15 else np.int32)
-    steps: Floats = np.zeros(lines.shape, np.float32)
-    steps[:, 1:] = np.abs(lines[:, 1:] - lines[:, :-1])
-    rows = np.add.reduceat(steps, np.arange(0, steps.shape[0], block // 8), 0)
-    sums = np.add.reduceat(rows, np.arange(0, steps.shape[1], block // 2), 1)
-    count = np.diff(np.append(np.arange(0, len(lines), block // 8), len(lines)))
-    wide = np.diff(np.append(np.arange(0, steps.shape[1], block // 2), steps.shape[1]))
+    down, across = block // 8, block // 2  # sampled lines and columns of a block
+    rows, columns = -(-lines.shape[0] // down), -(-lines.shape[1] // across)
+    steps = np.zeros((rows * down, columns * across), np.int32)
+    steps[: lines.shape[0], 1 : lines.shape[1]] = np.abs(lines[:, 1:] - lines[:, :-1])
+    folded = sum(steps[i::down] for i in range(down))
+    sums = np.asarray(folded).reshape(rows, columns, across).sum(-1)
+    count = np.diff(np.append(np.arange(0, len(lines), down), len(lines)))
+    wide = np.diff(np.append(np.arange(0, lines.shape[1], across), lines.shape[1]))
     scale = 255 / ((1 << bits) - 1)
     means: Floats = (sums / (count[:, None] * wide) * scale + 1).astype(np.float32)
     return means
