@@ -202,3 +202,38 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path / "log.csv", "-o", tmp_path / "page.html")
     assert done.returncode == 2
     assert "holds no frame" in done.stderr
+
+
+def score_log(clip: Path, distorted: Path, out: Path, *words: str) -> Path:
+    """What `eyeline score` writes of the pair."""
+    command = [
+        "score",
+        str(clip),
+        str(distorted),
+        "-o",
+        str(out),
+        "--metrics",
+        "psnr",
+        "-q",
+        *words,
+    ]
+    subprocess.run([sys.executable, "-m", "eyeline", *command], check=True)
+    return out
+
+
+def test_a_score_log_has_the_heat_of_its_weights(
+    clip: Path, distorted: Path, tmp_path: Path
+) -> None:
+    log = read_rows([str(score_log(clip, distorted, tmp_path / "s.json"))])[0]
+    media = make_media(MediaOptions(str(clip), distorted=str(distorted)), log)
+    assert "heat" in media["tracks"]
+    assert "saliency_student_v3" in media["maps"]
+
+
+def test_a_pair_scored_with_an_offset_is_refused(
+    clip: Path, distorted: Path, tmp_path: Path
+) -> None:
+    words = ("--dist-offset", "1", "--shortest")
+    log = read_rows([str(score_log(clip, distorted, tmp_path / "s.json", *words))])[0]
+    with pytest.raises(LogError, match=r"scored with dist_offset.*--no-media"):
+        make_media(MediaOptions(str(clip), distorted=str(distorted)), log)

@@ -95,6 +95,7 @@ def make_media(
         ModelError: the model of the log can't be used.
         UsageError: the pictures don't fit in `max_size`.
     """
+    _check_alignment(log)
     strip = Strip(int(options.max_size * MEGABYTE), keep)
     rows = {int(n): row for row, n in enumerate(log.numbers)}
     with contextlib.ExitStack() as stack:
@@ -238,7 +239,8 @@ def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
     if options.model is not None:
         model = resolve_model(options.model, registry)
         return model, f"maps by {Path(model.id).name}, as asked for, sha256 {model.sha256[:16]}"
-    name, digest = log.provenance.get("model"), log.provenance.get("model_sha256")
+    maker = _maker_of_maps(log)
+    name, digest = maker.get("model"), maker.get("model_sha256")
     if not isinstance(name, str) or not isinstance(digest, str):
         return None, "no maps: the log names no model"
     model = resolve_model(name, registry)
@@ -251,9 +253,33 @@ def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
     return model, f"maps by {Path(name).name}, sha256 {digest[:16]}"
 
 
+def _maker_of_maps(log: Rows) -> dict[str, Any]:
+    """What says how the maps were made: a score log keeps its extraction's provenance apart."""
+    nested = log.provenance.get("saliency")
+    return nested if isinstance(nested, dict) else log.provenance
+
+
+def _check_alignment(log: Rows) -> None:
+    """Refuse a pair that was aligned when it was scored: the page shows frame i beside frame i.
+
+    Raises:
+        LogError: it was.
+    """
+    options = log.provenance.get("options")
+    pairs = options.get("pairs") if isinstance(options, dict) else None
+    asked = (
+        [k for k, v in pairs.items() if v and k != "shortest"] if isinstance(pairs, dict) else []
+    )
+    if asked:
+        raise LogError(
+            f"{log.path}: scored with {', '.join(map(str, asked))}: its pictures can't be paired here",
+            "leave them out with --no-media",
+        )
+
+
 def _extract_options(log: Rows, options: MediaOptions) -> ExtractOptions:
     """The options that the log was made with, as far as they shape a map."""
-    kept = log.provenance.get("options")
+    kept = _maker_of_maps(log).get("options")
     kept = kept if isinstance(kept, dict) else {}
     names = () if options.model else ("lines", "stride", "fill", "temporal")
     given = {name: kept[name] for name in (*names, "start", "stop") if kept.get(name) is not None}
@@ -269,7 +295,9 @@ def _is_partial(log: Rows) -> bool:
     """Whether the log says itself that it may end before its clip does."""
     options = log.provenance.get("options")
     stop = options.get("stop") if isinstance(options, dict) else None
-    return stop is not None or log.provenance.get("complete") is False
+    pairs = options.get("pairs") if isinstance(options, dict) else None
+    shortest = isinstance(pairs, dict) and bool(pairs.get("shortest"))
+    return stop is not None or shortest or log.provenance.get("complete") is False
 
 
 def _step(log: Rows) -> int:
