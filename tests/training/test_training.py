@@ -22,8 +22,9 @@ from eyeline.datasets.pairs import find_pairs  # noqa: E402
 from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
 from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
 from eyeline.training.data import is_selection_fold, load_arrays  # noqa: E402
+from eyeline.training.module import learning_rate_factor  # noqa: E402
 from eyeline.training.nets import ARCHITECTURES, build_net, count_parameters  # noqa: E402
-from eyeline.training.recipes import Recipe, load_recipe, recipe_names  # noqa: E402
+from eyeline.training.recipes import Recipe, Restart, load_recipe, recipe_names  # noqa: E402
 from eyeline.training.teacher import soft_maps  # noqa: E402
 from eyeline.training.trainer import train  # noqa: E402
 
@@ -57,6 +58,20 @@ def weights_of(path: Path) -> dict[str, "torch.Tensor"]:
 def command(discs: Path, out: Path) -> list[str]:
     words = ["train", "smoke", "--data", discs, "--out", out, "--quiet"]
     return [sys.executable, "-m", "eyeline", *map(str, words)]
+
+
+def test_the_learning_rate_warms_up_falls_and_restarts() -> None:
+    recipe = load_recipe("smoke").model_copy(
+        update={"epochs": 10, "warmup": 0.1, "restarts": [Restart(epoch=6, lr=0.5)]}
+    )
+    factors = [learning_rate_factor(recipe, step, 100) for step in range(100)]
+    assert factors[4] == 0.5
+    assert factors[10] == 1.0
+    assert factors[35] == pytest.approx(0.5)
+    assert factors[59] < 0.002
+    assert factors[60] == 0.5
+    assert factors[80] == pytest.approx(0.25)
+    assert factors[99] < 0.001
 
 
 def test_it_learns_discs_and_leaves_a_record(discs: Path, tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class Batches(IterableDataset[Batch]):
 def learning_rate_factor(recipe: Recipe, step: int, total: int) -> float:
     """Share of the peak learning rate at a step: linear warm-up, then cosine to zero.
 
+    With `restarts` the cosine begins anew at each of them (SGDR, arXiv 1608.03983, section 3).
+
     Args:
         recipe: its `warmup` is a share of all steps.
         step: optimiser steps done.
@@ -100,8 +102,12 @@ def learning_rate_factor(recipe: Recipe, step: int, total: int) -> float:
     rising = max(1, int(total * recipe.warmup))
     if step < rising:
         return (step + 1) / rising
-    share = min(1.0, (step - rising) / max(1, total - rising))
-    return 0.5 * (1 + math.cos(math.pi * share))
+    starts = [(rising, 1.0)]
+    starts += [(round(total * r.epoch / recipe.epochs), r.lr) for r in recipe.restarts]
+    ends = [start for start, _ in starts[1:]] + [total]
+    (start, peak), end = max((s, e) for s, e in zip(starts, ends, strict=True) if s[0] <= step)
+    share = min(1.0, (step - start) / max(1, end - start))
+    return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _ema_update(decay: float) -> Any:

@@ -28,6 +28,18 @@ class Phase(_Strict):
     crops: list[tuple[int, int]] = Field(min_length=1)
 
 
+class Restart(_Strict):
+    """A learning rate that rises again.
+
+    Attributes:
+        epoch: the epoch that begins with it.
+        lr: its height, as a share of the recipe's peak.
+    """
+
+    epoch: int = Field(gt=0)
+    lr: float = Field(gt=0, le=1)
+
+
 class Recipe(_Strict):
     """Everything that decides a training run, besides the data and the versions.
 
@@ -39,6 +51,7 @@ class Recipe(_Strict):
         lr: peak learning rate.
         weight_decay: AdamW's decoupled weight decay.
         warmup: share of the steps with a rising learning rate.
+        restarts: warm restarts of the cosine, in order of their epochs.
         optimizer: AdamW, or Adam without decay.
         ema: decay of the exponential moving average of the weights; 0 = none.
         overlap: the overlap term beside cross-entropy.
@@ -60,6 +73,7 @@ class Recipe(_Strict):
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
+    restarts: list[Restart] = []
     optimizer: Literal["adam", "adamw"] = "adamw"
     ema: float = Field(default=0.0, ge=0, lt=1)
     overlap: Literal["iou", "dice"] = "iou"
