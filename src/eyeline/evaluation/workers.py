@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from eyeline.errors import EyelineError
+from eyeline.processes import become_worker
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -62,19 +58,8 @@ def run_in_processes(
 
 def _begin(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
     global _work  # noqa: PLW0603 - the one thing that a worker process is for
-    # Ctrl-C reaches the whole group: the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    become_worker()
     _work = make(*arguments)
-
-
-def _end_with(sentinel: int) -> None:
-    """A pool's workers wait for ever for a parent that was killed: end with it instead."""
-    with contextlib.suppress(OSError):
-        wait([sentinel])
-    os._exit(1)
 
 
 def _do(item: Any) -> Any:
