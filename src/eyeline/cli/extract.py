@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from eyeline.cli import options
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from eyeline.saliency.pipeline import Extraction
     from eyeline.saliency.run import Outputs, RunResult
 
-_INPUT, _MODEL, _WHAT, _RAW, _COLOUR = "Output", "Model", "Frames", "Raw video", "Colour"
+_INPUT, _RAW = "Output", "Raw video"
 
 EXAMPLES = """
 Examples:
@@ -76,65 +77,21 @@ def extract(
             help="libvmaf log (.json, .csv) to merge the columns into.", rich_help_panel=_INPUT
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="EYELINE_MODEL",
-            help="Registry id or path of an ONNX model.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=_MODEL
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Short side of the working size in lines, or `native`; the model's own by default.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where the model runs.", rich_help_panel=_MODEL),
-    ] = "auto",
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=0, max=256, help="Inference threads; 0 = one per core.", rich_help_panel=_MODEL
-        ),
-    ] = 0,
+    model: options.ModelName = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    device: options.Device = "auto",
+    workers: options.InferenceWorkers = 0,
     frames: Annotated[
         str | None,
         typer.Option(
             help="Frames A:B, from A up to but not B; either may be left out.",
-            rich_help_panel=_WHAT,
+            rich_help_panel=options.FRAMES,
         ),
     ] = None,
-    stride: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Infer every n-th frame and every first of a scene.", rich_help_panel=_WHAT
-        ),
-    ] = 1,
-    fill: Annotated[
-        Literal["linear", "motion", "hold"],
-        typer.Option(
-            help="How frames between are filled (motion: extra `motion`).", rich_help_panel=_WHAT
-        ),
-    ] = "linear",
-    temporal: Annotated[
-        Literal["none", "ema", "median", "motion"],
-        typer.Option(
-            help="Filter on the maps, reset at cuts (motion: extra `motion`).",
-            rich_help_panel=_WHAT,
-        ),
-    ] = "none",
+    stride: options.Stride = 1,
+    fill: options.Fill = "linear",
+    temporal: options.Temporal = "none",
     width: Annotated[
         int | None,
         typer.Option("--width", "-w", min=1, help="Width, pixels.", rich_help_panel=_RAW),
@@ -165,24 +122,11 @@ def extract(
             rich_help_panel=_RAW,
         ),
     ] = None,
-    matrix: Annotated[
-        Literal["bt601", "bt709", "bt2020"] | None,
-        typer.Option(help="YUV matrix; overrides the stream's tag.", rich_help_panel=_COLOUR),
-    ] = None,
-    color_range: Annotated[
-        Literal["limited", "full"] | None,
-        typer.Option(
-            "--range", help="Sample range; overrides the stream's tag.", rich_help_panel=_COLOUR
-        ),
-    ] = None,
-    hdr: Annotated[
-        Literal["map", "refuse"],
-        typer.Option(help="PQ and HLG: map to SDR, or refuse.", rich_help_panel=_COLOUR),
-    ] = "map",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what is being run.")
-    ] = False,
+    matrix: options.Matrix = None,
+    color_range: options.ColorRange = None,
+    hdr: options.Hdr = "map",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Find where viewers look, for every frame: numbers, maps, and a heat-map video."""
     from eyeline.models.registry import resolve_model
@@ -206,7 +150,7 @@ def extract(
     from dataclasses import replace
     from pathlib import Path
 
-    options = ExtractOptions(
+    how = ExtractOptions(
         lines=parse_size(size), stride=stride, fill=fill, temporal=temporal, start=start, stop=stop,
         device=device, workers=workers, keep_source=overlay is not None,
     )  # fmt: skip
@@ -217,7 +161,7 @@ def extract(
         video,
         model=chosen,
         video_options=replace(raw, matrix=matrix, color_range=color_range, hdr=hdr),
-        options=options,
+        options=how,
     )
     if verbose:
         _introduce(extraction)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from eyeline.cli import options
 from eyeline.cli.roi_compare import compare
 from eyeline.errors import UsageError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
 
-_STEER, _MODEL, _ENCODER = "Steering", "Model", "Encoder"
+_ENCODER = "Encoder"
 
 ENCODE_EXAMPLES = """
 Examples:
@@ -50,71 +51,15 @@ _Source = Annotated[
     str,
     typer.Argument(metavar="IN", help="Video, or Y4M.", show_default=False),
 ]
-_Strength = Annotated[
-    float | None,
-    typer.Option(
-        help="QPs between the most and the least salient (3); 0 encodes plainly.",
-        rich_help_panel=_STEER,
-    ),
-]
-_Law = Annotated[
-    Literal["neutral", "symmetric"],
-    typer.Option(
-        help="`neutral`: offsets sum to no bits; `symmetric`: 2s - 1, twice the span.",
-        rich_help_panel=_STEER,
-    ),
-]
-_Clamp = Annotated[
-    float, typer.Option(help="Largest offset either way, QP.", rich_help_panel=_STEER)
-]
-_Smoothing = Annotated[
-    float | None,
-    typer.Option(help="Share of the past in the maps, 0..0.99 (0.7).", rich_help_panel=_STEER),
-]
-_Levels = Annotated[
-    int | None, typer.Option(help="Distinct offsets at most (9).", rich_help_panel=_STEER)
-]
 _Maps = Annotated[
     str | None,
     typer.Option(
         help="Maps of `extract --maps` (folder, .npz, .mkv) in place of the model.",
-        rich_help_panel=_STEER,
-    ),
-]
-_ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="EYELINE_MODEL",
-        help="Registry id or path of an ONNX model.",
-        rich_help_panel=_MODEL,
-    ),
-]
-_Registry = Annotated[
-    str | None,
-    typer.Option(
-        envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=_MODEL
-    ),
-]
-_Size = Annotated[
-    str | None,
-    typer.Option(
-        help="Short side of the working size in lines, or `native`.", rich_help_panel=_MODEL
-    ),
-]
-_Stride = Annotated[
-    int, typer.Option(min=1, help="Infer every n-th frame.", rich_help_panel=_MODEL)
-]
-_Workers = Annotated[
-    int,
-    typer.Option(
-        min=0, max=256, help="Inference threads; 0 = one per core.", rich_help_panel=_MODEL
+        rich_help_panel=options.STEERING,
     ),
 ]
 _Frames = Annotated[str | None, typer.Option(help="Frames A:B; a part is encoded without sound.")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace a file of that name.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 
 
 def encode(
@@ -155,27 +100,27 @@ def encode(
         int,
         typer.Option(min=0, help="Encoder threads; 0 = its own choice.", rich_help_panel=_ENCODER),
     ] = 0,
-    strength: _Strength = None,
-    law: _Law = "neutral",
-    clamp: _Clamp = 12.0,
-    smoothing: _Smoothing = None,
-    levels: _Levels = None,
+    strength: options.Strength = None,
+    law: options.SteeringLaw = "neutral",
+    clamp: options.Clamp = 12.0,
+    smoothing: options.Smoothing = None,
+    levels: options.Levels = None,
     maps: _Maps = None,
     debug_video: Annotated[
         str | None,
         typer.Option(
             help="Offsets, and the decoder's QPs, drawn over the result: .mp4 or .mkv.",
-            rich_help_panel=_STEER,
+            rich_help_panel=options.STEERING,
         ),
     ] = None,
-    model: _ModelName = None,
-    registry: _Registry = None,
-    size: _Size = None,
-    stride: _Stride = 1,
-    workers: _Workers = 0,
+    model: options.ModelName = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    stride: options.Stride = 1,
+    workers: options.InferenceWorkers = 0,
     frames: _Frames = None,
     force: _Force = False,
-    quiet: _Quiet = False,
+    quiet: options.Quiet = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say what was run, as JSON on stderr.")
     ] = False,
@@ -244,20 +189,20 @@ def make_map(
     block: Annotated[
         int | None, typer.Option(help="Side of a cell of json, npz and png, pixels (16).")
     ] = None,
-    strength: _Strength = None,
-    law: _Law = "neutral",
-    clamp: _Clamp = 12.0,
-    smoothing: _Smoothing = None,
-    levels: _Levels = None,
+    strength: options.Strength = None,
+    law: options.SteeringLaw = "neutral",
+    clamp: options.Clamp = 12.0,
+    smoothing: options.Smoothing = None,
+    levels: options.Levels = None,
     maps: _Maps = None,
-    model: _ModelName = None,
-    registry: _Registry = None,
-    size: _Size = None,
-    stride: _Stride = 1,
-    workers: _Workers = 0,
+    model: options.ModelName = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    stride: options.Stride = 1,
+    workers: options.InferenceWorkers = 0,
     frames: _Frames = None,
     force: _Force = False,
-    quiet: _Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write the QP offsets of every block to a file that an encoder reads; or check one."""
     if (output is None) == (check is None):

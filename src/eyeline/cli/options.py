@@ -1,0 +1,101 @@
+"""Options that several commands share: one wording, one default place in `--help`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+MODEL, FRAMES, COLOUR, STEERING = "Model", "Frames", "Colour", "Steering"
+
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="EYELINE_MODEL",
+        help="Registry id or path of an ONNX model.",
+        rich_help_panel=MODEL,
+    ),
+]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=MODEL
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Short side of the working size in lines, or `native`; the model's own by default.",
+        rich_help_panel=MODEL,
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where the model runs.", rich_help_panel=MODEL),
+]
+InferenceWorkers = Annotated[
+    int,
+    typer.Option(
+        min=0, max=256, help="Inference threads; 0 = one per core.", rich_help_panel=MODEL
+    ),
+]
+Stride = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Infer every n-th frame and every first of a scene.", rich_help_panel=FRAMES
+    ),
+]
+Fill = Annotated[
+    Literal["linear", "motion", "hold"],
+    typer.Option(
+        help="How frames between are filled (motion: extra `motion`).", rich_help_panel=FRAMES
+    ),
+]
+Temporal = Annotated[
+    Literal["none", "ema", "median", "motion"],
+    typer.Option(
+        help="Filter on the maps, reset at cuts (motion: extra `motion`).", rich_help_panel=FRAMES
+    ),
+]
+Matrix = Annotated[
+    Literal["bt601", "bt709", "bt2020"] | None,
+    typer.Option(help="YUV matrix; overrides the stream's tag.", rich_help_panel=COLOUR),
+]
+ColorRange = Annotated[
+    Literal["limited", "full"] | None,
+    typer.Option(
+        "--range", help="Sample range; overrides the stream's tag.", rich_help_panel=COLOUR
+    ),
+]
+Hdr = Annotated[
+    Literal["map", "refuse"],
+    typer.Option(help="PQ and HLG: map to SDR, or refuse.", rich_help_panel=COLOUR),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        help="QPs between the most and the least salient (3); 0 encodes plainly.",
+        rich_help_panel=STEERING,
+    ),
+]
+SteeringLaw = Annotated[
+    Literal["neutral", "symmetric"],
+    typer.Option(
+        help="`neutral`: offsets sum to no bits; `symmetric`: 2s - 1, twice the span.",
+        rich_help_panel=STEERING,
+    ),
+]
+Clamp = Annotated[
+    float, typer.Option(help="Largest offset either way, QP.", rich_help_panel=STEERING)
+]
+Smoothing = Annotated[
+    float | None,
+    typer.Option(help="Share of the past in the maps, 0..0.99 (0.7).", rich_help_panel=STEERING),
+]
+Levels = Annotated[
+    int | None, typer.Option(help="Distinct offsets at most (9).", rich_help_panel=STEERING)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being run.")]
