@@ -6,6 +6,8 @@
      +-- UsageError               an option that contradicts another, or can't be honoured
      +-- MediaError               a video or image that can't be read or written as asked
      |    +-- DamagedMediaError   exit 3: it stopped part-way; what was decoded is kept
+     |    +-- SeekError           its frames are not where its packets promised: read it from its start
+     |    +-- SeamError           segments of a video that do not join: run it in one piece
      +-- OutputError              a result that can't be written (permissions, full disk)
      +-- LogError                 a log that can't be read, or does not belong to this video
      +-- ModelError               a model that can't be used
@@ -14,6 +16,7 @@
      |    +-- RegistryError       unknown id, or a registry that does not parse
      |    +-- ScanError           exit 1: a file that the scanner does not admit
      |    +-- LicenceError        exit 1: terms that the policy does not admit
+     +-- BatchError               a manifest or an output folder of a batch that can't be used
      +-- DownloadError            an address that can't be reached, or serves other bytes than pinned
      +-- EncoderError             an encoder that is absent, died, or can't honour what was asked
      +-- QualityError             two videos that can't be compared as asked
@@ -70,6 +73,14 @@ class DamagedMediaError(MediaError):
         self.frames = frames
 
 
+class SeekError(MediaError):
+    """A video whose frames are not where its packets promised: it has to be read from its start."""
+
+
+class SeamError(MediaError):
+    """Segments of a video that do not join exactly: it has to be run in one piece."""
+
+
 class OutputError(EyelineError):
     """A result that cannot be written: permissions, a full disk, an unknown suffix."""
 
@@ -104,6 +115,10 @@ class LicenceError(ModelError):
     """Licence terms that the policy does not admit."""
 
     exit_code = 1
+
+
+class BatchError(EyelineError):
+    """A manifest, or the output folder of a batch, that cannot be used."""
 
 
 class DownloadError(EyelineError):

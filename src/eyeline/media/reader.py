@@ -25,6 +25,9 @@ IMAGE_SUFFIXES = (
 )
 """Still images: what is taken from a folder; a list may name anything that FFmpeg reads."""
 
+READ_WHOLE = "read it from its start, in one piece"
+"""What to do about a `SeekError`."""
+
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
 """Largest side and picture that are decoded: a header that claims more is a bomb, or a mistake."""
@@ -89,7 +92,10 @@ class Reader(ABC):
 
     @abstractmethod
     def seek(self, index: int) -> None:
-        """Go on at this frame, where that costs less than decoding up to it; else do nothing."""
+        """Go on at or before this frame, where that costs less than decoding up to it, else not.
+
+        Called after the first frame was read.
+        """
 
     @abstractmethod
     def ended_early(self) -> str:

@@ -51,7 +51,7 @@ class Video:
     def __init__(self, path: VideoPath, options: VideoOptions) -> None:
         self._options = options
         self.report = DecodeReport()
-        reader = _reader_of(path, options, self.report)
+        reader = reader_of(path, options, self.report)
         self._reader: Reader | None = reader
         self._decoded = reader.read()
         try:
@@ -117,13 +117,15 @@ class Video:
         Args:
             plan: display (width, height) to the size of `Frame.rgb`; asked again when the
                 resolution changes mid-stream.
-            start: index of the first frame to hand out; those before are decoded, not scaled.
+            start: index of the first frame to hand out; those before are decoded, not scaled. With
+                `VideoOptions.index` only those from the last keyframe on.
             stop: index after the last; None = to the end.
             keep_source: keep the decoded frame in `Frame.source`.
 
         Raises:
             DamagedMediaError: the file ends early; raised after its last frame.
             MediaError: a pixel format that can't be converted, or a picture too large.
+            SeekError: frames are not where `VideoOptions.index` says.
             UsageError: there is no frame `start`, the frames were read before, or the video was closed.
         """
         return self._scaled(self.pictures(start, stop), plan, keep_source)
@@ -138,6 +140,7 @@ class Video:
         Raises:
             DamagedMediaError: the file ends early; raised after its last frame.
             MediaError: a picture too large.
+            SeekError: see `frames`.
             UsageError: there is no frame `start`, the frames were read before, or the video was closed.
         """
         path = self._opened().path
@@ -211,7 +214,7 @@ def _first_of(reader: Reader, decoded: Iterator[Decoded]) -> Decoded:
     raise MediaError(f"{reader.path}: no frames", "is it a whole video?")
 
 
-def _reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> Reader:
+def reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> Reader:
     """The reader for what `path` is."""
     if not isinstance(path, str | os.PathLike):
         _refuse_layout("a list of images", options, fps=True)
@@ -245,7 +248,7 @@ def _reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> 
     _refuse_layout(name, options)
     if _is_y4m(name, mode):
         return Y4mReader(name, report)
-    return ContainerReader(name, report, options.threads)
+    return ContainerReader(name, report, options.threads, options.index)
 
 
 def _is_y4m(name: str, mode: int) -> bool:

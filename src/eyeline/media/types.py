@@ -21,6 +21,32 @@ SizePlan = Callable[[int, int], tuple[int, int]]
 """Display (width, height), upright and in square pixels, to the (width, height) of the planes wanted."""
 
 
+@dataclass(frozen=True, eq=False)
+class FrameIndex:
+    """Where a video's frames are, from its packets alone; `eyeline.media.index` makes it.
+
+    Attributes:
+        pts: int64 (N,), presentation time of every frame in units of the stream's time base,
+            strictly rising; frame numbers for what is not in a container.
+        keyframes: int64 (K,), numbers of the frames from which a decoder may begin so that they
+            and all later ones come out exactly as in a decode from the start; rising, the first
+            is 0.
+    """
+
+    pts: npt.NDArray[np.int64]
+    keyframes: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def number(self, pts: int | None) -> int | None:
+        """Number of the frame that is shown at this time; None when there is none."""
+        if pts is None:
+            return None
+        at = int(np.searchsorted(self.pts, pts))
+        return at if at < len(self.pts) and self.pts[at] == pts else None
+
+
 @dataclass(frozen=True)
 class VideoOptions:
     """How to read a video; every default means "as the stream says".
@@ -33,6 +59,8 @@ class VideoOptions:
         color_range: range that overrides the stream's tag.
         hdr: map PQ/HLG to SDR, or refuse it.
         threads: decoder threads; 0 = one per core.
+        index: where the frames of this very file are (`eyeline.media.index.index_frames`). With it
+            a first frame is sought rather than decoded up to, and every frame is held to it.
     """
 
     width: int | None = None
@@ -43,6 +71,7 @@ class VideoOptions:
     color_range: Range | None = None
     hdr: Literal["map", "refuse"] = "map"
     threads: int = 0
+    index: FrameIndex | None = None
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,26 @@ class ExtractOptions:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The frames that one of several runs over a video takes (see `eyeline.saliency.segment`).
+
+    Attributes:
+        start: first frame to decode; those before `wake` only score scene changes.
+        stop: the one after the last to decode; None = to the end.
+        wake: first frame to infer.
+        scenes: infer whole scenes: from the first cut at or after `wake` (and at the first frame of
+            `ExtractOptions`) up to the first cut at or after `rest`.
+        rest: see `scenes`; None = to the end.
+    """
+
+    start: int
+    stop: int | None
+    wake: int
+    scenes: bool = False
+    rest: int | None = None
+
+
+@dataclass(frozen=True)
 class FrameSaliency:
     """Where viewers look in one frame.
 
@@ -125,8 +145,13 @@ class _Run:
     caller who leaves the loop drops the last reference to that generator, which ends the threads.
     """
 
-    def __init__(self, video: Video, session: Session, options: ExtractOptions) -> None:
+    def __init__(
+        self, video: Video, session: Session, options: ExtractOptions, span: Span | None
+    ) -> None:
         self._video, self._session, self.options = video, session, options
+        self._span = span or Span(options.start, options.stop, options.start)
+        self.before: Frame | None = None
+        self.rested = False
         self._workers = options.workers or usable_cores()
         self._damage: DamagedMediaError | None = None
         self.stop = threading.Event()
@@ -145,7 +170,7 @@ class _Run:
         out: queue.Queue[tuple[Frame, bool, Future[Map] | None] | BaseException | None],
     ) -> None:
         """Decode; submit what is to be inferred; hand everything over in order, the error last."""
-        o = self.options
+        o, span = self.options, self._span
 
         def put(item: tuple[Frame, bool, Future[Map] | None] | BaseException | None) -> None:
             while not self.stop.is_set():
@@ -157,12 +182,23 @@ class _Run:
 
         since = 0
         size: tuple[int, ...] | None = None
+        awake = False
         try:
-            for frame in self._video.frames(self._plan, o.start, o.stop, o.keep_source):
+            for frame in self._video.frames(self._plan, span.start, span.stop, o.keep_source):
                 if self.stop.is_set():
                     return
                 cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
                 first, size = size is None, frame.rgb.shape
+                resting = span.rest is not None and frame.index >= span.rest
+                if resting and (cut or not awake):
+                    self.rested = True
+                    break
+                if not awake:
+                    begins = cut or not span.scenes or frame.index == o.start
+                    awake = begins and frame.index >= span.wake
+                if not awake:
+                    self.before = frame
+                    continue
                 due = cut or since % o.stride == 0
                 since = 1 if due else since + 1
                 put((frame, cut and not first, pool.submit(self._infer, frame) if due else None))
@@ -218,6 +254,7 @@ class Extraction:
         video: an open video.
         session: a loaded model.
         options: see `ExtractOptions`.
+        span: the frames to take, when it is one run of several; those of `options` when None.
 
     Attributes:
         info: facts of the video.
@@ -225,13 +262,15 @@ class Extraction:
         provenance: model id, digest, options and versions, JSON values.
     """
 
-    def __init__(self, video: Video, session: Session, options: ExtractOptions) -> None:
+    def __init__(
+        self, video: Video, session: Session, options: ExtractOptions, span: Span | None = None
+    ) -> None:
         self._video, self.options = video, options
         self.info: VideoInfo = video.info
         self.report: DecodeReport = video.report
         model, info = session.model, video.info
-        run = _Run(video, session, options)
-        self._stop, self._iterator = run.stop, run.results()
+        run = _Run(video, session, options, span)
+        self._run, self._iterator = run, run.results()
         self.provenance: dict[str, Any] = {
             "eyeline": eyeline.__version__,
             "model": model.id,
@@ -270,9 +309,19 @@ class Extraction:
     def __iter__(self) -> Iterator[FrameSaliency]:
         return self._iterator
 
+    @property
+    def before(self) -> Frame | None:
+        """The last frame before the first that was inferred, once that came."""
+        return self._run.before
+
+    @property
+    def rested(self) -> bool:
+        """Whether it ended at `Span.rest`, rather than with the frames."""
+        return self._run.rested
+
     def close(self) -> None:
         """Stop the threads and close the video; safe to call twice."""
-        self._stop.set()
+        self._run.stop.set()
         self._iterator.close()
         self._video.close()
 

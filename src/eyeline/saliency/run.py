@@ -11,11 +11,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
 from eyeline.logs import format_for, write_log
 from eyeline.logs.record import Log
+from eyeline.media.types import DecodeReport
 from eyeline.saliency.features import FEATURES
 from eyeline.saliency.maps import open_map_sink
 from eyeline.saliency.overlay import OverlayWriter
@@ -81,6 +82,31 @@ class RunResult:
     written: list[str] = field(default_factory=list)
 
 
+def open_log(extraction: Extraction) -> Log:
+    """The empty log of an extraction."""
+    fps = extraction.info.fps
+    return Log(list(FEATURES), extraction.provenance, float(fps) if fps else None)
+
+
+def outcome(log: Log, report: DecodeReport, cuts: list[float], complete: bool) -> dict[str, Any]:
+    """What the provenance says of how a run went.
+
+    Args:
+        log: the rows.
+        report: what the decoder met.
+        cuts: presentation times of scene starts, seconds.
+        complete: whether the run came to its end.
+    """
+    return {
+        "complete": complete,
+        "frames": len(log),
+        "corrupt_frames": report.corrupt,
+        "first_corrupt": report.first_corrupt,
+        "size_changes": [[i, list(size)] for i, size in report.size_changes],
+        "cuts": cuts,
+    }
+
+
 def run_extraction(
     extraction: Extraction,
     outputs: Outputs,
@@ -107,7 +133,7 @@ def run_extraction(
     """
     info = extraction.info
     fps = float(info.fps) if info.fps else None
-    result = RunResult(Log(list(FEATURES), extraction.provenance, fps))
+    result = RunResult(open_log(extraction))
     log = result.log
     whole = shield or contextlib.nullcontext()
     with contextlib.ExitStack() as stack:
@@ -140,15 +166,7 @@ def run_extraction(
             result.stopped = exc
     if not len(log):
         raise MediaError(f"{info.path}: no frames in the range asked for", "check --frames")
-    report = extraction.report
-    log.provenance |= {
-        "complete": result.stopped is None,
-        "frames": len(log),
-        "corrupt_frames": report.corrupt,
-        "first_corrupt": report.first_corrupt,
-        "size_changes": [[i, list(size)] for i, size in report.size_changes],
-        "cuts": result.cuts,
-    }
+    log.provenance |= outcome(log, extraction.report, result.cuts, result.stopped is None)
     with whole:
         for path in outputs.logs:
             write_log(log, path, with_log=outputs.with_log)

@@ -179,4 +179,13 @@ FILTERS: dict[TemporalFilter, Callable[[Iterable[Estimate]], Iterator[Estimate]]
     "median": median,
     "motion": lambda estimates: ema(estimates, Flow()),
 }
-"""Name of a temporal filter to what it does; to add one, add a function and a row."""
+"""Name of a temporal filter to what it does; to add one, add a function and a row here and below."""
+
+REACH: dict[TemporalFilter, tuple[int, int] | None] = {
+    "none": (0, 0),
+    "ema": None,
+    "median": (MEDIAN_WINDOW // 2, MEDIAN_WINDOW // 2),
+    "motion": None,
+}
+"""Frames before and after one whose maps and cuts its filtered map depends on; None = all of the
+scene before it."""
