@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from eyeline.quality.psnr import cap, combined, decibels, squared_error
 from eyeline.quality.weights import Weights
+from eyeline.saliency.resize import upscale
 
 
 def planes(seed: int, size: tuple[int, int] = (70, 90), depth: int = 8) -> tuple[np.ndarray, ...]:
@@ -37,6 +38,14 @@ def test_weighted_error_is_the_weighted_mean_at_any_map_size(shape: tuple[int, i
     w = weights.at(90, 70).astype(np.float64)
     want = (w * (a.astype(np.float64) - b) ** 2).sum() / w.sum()
     assert squared_error(a, b, weights).weighted == pytest.approx(want, rel=1e-5)
+
+
+def test_weights_of_a_coarse_map_are_its_linear_interpolation() -> None:
+    a, b = planes(4, (360, 640), depth=10)
+    m = np.random.default_rng(5).random((96, 171), np.float32)
+    w = upscale(m, 640, 360).astype(np.float64)
+    want = (w * (a.astype(np.float64) - b) ** 2).sum() / w.sum()
+    assert squared_error(a, b, Weights(m)).weighted == pytest.approx(want, rel=1e-7)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from eyeline.errors import QualityError
 from eyeline.quality.weights import Weights, resample
+from eyeline.saliency.resize import upscale
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
@@ -15,6 +16,12 @@ SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 def test_a_map_of_its_own_size_is_itself() -> None:
     m = np.random.default_rng(0).random((7, 9), np.float32)
     assert np.array_equal(resample(m, 9, 7), m)
+
+
+@pytest.mark.parametrize("size", [(90, 70), (13, 7), (9, 20)])
+def test_enlarging_is_that_of_the_heat_map(size: tuple[int, int]) -> None:
+    m = np.random.default_rng(1).random((7, 9), np.float32)
+    assert resample(m, *size) == pytest.approx(upscale(m, *size), abs=1e-6)
 
 
 def test_halving_takes_the_mean_of_blocks() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from eyeline.errors import QualityError
-from eyeline.quality.vif import DOUBLE, FLOAT, opencv, scratch
+from eyeline.quality.kernels import DOUBLE, FLOAT, opencv, scratch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -37,12 +37,8 @@ class Measured:
         from eyeline.quality.sw_vmaf import LumaPair
 
         height, width = self.reference.luma.shape
-        return LumaPair(
-            self.reference.luma,
-            self.distorted.luma,
-            self.reference.depth,
-            self.weights.at(width, height),
-        )
+        weight = self.weights.at(width, height) if self.weights.strength else None
+        return LumaPair(self.reference.luma, self.distorted.luma, self.reference.depth, weight)
 
 
 def columns(metrics: tuple[str, ...], grey: bool) -> list[str]:
@@ -75,7 +71,8 @@ def measure(
         QualityError: a picture too small for a metric.
     """
     found: Metrics = {}
-    depth, weights = pair.reference.depth, pair.weights
+    depth = pair.reference.depth
+    weights = pair.weights if pair.weights.strength else None  # uniform: the whole frame's numbers
     if "psnr" in metrics:
         found |= _psnr(pair)
     luma = pair.reference.luma, pair.distorted.luma, depth, weights

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from eyeline.quality.vif import gaussian, opencv
+from eyeline.quality.kernels import opencv
+from eyeline.quality.vif import gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,27 +1,20 @@
-"""PSNR of a plane, whole and weighted, from one pass over its samples.
+"""PSNR of a plane, whole and weighted.
 
 PSNR = 10 log10(peak^2 / MSE) with peak = 2^depth - 1, and MSE the mean, or the weighted mean, of
 squared differences. It is capped at 6 * depth + 12 dB (60 at 8 bits), as libvmaf's `psnr` feature
 is, so that identical frames have a number.
-
-Squares are summed in float32 over a few rows, where sums of 8-bit samples stay exact, then in
-float64. A coarse map is brought to the plane's size a few rows at a time, so that all of it happens
-in the cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from eyeline.media.planes import Samples
-from eyeline.quality.weights import Map, Weights
+from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of_products
+from eyeline.quality.weights import Weights
 
-_ROWS = 32  # sums of 8-bit squares over as many rows stay below 2^24, exact in float32
+_ROWS = 64  # worked on at a time, so that they stay in the cache
 
 
 class Error(NamedTuple):
@@ -56,74 +49,31 @@ def combined(y: float, cb: float, cr: float) -> float:
 def squared_error(reference: Samples, distorted: Samples, weights: Weights | None) -> Error:
     """Mean squared error of one plane.
 
+    The whole one is exact up to 16 bits; the weighted one sums each row in float32.
+
     Args:
         reference: uint8 or uint16 (H, W).
         distorted: the same.
         weights: of the frame; None counts all samples alike.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
     """
+    cv2 = opencv()
+    total = float(cv2.norm(reference, distorted, cv2.NORM_L2SQR))
+    whole = total / reference.size
+    if weights is None or weights.strength == 0:
+        return Error(whole, whole)
     height, width = reference.shape
-    if weights is None:
-        bands = (slice(y, y + _ROWS) for y in range(0, height, _ROWS))
-        total = sum(_sum(_squares(reference[band], distorted[band])) for band in bands)
-        return Error(total / reference.size, total / reference.size)
-    h, w = weights.saliency.shape
-    if h > height or w > width or (h, w) == (height, width):
-        total, salient, mass = _direct(reference, distorted, weights.map_at(width, height))
-    else:
-        total, salient, mass = _interpolated(reference, distorted, weights)
+    m, mass = weights.map_at(width, height), weights.mass_at(width, height)
+    salient = 0.0
+    for top in range(0, height, _ROWS):
+        band = slice(top, top + _ROWS)
+        r, d = reference[band], distorted[band]
+        gap = cv2.absdiff(r, d, dst=scratch("gap", r.shape, r.dtype))
+        squares = cv2.multiply(gap, gap, dst=scratch("squares", r.shape, FLOAT), dtype=cv2.CV_32F)
+        salient += sum_of_products(m[band], squares)
     k, level = weights.strength, weights.level
     numerator = (1 - k) * total + k / level * salient
     denominator = (1 - k) * reference.size + k / level * mass
-    return Error(total / reference.size, numerator / denominator)
-
-
-def _squares(a: Samples, b: Samples) -> npt.NDArray[np.float32]:
-    """float32: squared differences."""
-    d: npt.NDArray[np.float32]
-    if a.dtype == np.uint8:
-        d = (np.maximum(a, b) - np.minimum(a, b)).astype(np.float32)  # 8-bit vectors are widest
-    else:
-        d = np.subtract(a, b, dtype=np.float32)
-    d *= d
-    return d
-
-
-def _direct(a: Samples, b: Samples, m: Map) -> tuple[float, float, float]:
-    """Sums of squares, of map times squares, and of the map over all samples."""
-    return _banded(a, b, lambda band: m[band])
-
-
-def _interpolated(a: Samples, b: Samples, weights: Weights) -> tuple[float, float, float]:
-    """The same for a coarser map: its rows are as wide as the plane, rows between are made here."""
-    height, width = a.shape
-    h = len(weights.saliency)
-    rows = weights.map_at(width, h)
-    steps = np.zeros_like(rows)  # to the next row
-    np.subtract(rows[1:], rows[:-1], out=steps[:-1])
-    at = np.clip((np.arange(height) + 0.5) * (h / height) - 0.5, 0, h - 1)
-    top = at.astype(np.intp)
-    share = (at - top).astype(np.float32)[:, None]
-
-    def between(band: slice) -> Map:
-        m: Map = np.take(steps, top[band], axis=0)
-        m *= share[band]
-        m += np.take(rows, top[band], axis=0)
-        return m
-
-    return _banded(a, b, between)
-
-
-def _banded(a: Samples, b: Samples, map_of: Callable[[slice], Map]) -> tuple[float, float, float]:
-    total = salient = mass = 0.0
-    for y in range(0, len(a), _ROWS):
-        band = slice(y, min(y + _ROWS, len(a)))
-        squares, m = _squares(a[band], b[band]), map_of(band)
-        total += _sum(squares)
-        mass += _sum(m)
-        squares *= m
-        salient += _sum(squares)
-    return total, salient, mass
-
-
-def _sum(x: Map) -> float:
-    return float(x.sum(axis=0).sum(dtype=np.float64))
+    return Error(whole, numerator / denominator)

@@ -277,9 +277,9 @@ class _Run:
             if a.depth not in DEPTHS:
                 raise QualityError(f"libvmaf does not take {a.depth} bits", "leave out vmaf")
         if name == "sw_vmaf":
+            from eyeline.quality.kernels import opencv
             from eyeline.quality.svr import load_model
             from eyeline.quality.sw_vmaf import SwVmaf
-            from eyeline.quality.vif import opencv
 
             opencv()
             self._engine = SwVmaf(load_model(self._o.vmaf_model))

@@ -17,6 +17,7 @@ at the border. Unlike them we weight the luminance term of the last scale too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy.typing as npt
 
 from eyeline.errors import QualityError
 from eyeline.media.planes import Samples
+from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of_products
 from eyeline.quality.weights import Weights
 
 Plane = npt.NDArray[np.float32]
@@ -37,18 +39,19 @@ C3 = C2 / 2
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of contrast and structure, finest scale first; the last is luminance's too."""
 
-LOW_PASS = (0.602914, 0.266846, -0.078201, -0.016828, 0.026727)
-"""Centre and right half of the 9/7 analysis low-pass (Cohen, Daubechies & Feauveau, 1992)."""
+_right_half = (0.602914, 0.266846, -0.078201, -0.016828, 0.026727)
+LOW_PASS = np.array([*_right_half[:0:-1], *_right_half], np.float32)
+"""The 9/7 analysis low-pass (Cohen, Daubechies & Feauveau, 1992)."""
 
 SMALLEST_MS = TAPS << (len(EXPONENTS) - 1)
 """Least side for five scales, pixels: 176."""
 
-_BAND = (
-    1 << 18
-)  # bytes of a float32 plane that are worked on at once, so that they stay in the cache
+_BAND = 1 << 19
+"""Bytes of a float32 plane that are worked on at once, so that all of them stay in the cache."""
 
 _gauss = np.exp(-0.5 * ((np.arange(TAPS) - TAPS // 2) / SIGMA) ** 2)
 WINDOW = (_gauss / _gauss.sum()).astype(np.float32)
+_ONE = np.ones(1, np.float32)
 
 
 class Similarity(NamedTuple):
@@ -58,13 +61,8 @@ class Similarity(NamedTuple):
     weighted: float | None
 
 
-class _Terms(NamedTuple):
-    """Means over windows of luminance, contrast, structure, and their product."""
-
-    luminance: float
-    contrast: float
-    structure: float
-    product: float
+Terms = Callable[[Plane, Plane], tuple[Plane, ...]]
+"""Two bands of planes (less 128), (n, W), to what is pooled of each window, (n - 10, W)."""
 
 
 def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | None) -> Similarity:
@@ -78,13 +76,14 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
 
     Raises:
         QualityError: a picture smaller than the window.
+        MissingExtraError: OpenCV is not installed.
     """
     height, width = reference.shape
     factor = max(1, int(min(width, height) / 256 + 0.5))
-    x, y = (_centred(_shrunk(p, factor), depth) for p in (reference, distorted))
+    x, y = (_shrunk(p, factor, depth) for p in (reference, distorted))
     _check(x, TAPS, "SSIM")
-    whole, weighted = _compare(x, y, _weights(weights, x), luminance=True)
-    return Similarity(whole.product, weighted.product if weighted else None)
+    whole, weighted = _pooled(x, y, _weights(weights, x), _index)
+    return Similarity(whole[0], weighted[0] if weighted else None)
 
 
 def ms_ssim(
@@ -94,6 +93,7 @@ def ms_ssim(
 
     Raises:
         QualityError: a side under `SMALLEST_MS`.
+        MissingExtraError: OpenCV is not installed.
     """
     _check(reference, SMALLEST_MS, "MS-SSIM")
     x, y = (_centred(p, depth) for p in (reference, distorted))
@@ -101,12 +101,10 @@ def ms_ssim(
     for scale, exponent in enumerate(EXPONENTS):
         if scale:
             x, y = _halved(x), _halved(y)
-        last = scale == len(EXPONENTS) - 1
-        terms = _compare(x, y, _weights(weights, x), luminance=last)
-        for i, t in enumerate(terms):
-            if t is not None:
-                results[i] *= t.contrast**exponent * abs(t.structure) ** exponent
-                results[i] *= t.luminance**exponent if last else 1.0
+        terms = _with_luminance if scale == len(EXPONENTS) - 1 else _contrast_and_structure
+        for i, means in enumerate(_pooled(x, y, _weights(weights, x), terms)):
+            for mean in means or ():
+                results[i] *= abs(mean) ** exponent
     return Similarity(results[0], results[1] if weights is not None else None)
 
 
@@ -119,7 +117,11 @@ def _check(plane: npt.NDArray[np.generic], least: int, name: str) -> None:
         )
 
 
-def _centred(plane: npt.NDArray[np.generic], depth: int) -> Plane:
+def _weights(weights: Weights | None, like: Plane) -> Plane | None:
+    return None if weights is None else weights.at(like.shape[1], like.shape[0])
+
+
+def _centred(plane: Samples, depth: int) -> Plane:
     """8-bit codes less 128: variances don't change, and float32 keeps more of their digits."""
     x = plane.astype(np.float32)
     if depth != 8:
@@ -128,133 +130,150 @@ def _centred(plane: npt.NDArray[np.generic], depth: int) -> Plane:
     return x
 
 
-def _weights(weights: Weights | None, like: Plane) -> Plane | None:
-    return None if weights is None else weights.at(like.shape[1], like.shape[0])
-
-
-def _shrunk(plane: Samples, factor: int) -> npt.NDArray[np.generic]:
-    """Mean of factor x factor samples about every factor-th, mirrored at the border, float32.
+def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
+    """Mean of factor x factor samples about every factor-th, mirrored at the border, as `_centred`.
 
     libvmaf's grid: samples from -(factor // 2) on, and one more where a side is odd.
     """
     if factor == 1:
-        return plane
+        return _centred(plane, depth)
+    cv2 = opencv()
     height, width = plane.shape
     rows, columns = height // factor + (height & 1), width // factor + (width & 1)
-    down = _mirrored(np.arange(rows) * factor - factor // 2, height)
-    total = np.zeros((rows, width), np.uint32 if plane.dtype == np.uint16 else np.uint16)
+    before, after = factor // 2, factor  # more than is needed where a side is even
+    padded = cv2.copyMakeBorder(plane, before, after, before, after, cv2.BORDER_REFLECT)
+    # Integers as narrow as hold the sums: a factor of 8 is 4320 lines, and 64 * 255 < 2^16.
+    narrow = plane.dtype == np.uint8 and factor <= 16
+    down = np.zeros((rows, padded.shape[1]), np.uint16 if narrow else np.uint32)
     for i in range(factor):
-        total += plane[down(i)]
-    across = _mirrored(np.arange(columns) * factor - factor // 2, width)
-    out = np.zeros((rows, columns), np.uint32)
+        down += padded[i : i + rows * factor : factor]
+    across = np.zeros((rows, columns), np.uint32)
     for i in range(factor):
-        out += total[:, across(i)]
-    return out.astype(np.float32) / np.float32(factor * factor)
-
-
-class _mirrored:  # noqa: N801 - used as a function
-    """Indices from `start` on, mirrored into 0..size-1; a slice where none needs mirroring."""
-
-    def __init__(self, start: npt.NDArray[np.intp], size: int) -> None:
-        self._start, self._size = start, size
-
-    def __call__(self, offset: int) -> npt.NDArray[np.intp]:
-        at = self._start + offset
-        at = np.where(at < 0, -1 - at, at)
-        return np.where(at >= self._size, 2 * self._size - 1 - at, at)
+        across += down[:, i : i + columns * factor : factor]
+    x = across * np.float32(2 ** (8 - depth) / factor**2)
+    x -= np.float32(128)
+    return x
 
 
 def _halved(x: Plane) -> Plane:
     """Every second sample of the low-passed picture, mirrored at the border; sides rounded up."""
-    reach = len(LOW_PASS) - 1
-    for _ in range(2):  # rows, then columns by way of a transpose
-        padded = np.pad(x, ((reach, reach), (0, 0)), mode="symmetric")
-        n = -(-len(x) // 2)
-        out = padded[reach : reach + 2 * n - 1 : 2] * np.float32(LOW_PASS[0])
-        for i, tap in enumerate(LOW_PASS[1:], 1):
-            pair = padded[reach - i : reach - i + 2 * n - 1 : 2]
-            pair = pair + padded[reach + i : reach + i + 2 * n - 1 : 2]
-            pair *= np.float32(tap)
-            out += pair
-        x = np.ascontiguousarray(out.T)
-    return x
+    rows = _filtered(x, _ONE, LOW_PASS, "down")[::2]
+    return np.ascontiguousarray(
+        _filtered(np.ascontiguousarray(rows), LOW_PASS, _ONE, "across")[:, ::2]
+    )
 
 
-def _smoothed(x: Plane) -> Plane:
-    """Gaussian means of the windows inside: (n, w) to (n - 10, w - 10), rows first."""
-    half = TAPS // 2
-    n = len(x) - TAPS + 1
-    out: Plane = x[half : half + n] * WINDOW[half]
-    scratch = np.empty_like(out)
-    for i in range(half):
-        np.add(x[i : i + n], x[TAPS - 1 - i : TAPS - 1 - i + n], out=scratch)
-        scratch *= WINDOW[i]
-        out += scratch
-    w = x.shape[1] - TAPS + 1
-    x = out
-    out = x[:, half : half + w] * WINDOW[half]
-    scratch = np.empty_like(out)
-    for i in range(half):
-        np.add(x[:, i : i + w], x[:, TAPS - 1 - i : TAPS - 1 - i + w], out=scratch)
-        scratch *= WINDOW[i]
-        out += scratch
+def _filtered(x: Plane, across: Plane, down: Plane, name: str) -> Plane:
+    """A separable filter, mirrored at the border, into the thread's memory of that name."""
+    cv2 = opencv()
+    out: Plane = cv2.sepFilter2D(
+        x, -1, across, down, dst=scratch(name, x.shape, FLOAT), borderType=cv2.BORDER_REFLECT
+    )
     return out
 
 
-def _compare(
-    x: Plane, y: Plane, weight: Plane | None, *, luminance: bool
-) -> tuple[_Terms, _Terms | None]:
-    """Pooled terms of two planes (less 128), whole and weighted; luminance is 1 if not asked for."""
+def _means(x: Plane, name: str) -> Plane:
+    """Gaussian means of the windows whose rows are all there: (n, W) to (n - 10, W).
+
+    Windows of the first and last five columns reach out of the picture, and are not pooled.
+    """
+    return _filtered(x, WINDOW, WINDOW, name)[TAPS // 2 : len(x) - TAPS // 2]
+
+
+def _pooled(
+    x: Plane, y: Plane, weight: Plane | None, terms: Terms
+) -> tuple[list[float], list[float] | None]:
+    """Means of terms over all windows, whole and weighted, of two planes (less 128)."""
+    cv2 = opencv()
     height, width = x.shape
     valid = height - TAPS + 1
     count = max(8, _BAND // (4 * width) - TAPS + 1)
-    sums = np.zeros((2, 4))
-    masses = [0.0, 0.0]
+    inside = np.s_[:, TAPS // 2 : width - TAPS // 2]
+    whole: list[list[float]] = []  # sums of each band
+    weighted: list[list[float]] = []
+    mass = 0.0
     for top in range(0, valid, count):
         rows = slice(top, min(top + count, valid) + TAPS - 1)
-        maps = _maps(x[rows], y[rows], luminance)
-        sums[0] += [float(m.sum(dtype=np.float64)) for m in maps]
-        masses[0] += maps[0].size
+        maps = [term[inside] for term in terms(x[rows], y[rows])]
+        whole.append([cv2.sumElems(m)[0] for m in maps])
         if weight is not None:
-            w = _smoothed(weight[rows])
-            sums[1] += [float(np.einsum("ij,ij->i", m, w).sum(dtype=np.float64)) for m in maps]
-            masses[1] += float(w.sum(dtype=np.float64))
-    whole = _Terms(*(sums[0] / masses[0]))
-    return whole, None if weight is None else _Terms(*(sums[1] / masses[1]))
+            w = _means(weight[rows], "weight")[inside]
+            mass += cv2.sumElems(w)[0]
+            weighted.append([sum_of_products(m, w) for m in maps])
+    windows = valid * (width - TAPS + 1)
+    means = [sum(sums) / windows for sums in zip(*whole, strict=True)]
+    if weight is None:
+        return means, None
+    return means, [sum(sums) / mass for sums in zip(*weighted, strict=True)]
 
 
-def _maps(x: Plane, y: Plane, luminance: bool) -> tuple[Plane, Plane, Plane, Plane]:
-    """Luminance, contrast, structure and their product for each window of a band."""
-    mx, my = _smoothed(x), _smoothed(y)
-    xx, yy, xy = _smoothed(x * x), _smoothed(y * y), _smoothed(x * y)
-    xx -= mx * mx
-    yy -= my * my
-    xy -= mx * my
-    np.maximum(xx, 0, out=xx)
-    np.maximum(yy, 0, out=yy)
-    deviations = np.sqrt(xx * yy)
+def _index(x: Plane, y: Plane) -> tuple[Plane, ...]:
+    """SSIM of each window, by way of the difference d = x - y, whose small numbers keep their digits.
+
+    As C2 = 2 C3, contrast times structure is 1 - var(d) / (var(x) + var(y) + C2), and luminance is
+    1 - mean(d)^2 / (mean(x)^2 + mean(y)^2 + C1).
+    """
+    cv2 = opencv()
+    d = np.subtract(x, y, out=scratch("d", x.shape, FLOAT))
+    squares = np.multiply(x, x, out=scratch("squares", x.shape, FLOAT))
+    product = np.multiply(y, y, out=scratch("product", x.shape, FLOAT))
+    squares += product
+    mean, both = _means(x, "mx"), _means(squares, "xx")
+    gap, lost = _means(d, "my"), _means(np.multiply(d, d, out=product), "xy")
+    other = np.subtract(mean, gap, out=d[: len(mean)])
+    free = product[: len(mean)]
+    both -= np.multiply(mean, mean, out=free)
+    both -= np.multiply(other, other, out=free)
+    cv2.threshold(both, 0, 0, cv2.THRESH_TOZERO, dst=both)
+    both += np.float32(C2)
+    gap *= gap
+    lost -= gap
+    lost /= both
+    index = np.subtract(np.float32(1), lost, out=lost)
+    mean += np.float32(128)
+    mean *= mean
+    other += np.float32(128)
+    other *= other
+    mean += other
+    mean += np.float32(C1)
+    gap /= mean
+    index *= np.subtract(np.float32(1), gap, out=gap)
+    return (index,)
+
+
+def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:
+    """Of each window, by libvmaf's formulas."""
+    cv2 = opencv()
+    product = scratch("product", x.shape, FLOAT)
+    mx, my = _means(x, "mx"), _means(y, "my")
+    xx = _means(np.multiply(x, x, out=product), "xx")
+    yy = _means(np.multiply(y, y, out=product), "yy")
+    xy = _means(np.multiply(x, y, out=product), "xy")
+    free = product[: len(mx)]
+    xx -= np.multiply(mx, mx, out=free)
+    yy -= np.multiply(my, my, out=free)
+    xy -= np.multiply(mx, my, out=free)
+    cv2.threshold(xx, 0, 0, cv2.THRESH_TOZERO, dst=xx)
+    cv2.threshold(yy, 0, 0, cv2.THRESH_TOZERO, dst=yy)
+    deviations = np.multiply(xx, yy, out=free)
+    np.sqrt(deviations, out=deviations)
     xx += yy
-    contrast = 2 * deviations
-    contrast += np.float32(C2)
     xx += np.float32(C2)
-    contrast /= xx
     # A flat window: round-off in the covariance must not count (libvmaf does the same).
-    np.copyto(xy, 0, where=(xy < 0) & (deviations <= 0))
+    cv2.max(xy, np.negative(deviations, out=yy), dst=xy)
     xy += np.float32(C3)
     deviations += np.float32(C3)
-    structure = np.divide(xy, deviations, out=xy)
-    product = contrast * structure
-    if not luminance:
-        return np.ones_like(product), contrast, structure, product
-    mx += np.float32(128)
-    my += np.float32(128)
-    top = 2 * mx
-    top *= my
-    top += np.float32(C1)
-    mx *= mx
-    my *= my
-    mx += my
-    mx += np.float32(C1)
-    top /= mx
-    product *= top
-    return top, contrast, structure, product
+    xy /= deviations
+    deviations *= 2  # C2 = 2 C3
+    deviations /= xx
+    return deviations, xy
+
+
+def _with_luminance(x: Plane, y: Plane) -> tuple[Plane, ...]:
+    """Contrast, structure and luminance of each window."""
+    contrast, structure = _contrast_and_structure(x, y)
+    mx, my = _means(x, "mx") + np.float32(128), _means(y, "my") + np.float32(128)
+    luminance = 2 * mx * my
+    luminance += C1
+    luminance /= mx * mx + my * my + C1
+    return contrast, structure, luminance

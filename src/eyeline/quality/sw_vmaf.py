@@ -26,9 +26,10 @@ import numpy as np
 
 from eyeline.errors import QualityError
 from eyeline.quality.adm import Adm, adm
+from eyeline.quality.kernels import opencv
 from eyeline.quality.motion import Motion, motion
 from eyeline.quality.svr import VmafModel
-from eyeline.quality.vif import opencv, vif
+from eyeline.quality.vif import vif
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

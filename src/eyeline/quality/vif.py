@@ -12,16 +12,13 @@ what happens where the reference is flat. docs/sw_vmaf.md gives the choices of t
 from __future__ import annotations
 
 import math
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from eyeline.errors import MissingExtraError
+from eyeline.quality.kernels import opencv, scratch
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from numpy.typing import NDArray
 
     Plane = NDArray[np.floating]
@@ -39,43 +36,6 @@ class Vif(NamedTuple):
 
     whole: tuple[float, ...]
     weighted: tuple[float, ...] | None
-
-
-def opencv() -> ModuleType:
-    """OpenCV, which filters float32 planes with vector instructions and without the GIL.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as exc:
-        raise MissingExtraError("opencv-python-headless", "vmaf") from exc
-    return cv2
-
-
-class Scratch(threading.local):
-    """Memory that a thread works in, kept from frame to frame.
-
-    A plane of a frame is large enough for the allocator to ask the system for it each time and to
-    give it back, and the page faults of that would double the time.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, np.dtype[Any]], Plane] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plane:
-        """An array that is not set, valid until the same name is asked for again."""
-        size = math.prod(shape)
-        plane = self._kept.get((name, dtype))
-        if plane is None or plane.size < size:
-            plane = self._kept[name, dtype] = np.empty(size, dtype)
-        return plane[:size].reshape(shape)
-
-
-scratch = Scratch()
-FLOAT = np.dtype(np.float32)
-DOUBLE = np.dtype(np.float64)
 
 
 def gaussian(width: int) -> Plane:

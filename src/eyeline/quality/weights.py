@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import QualityError
-from eyeline.saliency.resize import upscale
+from eyeline.quality.kernels import opencv
 
 Map = npt.NDArray[np.float32]
 
@@ -43,13 +43,21 @@ class Weights:
         self.saliency = np.ascontiguousarray(saliency, np.float32)
         self.strength = strength
         self.level = float(saliency.mean(dtype=np.float64)) or 1.0
-        self._at: dict[tuple[int, int], Map] = {}
+        self._at: dict[tuple[int, int], tuple[Map, float]] = {}
 
     def map_at(self, width: int, height: int) -> Map:
         """The map alone, float32 (height, width), computed once for a size."""
+        return self._known(width, height)[0]
+
+    def mass_at(self, width: int, height: int) -> float:
+        """The sum of `map_at`."""
+        return self._known(width, height)[1]
+
+    def _known(self, width: int, height: int) -> tuple[Map, float]:
         size = width, height
         if size not in self._at:
-            self._at[size] = resample(self.saliency, width, height)
+            m = resample(self.saliency, width, height)
+            self._at[size] = m, float(opencv().sumElems(m)[0])
         return self._at[size]
 
     def at(self, width: int, height: int) -> Map:
@@ -62,16 +70,27 @@ class Weights:
 def resample(m: Map, width: int, height: int) -> Map:
     """A map at another size: linear upwards, area averages downwards.
 
+    Upwards between half-pixel centres and level beyond the outermost, as `saliency.resize.upscale`
+    does without OpenCV.
+
     Args:
         m: float32 (h, w).
         width: columns of the result.
         height: rows of the result.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
     """
     if m.shape[0] > height:
         m = _averaged(m, height)
     if m.shape[1] > width:
         m = _averaged(m.T, width).T
-    return upscale(np.ascontiguousarray(m), width, height)
+    m = np.ascontiguousarray(m)
+    if m.shape == (height, width):
+        return m
+    cv2 = opencv()
+    larger: Map = cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR)
+    return larger
 
 
 def _averaged(m: Map, rows: int) -> Map:
