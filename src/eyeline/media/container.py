@@ -33,6 +33,10 @@ from eyeline.media.reader import (
 from eyeline.media.types import DecodeReport, FrameIndex
 
 
+_LONG_BEFORE = 1 << 32
+"""Ticks of any time base."""
+
+
 class ContainerReader(Reader):
     """Frames of a file's best video stream.
 
@@ -307,8 +311,10 @@ class ContainerReader(Reader):
     def _land(self, places: FrameIndex, at: int, index: int) -> bool:
         """Go on at a keyframe, or another one that is not behind the frame `index`, if there is one."""
         keyframes = places.keyframes
+        # To the start by a time far before it: some land behind the frame whose time they are given.
+        time = int(places.pts[keyframes[at]]) if at else int(places.pts[0]) - _LONG_BEFORE
         try:
-            self._container.seek(int(places.pts[keyframes[at]]), stream=self.stream)
+            self._container.seek(time, stream=self.stream)
         except av.error.FFmpegError as exc:
             raise self._misplaced(f"seeking fails: {exc.strerror}") from exc
         packets = self.packets()

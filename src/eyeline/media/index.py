@@ -7,11 +7,13 @@ fooled it here is found out there.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from eyeline.media.container import ContainerReader
+from eyeline.media.h264 import Pictures
 from eyeline.media.images import ImagesReader
 from eyeline.media.keyframes import may_begin, shows
 from eyeline.media.matroska import broken_at
@@ -42,10 +44,8 @@ def index_frames(path: VideoPath, options: VideoOptions | None = None) -> FrameI
     Raises:
         MediaError, UsageError: it can't be read; see `eyeline.media.open_video`.
     """
-    if isinstance(path, str) and path == "-":
-        return None
-    if isinstance(path, str | Path) and Path(path).is_fifo():
-        return None
+    if isinstance(path, str | os.PathLike) and (path == "-" or Path(path).is_fifo()):
+        return None  # read once
     report = DecodeReport()
     reader = reader_of(path, options or VideoOptions(), report)
     try:
@@ -69,6 +69,8 @@ def _index_packets(reader: ContainerReader) -> FrameIndex | None:
     times: list[int] = []  # of frames, in decoding order
     starts: list[int] = []  # of keyframes
     last: int | None = None
+    codec = reader.stream.codec_context
+    pictures = Pictures(codec.extradata or b"") if codec.name == "h264" else None
     for packet in reader.packets():
         if packet.size == 0 and packet.dts is None:
             continue  # the demuxer's last word
@@ -78,13 +80,13 @@ def _index_packets(reader: ContainerReader) -> FrameIndex | None:
         if dts is not None and last is not None and dts <= last:
             return None  # joined or damaged: decoded on its own, a part may come out otherwise
         last = last if dts is None else dts
-        codec = reader.stream.codec_context
         if not shows(codec.name, packet):
             continue
-        if packet.is_keyframe and may_begin(codec, packet):
+        begins = pictures.see(bytes(packet)) if pictures else may_begin(codec, packet)
+        if begins and packet.is_keyframe:
             starts.append(pts)
         times.append(pts)
-    if not times:
+    if not times or (pictures and pictures.gap):
         return None
     order = np.array(times, np.int64)
     pts_in_order = np.sort(order)
