@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -72,6 +73,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise output_error(path, exc) from exc
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `whole_file` gives to what is not finished."""
+    return re.fullmatch(r"\..{1,40}\.[a-z0-9_]{8}\.part(\.[^.]*)?", name) is not None
 
 
 def _umask() -> int:

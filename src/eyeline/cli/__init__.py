@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from eyeline import __version__
+from eyeline.cli.batch import app as batch_app
 from eyeline.cli.data import app as data_app
 from eyeline.cli.evaluate import evaluate
 from eyeline.cli.extract import extract
@@ -32,6 +33,7 @@ app.command()(score)
 app.command()(report)
 app.add_typer(model_app, name="model")
 app.add_typer(roi_app, name="roi")
+app.add_typer(batch_app, name="batch")
 app.command()(evaluate)
 app.command()(train)
 app.add_typer(data_app, name="data")

@@ -136,7 +136,7 @@ def encode(
         bitrate=parse_bitrate(bitrate),
         qp=qp,
         preset=preset,
-        steer=_steer(strength, law, clamp, smoothing, levels),
+        steer=steer_options(strength, law, clamp, smoothing, levels),
         extra=parse_pairs(codec_option or []),
         extract=_extract_options(size, stride, workers, frames),
         threads=threads,
@@ -215,7 +215,7 @@ def make_map(
 
         with frame_progress(_expected(source, frames, 1, quiet), quiet, "map") as advance:
             result = write_map_file(
-                source, output, format_, _steer(strength, law, clamp, smoothing, levels), maps,
+                source, output, format_, steer_options(strength, law, clamp, smoothing, levels), maps,
                 block=block, extract_options=_extract_options(size, stride, workers, frames),
                 model=model, registry=registry, force=force, on_frame=lambda done: advance(),
             )  # fmt: skip
@@ -248,9 +248,10 @@ def _range(frames: str | None) -> tuple[int, int | None]:
     return parse_frames(frames)
 
 
-def _steer(
+def steer_options(
     strength: float | None, law: Any, clamp: float, smoothing: float | None, levels: int | None
 ) -> SteerOptions:
+    """The options of steering, where those that were not given keep their defaults."""
     from eyeline.roi.steer import SteerOptions
 
     given = {"strength": strength, "smoothing": smoothing, "levels": levels}

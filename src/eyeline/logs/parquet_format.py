@@ -53,7 +53,7 @@ def write(log: Log, out: BinaryIO) -> None:
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def read(path: Path) -> Log:
+def read(path: Path | BinaryIO) -> Log:
     """Read our Parquet, or any with a `frameNum` column and numeric ones beside it.
 
     Raises:
@@ -81,7 +81,7 @@ def read(path: Path) -> Log:
         )
     except (pa.ArrowException, ValueError, AttributeError) as exc:
         raise LogError(f"{path}: is not a log: {exc}") from exc
-    check_unique(path, numbers)
+    check_unique(Path(str(path)), numbers)
     times = columns.get(PTS_TIME, np.full(len(numbers), np.nan))
     log.frame_num.extend(numbers)
     log.pts_time.extend(times.tolist())

@@ -42,6 +42,10 @@ from eyeline.saliency.temporal import (
 Map = npt.NDArray[np.float32]
 
 
+MACHINE = ("workers", "keep_source", "device")
+"""Options that decide how long a run takes, and nothing that it finds."""
+
+
 @dataclass(frozen=True)
 class ExtractOptions:
     """What `extract` does to a video; every value travels in the log's provenance.
@@ -277,11 +281,7 @@ class Extraction:
             "model_sha256": model.sha256,
             "smoke": model.smoke,
             "io": model.io.model_dump(),
-            "options": {
-                k: v
-                for k, v in asdict(options).items()
-                if k not in ("workers", "keep_source", "device")
-            },
+            "options": {k: v for k, v in asdict(options).items() if k not in MACHINE},
             "working_size": list(
                 input_size(info.display_width, info.display_height, model.io, options.lines)
             ),

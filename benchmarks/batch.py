@@ -1,0 +1,305 @@
+"""What `eyeline batch` costs, as ratios in one run: `python benchmarks/batch.py [--rounds N] [--quick]`.
+
+Rounds are interleaved and medians quoted. Prints frames a second of a batch against pure inference,
+decode alone and the native-resolution way; one worker against two; Ray against local processes;
+memory of a worker; how cost grows with length, resolution and number of titles; what was tried to come
+nearer the limit; and a sizing table. Ray's rows are left out where Ray is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from extract import CORES, SHARED, make_clip, repeat_clip, run_decode, run_native
+from eyeline.batch.driver import run_batch
+from eyeline.batch.engine import Engine
+from eyeline.batch.local import LocalEngine
+from eyeline.batch.manifest import read_titles
+from eyeline.batch.store import version_of
+from eyeline.batch.task import Job
+from eyeline.batch.work import ExtractWork
+from eyeline.media import open_video
+from eyeline.models.registry import Model, resolve_model
+from eyeline.saliency.features import map_features
+from eyeline.saliency.preprocess import finish, prepare
+from eyeline.saliency.resize import working_size
+from eyeline.saliency.session import Session
+
+SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
+CLIP = 120  # frames of `make_clip`
+MINUTE = 12  # times that, at 25 frames a second: titles of about a minute
+
+
+def make_job(out: Path, segment: int = 1500) -> Job:
+    work = ExtractWork()
+    model = work.resolve()
+    work = replace(work, model_sha256=model.sha256)
+    return Job(work, str(out), version_of("extract", model.id, work.facts()), segment=segment)
+
+
+class Peak:
+    """The greatest resident memory of any worker while the block runs, MiB."""
+
+    def __enter__(self) -> Peak:
+        self.mebibytes, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    if any("spawn_main" in word for word in child.cmdline()):
+                        rss = child.memory_info().rss / 2**20
+                        self.mebibytes = max(self.mebibytes, rss)
+                except psutil.Error:
+                    continue
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def run_once(
+    source: Path, engine_of: Callable[[Job], Engine], segment: int = 1500
+) -> tuple[float, int]:
+    """Seconds and frames of a batch; the engine is open before, as it is in a long batch."""
+    with tempfile.TemporaryDirectory() as out:
+        job = make_job(Path(out), segment)
+        titles = read_titles(str(source))
+        with engine_of(job) as engine:
+            begun = time.perf_counter()
+            result = run_batch(titles, job, engine)
+            seconds = time.perf_counter() - begun
+        assert not result.failed, result.reasons
+        return seconds, result.frames
+
+
+def local(workers: int) -> Callable[[Job], Engine]:
+    return lambda job: LocalEngine(job, workers)
+
+
+def on_ray(job: Job) -> Engine:
+    from eyeline.batch.ray_engine import RayEngine
+
+    return RayEngine(job, None, workers=CORES)
+
+
+def pinned(work: Callable[[], int]) -> float:
+    """Milliseconds a frame of `work` on one core, as a worker has it."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        begun = time.perf_counter()
+        n = work()
+        return (time.perf_counter() - begun) * 1e3 / n
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def first_input(clip: Path, model: Model) -> tuple[np.ndarray, np.ndarray]:
+    with open_video(clip) as video:
+        width, height = video.info.display_width, video.info.display_height
+        size = working_size(width, height, model.io.working_lines)
+        frame = next(iter(video.frames(lambda *_: size)))
+    return frame.rgb, prepare(frame.rgb, model.io)
+
+
+def many(work: Callable[[], Any], times: int = 100) -> Callable[[], int]:
+    def run() -> int:
+        for _ in range(times):
+            work()
+        return times
+
+    return run
+
+
+def bench_engines(folder: Path, clip: Path, titles: int, rounds: int, ray: bool) -> None:
+    """Titles of a minute on every engine, beside the floors."""
+    source = folder / "minutes"
+    source.mkdir()
+    long = folder / "minute.mp4"
+    repeat_clip(clip, long, MINUTE)
+    for i in range(titles):
+        shutil.copy(long, source / f"{i}.mp4")
+    model = resolve_model(None)
+    session = Session(model, "cpu")
+    _, x = first_input(clip, model)
+    reference = SHARED / "reference" / "saliency_student_v2.onnx"
+    native = Session(resolve_model(str(reference)), "cpu") if reference.exists() else session
+    engines: dict[str, Callable[[Job], Engine]] = {"1 worker": local(1), "2 workers": local(2)}
+    if ray:
+        engines["ray"] = on_ray
+    floors: dict[str, Callable[[], int]] = {
+        "inference": many(lambda: session.run(x)),
+        "decode": lambda: run_decode(clip, 1),
+        "native": lambda: run_native(clip, native, 2),
+    }
+    wall: dict[str, list[float]] = {k: [] for k in (*engines, *floors)}
+    with Peak() as peak:
+        for _ in range(rounds):
+            for name, engine_of in engines.items():
+                seconds, frames = run_once(source, engine_of)
+                wall[name].append(seconds * 1e3 / frames)
+            for name, work in floors.items():
+                wall[name].append(pinned(work))
+    ms = {k: statistics.median(v) for k, v in wall.items()}
+    print(
+        f"\n{titles} titles of {MINUTE * CLIP} frames, 720p H.264; {rounds} rounds, {CORES} cores"
+    )
+    for name, value in ms.items():
+        print(f"  {name:12}{value:8.2f} ms a frame {1e3 / value:8.1f} frames/s")
+    floor = ms["inference"] + ms["decode"]
+    two = ms["2 workers"]
+
+    def ratio(label: str, value: float, bar: str = "") -> None:
+        print(f"  {label:44}{value:8.2f}   {bar}".rstrip())
+
+    ratio("1 worker / (inference + decode, one core)", ms["1 worker"] / floor)
+    ratio("2 workers / inference of one core", two / ms["inference"])
+    ratio("2 workers / decode of one core", two / ms["decode"])
+    ratio("times the native-resolution way", ms["native"] / two)
+    ratio("1 worker / 2 workers", ms["1 worker"] / two, "bar 1.80")
+    if ray:
+        ratio("ray / 2 workers", ms["ray"] / two, "bar 1.10")
+    ratio("memory of a worker, at most, MiB", peak.mebibytes)
+    sizing(folder, source, ms["1 worker"])
+
+
+def sizing(folder: Path, source: Path, ms: float) -> None:
+    """What a catalogue of 1,000 hours takes."""
+    out = folder / "sizing"
+    job = make_job(out)
+    titles = read_titles(str(source))
+    with LocalEngine(job, CORES) as engine:
+        result = run_batch(titles, job, engine)
+    parts = list(out.glob("version=*/title=*/*.parquet"))
+    bytes_a_frame = sum(p.stat().st_size for p in parts) / result.frames
+    again = time.perf_counter()
+    with LocalEngine(job, CORES) as engine:
+        skipped = run_batch(titles, job, engine).skipped
+    again = time.perf_counter() - again
+    assert len(skipped) == len(titles)
+    frames = 1000 * 3600 * 25
+    print("\nsizing, 720p at 25 frames/s")
+    print(f"  frames/s of a core                 {1e3 / ms:10.1f}")
+    print(f"  times real time, a core            {1e3 / ms / 25:10.1f}")
+    print(f"  core hours of 1,000 h              {frames * ms / 3.6e6:10.1f}")
+    print(f"  GB of results of 1,000 h           {frames * bytes_a_frame / 1e9:10.2f}")
+    print(f"  a rerun, ms an unchanged title     {again / len(titles) * 1e3:10.1f}")
+
+
+def bench_growth(folder: Path, clips: dict[str, Path]) -> None:
+    """Milliseconds a frame by length, resolution and number of titles: all flat, or said so."""
+    print("\ngrowth, 2 workers, ms a frame")
+    for times in (2, 8, 32):
+        source = folder / f"length{times}"
+        source.mkdir()
+        repeat_clip(clips["360p"], source / "a.mp4", times)
+        seconds, frames = run_once(source, local(2), segment=480)
+        print(f"  one 360p title of {times * CLIP:5} frames    {seconds * 1e3 / frames:8.2f}")
+    for name, clip in clips.items():
+        source = folder / f"size{name}"
+        source.mkdir()
+        for i in range(2):
+            repeat_clip(clip, source / f"{i}.mp4", 5)
+        seconds, frames = run_once(source, local(2))
+        print(f"  {name}, 2 titles of {5 * CLIP} frames    {seconds * 1e3 / frames:8.2f}")
+    for count in (4, 16, 64):
+        source = folder / f"count{count}"
+        source.mkdir()
+        for i in range(count):
+            shutil.copy(clips["360p"], source / f"{i}.mp4")
+        seconds, frames = run_once(source, local(2))
+        print(f"  {count:3} 360p titles of {CLIP} frames    {seconds * 1e3 / frames:8.2f}")
+
+
+def bench_limits(folder: Path, clip: Path) -> None:
+    """What was tried to come nearer the limit, a piece at a time, on one core."""
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, load, numpy_helper, save
+
+    model = resolve_model(None)
+    session = Session(model, "cpu")
+    rgb, x = first_input(clip, model)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    plain = ort.InferenceSession(str(model.path), options, ["CPUExecutionProvider"])
+    (name,) = [i.name for i in plain.get_inputs()]
+    # Scaling and normalising inside the graph, fed with uint8.
+    graph = load(str(model.path))
+    mean = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1) * 255
+    std = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1) * 255
+    for value, label in ((mean, "u8_mean"), (std, "u8_std")):
+        graph.graph.initializer.append(numpy_helper.from_array(value, label))
+    first = [
+        helper.make_node("Cast", ["u8"], ["u8_float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["u8_float", "u8_mean"], ["u8_centred"]),
+        helper.make_node("Div", ["u8_centred", "u8_std"], ["u8_normal"]),
+    ]
+    for node in graph.graph.node:
+        node.input[:] = ["u8_normal" if i == name else i for i in node.input]
+    nodes = [*first, *graph.graph.node]
+    del graph.graph.node[:], graph.graph.input[:]
+    graph.graph.node.extend(nodes)
+    graph.graph.input.append(
+        helper.make_tensor_value_info("u8", TensorProto.UINT8, ["n", 3, "h", "w"])
+    )
+    save(graph, str(folder / "u8.onnx"))
+    fused = ort.InferenceSession(str(folder / "u8.onnx"), options, ["CPUExecutionProvider"])
+    h, w = x.shape[2:]
+    u8 = np.zeros((1, 3, h, w), np.uint8)
+    u8[:, :, : rgb.shape[1], : rgb.shape[2]] = rgb
+    four = np.repeat(x, 4, axis=0)
+    m = finish(session.run(x), *rgb.shape[1:], model.io)
+    work: dict[str, tuple[Callable[[], Any], int]] = {
+        "inference": (lambda: plain.run(None, {name: x}), 1),
+        "inference, batch of 4": (lambda: plain.run(None, {name: four}), 4),
+        "normalise + inference": (lambda: plain.run(None, {name: prepare(rgb, model.io)}), 1),
+        "uint8 in, fused graph": (lambda: fused.run(None, {"u8": u8}), 1),
+        "features of a map": (lambda: map_features(m, m), 1),
+    }
+    samples: dict[str, list[float]] = {k: [] for k in work}
+    for _ in range(7):
+        for key, (run, frames) in work.items():
+            samples[key].append(pinned(many(run, 40)) / frames)
+    print("\ntried, ms a frame on one core")
+    for key, values in samples.items():
+        print(f"  {key:26}{statistics.median(values):8.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--titles", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="the engines alone")
+    arguments = parser.parse_args()
+    ray = importlib.util.find_spec("ray") is not None and importlib.util.find_spec("eyeline.batch.ray_engine") is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = {size: folder / f"{size}.mp4" for size in SIZES}
+        for size, (width, height) in SIZES.items():
+            make_clip(clips[size], width, height)
+        bench_engines(folder, clips["720p"], arguments.titles, arguments.rounds, ray)
+        if not arguments.quick:
+            bench_growth(folder, clips)
+            bench_limits(folder, clips["720p"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""One batch at a time on an output folder: the second refuses.
+
+Locally a kernel lock, which ends with its process, however that ends. On an object store, which has
+none, a note that is renewed while the batch lives and counts for `STALE` seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from eyeline.batch.places import LocalPlace, Place
+from eyeline.batch.store import STATE
+from eyeline.errors import BatchError
+from eyeline.output import output_error
+
+RENEW = 15.0
+STALE = 60.0
+"""Seconds: a note is renewed every `RENEW`, and means nothing when it is older than `STALE`."""
+
+_LOCK = f"{STATE}/lock"
+
+
+def _who() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def _refusal(place: Place, holder: dict[str, Any]) -> BatchError:
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return BatchError(
+        f"{place.url}: another batch is at work there, {who}", "wait for it, or stop it"
+    )
+
+
+@contextlib.contextmanager
+def exclusive(place: Place) -> Iterator[None]:
+    """Hold an output folder.
+
+    Raises:
+        BatchError: another batch holds it.
+        OutputError: the folder can't be written to.
+    """
+    with _local_lock(place) if isinstance(place, LocalPlace) else _lease(place):
+        yield
+
+
+@contextlib.contextmanager
+def _local_lock(place: LocalPlace) -> Iterator[None]:
+    import fcntl
+
+    path = place.root / _LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as exc:
+        raise output_error(path, exc) from exc
+    with os.fdopen(handle, "r+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise _refusal(place, _parse(f.read())) from exc
+        f.truncate(0)
+        f.write(json.dumps(_who()))
+        f.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _lease(place: Place) -> Iterator[None]:
+    mine = _who() | {"nonce": os.urandom(8).hex()}
+
+    def renew() -> None:
+        place.write(_LOCK, json.dumps(mine | {"time": time.time()}).encode())
+
+    holder = _parse((place.read(_LOCK) or b"").decode())
+    if time.time() - float(holder.get("time", 0)) < STALE:
+        raise _refusal(place, holder)
+    renew()
+    time.sleep(1.0)  # of two that began at once, the later writer wins, and the other sees it here
+    if _parse((place.read(_LOCK) or b"").decode()).get("nonce") != mine["nonce"]:
+        raise _refusal(place, _parse((place.read(_LOCK) or b"").decode()))
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(RENEW):
+            with contextlib.suppress(Exception):  # the next renewal tries again
+                renew()
+
+    keeper = threading.Thread(target=keep, name="eyeline-lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        place.remove(_LOCK)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,254 @@
+"""What a worker does with a task: the same in a local process and on a node of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from eyeline.batch.places import as_local, is_url, stamp
+from eyeline.batch.store import Store, TitleRecord, segment_name
+from eyeline.batch.task import Job, Outcome, Plan, Task
+from eyeline.batch.work import Product, Runner
+from eyeline.download import file_sha256
+from eyeline.errors import (
+    EyelineError,
+    MediaError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    SeamError,
+    SeekError,
+)
+from eyeline.media.index import FrameIndex
+
+OnFrames = Callable[[int], None]
+
+_INDEX = "index.npz"
+
+
+class BatchStoppedError(Exception):
+    """What no other title would survive either: its cause is an `EyelineError`."""
+
+
+class Worker:
+    """Does tasks, one after the other.
+
+    Args:
+        job: what is done to every title.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._store = Store(job.output, job.version)
+        self._runner: Runner | None = None
+        self._index: tuple[str, FrameIndex] | None = None
+
+    def do(self, task: Task, on_frames: OnFrames = lambda frames: None) -> Outcome:
+        """Do a task.
+
+        Args:
+            task: what to do.
+            on_frames: called with the rows so far.
+
+        Raises:
+            BatchStoppedError: a full disk, or a model that can't be used.
+        """
+        begun = time.monotonic()
+        count = 0
+
+        def on_frame() -> None:
+            nonlocal count
+            count += 1
+            on_frames(count)
+
+        try:
+            outcome = self._do(task, on_frame)
+        except (OutputError, ModelError, MissingExtraError) as exc:
+            raise BatchStoppedError from exc
+        except EyelineError as exc:
+            outcome = Outcome(record=self._failed(task, str(exc)))
+        except MemoryError:
+            outcome = Outcome(record=self._failed(task, "out of memory"))
+        except Exception as exc:  # noqa: BLE001 - one title must not take the others down
+            outcome = Outcome(
+                record=self._failed(task, f"internal error: {type(exc).__name__}: {exc}")
+            )
+        outcome.seconds = time.monotonic() - begun
+        return outcome
+
+    def _failed(self, task: Task, reason: str) -> TitleRecord:
+        return failed(self._store, task, reason)
+
+    @property
+    def _ready(self) -> Runner:
+        if self._runner is None:
+            self._runner = self._job.work.open(self._job.threads)
+        return self._runner
+
+    def _do(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
+        if task.kind == "segment":
+            return self._segment(task, on_frame)
+        if task.kind == "join":
+            return self._join(task)
+        return self._title(task, on_frame)
+
+    def _title(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
+        title, runner = task.title, self._ready
+        sources = [title.source, *([title.distorted] if title.distorted else [])]
+        marks = [stamp(s) for s in sources]
+        mark = marks[0] if len(marks) == 1 else {"pair": marks}
+        with contextlib.ExitStack() as stack:
+            paths = [stack.enter_context(as_local(s)) for s in sources]
+            digest = "+".join(file_sha256(p) for p in map(regular_file, paths))
+            same = self._unchanged(task, digest)
+            if same is not None:
+                same.stamp = mark  # the same bytes, written again
+                self._store.write_record(same)
+                return Outcome(record=same)
+            # A remote source is not split: each piece would fetch all of it.
+            if self._job.segment and not task.whole and not is_url(title.source):
+                segments, index = runner.plan(title, paths[0], self._job.segment)
+                if index is not None and len(segments) > 1:
+                    return Outcome(plan=self._plan(task, segments, index, digest, mark))
+            product = runner.whole(title, paths, self._said(task, digest), on_frame)
+        if [stamp(s) for s in sources] != marks:
+            raise MediaError(f"{title.source}: changed while it was read", "run the batch again")
+        if task.whole:
+            product.warnings.append(f"done in one piece: {task.whole}")
+        record = self._publish(task, product, digest, mark, 1)
+        return Outcome(record=record, frames=product.frames)
+
+    def _unchanged(self, task: Task, digest: str) -> TitleRecord | None:
+        """The record of a title that was done from these very bytes."""
+        record = self._store.record(task.title.name)
+        if record is None or record.state != "ok" or record.source_sha256 != digest:
+            return None
+        return record if self._store.place.exists(record.part) else None
+
+    def _said(self, task: Task, digest: str) -> dict[str, Any]:
+        """What each part says of itself, beside the log's own provenance."""
+        return {
+            "title": task.title.name,
+            "source_sha256": digest,
+            "version": self._job.version.name,
+        }
+
+    def _plan(self, task: Task, segments: Any, index: FrameIndex, digest: str, mark: Any) -> Plan:
+        store = self._store
+        folder = store.work_folder(task.title.name, digest)
+        # What is there is of another plan, if segments are of another length now.
+        ranges = json.dumps([[s.start, s.stop] for s in segments]).encode()
+        if store.place.read(f"{folder}/plan.json") != ranges:
+            store.place.remove(folder)
+            out = io.BytesIO()
+            np.savez_compressed(out, pts=index.pts, keyframes=index.keyframes)
+            store.place.write(f"{folder}/{_INDEX}", out.getvalue())
+            store.place.write(f"{folder}/plan.json", ranges)
+        done = frozenset(store.finished_segments(folder))
+        return Plan(tuple(segments), digest, mark, folder, done)
+
+    def _frame_index(self, folder: str) -> FrameIndex:
+        if self._index is None or self._index[0] != folder:
+            data = self._store.place.read(f"{folder}/{_INDEX}")
+            if data is None:
+                raise MediaError(f"{folder}: was removed while the batch ran", "run it again")
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                self._index = folder, FrameIndex(arrays["pts"], arrays["keyframes"])
+        return self._index[1]
+
+    def _segment(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
+        plan, title = _planned(task), task.title
+        if stamp(title.source) != plan.stamp:
+            raise MediaError(f"{title.source}: changed while it was read", "run the batch again")
+        segment = plan.segments[task.number]
+        with as_local(title.source) as path:
+            index = self._frame_index(plan.folder)
+            try:
+                product = self._ready.segment(title, path, index, segment, on_frame)
+            except (SeamError, SeekError) as exc:
+                return Outcome(whole=str(exc))
+        self._store.place.write(segment_name(plan.folder, task.number), product.data)
+        return Outcome(frames=product.frames)
+
+    def _join(self, task: Task) -> Outcome:
+        plan, place = _planned(task), self._store.place
+        if stamp(task.title.source) != plan.stamp:
+            raise MediaError(
+                f"{task.title.source}: changed while it was read", "run the batch again"
+            )
+        pieces = []
+        for number, segment in enumerate(plan.segments):
+            data = place.read(segment_name(plan.folder, number))
+            if data is None:
+                raise MediaError(f"{plan.folder}: lost segment {number}", "run the batch again")
+            pieces.append((segment, data))
+        try:
+            product = self._ready.join(pieces, self._said(task, plan.source_sha256))
+        except SeamError as exc:
+            return Outcome(whole=str(exc))
+        record = self._publish(task, product, plan.source_sha256, plan.stamp, len(pieces))
+        place.remove(plan.folder)
+        return Outcome(record=record)
+
+    def _publish(
+        self, task: Task, product: Product, digest: str, mark: dict[str, Any], segments: int
+    ) -> TitleRecord:
+        """Write the part, then the record that says so."""
+        name = self._store.part_name(task.title.name, self._job.work.file)
+        part_sha256 = self._store.write(name, product.data)
+        record = TitleRecord(
+            title=task.title.name,
+            state="ok",
+            source=task.title.source,
+            stamp=mark,
+            source_sha256=digest,
+            part=name,
+            part_sha256=part_sha256,
+            frames=product.frames,
+            segments=segments,
+            warnings=product.warnings,
+        )
+        self._store.write_record(record)
+        return record
+
+
+def _planned(task: Task) -> Plan:
+    assert task.plan is not None  # noqa: S101 - segments and joins carry their plan
+    return task.plan
+
+
+def failed(store: Store, task: Task, reason: str) -> TitleRecord:
+    """Record that a title failed; a part of an earlier state of its source goes.
+
+    Raises:
+        OutputError: the record can't be written.
+    """
+    store.place.remove(store.part_name(task.title.name, "").rstrip("/"))
+    try:
+        mark = stamp(task.title.source)
+    except MediaError:
+        mark = {}
+    record = TitleRecord(
+        title=task.title.name, state="failed", source=task.title.source, stamp=mark, reason=reason
+    )
+    store.write_record(record)
+    return record
+
+
+def regular_file(path: str) -> Any:
+    """The path, if a file is there that ends.
+
+    Raises:
+        MediaError: a folder, pipe or device.
+    """
+    from pathlib import Path
+
+    if not Path(path).is_file():
+        raise MediaError(f"{path}: not a regular file", "a batch reads files")
+    return Path(path)

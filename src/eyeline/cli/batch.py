@@ -1,0 +1,386 @@
+"""`eyeline batch`: many videos, resumable, on one machine or a cluster."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from eyeline.cli import options
+from eyeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from eyeline.batch.task import BatchResult, Job
+    from eyeline.batch.work import Work
+
+app = typer.Typer(
+    help="Many videos: resumable, on one machine or a Ray cluster.", no_args_is_help=True
+)
+
+_RUN, _LIMITS = "How it is run", "Limits of a task"
+
+EXTRACT_EXAMPLES = """
+Examples:
+
+    eyeline batch extract films/ -o dataset
+
+    eyeline batch extract films.csv -o dataset --workers 8 --segment 3000
+
+    eyeline batch extract "films/*.mp4" -o dataset --engine ray --address auto
+"""
+
+SCORE_EXAMPLES = """
+Examples:
+
+    eyeline batch score pairs.csv -o scores --metrics psnr,ssim
+
+    eyeline batch score pairs.jsonl -o scores --scale ref --timeout 3600
+"""
+
+ROI_MAP_EXAMPLES = """
+Examples:
+
+    eyeline batch roi-map films/ -o maps --format kvazaar
+
+    eyeline batch roi-map films.csv -o maps --format json --block 16
+"""
+
+_Manifest = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST",
+        help="Manifest (.csv, .jsonl, .parquet), folder, or pattern; fsspec URLs too.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    str,
+    typer.Option("--output", "-o", help="Folder or fsspec URL of the dataset.", show_default=False),
+]
+_Workers = Annotated[
+    int,
+    typer.Option(min=0, max=1024, help="Worker processes; 0 = one per core.", rich_help_panel=_RUN),
+]
+_Threads = Annotated[
+    int, typer.Option(min=1, max=64, help="Cores of each worker.", rich_help_panel=_RUN)
+]
+_Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="Processes here, or tasks on Ray (extra `ray`).", rich_help_panel=_RUN),
+]
+_Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster; `auto` finds the running one.", rich_help_panel=_RUN),
+]
+_Segment = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Frames of a segment of long titles; 0 never splits.", rich_help_panel=_RUN
+    ),
+]
+_Retries = Annotated[
+    int,
+    typer.Option(
+        min=0, max=100, help="Further attempts after a worker was killed.", rich_help_panel=_LIMITS
+    ),
+]
+_Again = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed/--keep-failed",
+        help="Try titles again that failed before.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+_Timeout = Annotated[float, typer.Option(min=0, help="Seconds; 0 = any.", rich_help_panel=_LIMITS)]
+_Stall = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds without a frame; 0 = any.", rich_help_panel=_LIMITS),
+]
+_Memory = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="MiB of a worker; 0 = any. By default the machine's share.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+
+TIMEOUT, STALL = 6 * 3600.0, 600.0
+SEGMENT = 1500
+
+
+def extract(
+    manifest: _Manifest,
+    output: _Output,
+    model: options.ModelName = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    device: options.Device = "auto",
+    stride: options.Stride = 1,
+    fill: options.Fill = "linear",
+    temporal: options.Temporal = "none",
+    matrix: options.Matrix = None,
+    color_range: options.ColorRange = None,
+    hdr: options.Hdr = "map",
+    workers: _Workers = 0,
+    threads: _Threads = 1,
+    engine: _Engine = "local",
+    address: _Address = None,
+    segment: _Segment = SEGMENT,
+    retries: _Retries = 2,
+    retry_failed: _Again = True,
+    timeout: _Timeout = TIMEOUT,
+    stall: _Stall = STALL,
+    memory: _Memory = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Where viewers look in every title: a Parquet dataset, a row a frame."""
+    from eyeline.batch.work import ExtractWork
+    from eyeline.cli.extract import parse_size
+    from eyeline.media.types import VideoOptions
+    from eyeline.saliency.pipeline import ExtractOptions
+
+    how = ExtractOptions(
+        lines=parse_size(size), stride=stride, fill=fill, temporal=temporal, device=device
+    )
+    video = VideoOptions(matrix=matrix, color_range=color_range, hdr=hdr)
+    work = ExtractWork(model=model, registry=registry, video=video, extract=how)
+    run = _Run(workers, threads, engine, address, segment, retries, retry_failed)
+    run.go(manifest, output, work, _limits(run, timeout, stall, memory), quiet, verbose)
+
+
+def score(
+    manifest: _Manifest,
+    output: _Output,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, comma-separated."),
+    ] = None,
+    vmaf_model: Annotated[
+        str, typer.Option(help="Model of vmaf and sw_vmaf, by version.")
+    ] = "vmaf_v0.6.1",
+    weight: Annotated[
+        float, typer.Option(min=0, max=1, help="0 = uniform weights, 1 = the map alone.")
+    ] = 1.0,
+    scale: Annotated[
+        Literal["ref", "dist"] | None,
+        typer.Option(help="Scale differing sizes to one side's; refused by default."),
+    ] = None,
+    shortest: Annotated[
+        bool, typer.Option("--shortest", help="Of differing lengths, score the common part.")
+    ] = False,
+    model: options.ModelName = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    temporal: options.Temporal = "none",
+    matrix: options.Matrix = None,
+    color_range: options.ColorRange = None,
+    hdr: options.Hdr = "map",
+    workers: _Workers = 0,
+    threads: _Threads = 1,
+    engine: _Engine = "local",
+    address: _Address = None,
+    retries: _Retries = 2,
+    retry_failed: _Again = True,
+    timeout: _Timeout = TIMEOUT,
+    stall: _Stall = STALL,
+    memory: _Memory = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Quality of every pair of `reference` and `distorted`, whole and where viewers look."""
+    from eyeline.batch.work import ScoreWork
+    from eyeline.cli.extract import parse_size
+    from eyeline.media.types import VideoOptions
+    from eyeline.quality.pairs import PairOptions
+    from eyeline.quality.score import ScoreOptions
+    from eyeline.saliency.pipeline import ExtractOptions
+
+    chosen = None if metrics is None else tuple(m.strip() for m in metrics.split(","))
+    how = ScoreOptions(
+        metrics=chosen,
+        weight=weight,
+        vmaf_model=vmaf_model,
+        pairs=PairOptions(scale=scale, shortest=shortest),
+        extract=ExtractOptions(lines=parse_size(size), temporal=temporal),
+    )
+    video = VideoOptions(matrix=matrix, color_range=color_range, hdr=hdr)
+    work = ScoreWork(model=model, registry=registry, video=video, score=how)
+    run = _Run(workers, threads, engine, address, 0, retries, retry_failed)
+    run.go(manifest, output, work, _limits(run, timeout, stall, memory), quiet, verbose)
+
+
+def roi_map(
+    manifest: _Manifest,
+    output: _Output,
+    format_: Annotated[
+        Literal["kvazaar", "kvazaar-binary", "svtav1", "json", "npz"],
+        typer.Option("--format", help="Who is to read the maps."),
+    ] = "json",
+    block: Annotated[
+        int | None, typer.Option(help="Side of a cell of json and npz, pixels (16).")
+    ] = None,
+    strength: options.Strength = None,
+    law: options.SteeringLaw = "neutral",
+    clamp: options.Clamp = 12.0,
+    smoothing: options.Smoothing = None,
+    levels: options.Levels = None,
+    model: options.ModelName = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    stride: options.Stride = 1,
+    workers: _Workers = 0,
+    threads: _Threads = 1,
+    engine: _Engine = "local",
+    address: _Address = None,
+    retries: _Retries = 2,
+    retry_failed: _Again = True,
+    timeout: _Timeout = TIMEOUT,
+    stall: _Stall = STALL,
+    memory: _Memory = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """QP offsets of every title, in a file that an encoder reads."""
+    from eyeline.batch.work import RoiMapWork
+    from eyeline.cli.extract import parse_size
+    from eyeline.cli.roi import steer_options
+    from eyeline.saliency.pipeline import ExtractOptions
+
+    work = RoiMapWork(
+        model=model,
+        registry=registry,
+        kind=format_,
+        block=block,
+        steer=steer_options(strength, law, clamp, smoothing, levels),
+        extract=ExtractOptions(lines=parse_size(size), stride=stride),
+    )
+    run = _Run(workers, threads, engine, address, 0, retries, retry_failed)
+    run.go(manifest, output, work, _limits(run, timeout, stall, memory), quiet, verbose)
+
+
+class _Run:
+    """The options of a run that don't touch its results."""
+
+    def __init__(
+        self,
+        workers: int,
+        threads: int,
+        engine: str,
+        address: str | None,
+        segment: int,
+        retries: int,
+        again: bool,
+    ) -> None:
+        from eyeline.cores import usable_cores
+
+        if address is not None and engine != "ray":
+            raise UsageError("--address without --engine ray", "add --engine ray")
+        self.engine, self.address = engine, address
+        self.threads, self.segment, self.retries, self.again = threads, segment, retries, again
+        self.asked, self.workers = workers, workers or max(1, usable_cores() // threads)
+
+    def go(
+        self, manifest: str, output: str, work: Work, limits: Any, quiet: bool, verbose: bool
+    ) -> None:
+        """Run the batch and say how it ended."""
+        from eyeline.batch.driver import run_batch
+        from eyeline.batch.manifest import read_titles
+        from eyeline.batch.store import version_of
+        from eyeline.batch.task import Job
+        from eyeline.cli.batch_view import batch_view
+        from eyeline.cli.interrupts import InterruptShield
+
+        titles = read_titles(manifest, pairs=work.pairs)
+        model = work.resolve()
+        work = replace(work, model_sha256=model.sha256)
+        if model.smoke:
+            sys.stderr.write(f"warning: {model.id} is a smoke model: its numbers mean nothing\n")
+        version = version_of(work.command, model.id, work.facts())
+        job = Job(work, output, version, limits, self.threads, self.segment)
+        if verbose:
+            sys.stderr.write(f"{len(titles)} titles; version {version.name}\n")
+        InterruptShield()  # a cluster's SIGTERM ends a batch as Ctrl-C does
+        try:
+            with batch_view(quiet, verbose) as view, self._open(job) as engine:
+                result = run_batch(
+                    titles, job, engine, watcher=view, retries=self.retries, again=self.again
+                )
+        except KeyboardInterrupt as exc:
+            sys.stderr.write("interrupted: what is finished is kept; run it again to go on\n")
+            raise typer.Exit(130) from exc
+        _conclude(result, quiet, verbose)
+
+    def _open(self, job: Job) -> Any:
+        if self.engine == "ray":
+            from eyeline.batch.ray_engine import RayEngine
+
+            return RayEngine(job, self.address, workers=self.asked)
+        from eyeline.batch.local import LocalEngine
+
+        return LocalEngine(job, self.workers)
+
+
+def _limits(run: _Run, timeout: float, stall: float, memory: int | None) -> Any:
+    from eyeline.batch.limits import Limits, memory_share
+
+    return Limits(timeout, stall, memory_share(run.workers) if memory is None else memory)
+
+
+def _conclude(result: BatchResult, quiet: bool, verbose: bool) -> None:
+    if not quiet:
+        rate = result.frames / result.seconds if result.seconds > 0 else 0.0
+        restarts = f", {result.restarts} workers replaced" if result.restarts else ""
+        sys.stderr.write(
+            f"{len(result.ok)} ok, {len(result.failed)} failed, {len(result.skipped)} skipped; "
+            f"{result.frames:,} frames in {result.seconds:.1f} s, {rate:.1f} frames/s{restarts}\n"
+        )
+    shown = result.failed if verbose else result.failed[:10]
+    for name in shown:
+        sys.stderr.write(f"failed: {name}: {result.reasons.get(name, '')}\n")
+    if len(shown) < len(result.failed):
+        sys.stderr.write(f"and {len(result.failed) - len(shown)} more: see _status.csv\n")
+    if result.failed:
+        raise typer.Exit(3)
+
+
+def status(
+    output: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder or fsspec URL of the dataset.")
+    ],
+    failed: Annotated[bool, typer.Option("--failed", help="Only titles that failed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, a line a title.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every part and check its digest.")
+    ] = False,
+) -> None:
+    """How the titles of a dataset stand: ok, failed and why, by version.
+
+    Examples:
+        eyeline batch status dataset
+
+        eyeline batch status dataset --failed
+
+        eyeline batch status dataset --verify
+    """
+    from eyeline.batch.status import read_status
+    from eyeline.cli.batch_view import show_status
+
+    found = read_status(output, verify=verify)
+    show_status(found, failed_only=failed, as_json=as_json)
+    if any(r.state != "ok" for v in found for r in v.records):
+        raise typer.Exit(1)
+
+
+for _name, _command, _examples in (
+    ("extract", extract, EXTRACT_EXAMPLES),
+    ("score", score, SCORE_EXAMPLES),
+    ("roi-map", roi_map, ROI_MAP_EXAMPLES),
+):
+    _command.__doc__ = f"{_command.__doc__}\n{_examples}"
+    app.command(_name)(_command)
+app.command()(status)

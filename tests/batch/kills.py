@@ -1,0 +1,135 @@
+"""Batches that are killed for real, at random but seeded points, until they are done."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+from batches import command
+
+from clips import moving, write_clip
+
+
+def make_catalogue(folder: Path, count: int, shared: Path | None) -> Path:
+    """Clips of one to four seconds, cut from the films at hand, or drawn where there are none."""
+    import av
+
+    folder.mkdir()
+    films: list[list[object]] = []
+    for name in ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4") if shared else ():
+        with av.open(str(shared / "video" / name)) as container:  # type: ignore[operator]
+            frames = container.decode(video=0)
+            films.append([f.reformat(160, 96, "rgb24").to_ndarray() for f in frames])
+    films = films or [moving(200, (160, 96), seed=s) for s in range(3)]  # type: ignore[list-item]
+    rng = random.Random(11)
+    for i in range(count):
+        film = films[i % len(films)]
+        start = rng.randrange(len(film) - 30)
+        shots = film[start : start + rng.choice((25, 50, 75, 100))]
+        options = {"g": rng.choice(("8", "12", "250")), "preset": "ultrafast"}
+        write_clip(folder / f"{i:03}.mp4", shots, codec_options=options)  # type: ignore[arg-type]
+    return folder
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    """The processes below one, those of Ray's own machinery left out."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is one of `LocalEngine`."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        line = process.cmdline()
+        return any("spawn_main" in word for word in line)
+    return False
+
+
+def start(*words: object, **more: object) -> subprocess.Popen[str]:
+    """A batch in a process group of its own."""
+    return subprocess.Popen(
+        command("batch", *words), stderr=subprocess.PIPE, text=True, start_new_session=True, **more
+    )  # type: ignore[call-overload, no-any-return]
+
+
+def kill_machine(process: subprocess.Popen[str]) -> None:
+    """Everything of a batch at once, as when the power goes."""
+    below = children_of(process.pid)
+    for victim in [process.pid, *(c.pid for c in below)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(below, timeout=10)
+
+
+def kill_driver(process: subprocess.Popen[str]) -> None:
+    """The driver alone; its workers must follow by themselves."""
+    below = children_of(process.pid)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not alive, "workers went on without their driver"
+
+
+def kill_workers(process: subprocess.Popen[str], rng: random.Random, pause: float) -> int:
+    """A random worker, every `pause` seconds or so, until the batch ends; how many."""
+    count = 0
+    while process.poll() is None:
+        time.sleep(rng.uniform(0.3 * pause, 1.7 * pause))
+        victims = [c for c in children_of(process.pid) if is_worker(c)]
+        if victims and process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rng.choice(victims).kill()
+                count += 1
+    return count
+
+
+SUICIDE = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from batches import make_job
+from inline import InlineEngine
+from eyeline.batch.driver import run_batch
+from eyeline.batch.manifest import read_titles
+
+source, out, at, when = sys.argv[2:]
+count, at, replace = 0, int(at), Path.replace
+
+def renamed(self, target):
+    global count
+    count += 1
+    if count == at and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = replace(self, target)
+    if count == at and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+Path.replace = renamed
+job = make_job(out)
+run_batch(read_titles(source), job, InlineEngine(job))
+print(count)
+"""
+
+
+def die_at_write(source: Path, out: Path, at: int, when: str) -> subprocess.CompletedProcess[str]:
+    """A batch in one process that is killed at its `at`-th write; its stdout is their number."""
+    words: Iterable[object] = (Path(__file__).parent, source, out, at, when)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])])
+    }
+    return subprocess.run(
+        [sys.executable, "-c", SUICIDE, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )

@@ -1,0 +1,66 @@
+"""A worker that goes over a limit says so and ends; one within its limits is left alone."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from eyeline.batch.limits import Limits, Watchdog, memory_share, resident_mebibytes
+from eyeline.batch.local import plan_cores
+
+
+def watch(limits: Limits) -> tuple[Watchdog, list[str], threading.Event]:
+    said: list[str] = []
+    ended = threading.Event()
+    return Watchdog(limits, said.append, ended.set), said, ended
+
+
+def test_time_is_limited() -> None:
+    watchdog, said, ended = watch(Limits(seconds=0.2))
+    with watchdog:
+        assert ended.wait(5)
+    assert said == ["took longer than 0.2 s"]
+
+
+def test_time_without_a_frame_is_limited() -> None:
+    watchdog, said, ended = watch(Limits(stall=0.4))
+    with watchdog:
+        for _ in range(4):  # frames keep it alive
+            time.sleep(0.2)
+            watchdog.alive()
+        assert not ended.is_set()
+        assert ended.wait(5)
+    assert said == ["gave no frame for 0.4 s"]
+
+
+def test_memory_is_limited() -> None:
+    watchdog, said, ended = watch(Limits(mebibytes=int(resident_mebibytes()) + 100))
+    with watchdog:
+        assert not ended.wait(0.3)
+        held = np.ones(200 << 20, np.uint8)
+        assert ended.wait(5)
+    assert held.nbytes
+    assert said[0].startswith("took ")
+    assert "MiB of memory, more than" in said[0]
+
+
+def test_between_tasks_nothing_is_limited() -> None:
+    watchdog, said, ended = watch(Limits(seconds=0.1, stall=0.1))
+    with watchdog:
+        pass
+    assert not ended.wait(0.5)
+    assert not said
+
+
+def test_workers_share_the_machines_memory() -> None:
+    assert memory_share(1) > memory_share(4) > 0
+
+
+def test_workers_have_cores_of_their_own_while_there_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 2, 4, 6})
+    assert plan_cores(2, 1) == [{0}, {2}]
+    assert plan_cores(2, 2) == [{0, 2}, {4, 6}]
+    assert plan_cores(5, 1) == [None] * 5
