@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import av.container
 import av.error
-import numpy as np
 from av.stream import Disposition
 
 from eyeline.cores import usable_cores
@@ -31,7 +30,6 @@ from eyeline.media.reader import (
     too_short,
 )
 from eyeline.media.types import DecodeReport, FrameIndex
-
 
 _LONG_BEFORE = 1 << 32
 """Ticks of any time base."""
@@ -297,7 +295,7 @@ class ContainerReader(Reader):
         """
         if self._places is None:
             return
-        at = int(np.searchsorted(self._places.keyframes, index, "right")) - 1
+        at = self._places.last_keyframe(index)
         # Demuxers look a time up in presentation or in decoding order, or guess a byte: one that
         # lands behind the frame is sent to an earlier keyframe.
         back = 0
@@ -310,9 +308,8 @@ class ContainerReader(Reader):
 
     def _land(self, places: FrameIndex, at: int, index: int) -> bool:
         """Go on at a keyframe, or another one that is not behind the frame `index`, if there is one."""
-        keyframes = places.keyframes
         # To the start by a time far before it: some land behind the frame whose time they are given.
-        time = int(places.pts[keyframes[at]]) if at else int(places.pts[0]) - _LONG_BEFORE
+        time = int(places.pts[places.keyframes[at]]) - (0 if at else _LONG_BEFORE)
         try:
             self._container.seek(time, stream=self.stream)
         except av.error.FFmpegError as exc:
@@ -320,10 +317,7 @@ class ContainerReader(Reader):
         packets = self.packets()
         for packet in packets:
             number = places.number(packet.pts) if packet.is_keyframe else None
-            if (
-                number is None
-                or keyframes[np.searchsorted(keyframes, number, "right") - 1] != number
-            ):
+            if number is None or number != places.keyframes[places.last_keyframe(number)]:
                 continue
             if number > index:
                 return False

@@ -46,6 +46,10 @@ class FrameIndex:
         at = int(np.searchsorted(self.pts, pts))
         return at if at < len(self.pts) and self.pts[at] == pts else None
 
+    def last_keyframe(self, number: int) -> int:
+        """Position in `keyframes` of the last one at or before a frame."""
+        return int(np.searchsorted(self.keyframes, number, "right")) - 1
+
 
 @dataclass(frozen=True)
 class VideoOptions:
