@@ -28,7 +28,7 @@ from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model
 from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.features import FEATURES
-from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency
+from eyeline.saliency.pipeline import LONGEST_STILL, Extraction, ExtractOptions, FrameSaliency
 from eyeline.saliency.preprocess import finish, prepare
 from eyeline.saliency.session import Session
 from tiny_models import (
@@ -250,6 +250,23 @@ def test_stride_infers_every_nth_frame_and_fills_between(tmp_path: Path) -> None
     assert column(frames) == pytest.approx([v / 255 for v in linear], abs=1e-6)
     held = run(clip, tiny(tmp_path), stride=4, fill="hold")
     assert column(held) == pytest.approx([levels[i // 4 * 4] / 255 for i in range(11)], abs=1e-6)
+
+
+def test_still_pictures_are_filled_until_they_have_drifted(tmp_path: Path) -> None:
+    levels = [100] * 5 + [101, 102, 103, 104, 105] + [105] * 3  # one code is .39 percent
+    clip = write_video(tmp_path / "clip.mkv", [plain(v, v, v) for v in levels])
+    frames = run(clip, tiny(tmp_path), still=1.0, fill="hold")
+    assert [f.index for f in frames if not f.filled] == [0, 7]
+    assert column(frames)[6] == pytest.approx(100 / 255, abs=1e-6)
+    assert column(frames)[12] == pytest.approx(103 / 255, abs=1e-6)
+    assert [f.filled for f in run(clip, tiny(tmp_path))] == [False] * 13
+
+
+def test_a_still_picture_is_inferred_again_after_a_while(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mkv", [plain(100)] * 120)
+    frames = run(clip, tiny(tmp_path), still=1.0)
+    assert [f.index for f in frames if not f.filled] == [0, LONGEST_STILL, 2 * LONGEST_STILL]
+    assert column(frames) == pytest.approx([100 / 255] * 120, abs=1e-6)
 
 
 def test_a_cut_is_marked_inferred_and_without_flicker(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def extract(
     size: options.Size = None,
     device: options.Device = "auto",
     stride: options.Stride = 1,
+    still: options.Still = 0.0,
     fill: options.Fill = "linear",
     temporal: options.Temporal = "none",
     matrix: options.Matrix = None,
@@ -145,7 +146,12 @@ def extract(
     from eyeline.saliency.pipeline import ExtractOptions
 
     how = ExtractOptions(
-        lines=parse_size(size), stride=stride, fill=fill, temporal=temporal, device=device
+        lines=parse_size(size),
+        stride=stride,
+        still=still,
+        fill=fill,
+        temporal=temporal,
+        device=device,
     )
     video = VideoOptions(matrix=matrix, color_range=color_range, hdr=hdr)
     work = ExtractWork(model=model, registry=registry, video=video, extract=how)

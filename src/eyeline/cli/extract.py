@@ -90,6 +90,7 @@ def extract(
         ),
     ] = None,
     stride: options.Stride = 1,
+    still: options.Still = 0.0,
     fill: options.Fill = "linear",
     temporal: options.Temporal = "none",
     width: Annotated[
@@ -151,8 +152,8 @@ def extract(
     from pathlib import Path
 
     how = ExtractOptions(
-        lines=parse_size(size), stride=stride, fill=fill, temporal=temporal, start=start, stop=stop,
-        device=device, workers=workers, keep_source=overlay is not None,
+        lines=parse_size(size), stride=stride, still=still, fill=fill, temporal=temporal,
+        start=start, stop=stop, device=device, workers=workers, keep_source=overlay is not None,
     )  # fmt: skip
     chosen = resolve_model(model, Path(registry) if registry else None)
     if chosen.smoke:

@@ -47,6 +47,15 @@ Stride = Annotated[
         min=1, help="Infer every n-th frame and every first of a scene.", rich_help_panel=FRAMES
     ),
 ]
+Still = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=100,
+        help="Fill frames that differ from the last inferred one by less than this percent; 0 = none.",
+        rich_help_panel=FRAMES,
+    ),
+]
 Fill = Annotated[
     Literal["linear", "motion", "hold"],
     typer.Option(

@@ -6,6 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 
+def difference(plane: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+    """Mean absolute difference of two planes of one size, percent of full scale.
+
+    Args:
+        plane: uint8 (h, w).
+        other: the same.
+    """
+    gap: npt.NDArray[np.uint8] = np.maximum(plane, other) - np.minimum(plane, other)
+    # NumPy adds 8-bit samples up five times faster in 32 bits, which hold 2^24 of them.
+    total = gap.sum(dtype=np.uint32 if gap.size <= 1 << 24 else np.uint64)
+    return float(total) / gap.size / 2.55
+
+
 class SceneScore:
     """The scene score of consecutive frames.
 
@@ -31,10 +44,7 @@ class SceneScore:
         if previous.shape != plane.shape:
             self._difference = 0.0
             return 100.0
-        gap: npt.NDArray[np.uint8] = np.maximum(plane, previous) - np.minimum(plane, previous)
-        # NumPy adds 8-bit samples up five times faster in 32 bits, which hold 2^24 of them.
-        total = gap.sum(dtype=np.uint32 if gap.size <= 1 << 24 else np.uint64)
-        difference = float(total) / gap.size / 2.55
-        score = min(difference, abs(difference - self._difference))
-        self._difference = difference
+        now = difference(plane, previous)
+        score = min(now, abs(now - self._difference))
+        self._difference = now
         return score

@@ -23,6 +23,7 @@ import eyeline
 from eyeline.cores import usable_cores
 from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media import Video, open_video
+from eyeline.media.scene import difference
 from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
 from eyeline.models.registry import Model, resolve_model
 from eyeline.saliency.features import map_features
@@ -42,6 +43,9 @@ from eyeline.saliency.temporal import (
 Map = npt.NDArray[np.float32]
 
 
+LONGEST_STILL = 50
+"""Frames after which a still picture is inferred again: those that wait to be filled are held."""
+
 MACHINE = ("workers", "keep_source", "device")
 """Options that decide how long a run takes, and nothing that it finds."""
 
@@ -54,6 +58,8 @@ class ExtractOptions:
         lines: short side of the working size in pixels, `native`, or None for what the model's I/O
             spec says.
         stride: infer every n-th frame (and every first frame of a scene), fill those between.
+        still: percent of full scale: a frame that differs from the last inferred one by less, on
+            average over the green plane, is filled, too; 0 = none is.
         fill: how frames between are filled.
         temporal: filter on the maps.
         start, stop: first frame and the one after the last, as decoded; None = all.
@@ -64,6 +70,7 @@ class ExtractOptions:
 
     lines: int | Literal["native"] | None = None
     stride: int = 1
+    still: float = 0.0
     fill: Fill = "linear"
     temporal: TemporalFilter = "none"
     start: int = 0
@@ -82,12 +89,19 @@ class ExtractOptions:
                 raise UsageError(f"{name} is {value!r}", f"one of {', '.join(known)}")
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}", "1 infers every frame, 2 every second")
+        if not 0 <= self.still <= 100:
+            raise UsageError(f"still is {self.still:g}", "give percent of full scale, such as 0.5")
         if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
             raise UsageError(f"working size is {self.lines} lines", "give 16..4320, or 'native'")
         if self.workers < 0:
             raise UsageError(f"workers are {self.workers}", "0 is one per core")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise UsageError(f"frames {self.start}:{self.stop} are none", "give A:B with A < B")
+
+    @property
+    def skips(self) -> bool:
+        """Whether frames are filled rather than inferred."""
+        return self.stride > 1 or self.still > 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +199,7 @@ class _Run:
                 return
 
         since = 0
+        inferred: npt.NDArray[np.uint8] | None = None
         size: tuple[int, ...] | None = None
         awake = False
         try:
@@ -204,6 +219,10 @@ class _Run:
                     self.before = frame
                     continue
                 due = cut or since % o.stride == 0
+                if due and not cut and inferred is not None and since < LONGEST_STILL:
+                    due = difference(frame.rgb[1], inferred) >= o.still
+                if due:
+                    inferred = frame.rgb[1] if o.still else None
                 since = 1 if due else since + 1
                 put((frame, cut and not first, pool.submit(self._infer, frame) if due else None))
         except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
@@ -236,7 +255,7 @@ class _Run:
     def results(self) -> Generator[FrameSaliency]:
         """What the extraction yields; closing it ends the threads and closes the video."""
         estimates: Iterator[Estimate] = self._estimates()
-        if self.options.stride > 1:
+        if self.options.skips:
             estimates = fill_skipped(estimates, self.options.fill)
         previous: Map | None = None
         for e in FILTERS[self.options.temporal](estimates):

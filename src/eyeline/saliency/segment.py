@@ -76,7 +76,7 @@ class SegmentRun:
 
 def _reach(options: ExtractOptions) -> tuple[int, int] | None:
     """Frames before and after one on which its map depends; None = those since the last cut."""
-    return REACH[options.temporal] if options.stride == 1 else None
+    return REACH[options.temporal] if not options.skips else None
 
 
 def _lead(options: ExtractOptions) -> int:
