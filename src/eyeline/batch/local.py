@@ -11,15 +11,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from eyeline.batch.engine import Engine, Throttle
+from eyeline.batch.engine import Engine
 from eyeline.batch.limits import Watchdog
 from eyeline.batch.task import Event, Job, Task
-from eyeline.batch.worker import BatchStoppedError, Worker
+from eyeline.batch.worker import Worker, do_watched
 from eyeline.processes import become_worker
 
 _WAIT = 0.5  # seconds that `events` waits for something to happen
@@ -188,21 +187,4 @@ def _serve(pipe: Connection, job: Job, cores: frozenset[int] | None) -> None:
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, or wants us to go
         while True:
             task: Task = pipe.recv()
-            say(*_do(worker, watchdog, task, lambda frames: say("progress", frames)))
-
-
-def _do(
-    worker: Worker, watchdog: Watchdog, task: Task, on_frames: Callable[[int], None]
-) -> tuple[str, Any]:
-    due = Throttle()
-
-    def count(frames: int) -> None:
-        watchdog.alive()
-        if due():
-            on_frames(frames)
-
-    try:
-        with watchdog:
-            return "done", worker.do(task, count)
-    except BatchStoppedError as exc:
-        return "stop", exc.__cause__
+            say(*do_watched(worker, watchdog, task, lambda frames: say("progress", frames)))

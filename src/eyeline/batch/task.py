@@ -55,6 +55,14 @@ class Task:
     whole: str = ""
 
     @property
+    def frames(self) -> int | None:
+        """About how many rows it will make, None where that is not known."""
+        if self.kind != "segment" or self.plan is None:
+            return None
+        segment = self.plan.segments[self.number]
+        return None if segment.stop is None else segment.stop - segment.start
+
+    @property
     def label(self) -> str:
         """For people."""
         if self.kind == "segment" and self.plan is not None:

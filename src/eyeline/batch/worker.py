@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from eyeline.batch.engine import Throttle
+from eyeline.batch.limits import Watchdog
 from eyeline.batch.places import as_local, is_url, stamp
 from eyeline.batch.store import Store, TitleRecord, segment_name
 from eyeline.batch.task import Job, Outcome, Plan, Task
@@ -216,6 +218,34 @@ class Worker:
         )
         self._store.write_record(record)
         return record
+
+
+def do_watched(
+    worker: Worker, watchdog: Watchdog, task: Task, on_frames: OnFrames
+) -> tuple[str, Any]:
+    """Do a task within its limits: what every engine's worker does with one.
+
+    Args:
+        worker: does it.
+        watchdog: ends the process at a limit.
+        task: what to do.
+        on_frames: told of the rows so far, now and then.
+
+    Returns:
+        `done` and the outcome, or `stop` and the error that no other title would survive either.
+    """
+    due = Throttle()
+
+    def count(frames: int) -> None:
+        watchdog.alive()
+        if due():
+            on_frames(frames)
+
+    try:
+        with watchdog:
+            return "done", worker.do(task, count)
+    except BatchStoppedError as exc:
+        return "stop", exc.__cause__
 
 
 def _planned(task: Task) -> Plan:

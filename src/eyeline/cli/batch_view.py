@@ -74,7 +74,10 @@ class _Bars(_Lines):
         self._begun[worker] = time.monotonic()
         label = task.label if len(task.label) <= 40 else f"...{task.label[-37:]}"
         self._progress.reset(
-            self._workers[worker], description=f"{worker}: {label}", note=task.kind
+            self._workers[worker],
+            description=f"{worker}: {label}",
+            total=task.frames,
+            note="joining" if task.kind == "join" else "",
         )
 
     def progress(self, event: Event) -> None:
@@ -82,13 +85,14 @@ class _Bars(_Lines):
         seconds = max(1e-3, time.monotonic() - self._begun.get(event.worker, 0.0))
         self._progress.update(
             self._workers[event.worker],
+            completed=event.frames,
             note=f"{event.frames:,} frames, {event.frames / seconds:.0f} frames/s",
         )
 
     def ended(self, task: Task, worker: int, outcome: Outcome | None, share: float) -> None:
         """See `Watcher`."""
         self._progress.advance(self._whole, share)
-        self._progress.reset(self._workers[worker], description=f"{worker}: idle", note="")
+        self._progress.reset(self._workers[worker], description=f"{worker}: idle", total=1, note="")
 
     def finished(self, record: TitleRecord) -> None:
         """See `Watcher`."""
