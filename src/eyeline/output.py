@@ -26,14 +26,16 @@ def output_error(path: str | Path, exc: OSError) -> OutputError:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path`; it becomes `path` when the block ends well.
 
     Args:
         path: the file that is to appear.
+        suffix: give the temporary name the same suffix, which some writers go by. Without it, no
+            pattern such as `**/*.parquet` finds what is not finished.
 
     Yields:
-        The temporary path, with the same suffix, in the same folder.
+        The temporary path, in the same folder.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -57,7 +59,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     target = target.resolve()  # a symbolic link keeps pointing where it did
     try:
         handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem[:40]}.", suffix=f".part{target.suffix}", dir=target.parent
+            prefix=f".{target.stem[:40]}.",
+            suffix=f".part{target.suffix if suffix else ''}",
+            dir=target.parent,
         )
         os.close(handle)
     except OSError as exc:
@@ -113,7 +117,7 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise output_error("stdout", exc) from exc
         return
-    with whole_file(path) as temporary, temporary.open("wb") as f:
+    with whole_file(path, suffix=False) as temporary, temporary.open("wb") as f:
         yield f
 
 

@@ -118,7 +118,7 @@ def test_a_changed_source_is_done_again_alone(clips: Path, tmp_path: Path) -> No
     result = run(source, out)
     assert (result.ok, len(result.skipped)) == (["clip001"], 3)
     assert len(read_log(parts(out)[1])) == 12
-    assert not list((out / "_eyeline" / "work").rglob("*.parquet"))
+    assert not list((out / "_eyeline" / "work").rglob("*.segment"))
 
 
 def test_a_lost_part_is_made_again(clips: Path, done: Path, tmp_path: Path) -> None:

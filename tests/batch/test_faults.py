@@ -82,7 +82,7 @@ def redone(source: Path, out: Path, at: int, when: str, undisturbed: dict[str, b
     assert died.returncode == -9, died.stderr
     visible_parts_are_whole(out, undisturbed)
     ok = {r.title: r.frames for s in _status(out) for r in s.records if r.state == "ok"}
-    pieces = [p.parent.name for p in (out / "_eyeline" / "work").rglob("0*.parquet")]
+    pieces = [p.parent.name for p in (out / "_eyeline" / "work").rglob("0*.segment")]
     kept = sum(ok.values()) + SEGMENT * sum(p.rsplit("-", 1)[0] not in ok for p in pieces)
     total = 60 * len(list(source.iterdir()))
     again = run(source, out).frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
@@ -60,13 +61,11 @@ class Throttle:
     """
 
     def __init__(self, seconds: float = 0.5) -> None:
-        import time
-
-        self._clock, self._seconds, self._next = time.monotonic, seconds, 0.0
+        self._seconds, self._next = seconds, 0.0
 
     def __call__(self) -> bool:
         """Whether it is time."""
-        now = self._clock()
+        now = time.monotonic()
         if now < self._next:
             return False
         self._next = now + self._seconds

@@ -6,7 +6,7 @@
     OUT/_status.csv                                   a row a title, of the last run
     OUT/_eyeline/versions/VERSION.json                what a version means: model, options, eyeline
     OUT/_eyeline/titles/VERSION/TITLE.json            how a title ended, and from which bytes
-    OUT/_eyeline/work/VERSION/TITLE-SOURCE/00003.parquet   finished segments of unfinished titles
+    OUT/_eyeline/work/VERSION/TITLE-SOURCE/00003.segment   finished segments of unfinished titles
     OUT/_eyeline/lock                                 held by the batch that runs
 
 Readers of datasets skip names that begin with an underscore, so they see finished titles alone. The
@@ -30,6 +30,7 @@ STATUS_FILE = "_status.csv"
 LAYOUT = 1
 """Raised when the layout changes, so that no version mixes two."""
 
+SEGMENT = ".segment"
 _LONGEST = 120  # characters of a title in a file name; file systems take 255 bytes
 
 
@@ -165,12 +166,12 @@ class Store:
     def finished_segments(self, folder: str) -> set[int]:
         """Numbers of the segments that are there."""
         names = self.place.names(folder)
-        return {int(n.split(".")[0]) for n in names if n.split(".")[0].isdigit()}
+        return {int(n.removesuffix(SEGMENT)) for n in names if n.endswith(SEGMENT)}
 
 
 def segment_name(folder: str, number: int) -> str:
-    """A segment's file in a work folder."""
-    return f"{folder}/{number:05d}.parquet"
+    """A segment's file in a work folder: Parquet by another name, so that no pattern finds it."""
+    return f"{folder}/{number:05d}{SEGMENT}"
 
 
 def _parse(name: str, data: bytes) -> TitleRecord:
