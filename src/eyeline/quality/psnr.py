@@ -73,7 +73,4 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
         gap = cv2.absdiff(r, d, dst=scratch("gap", r.shape, r.dtype))
         squares = cv2.multiply(gap, gap, dst=scratch("squares", r.shape, FLOAT), dtype=cv2.CV_32F)
         salient += sum_of_products(m[band], squares)
-    k, level = weights.strength, weights.level
-    numerator = (1 - k) * total + k / level * salient
-    denominator = (1 - k) * reference.size + k / level * mass
-    return Error(whole, numerator / denominator)
+    return Error(whole, weights.blend(total, salient) / weights.blend(reference.size, mass))

@@ -143,6 +143,7 @@ def score(
         MissingExtraError: a metric was asked for whose extra is not installed.
     """
     o = options or ScoreOptions()
+    ref_options, dist_options = _sharing(ref_options), _sharing(dist_options)
     with contextlib.ExitStack() as stack:
         dist = stack.enter_context(open_video(distorted, dist_options))
         start = o.pairs.ref_offset
@@ -186,6 +187,12 @@ def score(
         "distorted": _facts(dist.info) | {"corrupt_frames": corrupt},
     }
     return result
+
+
+def _sharing(options: VideoOptions | None) -> VideoOptions:
+    """Half the cores for each decoder: more threads than cores would cost an eighth more CPU."""
+    o = options or VideoOptions()
+    return o if o.threads else replace(o, threads=max(1, usable_cores() // 2))
 
 
 def _extraction(

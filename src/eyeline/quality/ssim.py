@@ -82,7 +82,7 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
     factor = max(1, int(min(width, height) / 256 + 0.5))
     x, y = (_shrunk(p, factor, depth) for p in (reference, distorted))
     _check(x, TAPS, "SSIM")
-    whole, weighted = _pooled(x, y, _weights(weights, x), _index)
+    whole, weighted = _pooled(x, y, weights, _index)
     return Similarity(whole[0], weighted[0] if weighted else None)
 
 
@@ -102,7 +102,7 @@ def ms_ssim(
         if scale:
             x, y = _halved(x), _halved(y)
         terms = _with_luminance if scale == len(EXPONENTS) - 1 else _contrast_and_structure
-        for i, means in enumerate(_pooled(x, y, _weights(weights, x), terms)):
+        for i, means in enumerate(_pooled(x, y, weights, terms)):
             for mean in means or ():
                 results[i] *= abs(mean) ** exponent
     return Similarity(results[0], results[1] if weights is not None else None)
@@ -115,10 +115,6 @@ def _check(plane: npt.NDArray[np.generic], least: int, name: str) -> None:
             f"a picture of {width}x{height} is too small for {name}, which needs {least} a side",
             "leave it out of --metrics",
         )
-
-
-def _weights(weights: Weights | None, like: Plane) -> Plane | None:
-    return None if weights is None else weights.at(like.shape[1], like.shape[0])
 
 
 def _centred(plane: Samples, depth: int) -> Plane:
@@ -181,7 +177,7 @@ def _means(x: Plane, name: str) -> Plane:
 
 
 def _pooled(
-    x: Plane, y: Plane, weight: Plane | None, terms: Terms
+    x: Plane, y: Plane, weights: Weights | None, terms: Terms
 ) -> tuple[list[float], list[float] | None]:
     """Means of terms over all windows, whole and weighted, of two planes (less 128)."""
     cv2 = opencv()
@@ -189,56 +185,55 @@ def _pooled(
     valid = height - TAPS + 1
     count = max(8, _BAND // (4 * width) - TAPS + 1)
     inside = np.s_[:, TAPS // 2 : width - TAPS // 2]
+    saliency = None if weights is None else weights.map_at(width, height)
     whole: list[list[float]] = []  # sums of each band
-    weighted: list[list[float]] = []
+    salient: list[list[float]] = []
     mass = 0.0
     for top in range(0, valid, count):
         rows = slice(top, min(top + count, valid) + TAPS - 1)
         maps = [term[inside] for term in terms(x[rows], y[rows])]
         whole.append([cv2.sumElems(m)[0] for m in maps])
-        if weight is not None:
-            w = _means(weight[rows], "weight")[inside]
+        if saliency is not None:
+            w = _means(saliency[rows], "weight")[inside]
             mass += cv2.sumElems(w)[0]
-            weighted.append([sum_of_products(m, w) for m in maps])
+            salient.append([sum_of_products(m, w) for m in maps])
     windows = valid * (width - TAPS + 1)
-    means = [sum(sums) / windows for sums in zip(*whole, strict=True)]
-    if weight is None:
+    sums = [sum(bands) for bands in zip(*whole, strict=True)]
+    means = [s / windows for s in sums]
+    if weights is None:
         return means, None
-    return means, [sum(sums) / mass for sums in zip(*weighted, strict=True)]
+    weighted = [sum(bands) for bands in zip(*salient, strict=True)]
+    blended = [weights.blend(s, w) for s, w in zip(sums, weighted, strict=True)]
+    return means, [b / weights.blend(windows, mass) for b in blended]
 
 
 def _index(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """SSIM of each window, by way of the difference d = x - y, whose small numbers keep their digits.
+    """SSIM of each window, by way of s = x + y and d = x - y: four filters in place of five.
 
-    As C2 = 2 C3, contrast times structure is 1 - var(d) / (var(x) + var(y) + C2), and luminance is
-    1 - mean(d)^2 / (mean(x)^2 + mean(y)^2 + C1).
+    As C2 = 2 C3, contrast times structure is 1 - 2 var(d) / (var(s) + var(d) + 2 C2). Luminance is
+    1 - 2 mean(d)^2 / (mean(s)^2 + mean(d)^2 + 2 C1), without the 128 taken off. Both are exact
+    where x and y agree.
     """
-    cv2 = opencv()
+    s = np.add(x, y, out=scratch("s", x.shape, FLOAT))
     d = np.subtract(x, y, out=scratch("d", x.shape, FLOAT))
-    squares = np.multiply(x, x, out=scratch("squares", x.shape, FLOAT))
-    product = np.multiply(y, y, out=scratch("product", x.shape, FLOAT))
-    squares += product
-    mean, both = _means(x, "mx"), _means(squares, "xx")
-    gap, lost = _means(d, "my"), _means(np.multiply(d, d, out=product), "xy")
-    other = np.subtract(mean, gap, out=d[: len(mean)])
-    free = product[: len(mean)]
-    both -= np.multiply(mean, mean, out=free)
-    both -= np.multiply(other, other, out=free)
-    cv2.threshold(both, 0, 0, cv2.THRESH_TOZERO, dst=both)
-    both += np.float32(C2)
+    total, gap = _means(s, "mx"), _means(d, "my")
+    both, lost = _means(np.multiply(s, s, out=s), "xx"), _means(np.multiply(d, d, out=d), "yy")
+    both -= np.multiply(total, total, out=s[: len(total)])
     gap *= gap
     lost -= gap
+    both += lost
+    both += np.float32(2 * C2)
     lost /= both
-    index = np.subtract(np.float32(1), lost, out=lost)
-    mean += np.float32(128)
-    mean *= mean
-    other += np.float32(128)
-    other *= other
-    mean += other
-    mean += np.float32(C1)
-    gap /= mean
-    index *= np.subtract(np.float32(1), gap, out=gap)
-    return (index,)
+    lost -= np.float32(0.5)
+    total += np.float32(256)
+    total *= total
+    total += gap
+    total += np.float32(2 * C1)
+    gap /= total
+    gap -= np.float32(0.5)
+    gap *= lost
+    gap *= np.float32(4)
+    return (gap,)
 
 
 def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:

@@ -60,6 +60,10 @@ class Weights:
             self._at[size] = m, float(opencv().sumElems(m)[0])
         return self._at[size]
 
+    def blend(self, plain: float, salient: float) -> float:
+        """The weighted sum of what sums up to `plain`, and to `salient` times the map."""
+        return (1 - self.strength) * plain + self.strength / self.level * salient
+
     def at(self, width: int, height: int) -> Map:
         """Weights, float32 (height, width), mean about 1."""
         m = self.map_at(width, height) * np.float32(self.strength / self.level)
