@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +41,7 @@ CLIPS: dict[str, tuple[str, dict[str, str]]] = {
     "radl.mp4": ("libx265", {"x265-params": f"{X265}:open-gop=1:radl=2"}),
     "vp9.webm": ("libvpx-vp9", VP),
     "vp8.webm": ("libvpx", VP),  # with hidden packets
+    "av1.mp4": ("libsvtav1", {"g": "8", "preset": "12"}),
     "mpeg2.ts": ("mpeg2video", {"g": "8", "bf": "2"}),
     "mpeg2.mpg": ("mpeg2video", {"g": "8", "bf": "2"}),
     "mpeg2.mxf": ("mpeg2video", {"g": "8", "bf": "2"}),
@@ -97,6 +99,8 @@ def test_a_known_index(clips: Callable[[str], Path]) -> None:
     assert index.number(int(index.pts[17]) + 1) is None
     assert index.number(int(index.pts[-1]) + 1) is None
     assert index.number(None) is None
+    other = pickle.loads(pickle.dumps(index))
+    assert np.array_equal(other.pts, index.pts)
 
 
 def test_nothing_is_decoded_for_it(
@@ -257,6 +261,15 @@ def test_streams_joined_end_to_end_have_none(clips: Callable[[str], Path], tmp_p
     data = clips("h264.ts").read_bytes()
     path = tmp_path / "twice.ts"
     path.write_bytes(data + data)
+    assert index_frames(path) is None
+
+
+def test_a_recording_that_begins_inside_a_group_of_pictures_has_none(
+    clips: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = remux(
+        clips("h264.ts"), tmp_path / "late.ts", lambda i, packet: [packet] if i >= 3 else []
+    )
     assert index_frames(path) is None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from clips import picture, planes_of, write_clip
@@ -75,6 +75,10 @@ def run_all(
         for segment in reversed(plan)
     ]
     return plan, runs[::-1]
+
+
+def rows(log: Log) -> list[bytes]:
+    return [column.tobytes() for column in (log.frame_num, log.pts_time, *log.values.values())]
 
 
 def assert_equal(joined: Log, whole: Log) -> None:
@@ -186,6 +190,7 @@ FORMATS = {
     length=st.integers(1, 25),
     temporal=st.sampled_from(["none", "ema", "median", "motion"]),
     stride=st.integers(1, 4),
+    still=st.sampled_from([0.0, 0.0, 2.0, 30.0]),
     fill=st.sampled_from(["linear", "hold", "motion"]),
     start=st.integers(0, 12),
     spared=st.integers(-3, 5),
@@ -201,6 +206,7 @@ def test_joined_segments_are_the_single_run_whatever_the_video(
     length: int,
     temporal: TemporalFilter,
     stride: int,
+    still: float,
     fill: Fill,
     start: int,
     spared: int,
@@ -217,6 +223,7 @@ def test_joined_segments_are_the_single_run_whatever_the_video(
     )
     options = ExtractOptions(
         stride=stride,
+        still=still,
         fill=fill,
         temporal=temporal,
         start=start,
@@ -457,4 +464,9 @@ def test_damage_never_gives_other_rows(
             run_whole(clip, session, options)
         return
     event("split" if len(plan) > 1 else "in one piece")
-    assert_equal(joined, run_whole(clip, session, options))
+    whole = run_whole(clip, session, options)
+    if rows(joined) != rows(whole):
+        # Decoders conceal some damage without a word, by what is left in memory.
+        other = (run_whole(clip, session, options, VideoOptions(threads=n)) for n in (1, 2, 3))
+        assume(all(rows(log) == rows(whole) for log in other))
+    assert_equal(joined, whole)
