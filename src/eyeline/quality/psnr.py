@@ -65,7 +65,7 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
     if weights is None or weights.strength == 0:
         return Error(whole, whole)
     height, width = reference.shape
-    m, mass = weights.map_at(width, height), weights.mass_at(width, height)
+    m = weights.map_at(width, height)
     salient = 0.0
     for top in range(0, height, _ROWS):
         band = slice(top, top + _ROWS)
@@ -73,4 +73,6 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
         gap = cv2.absdiff(r, d, dst=scratch("gap", r.shape, r.dtype))
         squares = cv2.multiply(gap, gap, dst=scratch("squares", r.shape, FLOAT), dtype=cv2.CV_32F)
         salient += sum_of_products(m[band], squares)
-    return Error(whole, weights.blend(total, salient) / weights.blend(reference.size, mass))
+    return Error(
+        whole, weights.blend(total, salient) / weights.blend(reference.size, cv2.sumElems(m)[0])
+    )

@@ -137,10 +137,15 @@ def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
     height, width = plane.shape
     rows, columns = height // factor + (height & 1), width // factor + (width & 1)
     before, after = factor // 2, factor  # more than is needed where a side is even
-    padded = cv2.copyMakeBorder(plane, before, after, before, after, cv2.BORDER_REFLECT)
+    padded = cv2.copyMakeBorder(
+        plane, before, after, before, after, cv2.BORDER_REFLECT,
+        dst=scratch("padded", (before + height + after, before + width + after), plane.dtype),
+    )  # fmt: skip
     # Integers as narrow as hold the sums: a factor of 8 is 4320 lines, and 64 * 255 < 2^16.
     narrow = plane.dtype == np.uint8 and factor <= 16
-    down = np.zeros((rows, padded.shape[1]), np.uint16 if narrow else np.uint32)
+    kind = np.dtype(np.uint16 if narrow else np.uint32)
+    down = scratch("down", (rows, padded.shape[1]), kind)
+    down[:] = 0
     for i in range(factor):
         down += padded[i : i + rows * factor : factor]
     across = np.zeros((rows, columns), np.uint32)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import QualityError
-from eyeline.quality.kernels import opencv
+from eyeline.quality.kernels import FLOAT, opencv, scratch
 
 Map = npt.NDArray[np.float32]
 
@@ -43,22 +43,11 @@ class Weights:
         self.saliency = np.ascontiguousarray(saliency, np.float32)
         self.strength = strength
         self.level = float(saliency.mean(dtype=np.float64)) or 1.0
-        self._at: dict[tuple[int, int], tuple[Map, float]] = {}
 
     def map_at(self, width: int, height: int) -> Map:
-        """The map alone, float32 (height, width), computed once for a size."""
-        return self._known(width, height)[0]
-
-    def mass_at(self, width: int, height: int) -> float:
-        """The sum of `map_at`."""
-        return self._known(width, height)[1]
-
-    def _known(self, width: int, height: int) -> tuple[Map, float]:
-        size = width, height
-        if size not in self._at:
-            m = resample(self.saliency, width, height)
-            self._at[size] = m, float(opencv().sumElems(m)[0])
-        return self._at[size]
+        """The map alone, float32 (height, width), in memory that the thread's next call reuses."""
+        out = scratch("map", (height, width), FLOAT)
+        return resample(self.saliency, width, height, out)
 
     def blend(self, plain: float, salient: float) -> float:
         """The weighted sum of what sums up to `plain`, and to `salient` times the map."""
@@ -71,7 +60,7 @@ class Weights:
         return m
 
 
-def resample(m: Map, width: int, height: int) -> Map:
+def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
     """A map at another size: linear upwards, area averages downwards.
 
     Upwards between half-pixel centres and level beyond the outermost, as `saliency.resize.upscale`
@@ -81,6 +70,7 @@ def resample(m: Map, width: int, height: int) -> Map:
         m: float32 (h, w).
         width: columns of the result.
         height: rows of the result.
+        out: float32 (height, width) to write to, where the map has another size.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -93,7 +83,7 @@ def resample(m: Map, width: int, height: int) -> Map:
     if m.shape == (height, width):
         return m
     cv2 = opencv()
-    larger: Map = cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR)
+    larger: Map = cv2.resize(m, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
     return larger
 
 
