@@ -33,8 +33,10 @@ from eyeline.batch.store import version_of
 from eyeline.batch.task import Job
 from eyeline.batch.work import ExtractWork
 from eyeline.media import open_video
+from eyeline.media.types import VideoOptions
 from eyeline.models.registry import Model, resolve_model
 from eyeline.saliency.features import map_features
+from eyeline.saliency.pipeline import Extraction, ExtractOptions
 from eyeline.saliency.preprocess import finish, prepare
 from eyeline.saliency.resize import working_size
 from eyeline.saliency.session import Session
@@ -283,13 +285,46 @@ def bench_limits(folder: Path, clip: Path) -> None:
         print(f"  {key:26}{statistics.median(values):8.3f}")
 
 
+def bench_still() -> None:
+    """What `--still` and `--stride` save on real films, and what they cost in the maps."""
+    session = Session(resolve_model(None), "cpu")
+
+    def maps(clip: Path, **how: Any) -> tuple[list[np.ndarray], float, float]:
+        options = ExtractOptions(workers=1, **how)
+        video = open_video(clip, VideoOptions(threads=1))
+        begun = time.process_time()
+        frames = list(Extraction(video, session, options))
+        seconds = time.process_time() - begun
+        inferred = sum(not f.filled for f in frames) / len(frames)
+        return [f.map for f in frames], inferred, seconds
+
+    print("\nskipping: share of frames inferred, CPU, mean absolute error of maps, worst frame")
+    for name in ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4"):
+        clip = SHARED / "video" / name
+        if not clip.exists():
+            print("  needs the development data")
+            return
+        whole, _, full = maps(clip)
+        for how in ({"still": 0.5}, {"still": 1.0}, {"still": 2.0}, {"stride": 2}, {"stride": 4}):
+            got, inferred, seconds = maps(clip, **how)
+            errors = [float(np.abs(a - b).mean()) for a, b in zip(whole, got, strict=True)]
+            label = " ".join(f"{k} {v}" for k, v in how.items())
+            print(
+                f"  {name:22}{label:10}{inferred:6.0%}{seconds / full:8.2f}"
+                f"{statistics.mean(errors):9.4f}{max(errors):9.4f}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="the engines alone")
     arguments = parser.parse_args()
-    ray = importlib.util.find_spec("ray") is not None and importlib.util.find_spec("eyeline.batch.ray_engine") is not None
+    ray = (
+        importlib.util.find_spec("ray") is not None
+        and importlib.util.find_spec("eyeline.batch.ray_engine") is not None
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = {size: folder / f"{size}.mp4" for size in SIZES}
@@ -299,6 +334,7 @@ def main() -> None:
         if not arguments.quick:
             bench_growth(folder, clips)
             bench_limits(folder, clips["720p"])
+            bench_still()
 
 
 if __name__ == "__main__":
