@@ -128,6 +128,7 @@ BAD = {
     "no masks there": ["{ref}", "{dist}", "--masks", "{tmp}"],
     "no maps there": ["{ref}", "{dist}", "--maps", "{tmp}"],
     "a log that is none": ["{ref}", "{dist}", "--with-log", "{ref}", "-o", "{tmp}/s.json"],
+    "a log of another size": ["{ref}", "{dist}", "--with-log", "{other}", "-o", "{tmp}/s.xml"],
     "an XML bomb": ["{ref}", "{dist}", "--with-log", "{bomb}", "-o", "{tmp}/s.xml"],
     "unknown model": ["{ref}", "{dist}", "--model", "nobody"],
     "offset past the end": ["{ref}", "{dist}", "--ref-offset", "9", "--dist-offset", "9"],
@@ -142,7 +143,13 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     place.mkdir()
     bomb = tmp_path / "bomb.xml"
     bomb.write_text('<!DOCTYPE VMAF [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><VMAF>&b;</VMAF>')
+    other = tmp_path / "other.xml"
+    other.write_text(
+        '<VMAF version="3.0.0"><params qualityWidth="1280" qualityHeight="720" /><frames>'
+        '<frame frameNum="0" vmaf="9" /></frames></VMAF>'
+    )
     names = {
+        "other": other,
         "tmp": place,
         "ref": ref,
         "dist": dist,

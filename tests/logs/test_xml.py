@@ -49,7 +49,7 @@ def test_libvmafs_log_is_read(theirs: Path) -> None:
     log = read_log(theirs)
     assert list(log.values["vmaf"]) == [97.428043, 82.639805]
     assert log.fps is None  # the speed of libvmaf's run
-    assert log.provenance == {"libvmaf_version": "3.0.0"}
+    assert log.provenance == {"libvmaf_version": "3.0.0", "compared_size": [64, 48]}
 
 
 def test_merging_keeps_every_attribute_as_it_is_spelt(theirs: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_merging_keeps_every_attribute_as_it_is_spelt(theirs: Path, tmp_path: Pa
         assert line.strip().removesuffix("/>").removesuffix(">").strip() in text
     log = read_log(tmp_path / "both.xml")
     assert log.values["sw_vmaf"][0] == 90.5
-    assert log.provenance["merged_log"] == {"libvmaf_version": "3.0.0"}
+    assert log.provenance["merged_log"] == {"libvmaf_version": "3.0.0", "compared_size": [64, 48]}
 
 
 def test_a_metric_that_is_there_is_refused(theirs: Path, tmp_path: Path) -> None:

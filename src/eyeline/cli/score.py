@@ -221,7 +221,7 @@ def score(
         maps=maps, masks=masks, method=method, vmaf_model=vmaf_model, workers=workers,
         extract=ExtractOptions(lines=parse_size(size), temporal=temporal),
     )  # fmt: skip
-    result = _run(reference, distorted, model, registry, options, raw, quiet, verbose)
+    result = _run(reference, distorted, model, registry, options, raw, with_log, quiet, verbose)
     _conclude(result, logs, with_log, quiet)
 
 
@@ -260,6 +260,7 @@ def _run(
     registry: str | None,
     options: ScoreOptions,
     raw: VideoOptions,
+    with_log: str | None,
     quiet: bool,
     verbose: bool,
 ) -> ScoreResult:
@@ -269,6 +270,7 @@ def _run(
     from eyeline.cli.interrupts import InterruptShield
     from eyeline.cli.progress import frame_progress
     from eyeline.models.registry import resolve_model
+    from eyeline.quality.save import check_clip
     from eyeline.quality.score import score as library_score
 
     chosen = None
@@ -283,6 +285,8 @@ def _run(
         advance: list[Callable[[], None]] = []
 
         def begin(ref: VideoInfo, dist: VideoInfo) -> None:
+            if with_log is not None:
+                check_clip(with_log, ref, dist, options.pairs)
             if verbose:
                 for info in (ref, dist):
                     sys.stderr.write(

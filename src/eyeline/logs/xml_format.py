@@ -32,6 +32,7 @@ from eyeline.logs.text import compact, parse
 Attributes = dict[str, str]
 
 ROOT, PROVENANCE = "VMAF", "provenance"
+_SIZE = ("qualityWidth", "qualityHeight")
 _KEPT = ("params", "fyi", "metric", "aggregate_metrics")
 
 
@@ -102,6 +103,15 @@ class _Document:
         """Metrics of any frame, in the order in which they first appear."""
         seen = dict.fromkeys(name for frame in self.frames for name in frame)
         return [name for name in seen if name not in (FRAME_NUM, PTS_TIME)]
+
+    @property
+    def libvmaf(self) -> dict[str, Any]:
+        """What libvmaf says of its run: its version, and the size that it compared."""
+        said: dict[str, Any] = {"libvmaf_version": self.root.get("version")}
+        size = [a.get(k, "") for a in self.others["params"] for k in _SIZE]
+        if len(size) == len(_SIZE) and all(n.isdecimal() and len(n) < 10 for n in size):
+            said["compared_size"] = [int(n) for n in size]
+        return said
 
     @property
     def provenance(self) -> dict[str, Any] | None:
@@ -200,8 +210,7 @@ def read(path: Path) -> Log:
     fps = None
     if provenance is not None and MERGED_LOG not in provenance and document.others["fyi"]:
         fps = _number(path, 0, "fps", document.others["fyi"][0].get("fps", "nan"))
-    theirs = {"libvmaf_version": document.root.get("version")}
-    log = Log(document.names, theirs if provenance is None else provenance, fps)
+    log = Log(document.names, document.libvmaf if provenance is None else provenance, fps)
     for number, frame in zip(document.numbers, document.frames, strict=True):
         metrics = {name: float(frame.get(name, "nan")) for name in log.columns}
         log.append(number, float(frame.get(PTS_TIME, "nan")), metrics)
@@ -224,7 +233,7 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
         for frame, row in zip(document.frames, rows, strict=True)
     ]
     theirs = document.provenance
-    merged = {"libvmaf_version": document.root.get("version")} if theirs is None else theirs
+    merged = document.libvmaf if theirs is None else theirs
     others = document.others
     _emit(
         out,

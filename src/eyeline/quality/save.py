@@ -3,16 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from eyeline.errors import LogError, UsageError
 from eyeline.logs import format_for, pool, read_log, write_log
 from eyeline.logs.record import Log
+from eyeline.media.types import VideoInfo
+from eyeline.quality.pairs import SAME_RATE, PairOptions
 
 TOLERANCE = {"psnr": 0.05, "float": 0.002}
 """How far a number of the same name may lie from ours (dB; index of similarity) in a log of this pair.
 
 Other decoders and scalers round differently; another clip, or another encode, is much further off.
 """
+
+
+def check_clip(path: str, ref: VideoInfo, dist: VideoInfo, pairs: PairOptions) -> None:
+    """Refuse a log of another clip before the work begins, as far as it says what it is of.
+
+    eyeline's own logs say size, rate and count; libvmaf's XML says size and count, its JSON and CSV
+    count alone. What is left shows in the numbers, see `drop_what_is_there`.
+
+    Raises:
+        LogError: the log can't be read, or is another clip's.
+    """
+    theirs = read_log(path)
+    width, height = pairs.crop[:2] if pairs.crop else _size(dist if pairs.scale == "dist" else ref)
+    ours = {
+        "size compared": (width, height),
+        "size of the reference": (ref.display_width, ref.display_height),
+        "frames a second": None if ref.fps is None else float(ref.fps),
+    }
+    _check_facts(path, _facts(theirs), ours)
+    if ref.frames is None or dist.frames is None or pairs.shortest or pairs.resample:
+        return
+    count = min(ref.frames - pairs.ref_offset, dist.frames - pairs.dist_offset)
+    count = count if pairs.frames is None else min(count, pairs.frames)
+    _check_facts(path, {"frames": len(theirs)}, {"frames": count})
+
+
+def _size(info: VideoInfo) -> tuple[int, int]:
+    return info.width, info.height
+
+
+def _facts(log: Log) -> dict[str, Any]:
+    """What a log says of its clip, None where it says nothing that makes sense."""
+    said = log.provenance
+
+    def pair(holder: object, key: str) -> tuple[int, int] | None:
+        found = holder.get(key) if isinstance(holder, dict) else None
+        numbers = isinstance(found, list) and [n for n in found if isinstance(n, int)]
+        return (numbers[0], numbers[1]) if numbers and len(numbers) == 2 else None
+
+    return {
+        "size compared": pair(said, "compared_size"),
+        # `reference` stands in the logs of `score`, `video` in those of `extract`.
+        "size of the reference": pair(said.get("reference", said.get("video")), "display_size"),
+        "frames a second": log.fps,
+    }
+
+
+def _check_facts(path: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    for what, there in theirs.items():
+        here = ours[what]
+        if there is None or here is None:
+            continue
+        alike = abs(there - here) <= SAME_RATE * here if isinstance(there, float) else there == here
+        if not alike:
+            words = [
+                "x".join(map(str, v)) if isinstance(v, tuple) else f"{v:g}" for v in (there, here)
+            ]
+            raise LogError(
+                f"{path}: belongs to another clip: {what}: {words[0]} there, {words[1]} here",
+                "give the log of these two videos, aligned the same way",
+            )
 
 
 def drop_what_is_there(log: Log, path: str) -> list[str]:
@@ -22,9 +86,11 @@ def drop_what_is_there(log: Log, path: str) -> list[str]:
         The columns that were taken out.
 
     Raises:
-        LogError: the log can't be read, or a number differs: it belongs to another pair.
+        LogError: the log can't be read, it says that it is another clip's, or a number differs: it
+            belongs to another pair.
     """
     theirs = read_log(path)
+    _check_facts(path, _facts(theirs), _facts(log))
     rows = {number: row for row, number in enumerate(theirs.frame_num)}
     shared = [name for name in log.columns if name in theirs.values]
     for name in shared:

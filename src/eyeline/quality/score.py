@@ -224,6 +224,7 @@ def _facts(info: VideoInfo) -> dict[str, Any]:
         "name": Path(info.path).name,
         "codec": info.codec,
         "size": [info.width, info.height],
+        "display_size": [info.display_width, info.display_height],
         "pix_fmt": info.pix_fmt,
         "fps": None if info.fps is None else float(info.fps),
         "colour": asdict(info.colour),
