@@ -1,0 +1,69 @@
+"""What `score` is asked for, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+from eyeline.errors import UsageError
+from eyeline.logs.record import Log
+from eyeline.quality import methods
+from eyeline.quality.pairs import PairOptions
+from eyeline.saliency.pipeline import ExtractOptions
+
+METRICS = ("psnr", "ssim", "ms_ssim", "sw_vmaf", "vmaf")
+"""What can be asked for; `vmaf` is libvmaf's own, whole frame."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What `score` does; every value travels in the log's provenance.
+
+    Attributes:
+        metrics: names of `METRICS`; None = all that this picture and installation allow, and the log
+            says under `left_out` why one is not there.
+        weight: 0 = uniform weights, 1 = the map alone.
+        pairs: how the two videos are brought together.
+        maps: ready maps in place of a model's: what `extract --maps` writes.
+        masks: a folder of ground-truth masks in place of a model's maps.
+        method: also run libvmaf by an older way, for comparison (see `quality.methods`).
+        vmaf_model: model of `vmaf` and `sw_vmaf`.
+        extract: how the model looks at the reference.
+        workers: threads that measure; 0 = one per core.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    weight: float = 1.0
+    pairs: PairOptions = field(default_factory=PairOptions)
+    maps: str | None = None
+    masks: str | None = None
+    method: methods.Method | None = None
+    vmaf_model: str = "vmaf_v0.6.1"
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [m for m in self.metrics or () if m not in METRICS]
+        if unknown or self.metrics == ():
+            raise UsageError(f"metrics {unknown or 'none'}", f"any of {', '.join(METRICS)}")
+        if not 0 <= self.weight <= 1:
+            raise UsageError(f"weight is {self.weight:g}", "0 (uniform) to 1 (the map alone)")
+        if self.maps and self.masks:
+            raise UsageError("maps and masks are both given", "give one")
+        if self.method is not None and self.method not in get_args(methods.Method):
+            raise UsageError(f"method is {self.method!r}", "crop or mask")
+
+
+@dataclass
+class ScoreResult:
+    """What a run made.
+
+    Attributes:
+        log: a row a pair, with provenance.
+        stopped: what ended the run early, None when it is complete.
+        warnings: lines worth showing.
+    """
+
+    log: Log
+    stopped: BaseException | None = None
+    warnings: list[str] = field(default_factory=list)
