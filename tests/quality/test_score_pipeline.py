@@ -1,5 +1,7 @@
 """The whole pipeline: where the map comes from, what is weighted, and what is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -7,7 +9,13 @@ import numpy as np
 import pytest
 
 from clips import put_planes
-from eyeline.errors import DatasetError, LogError, MediaError, QualityError, UsageError
+from eyeline.errors import (
+    DatasetError,
+    LogError,
+    MediaError,
+    QualityError,
+    UsageError,
+)
 from eyeline.logs import write_log
 from eyeline.logs.record import Log
 from eyeline.quality.measure import columns
@@ -74,6 +82,22 @@ def test_every_metric_stands_whole_and_weighted_side_by_side(pair) -> None:
         assert len(values) == FRAMES
     # The same engine, other arithmetic: see test_sw_vmaf for the bound on features.
     assert list(log.values["eyeline_vmaf"]) == pytest.approx(list(log.values["vmaf"]), abs=0.05)
+
+
+def test_without_opencv_the_extra_is_named() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['cv2'] = None  # Python's own way to make an import fail\n"
+        "from eyeline.cli import main\n"
+        "sys.argv = ['eyeline', 'score', 'a.mp4', 'b.mp4']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "opencv-python-headless is not installed" in done.stderr
+    assert "pip install 'eyeline[vmaf]'" in done.stderr
 
 
 def test_uniform_weights_give_the_whole(pair) -> None:
