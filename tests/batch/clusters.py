@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-SMALL = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
+NODE = {"num_cpus": 2, "object_store_memory": 100 << 20}
+HEAD = NODE | {"include_dashboard": False}
 
 
 @contextlib.contextmanager

@@ -1,11 +1,16 @@
 """Batches on Ray: the same bytes as on local processes, whatever dies."""
 
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from batches import dataset, make_clips, make_job, run
-from clusters import SMALL, Killer, quick_imports
+from batches import call, dataset, make_clips, make_job, run
+from clusters import HEAD, NODE, Killer, quick_imports, workers_at_work
+from kills import start
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -37,7 +42,7 @@ def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node with two cores, to which this process is connected."""
     with quick_imports(tmp_path_factory.mktemp("path")):
-        made = Cluster(initialize_head=True, head_node_args=SMALL)
+        made = Cluster(initialize_head=True, head_node_args=HEAD)
         ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
         yield made
         ray.shutdown()
@@ -108,3 +113,80 @@ def test_a_batch_with_nothing_to_do_needs_no_cluster(clips: Path, tmp_path: Path
 def test_addresses_of_other_kinds_are_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not auto, local or HOST:PORT"):
         RayEngine(make_job(tmp_path), address)
+
+
+def lose_node_while_it_works(cluster: Cluster, node: object) -> None:
+    """Kill everything of a node once one of its workers has a task."""
+    deadline = time.monotonic() + 60
+    while not workers_at_work([raylet(node)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_no_title(
+    cluster: Cluster, clips: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    nodes = [cluster.add_node(**NODE) for _ in range(2)]
+    job = make_job(tmp_path, threads=2)  # a task fills a node, so that all three have one
+    thread = threading.Thread(target=lose_node_while_it_works, args=(cluster, nodes[0]))
+    thread.start()
+    try:
+        result = run_on_ray(clips, tmp_path, job)
+    finally:
+        thread.join()
+        cluster.remove_node(nodes[1])
+    assert result.failed == []
+    assert result.restarts >= 1
+    assert dataset(tmp_path) == undisturbed
+
+
+def words(cluster: Cluster, clips: Path, out: Path) -> list[object]:
+    where = ["--engine", "ray", "--address", cluster.address]
+    return ["extract", clips, "-o", out, "--segment", 20, *where]
+
+
+def test_workers_follow_a_killed_driver_and_a_rerun_finishes(
+    cluster: Cluster, clips: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = start(*words(cluster, clips, tmp_path))
+    workers: list[psutil.Process] = []
+    while not (workers and dataset(tmp_path)):  # one title is done, others are not
+        assert process.poll() is None, process.communicate()
+        workers = workers_at_work([raylet(cluster.head_node)])
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive, "workers went on without their driver"
+    assert {k: undisturbed[k] for k in dataset(tmp_path)} == dataset(tmp_path)
+    again = call("batch", *words(cluster, clips, tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == ""
+    assert dataset(tmp_path) == undisturbed
+
+
+def test_an_interrupt_leaves_nothing_half_written(
+    cluster: Cluster, long: Path, tmp_path: Path
+) -> None:
+    process = start(*words(cluster, long, tmp_path))
+    while not list((tmp_path / "_eyeline").rglob("0*.*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1].startswith("interrupted: what is finished is kept")
+    assert process.returncode == 130
+    assert not workers_at_work([raylet(cluster.head_node)])
+    assert not [f for f in tmp_path.rglob(".*") if f.is_file()]
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_line(clips: Path, tmp_path: Path) -> None:
+    done = call(
+        "batch", "extract", clips, "-o", tmp_path, "--engine", "ray", "--address", "127.0.0.1:1"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "error: --address 127.0.0.1:1: no Ray cluster: Connection refused"
+    )
+    assert len(done.stderr.splitlines()) == 2

@@ -28,7 +28,7 @@ from eyeline.cores import usable_cores
 from eyeline.errors import BatchError, MissingExtraError, UsageError
 
 _WAIT = 0.5  # seconds that `events` waits for something to happen
-_LOOK = 2.0  # seconds between two looks at the cluster
+_LOOK = 2.0  # seconds between two questions to the head
 _UNWIND = 3.0  # seconds that a cancelled task has to remove its temporary files
 _OBJECTS = 100 << 20  # bytes of Ray's object store, where it is ours: only records pass through it
 
@@ -170,8 +170,7 @@ class RayEngine(Engine):
         self._news: Any = None
         self._flights: dict[Any, _Flight] = {}
         self._count = 0
-        self._head: _Head | None = None
-        self._room = _Room(job.threads)
+        self._cluster: _Cluster | None = None
 
     def _start(self) -> None:
         """With the first task, since a batch that has none needs no cluster."""
@@ -180,7 +179,7 @@ class RayEngine(Engine):
         if self._ours:
             _connect(ray, self._address, self._job.threads, self._verbose)
         context = ray.get_runtime_context()
-        self._head = _Head(context.gcs_address)
+        self._cluster = _Cluster(ray, context.gcs_address, self._job.threads)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             context.get_node_id(), soft=False
         )
@@ -190,13 +189,13 @@ class RayEngine(Engine):
 
     def free(self) -> int:
         """See `Engine`: one more than there are cores for, so that none waits for its next task."""
-        room = self._room.slots(self._ray) + 1 if self._head else 1
+        room = self._cluster.slots + 1 if self._cluster else 1
         most = min(self._most, room) if self._most else room
         return max(0, most - len(self._flights))
 
     def submit(self, task: Task) -> int:
         """See `Engine`."""
-        if self._head is None:
+        if self._cluster is None:
             self._start()
         taken = {flight.worker for flight in self._flights.values()}
         worker = next(n for n in range(len(taken) + 1) if n not in taken)
@@ -215,9 +214,8 @@ class RayEngine(Engine):
         done, _ = ray.wait(refs, num_returns=1, timeout=_WAIT)
         if done:
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        elif self._head is not None:
-            self._head.look()
-            self._room.look(ray)
+        elif self._cluster is not None:
+            self._cluster.check()
         ended = [self._ended(ref, self._flights.pop(ref)) for ref in done]
         return self._progress() + ended
 
@@ -281,9 +279,12 @@ class RayEngine(Engine):
         """See `Engine`."""
         ray, refs = self._ray, list(self._flights)
         self._flights = {}
-        if self._head is None or self._head.lost or not ray.is_initialized():
+        cluster, self._cluster = self._cluster, None
+        if cluster is None:
             return
-        self._head = None
+        cluster.close()
+        if cluster.lost or not ray.is_initialized():
+            return
         for force in (False, True):
             for ref in refs:
                 ray.cancel(ref, force=force)
@@ -294,59 +295,58 @@ class RayEngine(Engine):
             ray.shutdown()
 
 
-class _Head:
-    """The head of the cluster: whether it still answers."""
+class _Cluster:
+    """What the head says of its nodes, asked for in a thread: without a head the question hangs.
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        host, port = address.rsplit(":", 1)
-        self._target = host.strip("[]"), int(port)
-        self._next, self._silent = 0.0, 0.0
+    Args:
+        ray: the module.
+        address: of the head.
+        threads: cores of a task.
+    """
+
+    def __init__(self, ray: Any, address: str, threads: int) -> None:
+        self._ray, self._address, self._threads = ray, address, threads
+        self.slots = 0
         self.lost = False
+        self._answered = self._had_room = time.monotonic()
+        self._ended = threading.Event()
+        self._ask()
+        threading.Thread(target=self._keep_asking, name="eyeline-cluster", daemon=True).start()
 
-    def look(self) -> None:
+    def _ask(self) -> None:
+        nodes = [n["Resources"] for n in self._ray.nodes() if n["Alive"]]
+        self.slots = sum(int(n.get("CPU", 0)) // self._threads for n in nodes)
+        self._answered = time.monotonic()
+        if self.slots:
+            self._had_room = self._answered
+
+    def _keep_asking(self) -> None:
+        while not self._ended.wait(_LOOK):
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ask()
+
+    def check(self) -> None:
+        """Whether there is any point in waiting.
+
+        Raises:
+            BatchError: there is none.
+        """
         now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _LOOK
-        try:
-            socket.create_connection(self._target, timeout=1).close()
-        except OSError as exc:
-            self._silent = self._silent or now
-            if now - self._silent > HEAD_PATIENCE:
-                self.lost = True
-                raise BatchError(
-                    f"{self._address}: the head of the Ray cluster is gone",
-                    "when there is a cluster again, rerun to go on",
-                ) from exc
-        else:
-            self._silent = 0.0
-
-
-class _Room:
-    """How many tasks the cluster has cores for."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._next, self._slots = 0.0, 0
-        self._none_since = time.monotonic()
-
-    def slots(self, ray: Any) -> int:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _LOOK
-            nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-            self._slots = sum(int(n.get("CPU", 0)) // self._threads for n in nodes)
-            if self._slots:
-                self._none_since = now
-        return self._slots
-
-    def look(self, ray: Any) -> None:
-        if not self.slots(ray) and time.monotonic() - self._none_since > ROOM_PATIENCE:
+        if now - self._answered > HEAD_PATIENCE:
+            self.lost = True
+            raise BatchError(
+                f"{self._address}: the head of the Ray cluster is gone",
+                "when there is a cluster again, rerun to go on",
+            )
+        if now - self._had_room > ROOM_PATIENCE:
             raise BatchError(
                 f"no node of the Ray cluster has {self._threads} cores",
                 "add nodes, or lower --threads",
             )
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ended.set()
 
 
 def _connect(ray: Any, address: str, threads: int, verbose: bool) -> None:
@@ -355,6 +355,8 @@ def _connect(ray: Any, address: str, threads: int, verbose: bool) -> None:
         "logging_level": logging.INFO if verbose else logging.CRITICAL,
         "log_to_driver": verbose,
     }
+    # Otherwise Ray prints a paragraph on stdout for every worker that dies.
+    ray._private.worker._worker_logs_enabled = verbose
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -378,6 +380,11 @@ def _connect(ray: Any, address: str, threads: int, verbose: bool) -> None:
     try:
         with _sigterm_kept():
             ray.init(address=address, **quiet)
+    except ray.exceptions.AuthenticationError as exc:
+        raise BatchError(
+            f"--address {address}: the Ray cluster wants its token",
+            "set RAY_AUTH_MODE=token and have the head's ~/.ray/auth_token here",
+        ) from exc
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as exc:
         raise _no_cluster(address, _first_line(exc)) from exc
 

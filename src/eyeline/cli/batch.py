@@ -312,7 +312,7 @@ class _Run:
             sys.stderr.write(f"{len(titles)} titles; version {version.name}\n")
         InterruptShield()  # a cluster's SIGTERM ends a batch as Ctrl-C does
         try:
-            with batch_view(quiet, verbose) as view, self._open(job) as engine:
+            with batch_view(quiet, verbose) as view, self._open(job, verbose) as engine:
                 result = run_batch(
                     titles, job, engine, watcher=view, retries=self.retries, again=self.again
                 )
@@ -321,11 +321,11 @@ class _Run:
             raise typer.Exit(130) from exc
         _conclude(result, quiet, verbose)
 
-    def _open(self, job: Job) -> Any:
+    def _open(self, job: Job, verbose: bool) -> Any:
         if self.engine == "ray":
             from eyeline.batch.ray_engine import RayEngine
 
-            return RayEngine(job, self.address, workers=self.asked)
+            return RayEngine(job, self.address, workers=self.asked, verbose=verbose)
         from eyeline.batch.local import LocalEngine
 
         return LocalEngine(job, self.workers)
