@@ -230,10 +230,41 @@ def test_a_score_log_has_the_heat_of_its_weights(
     assert "saliency_student_v3" in media["maps"]
 
 
-def test_a_pair_scored_with_an_offset_is_refused(
+def test_a_pair_scored_in_part_has_the_pictures_of_that_part(
     clip: Path, distorted: Path, tmp_path: Path
 ) -> None:
-    words = ("--dist-offset", "1", "--shortest")
+    log = read_rows([str(score_log(clip, distorted, tmp_path / "s.json", "--frames", "3"))])[0]
+    media = make_media(MediaOptions(str(clip), distorted=str(distorted)), log)
+    assert media["frames"] == [0, 1, 2]
+    assert len(media["tracks"]["distorted"]) == 3
+
+
+def test_a_pair_scored_with_offsets_is_paired_by_them(clip: Path, tmp_path: Path) -> None:
+    whole = read_rows([str(score_log(clip, clip, tmp_path / "w.json"))])[0]
+    want = make_media(MediaOptions(str(clip), distorted=str(clip)), whole)
+    words = ("--ref-offset", "2", "--dist-offset", "3", "--frames", "2")
+    log = read_rows([str(score_log(clip, clip, tmp_path / "s.json", *words))])[0]
+    media = make_media(MediaOptions(str(clip), distorted=str(clip)), log)
+    assert media["frames"] == [0, 1]
+    assert media["tracks"]["picture"] == want["tracks"]["picture"][2:4]
+    assert media["tracks"]["distorted"] == want["tracks"]["distorted"][3:5]
+    assert media["tracks"]["heat"] == want["tracks"]["heat"][2:4]
+
+
+def test_a_log_of_every_second_frame_has_those_pictures(
+    clip: Path, distorted: Path, scores: Path, tmp_path: Path
+) -> None:
+    document = json.loads(scores.read_text())
+    document["frames"] = document["frames"][::2]  # as libvmaf's n_subsample=2 leaves them
+    half = tmp_path / "half.json"
+    half.write_text(json.dumps(document))
+    log = read_rows([str(half)])[0]
+    media = make_media(MediaOptions(str(clip), distorted=str(distorted)), log)
+    assert media["frames"] == list(range(0, FRAMES, 2))
+
+
+def test_a_pair_that_was_cropped_is_refused(clip: Path, distorted: Path, tmp_path: Path) -> None:
+    words = ("--crop", f"{WIDTH // 2}:{HEIGHT // 2}:0:0")
     log = read_rows([str(score_log(clip, distorted, tmp_path / "s.json", *words))])[0]
-    with pytest.raises(LogError, match=r"scored with dist_offset.*--no-media"):
+    with pytest.raises(LogError, match=r"scored with crop.*--no-media"):
         make_media(MediaOptions(str(clip), distorted=str(distorted)), log)

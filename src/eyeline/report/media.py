@@ -95,24 +95,27 @@ def make_media(
         ModelError: the model of the log can't be used.
         UsageError: the pictures don't fit in `max_size`.
     """
-    _check_alignment(log)
+    skipped = _offsets(log)[0]
     strip = Strip(int(options.max_size * MEGABYTE), keep)
     rows = {int(n): row for row, n in enumerate(log.numbers)}
     with contextlib.ExitStack() as stack:
         shots, info, line = _shots(options, log, stack)
-        _check_count(log, options.video, info)
+        _check_count(log, options.video, info, skipped)
         painter = _Painter(options, log, info, stack)
         seen, last = 0, -1
         for frame, saliency in shots:
-            last = frame.index
-            other = painter.following(frame)
-            if (row := rows.get(frame.index)) is None:
-                _check_surplus(log, options.video, frame.index)
+            number = frame.index - skipped  # in the log
+            if number < 0:
+                continue
+            last = number
+            other = painter.following(number)
+            if (row := rows.get(number)) is None:
+                _check_surplus(log, options.video, number)
                 continue
             if saliency is not None and options.model is None and options.maps is None:
                 _check_mean(log, row, saliency, options.video)
-            if strip.wants(row, frame.index):
-                strip.add(row, frame.index, painter(frame, other, saliency))
+            if strip.wants(row, number):
+                strip.add(row, number, painter(frame, other, saliency))
             seen += 1
             on_frame()
             if seen == len(rows) and _is_partial(log):
@@ -149,7 +152,8 @@ class _Painter:
         self.panes = [{"track": "picture", "title": "Clip", "name": name, "heat": True}]
         if options.distorted is not None:
             other = stack.enter_context(open_video(options.distorted, options.video_options))
-            _check_count(log, options.distorted, other.info)
+            self._skipped = _offsets(log)[1]
+            _check_count(log, options.distorted, other.info, self._skipped)
             self._names = options.video, options.distorted
             self._other_picture = PictureMaker(other.info.colour)
             self._others = other.frames(lambda w, h: (2, 2), keep_source=True)
@@ -160,15 +164,15 @@ class _Painter:
                 {"track": "error", "title": "Error", "name": "RMS of luma", "heat": False},
             ]
 
-    def following(self, frame: Frame) -> Frame | None:
-        """The distorted clip's frame of the same index, None where there is no such clip."""
+    def following(self, number: int) -> Frame | None:
+        """The distorted clip's frame of a row of the log, None where there is no such clip."""
         if self._others is None:
             return None
         for other in self._others:
-            if other.index == frame.index:
+            if other.index == number + self._skipped:
                 return other
         raise LogError(
-            f"{self._names[1]}: ends before frame {frame.index}, which {self._names[0]} has",
+            f"{self._names[1]}: ends before frame {number} of the log, which {self._names[0]} has",
             "both must be the clips that were scored",
         )
 
@@ -259,22 +263,25 @@ def _maker_of_maps(log: Rows) -> dict[str, Any]:
     return nested if isinstance(nested, dict) else log.provenance
 
 
-def _check_alignment(log: Rows) -> None:
-    """Refuse a pair that was aligned when it was scored: the page shows frame i beside frame i.
+def _offsets(log: Rows) -> tuple[int, int]:
+    """Frames left out at the start of the reference and of the distorted clip.
 
     Raises:
-        LogError: it was.
+        LogError: it was brought together by more: the pictures would not show what was scored.
     """
     options = log.provenance.get("options")
     pairs = options.get("pairs") if isinstance(options, dict) else None
-    asked = (
-        [k for k, v in pairs.items() if v and k != "shortest"] if isinstance(pairs, dict) else []
-    )
-    if asked:
+    if not isinstance(pairs, dict):
+        return 0, 0
+    known = ("ref_offset", "dist_offset", "frames", "shortest")
+    asked = ", ".join(str(name) for name, value in pairs.items() if value and name not in known)
+    offsets = [pairs.get(name) or 0 for name in known[:2]]
+    if asked or not all(isinstance(n, int) and n >= 0 for n in offsets):
         raise LogError(
-            f"{log.path}: scored with {', '.join(map(str, asked))}: its pictures can't be paired here",
+            f"{log.path}: scored with {asked or offsets}: its pictures can't be paired here",
             "leave them out with --no-media",
         )
+    return offsets[0], offsets[1]
 
 
 def _extract_options(log: Rows, options: MediaOptions) -> ExtractOptions:
@@ -296,8 +303,8 @@ def _is_partial(log: Rows) -> bool:
     options = log.provenance.get("options")
     stop = options.get("stop") if isinstance(options, dict) else None
     pairs = options.get("pairs") if isinstance(options, dict) else None
-    shortest = isinstance(pairs, dict) and bool(pairs.get("shortest"))
-    return stop is not None or shortest or log.provenance.get("complete") is False
+    cut = isinstance(pairs, dict) and bool(pairs.get("shortest") or pairs.get("frames"))
+    return stop is not None or cut or log.provenance.get("complete") is False
 
 
 def _step(log: Rows) -> int:
@@ -305,13 +312,13 @@ def _step(log: Rows) -> int:
     return int(np.median(np.diff(log.numbers))) if len(log.numbers) > 1 else 1
 
 
-def _check_count(log: Rows, path: str, info: VideoInfo) -> None:
+def _check_count(log: Rows, path: str, info: VideoInfo, skipped: int) -> None:
     """Refuse early, where the container says how many frames it has."""
     if info.frames is None:
         return
-    last = int(log.numbers[-1])
-    too_long = info.frames > last + _step(log) and not _is_partial(log)
-    if info.frames <= last or too_long:
+    last, count = int(log.numbers[-1]), info.frames - skipped
+    too_long = count > last + _step(log) and not _is_partial(log)
+    if count <= last or too_long:
         raise _mismatch(log, path, f"{info.frames} frames")
 
 
