@@ -1,6 +1,7 @@
 """What `sw_vmaf` costs beside libvmaf, as ratios in one run, and what its weights see.
 
     python benchmarks/sw_vmaf.py [--long]        # times, worst differences, memory
+    python benchmarks/sw_vmaf.py --threads       # what threads gain, alone
     python benchmarks/sw_vmaf.py --plot docs/images/sw_vmaf.png
 
 Both score the same 854x480 pair on one thread; CPU time a frame, rounds interleaved, medians. The
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -18,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import cv2
@@ -95,15 +98,8 @@ def compare(long: bool) -> None:
                 rounds.append((theirs, *ours))
             a, b, c = (statistics.median(column) * 1e3 for column in zip(*rounds, strict=True))
             print(f"{model:16} {a:8.2f} {b:8.2f} {b / a:5.2f} {c:13.2f} {c / a:5.2f}")
-        print("\nwall ms a frame, whole and weighted, by threads")
+        gain(pairs)
         engine = SwVmaf(load_model())
-        for workers in (1, CORES):
-            walls = []
-            for _ in range(3):
-                start = time.perf_counter()
-                list(engine.scores(pairs, workers))
-                walls.append(time.perf_counter() - start)
-            print(f"{workers:3} {statistics.median(walls) / FRAMES * 1e3:8.2f}")
         print("\nworst difference from libvmaf")
         for model in ("vmaf_v0.6.1", "vmaf_v0.6.1neg"):
             libvmaf(folder, model, FRAMES)
@@ -121,6 +117,51 @@ def compare(long: bool) -> None:
             for i, _ in enumerate(engine.scores(repeat(pairs, 3000), CORES), 1):
                 if i in (100, 1000, 3000):
                     print(f"{i:5} {resident():6.0f}")
+
+
+def gain(pairs: list[LumaPair]) -> None:
+    """Print wall and CPU time by threads, rounds interleaved."""
+    engine = SwVmaf(load_model())
+    samples: dict[int, list[tuple[float, float]]] = {1: [], CORES: []}
+    for step in range(6):
+        for workers, sample in samples.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            list(engine.scores(pairs, workers))
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            if step:  # the first round warms caches
+                sample.append((wall / FRAMES * 1e3, cpu / FRAMES * 1e3))
+    print("\nwhole and weighted, ms a frame, by threads\n        wall     CPU")
+    for workers, sample in samples.items():
+        wall, cpu = (statistics.median(column) for column in zip(*sample, strict=True))
+        print(f"{workers:3} {wall:8.2f}{cpu:8.2f}")
+    one, many = (statistics.median(w for w, _ in sample) for sample in samples.values())
+    print(f"{CORES} threads are {one / many:.2f} times as quick as one")
+    apart = statistics.median(processes(pairs) for _ in range(3))
+    print(f"{CORES} processes that share nothing: {one / apart:.2f}, what the machine allows")
+
+
+def processes(pairs: list[LumaPair]) -> float:
+    """Wall ms a frame of one process a core, one thread each, over the same frames."""
+
+    def work(gate: Barrier) -> None:
+        engine = SwVmaf(load_model())
+        list(engine.scores(pairs[:4]))
+        gate.wait()
+        list(engine.scores(pairs))
+        gate.wait()
+
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(CORES + 1)
+    running = [context.Process(target=work, args=(gate,)) for _ in range(CORES)]
+    for process in running:
+        process.start()
+    gate.wait()
+    start = time.perf_counter()
+    gate.wait()
+    wall = time.perf_counter() - start
+    for process in running:
+        process.join()
+    return wall / FRAMES / CORES * 1e3
 
 
 def repeat(pairs: list[LumaPair], count: int) -> Iterator[LumaPair]:
@@ -190,9 +231,14 @@ def plot(path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="memory over 3,000 frames, too")
+    parser.add_argument("--threads", action="store_true", help="the gain from threads alone")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the picture of the docs")
     given = parser.parse_args()
     if given.plot:
         plot(given.plot)
+    elif given.threads:
+        cv2.setNumThreads(1)
+        with tempfile.TemporaryDirectory() as name:
+            gain(make_pair(Path(name)))
     else:
         compare(given.long)

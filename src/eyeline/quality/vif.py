@@ -56,9 +56,10 @@ FIRST_DOUBLE = 2
 """Scales from here on are float64: of so few pixels that one on the other side of a threshold
 shows, and cheap. Finer scales are float32, where such differences cancel."""
 
-STRIP = 1 << 17
-"""Pixels worked on at a time once the windows are through: few enough to stay in a cache, many
-enough that threads do not queue for the GIL."""
+STRIP = 1 << 21
+"""Pixels worked on at a time once the windows are through: bounds the memory of large frames. Each
+call costs threads a turn at the GIL, which weighs more than what a smaller strip saves in the cache
+(`benchmarks/sw_vmaf.py --threads`)."""
 
 ONE = np.ones(1, np.float32)
 WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
