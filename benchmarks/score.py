@@ -3,7 +3,9 @@
 The floor is what its inputs cost anyway: `extract` of the reference plus decoding the distorted video
 with as many threads. Rounds are interleaved and medians quoted, since machines are shared and noisy.
 Prints wall and CPU time a frame for 480p, 720p and 1080p H.264, by metric, and the peak memory of a
-short and a long run. With --shift it prints instead how far weighting moves scores on real pairs.
+short and a long run. With --shift it prints instead how far weighting moves scores on real pairs, and
+where the errors lie: by quarters of the frame from the least to the most salient, squared error,
+1 - SSIM, texture and motion of the reference, each over the frame's mean. --plot draws that.
 """
 
 from __future__ import annotations
@@ -18,13 +20,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 
 import eyeline
 from extract import CORES, SHARED, repeat_clip, source_frames, timed
 from eyeline.logs.pooling import pool
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
+from eyeline.output import whole_file
+from eyeline.quality.pairs import Aligner, PairOptions
 from eyeline.quality.score import ScoreOptions, score
+from eyeline.quality.ssim import TAPS, _index, _shrunk, shrink_factor
+from eyeline.quality.weights import resample
+from eyeline.saliency.pipeline import ExtractOptions
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
 FRAMES = 60
@@ -107,8 +115,80 @@ def peak_memory(ref: Path, dist: Path) -> float:
     return peak
 
 
-def shift(folder: Path) -> None:
-    """Whole and weighted means of real pairs."""
+NAMES = ("carphone", "src01_hrc01", "Big Buck Bunny, CRF 28", "Big Buck Bunny, CRF 38")
+QUARTERS = ("least", "2nd", "3rd", "most salient")
+KINDS = ("weight", "squared error", "1 - SSIM", "texture", "motion")
+
+
+def split(ref: Path, dist: Path, options: VideoOptions | None) -> np.ndarray:
+    """(kinds, quarters): means over a quarter of the frame, by the map, over the frame's mean.
+
+    Texture is the mean absolute difference of neighbours in a row, motion that of a sample from the
+    frame before, both of the reference's luma.
+    """
+    sums = np.zeros((len(KINDS), len(QUARTERS)))
+    wanted = ExtractOptions(keep_source=True)
+    with (
+        eyeline.extract(ref, video_options=options, options=wanted) as extraction,
+        open_video(dist, options) as video,
+    ):
+        aligner = Aligner(extraction.info, video.info, PairOptions())
+        before: np.ndarray | None = None
+        for seen, shown in zip(extraction, video.pictures(), strict=True):
+            assert seen.frame.source is not None
+            planes = aligner.planes(0, seen.frame.source), aligner.planes(1, shown.frame)
+            x, y = (p.luma.astype(np.float32) * 2.0 ** (8 - p.depth) for p in planes)
+            small = [_shrunk(p.luma, shrink_factor(p.luma), p.depth) for p in planes]
+            index = np.ones_like(small[0])
+            index[TAPS // 2 : -(TAPS // 2)] = _index(*small)[0]
+            m = resample(seen.map, x.shape[1], x.shape[0])
+            m_small = resample(seen.map, index.shape[1], index.shape[0])
+            texture = np.abs(np.diff(x, axis=1, append=x[:, -1:]))
+            motion = np.zeros_like(x) if before is None else np.abs(x - before)
+            edges = np.quantile(seen.map, (0.25, 0.5, 0.75))
+            inside = np.s_[TAPS // 2 : -(TAPS // 2), TAPS // 2 : -(TAPS // 2)]
+            fields = (m, (x - y) ** 2, 1 - index[inside], texture, motion)
+            for kind, values in enumerate(fields):
+                quarter = np.digitize(m_small[inside] if kind == 2 else m, edges)
+                for q in range(len(QUARTERS)):
+                    chosen = values[quarter == q]
+                    sums[kind, q] += chosen.mean(dtype=np.float64) if chosen.size else 0
+            before = x
+    return sums / sums.mean(axis=1, keepdims=True)
+
+
+def print_split(name: str, found: np.ndarray) -> None:
+    print(f"  {name:18}" + "".join(f"{q:>14}" for q in QUARTERS))
+    for kind, row in zip(KINDS, found, strict=True):
+        print(f"  {kind:18}" + "".join(f"{value:14.2f}" for value in row))
+
+
+def draw_split(found: dict[str, np.ndarray], path: Path) -> None:
+    """A panel a pair: where the map is, and where errors, texture and motion are."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(found), figsize=(11, 3.2), sharey=True, layout="constrained")
+    looks = (("o-", "#c44e00"), ("s-", "#00618a"), ("^:", "#777777"), ("v:", "#8a6d00"))
+    for axis, (name, values) in zip(axes, found.items(), strict=True):
+        axis.axhline(1, color="#bbbbbb", linewidth=1)
+        for kind, row, (mark, colour) in zip(KINDS[1:], values[1:], looks, strict=True):
+            axis.plot(range(len(QUARTERS)), row, mark, color=colour, label=kind, markersize=5)
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks(range(len(QUARTERS)), ("least", "2nd", "3rd", "most"))
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("over the frame's mean")
+    figure.supxlabel("quarter of the frame, by saliency", fontsize=10)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4,
+                  frameon=False)  # fmt: skip
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def shift(folder: Path, plot: Path | None) -> None:
+    """Whole and weighted means of real pairs, and their errors by the map's level."""
     video = SHARED / "video"
     raw = VideoOptions(width=576, height=324, pix_fmt="yuv420p10le")
     pairs = [
@@ -134,17 +214,27 @@ def shift(folder: Path) -> None:
             else:
                 cells.append("-")
         print(f"{b.name[:31]:32}" + "".join(f"{cell:>24}" for cell in cells))
+    print("\nmean over a quarter of the frame / mean over the frame")
+    found = {}
+    for (a, b, options), name in zip(pairs, NAMES, strict=True):
+        found[name] = split(a, b, options)
+        print_split(name, found[name])
+    if plot is not None:
+        draw_split(found, plot)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shift", action="store_true", help="how far weighting moves scores")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="with --shift: draw where errors lie"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.shift:
-            shift(folder)
+            shift(folder, arguments.plot)
             return
         for label, size in SIZES.items():
             ref, dist = folder / f"{label}.mp4", folder / f"{label}_d.mp4"

@@ -78,12 +78,16 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
         QualityError: a picture smaller than the window.
         MissingExtraError: OpenCV is not installed.
     """
-    height, width = reference.shape
-    factor = max(1, int(min(width, height) / 256 + 0.5))
+    factor = shrink_factor(reference)
     x, y = (_shrunk(p, factor, depth) for p in (reference, distorted))
     _check(x, TAPS, "SSIM")
     whole, weighted = _pooled(x, y, weights, _index)
     return Similarity(whole[0], weighted[0] if weighted else None)
+
+
+def shrink_factor(plane: Samples) -> int:
+    """By what SSIM averages a picture down first: round(short side / 256), at least 1."""
+    return max(1, int(min(plane.shape) / 256 + 0.5))
 
 
 def ms_ssim(
