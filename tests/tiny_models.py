@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from eyeline.models.registry import sha256_hex
+from eyeline.digest import sha256_hex
 from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
 
 OPSET = 17

@@ -7,7 +7,6 @@ one.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyeline.digest import file_sha256
 from eyeline.errors import DownloadError
 from eyeline.output import output_error
 
@@ -147,16 +147,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 hex digest of a file, read in blocks.
-
-    Raises:
-        DownloadError: it can't be read.
-    """
-    try:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as exc:
-        raise DownloadError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc

@@ -58,7 +58,9 @@ def test_the_clips_were_really_split(done: Path) -> None:
     assert [r.segments for r in status.records] == [3, 3, 3, 3]
 
 
-@pytest.mark.parametrize("how", [{"temporal": "ema"}, {"temporal": "median"}, {"stride": 3}, {"still": 50}])
+@pytest.mark.parametrize(
+    "how", [{"temporal": "ema"}, {"temporal": "median"}, {"stride": 3}, {"still": 50}]
+)
 def test_filters_reach_across_seams(clips: Path, tmp_path: Path, how: dict) -> None:
     options = ExtractOptions(**how)
     run(

@@ -11,7 +11,8 @@ import av
 import pytest
 
 from clips import moving, write_clip
-from eyeline.cli.roi import parse_bitrate, parse_pairs
+from eyeline.cli.options import parse_pairs
+from eyeline.cli.roi import parse_bitrate
 from eyeline.errors import UsageError
 from eyeline.roi.steer import DEFAULT_STRENGTH
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import ModelError
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model, sha256_hex
+from eyeline.models.registry import Model
 from eyeline.saliency.session import Session
 
 torch = pytest.importorskip("torch", reason="extra `train` is not installed")

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, load_from_string, numpy_helper
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import ModelError, ScanError, VerificationError
 from eyeline.models.manifest import check_subjects
 from eyeline.models.mirror import Mirrored, mirror_onnx, mirror_upstream
 from eyeline.models.mirror_recipe import MirrorRecipe, load_recipe
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model, resolve_model, sha256_hex
+from eyeline.models.registry import Model, resolve_model
 from eyeline.models.rewrite import fold_batch_norm, keep_output, to_contract
 from eyeline.saliency.runtime import open_runtime_session
 from eyeline.saliency.session import Session

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from eyeline.cli import main
+from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError, UsageError
 from eyeline.models.placeholder import placeholder_bytes
 from eyeline.models.promotion import load_promotion_policy, promote
 from eyeline.models.records import Decision
-from eyeline.models.registry import Registry, read_registry, sha256_hex
+from eyeline.models.registry import Registry, read_registry
 from tiny_models import plane_model, record_fields
 
 SET = "a" * 64

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import LicenceError, ModelError, RegistryError, ScanError
 from eyeline.models.placeholder import placeholder_bytes
-from eyeline.models.registry import Registry, read_registry, sha256_hex
+from eyeline.models.registry import Registry, read_registry
 from tiny_models import make_model, plane_model, write_registry
 
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")

@@ -12,15 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import (
-    BUILTIN,
-    Registry,
-    read_regular_file,
-    resolve_model,
-    sha256_hex,
-)
+from eyeline.models.registry import BUILTIN, Registry, resolve_model
 from tiny_models import BLUE, GREEN, RED, plane_model, write_registry
 
 TINY = plane_model()

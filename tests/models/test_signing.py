@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import ModelError, RegistryError, VerificationError
 from eyeline.models.records import ModelRecord
-from eyeline.models.registry import BUILTIN, Registry, resolve_model, sha256_hex
+from eyeline.models.registry import BUILTIN, Registry, resolve_model
 from eyeline.models.trust import TrustPolicy, load_trust
 from tiny_models import BLUE, RED, plane_model, record_fields, write_registry
 

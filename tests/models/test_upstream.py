@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import LicenceError, ModelError, UsageError, VerificationError
 from eyeline.models.mirror_recipe import MirrorRecipe, load_recipe
-from eyeline.models.registry import sha256_hex
 from eyeline.models.upstream import UpstreamNet, open_upstream, read_upstream
 from fake_upstream import APACHE, FILES, MIT, NET, PLANTED, make_checkout, write_files
 

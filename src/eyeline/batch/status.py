@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from eyeline.batch.places import open_place
 from eyeline.batch.store import TitleRecord, Version, read_records, read_versions
+from eyeline.digest import sha256_hex
 from eyeline.errors import BatchError
-from eyeline.models.registry import sha256_hex
 
 
 @dataclass

@@ -16,13 +16,13 @@ the title, and only then are the segments removed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from eyeline.batch.places import Place, open_place
+from eyeline.digest import sha256_hex
 from eyeline.errors import BatchError
 
 STATE = "_eyeline"
@@ -41,11 +41,7 @@ def slug(title: str) -> str:
         quoted = f"%2E{quoted[1:]}"
     if len(quoted) <= _LONGEST:
         return quoted
-    return f"{quoted[:_LONGEST].rsplit('%', 1)[0]}-{_digest(title)[:12]}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return f"{quoted[:_LONGEST].rsplit('%', 1)[0]}-{sha256_hex(title.encode())[:12]}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def version_of(command: str, model: str, facts: dict[str, Any]) -> Version:
     known = {"command": command, "layout": LAYOUT, **facts}
     text = json.dumps(known, sort_keys=True, separators=(",", ":"))
     short = slug(model.rsplit("/", 1)[-1].removesuffix(".onnx"))[:48]
-    return Version(f"{command}-{short}-{_digest(text)[:12]}", known)
+    return Version(f"{command}-{short}-{sha256_hex(text.encode())[:12]}", known)
 
 
 @dataclass
@@ -140,7 +136,7 @@ class Store:
     def write(self, name: str, data: bytes) -> str:
         """Write a file that appears whole; its sha256, 64 hex digits."""
         self.place.write(name, data)
-        return hashlib.sha256(data).hexdigest()
+        return sha256_hex(data)
 
     def _record_name(self, title: str) -> str:
         return f"{STATE}/titles/{self.version.name}/{slug(title)}.json"

@@ -17,7 +17,7 @@ from eyeline.batch.places import as_local, is_url, stamp
 from eyeline.batch.store import Store, TitleRecord, segment_name
 from eyeline.batch.task import Job, Outcome, Plan, Task
 from eyeline.batch.work import Product, Runner
-from eyeline.download import file_sha256
+from eyeline.digest import file_sha256
 from eyeline.errors import (
     EyelineError,
     MediaError,

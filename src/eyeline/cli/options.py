@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from eyeline.errors import UsageError
+
 MODEL, FRAMES, COLOUR, STEERING = "Model", "Frames", "Colour", "Steering"
 
 ModelName = Annotated[
@@ -108,3 +110,15 @@ Levels = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being run.")]
+
+
+def parse_pairs(texts: list[str]) -> dict[str, str]:
+    """`name=value` each.
+
+    Raises:
+        UsageError: one without a value.
+    """
+    for text in texts:
+        if "=" not in text[1:]:
+            raise UsageError(f"--codec-option {text!r}", "write NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)

@@ -130,22 +130,22 @@ def encode(
     from eyeline.roi.encode import EncodeOptions
     from eyeline.roi.encode import encode as library_encode
 
-    options = EncodeOptions(
+    how = EncodeOptions(
         codec=codec,
         crf=crf,
         bitrate=parse_bitrate(bitrate),
         qp=qp,
         preset=preset,
         steer=steer_options(strength, law, clamp, smoothing, levels),
-        extra=parse_pairs(codec_option or []),
+        extra=options.parse_pairs(codec_option or []),
         extract=_extract_options(size, stride, workers, frames),
         threads=threads,
     )
-    row, rate = options.checked()
+    row, rate = how.checked()
     passes = row.passes if rate.bitrate is not None else 1
     with frame_progress(_expected(source, frames, passes, quiet), quiet, "encode") as advance:
         result = library_encode(
-            source, output, options, maps,
+            source, output, how, maps,
             model=model, registry=registry, force=force, debug=debug_video,
             on_frame=lambda run, done: advance(),
         )  # fmt: skip
@@ -282,18 +282,6 @@ def parse_bitrate(text: str | None) -> int | None:
         raise UsageError(f"--bitrate {text!r} is none", "for example 800k, 2M or 800000")
     scale = {"": 1, "k": 1000, "m": 1000000}[match[2].lower()]
     return round(float(match[1]) * scale)
-
-
-def parse_pairs(texts: list[str]) -> dict[str, str]:
-    """`name=value` each.
-
-    Raises:
-        UsageError: one without a value.
-    """
-    for text in texts:
-        if "=" not in text[1:]:
-            raise UsageError(f"--codec-option {text!r}", "write NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _register(name: str, command: Callable[..., None], examples: str) -> None:

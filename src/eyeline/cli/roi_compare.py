@@ -147,8 +147,8 @@ def compare(
 ) -> None:
     """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
     from eyeline.cli.extract import parse_frames
+    from eyeline.cli.options import parse_pairs
     from eyeline.cli.progress import item_progress
-    from eyeline.cli.roi import parse_pairs
     from eyeline.roi.compare import compare as library_compare
     from eyeline.roi.comparison import CompareOptions
     from eyeline.roi.plots import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture

@@ -20,6 +20,7 @@ import numpy as np
 
 import eyeline
 from eyeline.datasets.pairs import Pair, check_sizes, file_digest, find_pairs, read_mask
+from eyeline.digest import sha256_hex
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
 from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.report import Comparison, Report, Result, VideoScore
@@ -27,7 +28,7 @@ from eyeline.evaluation.rows import Row, row_store
 from eyeline.evaluation.scoring import Resample, ScorePair, Size, jobs, video_of
 from eyeline.evaluation.statistics import DRAWS, SEED, Pooled, differences, estimates, pool
 from eyeline.evaluation.workers import run_in_processes
-from eyeline.models.registry import Model, sha256_hex
+from eyeline.models.registry import Model
 from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.session import Session
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import OutputError
 from eyeline.evaluation.metrics import CURVES, SCALARS, ImageScore
-from eyeline.models.registry import sha256_hex
 from eyeline.output import output_error
 
 SCHEMA = 2  # rises with any change to what a row holds or how it is computed

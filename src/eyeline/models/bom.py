@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import MissingExtraError, ModelError
 from eyeline.models.manifest import Material, canonical_json
 from eyeline.models.mirror_recipe import MirrorRecipe
-from eyeline.models.registry import sha256_hex
 from eyeline.saliency.contract import INPUT_NAME, OUTPUT_NAME
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:eyeline:ml-bom:v1")

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
+from eyeline.models.files import read_regular_file
 from eyeline.models.manifest import check_subjects
 from eyeline.models.records import IoSpec, ModelRecord
 from eyeline.models.registering import LICENSE, MANIFEST, MAX_PAPER, PARITY, RECEIPT
-from eyeline.models.registry import Model, read_registry, read_regular_file, sha256_hex
+from eyeline.models.registry import Model, read_registry
 from eyeline.models.release import BUNDLE_SUFFIX, SIGNATURE_SUFFIX
 from eyeline.models.trust import TrustPolicy, load_trust
 

@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 import torch
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import ModelError
 from eyeline.models.parity import ParityReport, check_parity, natural_inputs
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model, sha256_hex
+from eyeline.models.registry import Model
 from eyeline.models.rewrite import OPSET, finish
 from eyeline.output import whole_file
 from eyeline.saliency.contract import INPUT_NAME, OUTPUT_NAME

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyeline.digest import sha256_hex
 from eyeline.download import Asset, download
 from eyeline.errors import ModelError, OutputError
 from eyeline.models.mirror import Mirrored, mirror_onnx
@@ -16,7 +17,6 @@ from eyeline.models.mirror_recipe import MirrorRecipe
 from eyeline.models.records import ModelRecord
 from eyeline.models.register import put_record
 from eyeline.models.registering import MANIFEST, PARITY, RECEIPT
-from eyeline.models.registry import sha256_hex
 from eyeline.models.rewrite import OPSET
 
 PARTS = ".fetch"

@@ -21,14 +21,15 @@ import numpy as np
 import onnx
 
 from eyeline import __version__
+from eyeline.digest import sha256_hex
 from eyeline.errors import ModelError, ScanError, VerificationError
 from eyeline.models.bom import bill_of_materials, require_schema, validate_bom
+from eyeline.models.files import read_regular_file
 from eyeline.models.manifest import Material, canonical_json, statement
 from eyeline.models.mirror_parity import INPUTS, OnStep, Parity, against_asset, against_torch
 from eyeline.models.mirror_recipe import MirrorRecipe
 from eyeline.models.parity import GATE, SIZES
 from eyeline.models.receipt import receipt
-from eyeline.models.registry import read_regular_file, sha256_hex
 from eyeline.models.rewrite import (
     OPSET,
     drop_identities,

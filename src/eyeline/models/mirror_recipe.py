@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from eyeline.errors import UsageError
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import Digest, IoSpec, ModelId, Strict
-from eyeline.models.registry import read_regular_file
 
 FOLDER = Path(__file__).parent / "mirrors"
 DEFAULT = "u2netp_mirror_v1"

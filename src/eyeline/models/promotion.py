@@ -17,10 +17,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, UsageError
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import Decision, Digest, Ground, ModelRecord, Strict
 from eyeline.models.register import read_own, registry_lock, write_own
-from eyeline.models.registry import REGISTRY_FILE, Model, Registry, read_regular_file, sha256_hex
+from eyeline.models.registry import REGISTRY_FILE, Model, Registry
 
 POLICY_FILE = "promotion.toml"
 DEFAULT_POLICY = Path(__file__).parent / POLICY_FILE

@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError, VerificationError
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import Decision, ModelRecord, RegistryFile, needed_version
-from eyeline.models.registry import REGISTRY_FILE, read_registry, read_regular_file, sha256_hex
+from eyeline.models.registry import REGISTRY_FILE, read_registry
 from eyeline.output import output_error, write_bytes
 
 LOCK_FILE = ".registry.lock"

@@ -18,11 +18,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from eyeline import __version__
+from eyeline.digest import sha256_hex
 from eyeline.errors import LicenceError, ModelError, OutputError, RegistryError, UsageError
+from eyeline.models.files import read_regular_file
 from eyeline.models.manifest import Material, canonical_json, check_subjects, statement
 from eyeline.models.records import IoSpec, ModelId, ModelRecord
 from eyeline.models.register import read_own, registry_lock, write_own
-from eyeline.models.registry import REGISTRY_FILE, read_regular_file, sha256_hex
+from eyeline.models.registry import REGISTRY_FILE
 from eyeline.models.release import BUNDLE_SUFFIX, RELEASE_SUFFIX, SIGNATURE_SUFFIX
 from eyeline.output import write_bytes
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import MissingExtraError, ModelError, VerificationError
-from eyeline.models.registry import read_regular_file, sha256_hex
+from eyeline.models.files import read_regular_file
 from eyeline.models.release import (
     RELEASE_SUFFIX,
     SIGNATURE_SUFFIX,

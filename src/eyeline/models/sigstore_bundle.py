@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import MissingExtraError, VerificationError
-from eyeline.models.registry import sha256_hex
 from eyeline.models.trust import SigstoreIdentity
 
 if TYPE_CHECKING:

@@ -154,7 +154,7 @@ def load_trust(folder: Path) -> TrustPolicy | None:
     Raises:
         RegistryError: a policy that can't be read or does not parse.
     """
-    from eyeline.models.registry import read_regular_file
+    from eyeline.models.files import read_regular_file
 
     path = folder / TRUST_FILE
     if not path.exists() and not path.is_symlink():

@@ -25,12 +25,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import LicenceError, MissingExtraError, ModelError, VerificationError
 from eyeline.models.audit.licence_text import match_text
 from eyeline.models.audit.source import parse_source
 from eyeline.models.audit.tree import Tree, open_tree
+from eyeline.models.files import read_regular_file
 from eyeline.models.mirror_recipe import MirrorRecipe
-from eyeline.models.registry import read_regular_file, sha256_hex
 
 IMPORTS = frozenset({
     "__future__", "abc", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "math",

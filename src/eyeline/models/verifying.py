@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError, VerificationError
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import ModelRecord
-from eyeline.models.registry import Registry, read_regular_file, sha256_hex
+from eyeline.models.registry import Registry
 from eyeline.models.release import (
     BUNDLE_SUFFIX,
     MAX_SIDE_FILE,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.download import file_sha256
+from eyeline.digest import file_sha256
 from eyeline.errors import LogError
 from eyeline.logs import pool, read_log
 from eyeline.report.intervals import mean_interval

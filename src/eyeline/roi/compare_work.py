@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 import eyeline
+from eyeline.digest import sha256_hex
 from eyeline.errors import MediaError, QualityError
 from eyeline.media import open_video
 from eyeline.media.images import list_images
 from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.types import VideoInfo
-from eyeline.models.registry import resolve_model, sha256_hex
+from eyeline.models.registry import resolve_model
 from eyeline.output import output_error
 from eyeline.quality.maps_in import from_masks
 from eyeline.quality.weights import resample

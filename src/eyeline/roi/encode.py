@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from eyeline.errors import DamagedMediaError, MediaError, OutputError, UsageError
@@ -30,6 +29,7 @@ from eyeline.media.write import container_of
 from eyeline.output import PendingFile
 from eyeline.roi.capabilities import Capability, capability, check_container, check_options
 from eyeline.roi.encoder import (
+    MUXERS,
     TICK,
     FileEncoder,
     Rate,
@@ -44,11 +44,6 @@ from eyeline.roi.remux import Passengers
 from eyeline.roi.sidedata import MOST_REGIONS
 from eyeline.roi.steer import SteerOptions
 from eyeline.saliency.pipeline import Extraction, ExtractOptions
-
-MUXERS: Mapping[str, str] = MappingProxyType(
-    {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-)
-"""Suffix to FFmpeg's muxer."""
 
 Progress = Callable[[int, int], None]
 """Called after each picture with the pass (1 or 2) and the pictures done in it."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import av
@@ -27,6 +28,11 @@ from eyeline.roi.sidedata import RegionWriter, find_side_data, forget_type
 
 TICK = Fraction(1, 90000)
 """Time base of what has none of its own: raw video and images."""
+
+MUXERS: Mapping[str, str] = MappingProxyType(
+    {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+)
+"""Suffix to FFmpeg's muxer."""
 
 
 @dataclass(frozen=True)

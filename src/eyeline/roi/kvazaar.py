@@ -24,7 +24,7 @@ from eyeline.errors import EncoderError, MissingExtraError, UsageError
 from eyeline.media import open_video
 from eyeline.output import PendingFile
 from eyeline.roi.capabilities import parse_parameters
-from eyeline.roi.encoder import TICK
+from eyeline.roi.encoder import MUXERS, TICK
 from eyeline.roi.mapfile import KvazaarText
 
 if TYPE_CHECKING:
@@ -188,8 +188,6 @@ def _samples(frame: av.VideoFrame) -> bytes:
 
 
 def _mux(job: _Job, stream: Path, target: Path, times: list[float]) -> None:
-    from eyeline.roi.encode import MUXERS
-
     passengers = job.passengers()
     tick = passengers.time_base or TICK
     try:

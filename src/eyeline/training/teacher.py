@@ -19,9 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from eyeline.datasets.pairs import Pair, read_image
+from eyeline.digest import sha256_hex
 from eyeline.errors import ModelError
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import read_regular_file, sha256_hex
 from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.runtime import open_runtime_session, runtime_errors
 

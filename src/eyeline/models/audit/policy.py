@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError
 
 from eyeline.errors import LicenceError, MissingExtraError, UsageError
 from eyeline.models.audit.licence_text import licences
+from eyeline.models.files import read_regular_file
 from eyeline.models.records import Strict
-from eyeline.models.registry import read_regular_file
 
 DEFAULT = Path(__file__).parent / "policy.toml"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyeline.digest import sha256_hex
 from eyeline.models.audit.architecture import audit_architecture
 from eyeline.models.audit.distribution import Asset, audit_distribution
 from eyeline.models.audit.findings import AXES, AxisReport, Finding
@@ -12,7 +13,7 @@ from eyeline.models.audit.licence import audit_licence
 from eyeline.models.audit.ops import audit_ops
 from eyeline.models.audit.policy import Policy
 from eyeline.models.audit.tree import GitTree, Tree
-from eyeline.models.registry import read_regular_file, sha256_hex
+from eyeline.models.files import read_regular_file
 
 SCHEMA = "eyeline-audit-1"
 
