@@ -17,7 +17,7 @@ from typing import Any
 
 from eyeline.batch.places import LocalPlace, Place
 from eyeline.batch.store import STATE
-from eyeline.errors import BatchError
+from eyeline.errors import BatchError, OutputError
 from eyeline.output import output_error
 
 RENEW = 15.0
@@ -31,22 +31,27 @@ def _who() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def _refusal(place: Place, holder: dict[str, Any]) -> BatchError:
+def _refusal(
+    place: Place, holder: dict[str, Any], mend: str = "wait for it, or stop it"
+) -> BatchError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-    return BatchError(
-        f"{place.url}: another batch is at work there, {who}", "wait for it, or stop it"
-    )
+    return BatchError(f"{place.url}: another batch is at work there, {who}", mend)
 
 
 @contextlib.contextmanager
-def exclusive(place: Place) -> Iterator[None]:
+def exclusive(place: Place, *, renew: float = RENEW, stale: float = STALE) -> Iterator[None]:
     """Hold an output folder.
+
+    Args:
+        place: the folder.
+        renew: seconds between two renewals of a note.
+        stale: seconds that a note counts; clocks of machines must agree to a part of that.
 
     Raises:
         BatchError: another batch holds it.
         OutputError: the folder can't be written to.
     """
-    with _local_lock(place) if isinstance(place, LocalPlace) else _lease(place):
+    with _local_lock(place) if isinstance(place, LocalPlace) else _lease(place, renew, stale):
         yield
 
 
@@ -72,15 +77,17 @@ def _local_lock(place: LocalPlace) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lease(place: Place) -> Iterator[None]:
+def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
     mine = _who() | {"nonce": os.urandom(8).hex()}
 
     def renew() -> None:
         place.write(_LOCK, json.dumps(mine | {"time": time.time()}).encode())
 
     holder = _parse((place.read(_LOCK) or b"").decode())
-    if time.time() - float(holder.get("time", 0)) < STALE:
-        raise _refusal(place, holder)
+    left = stale - (time.time() - float(holder.get("time", 0)))
+    if left > 0:
+        mend = f"wait for it, or stop it; if it was killed, try again in {left:.0f} s"
+        raise _refusal(place, holder, mend)
     renew()
     time.sleep(1.0)  # of two that began at once, the later writer wins, and the other sees it here
     if _parse((place.read(_LOCK) or b"").decode()).get("nonce") != mine["nonce"]:
@@ -88,8 +95,8 @@ def _lease(place: Place) -> Iterator[None]:
     ended = threading.Event()
 
     def keep() -> None:
-        while not ended.wait(RENEW):
-            with contextlib.suppress(Exception):  # the next renewal tries again
+        while not ended.wait(every):
+            with contextlib.suppress(OutputError):  # the next renewal tries again
                 renew()
 
     keeper = threading.Thread(target=keep, name="eyeline-lease", daemon=True)

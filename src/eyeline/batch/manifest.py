@@ -23,7 +23,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
 
-from eyeline.batch.places import absolute, expand, is_folder, is_url, join, read_bytes
+from eyeline.batch.places import absolute, canonical, expand, is_folder, is_url, join, read_bytes
 from eyeline.errors import BatchError, MissingExtraError
 from eyeline.media.types import VideoOptions
 
@@ -110,7 +110,7 @@ def read_titles(given: str, *, pairs: bool = False) -> list[Title]:
 
 def _from_files(given: str) -> list[Title]:
     if is_folder(given):
-        root = given.rstrip("/")
+        root = canonical(given.rstrip("/"))
         found = [f for f in expand(f"{root}/**") if _is_video(f)]
     else:
         found = expand(given)

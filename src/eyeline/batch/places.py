@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eyeline.errors import BatchError, MediaError, MissingExtraError, OutputError
+from eyeline.errors import BatchError, EyelineError, MediaError, MissingExtraError, OutputError
 from eyeline.output import is_temporary, output_error, write_bytes
 
 
@@ -33,6 +33,14 @@ def local_path(path: str) -> str:
 def absolute(path: str) -> str:
     """A local path from the root, since workers may stand elsewhere; a URL as it is."""
     return path if is_url(path) else os.path.abspath(local_path(path))  # noqa: PTH100 - keeps links
+
+
+def canonical(path: str) -> str:
+    """A URL as fsspec's listings spell it, such as `memory:///films` for `memory://films`."""
+    if not is_url(path):
+        return path
+    fs, inside = _filesystem(path)
+    return str(fs.unstrip_protocol(inside))
 
 
 def join(folder: str, name: str) -> str:
@@ -60,15 +68,24 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return fs, path
 
 
+def _why(error: Exception) -> str:
+    """What an error says, on one line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(said.split())
+
+
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """A failure to read, as one clear line; clients of object stores raise errors of their own."""
+def _reading(path: str, kind: type[EyelineError]) -> Iterator[None]:
+    """A failure to read becomes one clear line of this kind."""
     try:
         yield
+    except EyelineError:
+        raise
     except FileNotFoundError as exc:
-        raise BatchError(f"{path}: no such file", "check the path") from exc
-    except OSError as exc:
-        raise BatchError(f"{path}: can't be read: {exc.strerror or exc}", "check the path") from exc
+        raise kind(f"{path}: can't be read: no such file", "check the path") from exc
+    except Exception as exc:
+        mend = "check its address and your credentials" if is_url(path) else "check the path"
+        raise kind(f"{path}: can't be read: {_why(exc)}", mend) from exc
 
 
 def read_bytes(path: str) -> bytes:
@@ -77,7 +94,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         BatchError: it can't be read.
     """
-    with _reading(path):
+    with _reading(path, BatchError):
         if is_url(path):
             fs, inside = _filesystem(path)
             data: bytes = fs.cat_file(inside)
@@ -86,18 +103,28 @@ def read_bytes(path: str) -> bytes:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a folder is there."""
+    """Whether a folder is there.
+
+    Raises:
+        BatchError: its store does not answer.
+    """
     if is_url(path):
         fs, inside = _filesystem(path)
-        return bool(fs.isdir(inside))
+        with _reading(path, BatchError):
+            return bool(fs.isdir(inside))
     return Path(local_path(path)).is_dir()
 
 
 def expand(pattern: str) -> list[str]:
-    """The files that a pattern matches (`**` goes into folders), in order of their names."""
+    """The files that a pattern matches (`**` goes into folders), in order of their names.
+
+    Raises:
+        BatchError: the store of a URL does not answer.
+    """
     if is_url(pattern):
         fs, inside = _filesystem(pattern)
-        with _reading(pattern):
+        with _reading(pattern, BatchError):
+            fs.invalidate_cache()  # of what an earlier batch of this process listed
             found = fs.glob(inside)
             return sorted(fs.unstrip_protocol(f) for f in found if fs.isfile(f))
     found = glob.glob(local_path(pattern), recursive=True)  # noqa: PTH207 - absolute patterns, too
@@ -110,7 +137,7 @@ def stamp(path: str) -> dict[str, Any]:
     Raises:
         MediaError: it is not there.
     """
-    try:
+    with _reading(path, MediaError):
         if is_url(path):
             fs, inside = _filesystem(path)
             facts = fs.info(inside)
@@ -119,11 +146,7 @@ def stamp(path: str) -> dict[str, Any]:
             )
             return {"size": int(facts.get("size") or 0), "tag": tag or str(fs.created(inside))}
         status = Path(local_path(path)).stat()
-    except FileNotFoundError as exc:
-        raise MediaError(f"{path}: can't be read: no such file", "check the path") from exc
-    except OSError as exc:
-        raise MediaError(f"{path}: can't be read: {exc.strerror or exc}", "check the path") from exc
-    return {"size": status.st_size, "tag": str(status.st_mtime_ns)}
+        return {"size": status.st_size, "tag": str(status.st_mtime_ns)}
 
 
 @contextlib.contextmanager
@@ -139,12 +162,8 @@ def as_local(path: str) -> Iterator[str]:
     fs, inside = _filesystem(path)
     with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
         copy = Path(folder) / PurePosixPath(inside).name
-        try:
+        with _reading(path, MediaError):
             fs.get_file(inside, str(copy))
-        except FileNotFoundError as exc:
-            raise MediaError(f"{path}: can't be read: no such file", "check the path") from exc
-        except OSError as exc:
-            raise MediaError(f"{path}: can't be read: {exc}", "check the path") from exc
         yield str(copy)
 
 
@@ -240,41 +259,71 @@ class RemotePlace(Place):
         self.url = url.rstrip("/")
         self._fs, self._root = _filesystem(self.url)
 
+    @contextlib.contextmanager
+    def _asking(self, name: str, what: str) -> Iterator[None]:
+        """A failure of the store becomes one clear line; that a file is absent is none."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as exc:
+            raise OutputError(
+                f"{self.url}/{name}: can't be {what}: {_why(exc)}",
+                "check its address and your credentials; rerun to go on",
+            ) from exc
+
     def write(self, name: str, data: bytes) -> None:
         """See `Place`."""
         target = join(self._root, name)
         try:
+            with self._asking(name, "written"):
+                self._put(target, data)
+        except FileNotFoundError as exc:
+            raise OutputError(
+                f"{self.url}/{name}: can't be written: no such bucket or folder", "create it"
+            ) from exc
+
+    def _put(self, target: str, data: bytes) -> None:
+        """Upload; folders are made where there are such things, buckets never."""
+        try:
+            self._fs.pipe_file(target, data)
+        except FileNotFoundError:
+            top = target[: target.find("/", 1)]
+            if not self._fs.isdir(top):
+                raise
             self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(target, data)
-        except OSError as exc:
-            raise OutputError(
-                f"{self.url}/{name}: can't be written: {exc}", "rerun to go on"
-            ) from exc
 
     def read(self, name: str) -> bytes | None:
         """See `Place`."""
         try:
-            data: bytes = self._fs.cat_file(join(self._root, name))
+            with self._asking(name, "read"):
+                data: bytes = self._fs.cat_file(join(self._root, name))
         except FileNotFoundError:
             return None
         return data
 
     def exists(self, name: str) -> bool:
         """See `Place`."""
-        return bool(self._fs.isfile(join(self._root, name)))
+        try:
+            with self._asking(name, "read"):
+                return bool(self._fs.info(join(self._root, name))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
     def names(self, folder: str) -> list[str]:
         """See `Place`."""
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(join(self._root, folder), detail=False)
+            with self._asking(folder, "read"):
+                found = self._fs.ls(join(self._root, folder), detail=False)
         except FileNotFoundError:
             return []
         return sorted(PurePosixPath(f).name for f in found)
 
     def remove(self, folder: str) -> None:
         """See `Place`."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._asking(folder, "removed"):
             self._fs.rm(join(self._root, folder), recursive=True)
 
     def sweep(self) -> None:
