@@ -15,6 +15,7 @@ import multiprocessing
 import multiprocessing.connection
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -28,10 +29,11 @@ from eyeline.logs.pooling import pool
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
 from eyeline.output import whole_file
+from eyeline.quality.measure import Measured, measure
 from eyeline.quality.pairs import Aligner, PairOptions
 from eyeline.quality.score import ScoreOptions, score
 from eyeline.quality.ssim import TAPS, _index, _shrunk, shrink_factor
-from eyeline.quality.weights import resample
+from eyeline.quality.weights import Weights, resample
 from eyeline.saliency.pipeline import ExtractOptions
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
@@ -96,6 +98,28 @@ def bench(name: str, ref: Path, dist: Path, rounds: int) -> None:
             f"{wall[key] / floor:9.2f}{cpu[key] / spent:7.2f}" if key.startswith("score") else ""
         )
         print(f"  {key:44}{wall[key]:9.2f}{cpu[key]:9.2f}{ratio}")
+    alone(ref, dist)
+
+
+def alone(ref: Path, dist: Path) -> None:
+    """CPU ms a frame of each metric by itself, one thread, on decoded planes."""
+    saliency = np.random.default_rng(0).random((192, 341), np.float32)
+    with open_video(ref) as a, open_video(dist) as b:
+        aligner = Aligner(a.info, b.info, PairOptions())
+        pairs = [
+            Measured(aligner.planes(0, r.frame), aligner.planes(1, d.frame), Weights(saliency))
+            for r, d, _ in zip(a.pictures(), b.pictures(), range(8), strict=False)
+        ]
+    cells = []
+    for metric in METRICS["psnr, ssim, ms_ssim"]:
+        spent = []
+        for _ in range(5):
+            start = time.thread_time()
+            for pair in pairs:
+                measure(pair, None, (metric,), None)
+            spent.append((time.thread_time() - start) / len(pairs) * 1e3)
+        cells.append(f"{metric} {statistics.median(spent):.2f}")
+    print(f"  the metrics alone, one thread, CPU ms: {', '.join(cells)}")
 
 
 def _peak(ref: str, dist: str, pipe: multiprocessing.connection.Connection) -> None:

@@ -14,7 +14,7 @@ from eyeline.media.planes import Samples
 from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of_products
 from eyeline.quality.weights import Weights
 
-_ROWS = 64  # worked on at a time, so that they stay in the cache
+_ROWS = 256  # worked on at a time: bounds what is held beside the map
 
 
 class Error(NamedTuple):
