@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -10,7 +10,7 @@ from eyeline.errors import MediaError, UsageError
 from eyeline.roi.grid import block_activity, block_means, check_map, grid_size, to_coded
 from eyeline.roi.laws import check_law, neutral, symmetric
 from eyeline.roi.regions import paint, rectangles
-from eyeline.roi.smooth import Steadier, level_step
+from eyeline.roi.smooth import Steadier, level_step, nearest
 from eyeline.roi.steer import Steering, SteerOptions
 
 saliency = arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
@@ -119,12 +119,20 @@ def test_a_block_of_one_level_is_one_rectangle() -> None:
     assert rectangles(levels, 128, 128, 16) == [(32, 96, 16, 80, -4)]
 
 
+@example(3.0, 4)
 @given(st.floats(0.5, 24), st.integers(3, 9))
 def test_levels_are_at_most_as_many_as_asked(span: float, levels: int) -> None:
     step = level_step(span, levels)
     for low in np.linspace(-span, 0, 13):
-        values = np.rint(np.linspace(low, low + span, 500) / step)
+        values = nearest(np.linspace(low, low + span, 500) / step)
         assert len(np.unique(values)) <= levels
+
+
+def test_hysteresis_keeps_no_more_levels_than_asked() -> None:
+    steady = Steadier(1, smoothing=0, most=4)
+    for low in (-1.5, -2.2, -0.8):
+        offsets = np.linspace(low, low + 3, 64, dtype=np.float32).reshape(8, 8)
+        assert len(np.unique(steady(offsets))) <= 4
 
 
 def test_hysteresis_keeps_a_block_that_wavers() -> None:

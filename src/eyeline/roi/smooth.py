@@ -8,6 +8,7 @@ them by a margin.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,12 @@ def level_step(span: float, levels: int) -> int:
     return step if span / step + 1 <= levels else step + 1
 
 
+def nearest(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers, halves rounded up: to even, a span's two ends could both be rounded outwards."""
+    whole: npt.NDArray[Any] = np.floor(x + np.float32(0.5))
+    return whole
+
+
 class Steadier:
     """Turns a frame's offsets into levels that do not flicker.
 
@@ -42,12 +49,18 @@ class Steadier:
         step: QP between levels, see `level_step`.
         smoothing: share of the past in the average, 0..0.99; 0 takes every frame as it is.
         hysteresis: see `HYSTERESIS`; 0 rounds.
+        most: levels that a frame may hold, as given to `level_step`; None = any.
     """
 
     def __init__(
-        self, step: int, smoothing: float = DEFAULT_SMOOTHING, hysteresis: float = HYSTERESIS
+        self,
+        step: int,
+        smoothing: float = DEFAULT_SMOOTHING,
+        hysteresis: float = HYSTERESIS,
+        most: int | None = None,
     ) -> None:
         self._step, self._smoothing, self._hysteresis = step, smoothing, hysteresis
+        self._most = most
         self._mean: Floats | None = None
         self._levels: npt.NDArray[np.float32] | None = None
 
@@ -64,11 +77,15 @@ class Steadier:
         mean, levels = self._mean, self._levels
         if reset or mean is None or levels is None or mean.shape != offsets.shape:
             mean = offsets.astype(np.float32)
-            levels = np.rint(mean / self._step)
+            levels = nearest(mean / self._step)
         else:
             mean += (1 - self._smoothing) * (offsets - mean)
             scaled = mean / self._step
             leave = np.abs(scaled - levels) > 0.5 + self._hysteresis
-            levels = np.where(leave, np.rint(scaled), levels)
+            levels = np.where(leave, nearest(scaled), levels)
+        if self._most is not None and np.ptp(levels) >= self._most:
+            # Hysteresis holds levels just outside of what this frame spans.
+            now = nearest(mean / self._step)
+            levels = np.clip(levels, now.min(), now.max())
         self._mean, self._levels = mean, levels
         return (levels * self._step).astype(np.int16)

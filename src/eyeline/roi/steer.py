@@ -79,7 +79,7 @@ class Steering:
         self.width, self.height, self.block = width, height, block
         levels = min(options.levels, most_levels or options.levels)
         self._step = level_step(options.span, levels)
-        self._steady = Steadier(self._step, options.smoothing, options.hysteresis)
+        self._steady = Steadier(self._step, options.smoothing, options.hysteresis, levels)
 
     def __call__(
         self,
