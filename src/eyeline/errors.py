@@ -29,6 +29,8 @@ A message is one clear line: what is wrong and where; `mend` says what to do abo
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EyelineError(Exception):
     """Base of the tree.
@@ -47,6 +49,19 @@ class EyelineError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.mend})" if self.mend else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its parts: a worker's error reaches the driver whatever its constructor takes.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[EyelineError], args: tuple[Any, ...], state: dict[str, Any]
+) -> EyelineError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(EyelineError):

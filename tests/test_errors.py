@@ -1,0 +1,28 @@
+"""Errors cross processes whole."""
+
+import inspect
+import pickle
+
+import pytest
+
+from eyeline import errors
+from eyeline.errors import DamagedMediaError, EyelineError, MissingExtraError
+
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, EyelineError) and kind is not MissingExtraError
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_is_the_same_after_a_pipe(kind: type[EyelineError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("what", "mend")))
+    assert type(error) is kind
+    assert (error.message, error.mend, str(error)) == ("what", "mend", "what (mend)")
+
+
+def test_what_an_error_carries_comes_along() -> None:
+    assert pickle.loads(pickle.dumps(DamagedMediaError("cut", frames=7))).frames == 7
+    before = MissingExtraError("Ray", "ray")
+    assert str(pickle.loads(pickle.dumps(before))) == str(before)
