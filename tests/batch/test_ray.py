@@ -10,7 +10,9 @@ import psutil
 import pytest
 from batches import call, dataset, make_clips, make_job, run
 from clusters import HEAD, NODE, Killer, quick_imports, workers_at_work
-from kills import start
+from kills import make_catalogue, start
+
+from conftest import SHARED
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -140,6 +142,21 @@ def test_a_lost_node_costs_no_title(
     assert result.failed == []
     assert result.restarts >= 1
     assert dataset(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_hundred_clips_survive_kills_on_ray(cluster: Cluster, tmp_path: Path) -> None:
+    clips = make_catalogue(tmp_path / "in", 200, SHARED if SHARED.is_dir() else None)
+    run(clips, tmp_path / "undisturbed", workers=2)
+    killer = Killer([raylet(cluster.head_node)], kills=15, pause=1.0)
+    out = tmp_path / "out"
+    job = make_job(out)
+    with RayEngine(job, None) as engine:
+        result = run_batch(read_titles(str(clips)), job, engine, retries=100)
+    assert (len(result.ok), result.failed) == (200, [])
+    assert result.restarts == killer.kills == 15
+    assert dataset(out) == dataset(tmp_path / "undisturbed")
 
 
 def words(cluster: Cluster, clips: Path, out: Path) -> list[object]:
