@@ -99,15 +99,17 @@ def main() -> None:
     parser.add_argument("--model", default=None)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--int8", type=Path, help="dataset to calibrate on")
+    parser.add_argument("--only-int8", action="store_true", help="leave out sizes and shapes")
     args = parser.parse_args()
     model = resolve_model(args.model)
+    sizes, shapes = ((), ()) if args.only_int8 else (LINES, SHAPES)
     print(head("lines"), flush=True)
-    for lines in LINES:
+    for lines in sizes:
         result = evaluate([model], [args.data], EvaluateOptions(size=lines, draws=10)).results[0]
         print(row(str(lines), result), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         print(f"\n{head('shape')}", flush=True)
-        for shape in SHAPES:
+        for shape in shapes:
             name = f"{shape[0]}:{shape[1]}"
             data = cut(args.data, Path(folder) / name.replace(":", "x"), shape)
             result = evaluate([model], [data], EvaluateOptions(draws=10)).results[0]
