@@ -10,7 +10,7 @@ from eyeline.errors import MediaError, UsageError
 from eyeline.roi.grid import block_activity, block_means, check_map, grid_size, to_coded
 from eyeline.roi.laws import check_law, neutral, symmetric
 from eyeline.roi.regions import paint, rectangles
-from eyeline.roi.smooth import Steadier, level_step, nearest
+from eyeline.roi.smooth import Steadier, level_step
 from eyeline.roi.steer import Steering, SteerOptions
 
 saliency = arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
@@ -124,8 +124,9 @@ def test_a_block_of_one_level_is_one_rectangle() -> None:
 def test_levels_are_at_most_as_many_as_asked(span: float, levels: int) -> None:
     step = level_step(span, levels)
     for low in np.linspace(-span, 0, 13):
-        values = nearest(np.linspace(low, low + span, 500) / step)
-        assert len(np.unique(values)) <= levels
+        offsets = np.linspace(low, low + span, 500, dtype=np.float32)[None]
+        steady = Steadier(step, smoothing=0, hysteresis=0, most=levels)
+        assert len(np.unique(steady(offsets))) <= levels
 
 
 def test_hysteresis_keeps_no_more_levels_than_asked() -> None:

@@ -77,16 +77,19 @@ class Watchdog:
         end: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
         self._limits, self._say, self._end = limits, last_words, end
-        self._begun: float | None = None
         self._alive = 0.0
-        if limits != Limits():
-            threading.Thread(target=self._watch, name="eyeline-limits", daemon=True).start()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Watchdog:
-        self._begun = self._alive = time.monotonic()
+        self._alive = time.monotonic()
+        self._over.clear()
         if self._limits.seconds:
             # A timer of its own, in C: native code that holds Python's lock would stop ours.
             faulthandler.dump_traceback_later(self._limits.seconds + _GRACE, exit=True)
+        if self._limits != Limits():
+            self._thread = threading.Thread(target=self._watch, name="eyeline-limits", daemon=True)
+            self._thread.start()
         return self
 
     def alive(self) -> None:
@@ -94,17 +97,15 @@ class Watchdog:
         self._alive = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self._begun = None
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
         if self._limits.seconds:
             faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        limits = self._limits
-        while True:
-            time.sleep(_EVERY)
-            begun = self._begun
-            if begun is None:
-                continue
+        limits, begun = self._limits, self._alive
+        while not self._over.wait(_EVERY):
             reason, now = "", time.monotonic()
             if limits.seconds and now - begun > limits.seconds:
                 reason = f"took longer than {limits.seconds:g} s"

@@ -8,7 +8,6 @@ them by a margin.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +33,6 @@ def level_step(span: float, levels: int) -> int:
     step = max(1, math.ceil(span / (levels - 1)))
     # A span that straddles multiples of the step asymmetrically may touch one level more.
     return step if span / step + 1 <= levels else step + 1
-
-
-def nearest(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Whole numbers, halves rounded up: to even, a span's two ends could both be rounded outwards."""
-    whole: npt.NDArray[Any] = np.floor(x + np.float32(0.5))
-    return whole
 
 
 class Steadier:
@@ -77,15 +70,16 @@ class Steadier:
         mean, levels = self._mean, self._levels
         if reset or mean is None or levels is None or mean.shape != offsets.shape:
             mean = offsets.astype(np.float32)
-            levels = nearest(mean / self._step)
+            levels = np.rint(mean / self._step)
         else:
             mean += (1 - self._smoothing) * (offsets - mean)
             scaled = mean / self._step
             leave = np.abs(scaled - levels) > 0.5 + self._hysteresis
-            levels = np.where(leave, nearest(scaled), levels)
+            levels = np.where(leave, np.rint(scaled), levels)
         if self._most is not None and np.ptp(levels) >= self._most:
-            # Hysteresis holds levels just outside of what this frame spans.
-            now = nearest(mean / self._step)
-            levels = np.clip(levels, now.min(), now.max())
+            # Hysteresis holds levels just outside of what this frame spans, and both ends of a
+            # span may lie at ties that are rounded outwards.
+            lowest = np.rint(mean / self._step).min()
+            levels = np.clip(levels, lowest, lowest + self._most - 1)
         self._mean, self._levels = mean, levels
         return (levels * self._step).astype(np.int16)
