@@ -198,11 +198,11 @@ def test_a_title_that_swells_is_stopped_at_its_limit(clips: Path, tmp_path: Path
 def test_a_title_that_takes_too_long_is_stopped(clips: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    write_clip(source / "long.mp4", moving(2000), codec_options={"preset": "ultrafast"})
+    write_clip(source / "long.mp4", moving(3000), codec_options={"preset": "ultrafast"})
     shutil.copy(clips / "clip000.mp4", source / "short.mp4")
-    job = make_job(tmp_path / "out", limits=Limits(seconds=2.0), segment=0)
+    job = make_job(tmp_path / "out", limits=Limits(seconds=3.0), segment=0)
     result = run(source, tmp_path / "out", job=job)
-    assert result.reasons == {"long": "took longer than 2 s"}
+    assert result.reasons == {"long": "took longer than 3 s"}
     assert result.ok == ["short"]
 
 
