@@ -275,6 +275,8 @@ def run_batch(
                 _write_status(store, titles, result)
             raise
         result.restarts = engine.restarts
+        if engine.restarts:  # a killed worker may have left a file that it had not finished
+            store.place.sweep()
         result.seconds = time.monotonic() - begun
         _write_status(store, titles, result)
     return result

@@ -28,6 +28,7 @@ from eyeline.errors import (
     SeekError,
 )
 from eyeline.media.index import FrameIndex
+from eyeline.npz import read_member
 
 OnFrames = Callable[[int], None]
 
@@ -161,7 +162,10 @@ class Worker:
             if data is None:
                 raise MediaError(f"{folder}: was removed while the batch ran", "run it again")
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                self._index = folder, FrameIndex(arrays["pts"], arrays["keyframes"])
+                self._index = (
+                    folder,
+                    FrameIndex(read_member(arrays, "pts"), read_member(arrays, "keyframes")),
+                )
         return self._index[1]
 
     def _segment(self, task: Task, on_frame: Callable[[], None]) -> Outcome:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -67,6 +66,7 @@ def evaluate(
     Example:
         eyeline evaluate --model saliency_student_v3 --data ECSSD --markdown table.md
     """
+    from eyeline.cli.interrupts import InterruptShield
     from eyeline.cli.progress import item_progress
     from eyeline.models.registry import resolve_model
     from eyeline.output import write_bytes
@@ -91,7 +91,7 @@ def evaluate(
     options = EvaluateOptions(
         size=asked, resample=parse_resample(resample), workers=workers, resume=resume
     )
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    InterruptShield()
     try:
         with item_progress("evaluate", quiet) as advance:
             report = library_evaluate(models, data, options, advance)
@@ -160,7 +160,3 @@ def _check_places(places: list[str | None]) -> None:
             raise UsageError(f"{path}: its folder does not exist", "make it first")
         if path != "-" and (Path(path).is_dir() or not os.access(folder, os.W_OK)):
             raise UsageError(f"{path}: can't be written", "name a file in a folder of yours")
-
-
-def _as_interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MediaError
+from eyeline.npz import read_member
 from eyeline.roi.grid import grid_size
 from eyeline.roi.mapfile import CTU, SVT_MOST_VALUES, MapFormat
 
@@ -111,7 +112,7 @@ def read_levels(path: str | Path, kind: MapFormat) -> Iterator[tuple[int, Grid]]
         elif kind == "npz":
             with np.load(path, allow_pickle=False) as members:
                 for name in sorted(n for n in members.files if n.isdigit()):
-                    yield int(name), members[name].astype(np.int32)
+                    yield int(name), read_member(members, name).astype(np.int32)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
         raise MediaError(f"{path}: is no {kind} map: {exc}") from exc
 
@@ -229,7 +230,7 @@ def _check_grid(
         block = int(json.loads(Path(path).read_text("utf-8")).get("block_size", 0)) or 16
     elif kind == "npz":
         with np.load(path, allow_pickle=False) as members:
-            block = int(members["block_size"])
+            block = int(read_member(members, "block_size"))
     rows, columns = grid_size(*size, block)
     cells = report.grid[0] * report.grid[1]
     if (kind == "svtav1" and cells != rows * columns) or (

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from eyeline.errors import MediaError, OutputError
 from eyeline.media.write import FFV1_GRAY8, FFV1_GRAY16, TIME_BASE, VideoWriter
+from eyeline.npz import read_member
 from eyeline.output import PendingFile, Sink, output_error, whole_file
 
 Map = npt.NDArray[np.float32]
@@ -306,7 +307,7 @@ def _read_folder(path: Path) -> Iterator[tuple[int, Map]]:
 def _read_npz(path: Path) -> Iterator[tuple[int, Map]]:
     with np.load(path, allow_pickle=False) as members:
         for name in sorted(members.files, key=int):
-            yield int(name), np.asarray(members[name], np.float32)
+            yield int(name), np.asarray(read_member(members, name), np.float32)
 
 
 def read_maps(path: str | Path) -> Iterator[tuple[int, Map]]:
