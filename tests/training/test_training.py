@@ -19,11 +19,17 @@ torch.set_num_threads(1)  # two threads on a busy machine wait for each other
 pytest.importorskip("lightning")
 
 from eyeline.datasets.pairs import find_pairs  # noqa: E402
+from eyeline.digest import file_sha256  # noqa: E402
 from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
 from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
 from eyeline.training.data import is_selection_fold, load_arrays  # noqa: E402
 from eyeline.training.module import learning_rate_factor  # noqa: E402
-from eyeline.training.nets import ARCHITECTURES, build_net, count_parameters  # noqa: E402
+from eyeline.training.nets import (  # noqa: E402
+    ARCHITECTURES,
+    build_net,
+    count_parameters,
+    start_from,
+)
 from eyeline.training.recipes import Recipe, Restart, load_recipe, recipe_names  # noqa: E402
 from eyeline.training.teacher import soft_maps  # noqa: E402
 from eyeline.training.trainer import train  # noqa: E402
@@ -108,6 +114,57 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     a, b = weights_of(whole.weights), weights_of(cut / "weights.pt")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def deeper(recipe: Recipe, kind: str = "separable") -> Recipe:
+    """The recipe with a block more in its last stage."""
+    net = json.loads(json.dumps(recipe.net))
+    last = net["stages"][-1]
+    last["block"] = kind
+    last["dilations"] = [*last["dilations"], 2]
+    return recipe.model_copy(update={"net": net})
+
+
+def test_a_deeper_net_begins_as_the_function_it_starts_from() -> None:
+    torch.manual_seed(3)
+    small = deeper(load_recipe("student_v3_separable"))
+    net, grown = build_net(small.net), build_net(deeper(small).net)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    new = start_from(grown, net.state_dict())
+    assert new == ["stages.3.6"]
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(net.eval()(x)[0], grown.eval()(x)[0])
+    grown.train()(x)[0].sum().backward()
+    assert max(float(p.grad.abs().max()) for p in grown.stages[3][6].parameters()) > 0
+
+
+def test_a_run_starts_from_another_runs_weights(discs: Path, tmp_path: Path) -> None:
+    smoke = load_recipe("smoke")
+    first = train(smoke, [discs], tmp_path / "first", progress=False)
+    second = train(
+        deeper(smoke, "dense"), [discs], tmp_path / "second", start=first.weights, progress=False
+    )
+    record = json.loads(second.record.read_text())
+    assert record["started_from"]["weights_sha256"] == file_sha256(first.weights)
+    assert len(record["started_from"]["new_blocks"]) == 1
+    before = json.loads(first.record.read_text())["curve"]
+    assert record["curve"][0]["iou"] > before[1]["iou"]
+
+
+def test_weights_that_do_not_fit_are_refused(discs: Path, tmp_path: Path) -> None:
+    smoke = load_recipe("smoke")
+    torch.save(build_net(load_recipe("student_v3").net).state_dict(), tmp_path / "v3.pt")
+    with pytest.raises(TrainingError, match=r"of another net: stem\.0\.weight does not fit"):
+        train(smoke, [discs], tmp_path / "run", start=tmp_path / "v3.pt", progress=False)
+    (tmp_path / "words.pt").write_text("words")
+    with pytest.raises(TrainingError, match=r"words\.pt: holds no weights"):
+        train(smoke, [discs], tmp_path / "run", start=tmp_path / "words.pt", progress=False)
+    with pytest.raises(TrainingError, match=r"gone\.pt: can't be read: No such file"):
+        train(smoke, [discs], tmp_path / "run", start=tmp_path / "gone.pt", progress=False)
 
 
 def test_every_epoch_leaves_a_checkpoint_however_it_scores(discs: Path, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ def train(
         typer.Option(help="A test set: pictures that resemble one of its own are left out."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded images.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="weights.pt of an earlier run, of this net or one with fewer blocks."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
@@ -40,6 +44,6 @@ def train(
         raise MissingExtraError(exc.name or "torch", "train") from exc
     result = library_train(
         load_recipe(recipe), data, out, without=without or (), teacher=teacher, cache=cache,
-        progress=not quiet,
+        start=start, progress=not quiet,
     )  # fmt: skip
     typer.echo(f"wrote {result.weights} and {result.record}")

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eyeline.errors import TrainingError
+
 
 def _conv_bn(
     c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
@@ -46,6 +48,12 @@ class Residual(nn.Module):
         out: Tensor = x + self.conv(x)
         return out
 
+    def hush(self) -> None:
+        """Start near the identity; not at it, where the ReLU would pass no gradient."""
+        norm = self.conv[1]
+        assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101 - as `_conv_bn` built it
+        nn.init.constant_(norm.weight, 0.1)
+
 
 class Separable(nn.Module):
     """Depthwise 3x3, then 1x1, around an identity path (Howard et al., "MobileNets", 2017).
@@ -67,6 +75,11 @@ class Separable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float32 (N, C, H, W) to the same shape."""
         return F.relu(x + self.conv(x))
+
+    def hush(self) -> None:
+        """Start as the identity on what a ReLU left (Goyal et al., arXiv 1706.02677, section 5.1)."""
+        norm = self.conv[3][1]  # type: ignore[index]
+        nn.init.zeros_(norm.weight)
 
 
 def _halve_separable(c_in: int, c_out: int) -> nn.Sequential:
@@ -244,6 +257,41 @@ def build_net(config: dict[str, Any]) -> nn.Module:
     """
     arguments = dict(config)
     return ARCHITECTURES[arguments.pop("arch")](**arguments)
+
+
+def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Give a net the weights of a smaller one of its kind, so that it begins as the same function.
+
+    Residual blocks and stages' tails that the smaller net lacks begin as the identity.
+
+    Args:
+        net: changed in place.
+        state: the smaller net's state dict; all of it has to fit.
+
+    Returns:
+        Names of the blocks that are new.
+
+    Raises:
+        TrainingError: `state` is of a net that this one does not contain.
+    """
+    own = net.state_dict()
+    strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+    blocks = {
+        name: block
+        for name, block in net.named_modules()
+        if isinstance(block, Residual | Separable)
+    }
+    new = [name for name in blocks if not any(k.startswith(f"{name}.") for k in state)]
+    lacking = [k for k in own if k not in state and not k.startswith(tuple(f"{n}." for n in new))]
+    if strange or lacking:
+        raise TrainingError(
+            f"weights to start from are of another net: {(strange + lacking)[0]} does not fit",
+            "start from a run of a recipe whose net is this one with fewer blocks",
+        )
+    net.load_state_dict(state, strict=False)
+    for name in new:
+        blocks[name].hush()
+    return new
 
 
 class Contract(nn.Module):

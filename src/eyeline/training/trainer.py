@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import logging
+import pickle
 import platform
 import time
 from collections.abc import Sequence
@@ -21,10 +22,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from eyeline.datasets.union import find_union
+from eyeline.digest import sha256_hex
+from eyeline.errors import TrainingError
 from eyeline.output import output_error, whole_file, write_bytes
 from eyeline.training.data import load_arrays
 from eyeline.training.module import StudentModule
-from eyeline.training.nets import count_parameters
+from eyeline.training.nets import count_parameters, start_from
 from eyeline.training.pictures import draw_strip, plot_curve
 from eyeline.training.recipes import Recipe
 from eyeline.training.teacher import soft_maps
@@ -73,6 +76,21 @@ def _log_progress(done: int, total: int) -> None:
     log.info("teacher: %d of %d images", done, total)
 
 
+def _start(module: StudentModule, weights: Path) -> dict[str, Any]:
+    """Begin with an earlier run's weights; what the record says of them."""
+    try:
+        data = weights.read_bytes()
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except OSError as exc:
+        raise TrainingError(f"{weights}: can't be read: {exc.strerror}") from exc
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as exc:
+        raise TrainingError(f"{weights}: holds no weights", "name a run's weights.pt") from exc
+    new = start_from(module.net, state)
+    module.average.module.load_state_dict(module.net.state_dict())
+    log.info("started from %s; new: %s", weights, ", ".join(new) or "nothing")
+    return {"weights_sha256": sha256_hex(data), "new_blocks": new}
+
+
 def train(
     recipe: Recipe,
     data: Sequence[Path],
@@ -81,6 +99,7 @@ def train(
     without: Sequence[Path] = (),
     teacher: Path | None = None,
     cache: Path | None = None,
+    start: Path | None = None,
     progress: bool = True,
     trainer_options: dict[str, Any] | None = None,
 ) -> RunResult:
@@ -94,14 +113,15 @@ def train(
         without: test sets whose pictures must not be learned from.
         teacher: ONNX file whose soft maps the recipe learns from, see `eyeline.training.teacher`.
         cache: folder for decoded arrays; `out/cache` when None.
+        start: `weights.pt` of an earlier run to begin with, see `eyeline.training.nets.start_from`.
         progress: show Lightning's progress bar.
         trainer_options: further arguments of `lightning.Trainer` (devices, num_nodes, ...).
 
     Raises:
         DatasetError: data that can't be used.
         ModelError: a teacher that can't be run.
-        TrainingError: a loss that is not finite, a recipe without the teacher it wants, or a
-            checkpoint in `out` of another recipe.
+        TrainingError: a loss that is not finite, a recipe without the teacher it wants, a
+            checkpoint in `out` of another recipe, or weights to start from that do not fit.
         OutputError: a checkpoint can't be written; the one before is intact.
     """
     try:
@@ -118,6 +138,7 @@ def train(
         soft = soft_maps(pairs, teacher, cache or out / "cache", _log_progress)
     L.seed_everything(recipe.seed, verbose=False)
     module = StudentModule(recipe, arrays, soft)
+    started_from = _start(module, start) if start else None
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     log.info("%s: %d parameters", recipe.name, count_parameters(module.net))
     last, best = out / "last.ckpt", out / "best.ckpt"
@@ -154,6 +175,7 @@ def train(
         json.dumps(
             {
                 "recipe": recipe.model_dump(mode="json"),
+                "started_from": started_from,
                 "parameters": count_parameters(module.net),
                 "data": [root.stem for root in data],
                 "data_digest": arrays.digest,
