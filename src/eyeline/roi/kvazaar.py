@@ -14,7 +14,6 @@ import tempfile
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -25,10 +24,8 @@ from eyeline.media import open_video
 from eyeline.output import PendingFile
 from eyeline.roi.capabilities import parse_parameters
 from eyeline.roi.encoder import MUXERS, TICK
+from eyeline.roi.job import EncodeJob
 from eyeline.roi.mapfile import KvazaarText
-
-if TYPE_CHECKING:
-    from eyeline.roi.encode import _Job
 
 SMALLEST_CU = 8
 """FFmpeg's kvazaar refuses sizes that its smallest coding unit does not divide."""
@@ -76,7 +73,7 @@ def _has(binary: str, encoder: str) -> bool:
     return f" {encoder} " in done.stdout
 
 
-def encode_kvazaar(job: _Job) -> tuple[int, int]:
+def encode_kvazaar(job: EncodeJob) -> tuple[int, int]:
     """Encode a job through kvazaar.
 
     Returns:
@@ -112,7 +109,7 @@ def encode_kvazaar(job: _Job) -> tuple[int, int]:
     return len(times), size
 
 
-def _write_maps(job: _Job, roi: Path) -> None:
+def _write_maps(job: EncodeJob, roi: Path) -> None:
     with roi.open("wb") as f:
         writer = KvazaarText(f)
         for count, p in enumerate(job.footage, 1):
@@ -123,7 +120,7 @@ def _write_maps(job: _Job, roi: Path) -> None:
             job.advance(1, count)
 
 
-def _pipe(job: _Job, binary: str, roi: Path | None, stream: Path) -> list[float]:
+def _pipe(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> list[float]:
     """Feed kvazaar; the pictures' times, seconds."""
     i, o, row = job.info, job.options, job.row
     parameters = dict(row.fixed_parameters)
@@ -187,7 +184,7 @@ def _samples(frame: av.VideoFrame) -> bytes:
     return b"".join(parts)
 
 
-def _mux(job: _Job, stream: Path, target: Path, times: list[float]) -> None:
+def _mux(job: EncodeJob, stream: Path, target: Path, times: list[float]) -> None:
     passengers = job.passengers()
     tick = passengers.time_base or TICK
     try:
