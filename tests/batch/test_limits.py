@@ -19,19 +19,20 @@ def watch(limits: Limits) -> tuple[Watchdog, list[str], threading.Event]:
 def test_time_is_limited() -> None:
     watchdog, said, ended = watch(Limits(seconds=0.2))
     with watchdog:
-        assert ended.wait(5)
+        assert ended.wait(60)
     assert said == ["took longer than 0.2 s"]
 
 
 def test_time_without_a_frame_is_limited() -> None:
-    watchdog, said, ended = watch(Limits(stall=0.4))
+    watchdog, said, ended = watch(Limits(stall=1.0))
+    begun = time.monotonic()
     with watchdog:
-        for _ in range(4):  # frames keep it alive
-            time.sleep(0.2)
+        while time.monotonic() < begun + 1.5:  # frames keep it alive
             watchdog.alive()
+            time.sleep(0.01)
         assert not ended.is_set()
-        assert ended.wait(5)
-    assert said == ["gave no frame for 0.4 s"]
+        assert ended.wait(60)
+    assert said == ["gave no frame for 1 s"]
 
 
 def test_memory_is_limited() -> None:
@@ -39,7 +40,7 @@ def test_memory_is_limited() -> None:
     with watchdog:
         assert not ended.wait(0.3)
         held = np.ones(200 << 20, np.uint8)
-        assert ended.wait(5)
+        assert ended.wait(60)
     assert held.nbytes
     assert said[0].startswith("took ")
     assert "MiB of memory, more than" in said[0]

@@ -37,7 +37,7 @@ Here = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
     """The same command line in this process: seconds less for each case."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def run_here(*words: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["eyeline", "evaluate", *map(str, words)])
@@ -47,7 +47,8 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return int(caught.value.code or 0), out, err
 
     yield run_here
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

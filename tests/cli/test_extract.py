@@ -242,24 +242,23 @@ def test_a_truncated_file_keeps_its_rows(clip: Path, tmp_path: Path) -> None:
 def test_interrupting_keeps_finished_rows(
     stop: signal.Signals, long_clip: Path, tmp_path: Path
 ) -> None:
-    log, heat = tmp_path / "long.json", tmp_path / "long.mp4"
+    log, heat, maps = (tmp_path / name for name in ("long.json", "long.mp4", "maps"))
+    words = ["extract", long_clip, "-o", log, "--overlay", heat, "--maps", maps]
     process = subprocess.Popen(
-        [sys.executable, "-m", "eyeline", "extract", long_clip, "-o", log, "--overlay", heat],
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", "eyeline", *words], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".long*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
+    while len(list(maps.glob("*.png"))) < 5:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     process.send_signal(stop)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     rows = len(json.loads(log.read_text())["frames"])
     assert 0 < rows < 1500
     with av.open(str(heat)) as video:
         assert sum(1 for _ in video.decode(video=0)) == rows
+    assert len(list(maps.iterdir())) == rows
     assert f"{rows} frames are kept" in said
 
 

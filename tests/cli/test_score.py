@@ -1,12 +1,13 @@
 """`eyeline score` as people run it: a subprocess, real files, exit codes."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -192,15 +193,23 @@ def test_interrupting_keeps_finished_rows(tmp_path: Path) -> None:
     words = ["score", ref, ref, "--metrics", "psnr,ssim,vmaf", "--size", "native", "-v", "-o", log]
     if not _has_vmaf():
         words[4] = "psnr,ssim"
+    ours, theirs = pty.openpty()  # on a terminal it counts the frames
     process = subprocess.Popen(
-        [sys.executable, "-m", "eyeline", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "eyeline", *words],
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
     )
-    assert process.stderr is not None
-    process.stderr.readline()  # both are open
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    os.close(theirs)
+    shown, sent = b"", False
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 4096):
+            shown += part
+            if not sent and re.search(rb"[1-9]\d*/1500", shown):
+                process.send_signal(signal.SIGINT)
+                sent = True
+    os.close(ours)
+    said = shown.decode()
+    assert process.wait(timeout=120) == 130, said
     assert "Traceback" not in said
     rows = json.loads(log.read_text())
     assert 0 < len(rows["frames"]) < 1500

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyeline.errors import LogError, MissingExtraError, OutputError
@@ -49,7 +49,7 @@ def logs(draw):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(log=logs())
 def test_what_is_written_reads_back_bit_for_bit(tmp_path, suffix, log):
     path = tmp_path / f"log.{suffix}"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyeline.digest import sha256_hex
@@ -189,7 +189,7 @@ def test_a_folder_without_a_registry_is_refused(tmp_path: Path) -> None:
 # --- verified bytes
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(max_examples=40)
 @given(position=st.integers(0, len(TINY) - 1), bit=st.integers(0, 7))
 def test_one_flipped_bit_is_refused(tmp_path: Path, position: int, bit: int) -> None:
     folder = write_registry(tmp_path, {"mine": TINY})

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -43,7 +43,7 @@ def test_quantising_rounds_half_up_and_clips(value, depth, expected):
 
 
 @pytest.mark.parametrize(("where", "depth"), SINKS)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12)
 @given(
     saliency=hnp.arrays(
         np.float32,

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from clips import picture, planes_of, write_clip
@@ -181,7 +181,7 @@ FORMATS = {
 }
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(
     suffix=st.sampled_from(sorted(FORMATS)),
     count=st.integers(20, 60),
@@ -427,7 +427,7 @@ def test_another_file_under_the_index_is_noticed(tmp_path: Path, session: Sessio
         run_segment(clip, session, Segment(10, 20), options=ExtractOptions(), video_options=video)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     suffix=st.sampled_from(sorted(FORMATS)),
     at=st.floats(0.02, 0.98),
