@@ -74,13 +74,14 @@ def verify(
     Example:
         eyeline model verify mine.onnx --key release.pub
     """
-    from eyeline.models.verifying import verify_by_registry, verify_file
+    from eyeline.models.registry import Registry
+    from eyeline.models.verifying import verify_file
 
     try:
         if key is not None:
             verified = verify_file(Path(model), key, minimum_release)
         else:
-            verified = verify_by_registry(model, Path(registry) if registry else None)
+            verified = Registry(Path(registry) if registry else None).get(model).verify()
     except VerificationError as exc:
         _refused(exc, as_json)
         raise typer.Exit(1) from None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -14,7 +15,10 @@ from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError, VerificationError
 from eyeline.models.files import read_regular_file
 from eyeline.models.records import IoSpec, ModelRecord, RegistryFile
-from eyeline.models.trust import TrustPolicy, load_trust
+from eyeline.models.trust import TRUST_FILE, TrustPolicy, load_trust
+
+if TYPE_CHECKING:
+    from eyeline.models.verifying import Verified
 
 BUILTIN = Path(__file__).parent / "builtin"
 REGISTRY_FILE = "registry.json"
@@ -67,6 +71,23 @@ class Model:
 
             check_at_load(self.record, data, self.trust, self.path.parent)
         return data
+
+    def verify(self) -> Verified:
+        """Hold it to its registry's trust policy, even where none is required at load.
+
+        Raises:
+            VerificationError: see `eyeline.models.verifying.verify_model`.
+            RegistryError: not registered, or in a registry without a trust policy.
+            MissingExtraError: extra `sign` is not installed.
+        """
+        from eyeline.models.verifying import verify_model
+
+        if self.record is None or self.trust is None:
+            raise RegistryError(
+                f"{self.id}: its registry has no {TRUST_FILE}", "write one, or verify by --key"
+            )
+        data = read_regular_file(self.path)
+        return verify_model(self.record, data, self.trust, self.path.parent)
 
     @cached_property
     def sha256(self) -> str:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eyeline.digest import sha256_hex
-from eyeline.errors import RegistryError, VerificationError
+from eyeline.errors import VerificationError
 from eyeline.models.files import read_regular_file
 from eyeline.models.records import ModelRecord
-from eyeline.models.registry import Registry
 from eyeline.models.release import (
     BUNDLE_SUFFIX,
     MAX_SIDE_FILE,
@@ -28,7 +27,7 @@ from eyeline.models.release import (
     signed_package,
 )
 from eyeline.models.signing import import_model_signing, key_id
-from eyeline.models.trust import TRUST_FILE, SigstoreIdentity, TrustedKey, TrustPolicy
+from eyeline.models.trust import SigstoreIdentity, TrustedKey, TrustPolicy
 
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _PREDICATE = "https://model_signing/signature/v1.0"
@@ -160,23 +159,6 @@ def verify_file(path: Path, key: Path, minimum_release: int | None = None) -> Ve
     verified = Verified(signed.id, signed.sha256, signed.release, str(key), "key")
     _check_release(verified, {signed.id: minimum_release} if minimum_release else {})
     return verified
-
-
-def verify_by_registry(model_id: str, registry: Path | None) -> Verified:
-    """Verify a registered model by its registry's trust policy, even where none is required at load.
-
-    Raises:
-        VerificationError: see `verify_model`.
-        RegistryError: no such model, or a registry without a trust policy.
-        MissingExtraError: extra `sign` is not installed.
-    """
-    model = Registry(registry).get(model_id)
-    if model.record is None or model.trust is None:
-        raise RegistryError(
-            f"{model_id}: its registry has no {TRUST_FILE}", "write one, or verify by --key"
-        )
-    data = read_regular_file(model.path)
-    return verify_model(model.record, data, model.trust, model.path.parent)
 
 
 def verify_model(record: ModelRecord, data: bytes, policy: TrustPolicy, folder: Path) -> Verified:
