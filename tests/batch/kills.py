@@ -66,7 +66,7 @@ def kill_machine(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
     process.communicate()
-    psutil.wait_procs(below, timeout=10)
+    psutil.wait_procs(below, timeout=60)
 
 
 def kill_driver(process: subprocess.Popen[str]) -> None:
@@ -74,20 +74,26 @@ def kill_driver(process: subprocess.Popen[str]) -> None:
     below = children_of(process.pid)
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(below, timeout=10)
+    _, alive = psutil.wait_procs(below, timeout=60)
     assert not alive, "workers went on without their driver"
 
 
-def kill_workers(process: subprocess.Popen[str], rng: random.Random, pause: float) -> int:
-    """A random worker, every `pause` seconds or so, until the batch ends; how many."""
+def kill_workers(
+    process: subprocess.Popen[str], rng: random.Random, pause: float, most: int = 8
+) -> int:
+    """A random worker, every `pause` seconds or so; how many, when the batch has ended.
+
+    At most `most`: where workers take longer to begin than they live, a batch would never end.
+    """
     count = 0
-    while process.poll() is None:
+    while process.poll() is None and count < most:
         time.sleep(rng.uniform(0.3 * pause, 1.7 * pause))
         victims = [c for c in children_of(process.pid) if is_worker(c)]
         if victims and process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 rng.choice(victims).kill()
                 count += 1
+    process.wait()
     return count
 
 

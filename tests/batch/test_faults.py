@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -35,6 +36,12 @@ def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     out = tmp_path_factory.mktemp("undisturbed")
     run(clips, out, workers=2)
     return dataset(out)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip that keeps a worker busy for seconds."""
+    return make_clips(tmp_path_factory.mktemp("long"), count=1, frames=3000) / "clip000.mp4"
 
 
 def visible_parts_are_whole(out: Path, undisturbed: dict[str, bytes]) -> None:
@@ -142,7 +149,7 @@ def test_a_death_between_any_two_writes_costs_at_most_a_segment(
 
 
 def test_a_worker_that_crashes_on_a_title_again_and_again_fails_that_title_alone(
-    clips: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    clips: Path, long: Path, tmp_path: Path
 ) -> None:
     import psutil
     from kills import children_of
@@ -152,8 +159,7 @@ def test_a_worker_that_crashes_on_a_title_again_and_again_fails_that_title_alone
     for name in ("clip000.mp4", "clip001.mp4"):
         shutil.copy(clips / name, source)
     poison = source / "poison.mp4"
-    make_clips(tmp_path / "long", count=1, frames=3000)
-    shutil.copy(tmp_path / "long" / "clip000.mp4", poison)
+    shutil.copy(long, poison)
     out = tmp_path / "out"
     words = ("--workers", 2, "--segment", 0, "--retries", 1)
     process = start("extract", source, "-o", out, *words)
@@ -161,7 +167,7 @@ def test_a_worker_that_crashes_on_a_title_again_and_again_fails_that_title_alone
         for child in children_of(process.pid):
             try:
                 if any(f.path == str(poison) for f in child.open_files()):
-                    child.send_signal(11)
+                    child.send_signal(signal.SIGSEGV)
             except psutil.Error:
                 continue
         time.sleep(0.01)
@@ -201,11 +207,12 @@ def test_a_full_disk_stops_the_batch_and_a_rerun_with_room_finishes(
 
 def test_a_second_batch_on_the_same_output_refuses(clips: Path, tmp_path: Path) -> None:
     process = start("extract", clips, "-o", tmp_path, *ARGUMENTS)
-    deadline = time.monotonic() + 20
     while not (tmp_path / "_eyeline" / "versions").exists():
-        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)  # it would end while the second begins
     second = call("batch", "extract", clips, "-o", tmp_path, *ARGUMENTS)
+    process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert "another batch is at work there" in second.stderr
     process.communicate()
@@ -213,19 +220,22 @@ def test_a_second_batch_on_the_same_output_refuses(clips: Path, tmp_path: Path) 
 
 
 def test_an_interrupt_ends_the_batch_and_keeps_what_is_done(
-    clips: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    clips: Path, long: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    process = start("extract", clips, "-o", tmp_path, *ARGUMENTS)
-    deadline = time.monotonic() + 20
-    while not dataset(tmp_path):
-        assert time.monotonic() < deadline
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(clips, source)
+    shutil.copy(long, source / "long.mp4")  # goes on when the first are done
+    process = start("extract", source, "-o", out, *ARGUMENTS)
+    while not dataset(out):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     assert process.communicate()[1].startswith("interrupted: what is finished is kept")
     assert process.returncode == 130
-    visible_parts_are_whole(tmp_path, undisturbed)
-    run(clips, tmp_path)
-    assert dataset(tmp_path) == undisturbed
+    visible_parts_are_whole(out, undisturbed)
+    (source / "long.mp4").unlink()
+    run(source, out)
+    assert dataset(out) == undisturbed
 
 
 @pytest.mark.slow
