@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -33,15 +32,21 @@ def quick_imports(folder: Path) -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether it is a worker that has a task of a batch; Ray writes that into its command line."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()[:1] == ["ray::do_task"]
+    return False
+
+
 def workers_at_work(raylets: list[int]) -> list[psutil.Process]:
     """The worker processes of these raylets that have a task of a batch."""
     found = []
     for pid in raylets:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    if child.cmdline()[:1] == ["ray::do_task"]:
-                        found.append(child)
+                if is_at_work(child):
+                    found.append(child)
     return found
 
 
@@ -58,7 +63,15 @@ class Killer(threading.Thread):
         deadline = time.monotonic() + 60
         while self.kills < self.wanted and time.monotonic() < deadline:
             for victim in workers_at_work(self.raylets)[:1]:
-                os.kill(victim.pid, signal.SIGKILL)
-                self.kills += 1
-                time.sleep(self.pause)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._kill(victim)
             time.sleep(0.02)
+
+    def _kill(self, victim: psutil.Process) -> None:
+        victim.suspend()  # or it might be done before the kill lands
+        if not is_at_work(victim):
+            victim.resume()
+            return
+        victim.kill()
+        self.kills += 1
+        time.sleep(self.pause)

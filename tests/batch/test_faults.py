@@ -18,6 +18,8 @@ from kills import (
     start,
 )
 
+from shared import SHARED
+
 pytest.importorskip("pyarrow")
 
 from eyeline.batch.status import read_status
@@ -241,8 +243,6 @@ def test_an_interrupt_ends_the_batch_and_keeps_what_is_done(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_clips_survive_fifty_kills(tmp_path: Path, request) -> None:
-    from conftest import SHARED
-
     clips = make_catalogue(tmp_path / "in", 200, SHARED if SHARED.is_dir() else None)
     run(clips, tmp_path / "undisturbed", workers=2)
     wanted = dataset(tmp_path / "undisturbed")
