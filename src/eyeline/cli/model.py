@@ -12,6 +12,7 @@ from eyeline.cli.model_audit import audit
 from eyeline.cli.model_card import card
 from eyeline.cli.model_export import export
 from eyeline.cli.model_fetch import fetch
+from eyeline.cli.model_quantize import quantize
 from eyeline.cli.model_registry import add, check, promote, remove, schema
 from eyeline.cli.model_scan import scan
 from eyeline.cli.model_sign import keygen, sign, verify
@@ -26,6 +27,7 @@ for command in (keygen, sign, verify):
 app.command()(audit)
 app.command()(card)
 app.command()(export)
+app.command()(quantize)
 app.command()(fetch)
 for managing in (add, remove, check, promote, schema):
     app.command()(managing)

@@ -102,6 +102,8 @@ def load_dataset(path: Path) -> Dataset:
 def count_parameters(model: Model) -> int:
     """Parameters of a model's record, or the elements of a file's floating point initializers.
 
+    Of a quantised file, the integers that become weights and biases, not their scales.
+
     Raises:
         MissingExtraError: an unregistered model, and onnx is not installed.
     """
@@ -113,7 +115,14 @@ def count_parameters(model: Model) -> int:
         raise MissingExtraError("onnx", "eval") from exc
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
     graph = onnx.load_from_string(model.data).graph
-    return sum(math.prod(t.dims) for t in graph.initializer if t.data_type in floats)
+    rounding = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {n.input[1] for n in rounding}
+    stored = {n.input[0] for n in rounding}
+    return sum(
+        math.prod(t.dims)
+        for t in graph.initializer
+        if t.name in stored or (t.data_type in floats and t.name not in scales)
+    )
 
 
 def measure_latency(session: Session, width: int, height: int) -> float:

@@ -35,6 +35,24 @@ def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int,
     return input_size(width, height, model.io, size)
 
 
+def image_input(
+    image: Image.Image, model: Model, size: Size = None, resample: Resample = "area"
+) -> tuple[Map, tuple[int, int]]:
+    """A still image as a model's input.
+
+    Args:
+        image: 8-bit RGB.
+        model: whose I/O spec says the rest.
+        size: see `Size`.
+        resample: see `Resample`.
+
+    Returns:
+        float32 (1, 3, H, W), normalised and padded, and (width, height) before padding.
+    """
+    w, h = scaled_size(*image.size, size, model)
+    return prepare(_scaled(image, w, h, resample), model.io), (w, h)
+
+
 def predict(
     session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
 ) -> Map:
@@ -52,10 +70,8 @@ def predict(
     Raises:
         ModelError: the model fails at this size, or breaks the contract.
     """
-    io = session.model.io
-    w, h = scaled_size(*image.size, size, session.model)
-    planes = _scaled(image, w, h, resample)
-    return upscale(finish(session.run(prepare(planes, io)), h, w, io), *image.size)
+    x, (w, h) = image_input(image, session.model, size, resample)
+    return upscale(finish(session.run(x), h, w, session.model.io), *image.size)
 
 
 def _scaled(image: Image.Image, w: int, h: int, how: Resample) -> npt.NDArray[np.uint8]:

@@ -34,6 +34,9 @@ SUFFIXES = (".onnx", *PAPERS, ".md", RELEASE_SUFFIX, SIGNATURE_SUFFIX, BUNDLE_SU
 """Of every file that belongs to a model of a registry."""
 
 MAX_PAPER = 16 * 1024 * 1024
+QUANTISATION = "quantisation"
+"""`kind` of a parity report that `eyeline model quantize` left: near its source, not equal to it."""
+
 RESERVED = frozenset({"registry", "trust", "trusted_root", "promotion"})
 """Ids whose I/O spec would overwrite a file of the registry itself."""
 
@@ -126,7 +129,7 @@ def add_model(
             license=told.license,
             description=told.description,
             provenance=told.provenance,
-            parameters=_parameters(file, io),
+            parameters=_parameters(file, io, made[PARITY]),
             io=io,
             manifest_sha256=sha256_hex(made[MANIFEST]),
             parity_sha256=sha256_hex(made[PARITY]),
@@ -184,13 +187,14 @@ def _licence(
         raise LicenceError(
             f"licence {stated}: not admitted ({', '.join(codes)})", "eyeline model audit says why"
         )
-    if license_file is not None:
-        data = read_regular_file(license_file, limit=MAX_PAPER)
+    if license_file is not None or LICENSE in papers:
+        data = read_regular_file(license_file, limit=MAX_PAPER) if license_file else papers[LICENSE]
         match = match_text(data.decode("utf-8", "replace"))
         if match.id != stated:
             found = match.id or (f"like {match.nearest}, changed" if match.nearest else "unknown")
             raise LicenceError(
-                f"{license_file}: is not the text of {stated} ({found})", "state what it is"
+                f"{license_file or 'its licence'}: is not the text of {stated} ({found})",
+                "state what it is",
             )
         return LICENSE, data
     if RECEIPT in papers and stated == "Apache-2.0":
@@ -257,10 +261,21 @@ def _manifest(
     )
 
 
-def _parameters(file: Path, io: IoSpec) -> int:
+def _parameters(file: Path, io: IoSpec, parity: bytes) -> int:
+    """Parameters of the file; of a quantised one those of the float model, as its report has them."""
+    import json
+
     from eyeline.evaluation.benchmark import count_parameters
     from eyeline.models.registry import Model
 
+    report = json.loads(parity)
+    if report.get("kind") == QUANTISATION:
+        try:
+            return int(report["source"]["parameters"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ModelError(
+                f"{file.stem}{PARITY}: names no float model", "quantise it again"
+            ) from exc
     return count_parameters(Model(str(file), file, io))
 
 
