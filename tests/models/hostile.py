@@ -54,6 +54,23 @@ def feeding(*nodes: Any, **weights: np.ndarray) -> Callable[[], bytes]:
     return lambda: make_model([conv(target="y"), *nodes], plane_weights((1, 0, 0)) | weights)
 
 
+def quantised(
+    scale: np.ndarray | None = None,
+    zero: np.ndarray | None = None,
+    back: np.ndarray | None = None,
+    **attributes: int,
+) -> Callable[[], bytes]:
+    """The map rounded and turned back, by scales and zero points as given; `back` is of the way back."""
+    made = zero if zero is not None else np.zeros(1, np.uint8)
+    return feeding(
+        node("QuantizeLinear", ["y", "s", "z"], ["q"], **attributes),
+        node("DequantizeLinear", ["q", "s", "k"], ["saliency_map"], **attributes),
+        s=scale if scale is not None else np.full(1, 0.1, np.float32),
+        z=made,
+        k=back if back is not None else made,
+    )
+
+
 def ints(*values: int, kind: type = np.int64) -> np.ndarray:
     return np.array(values, kind)
 
@@ -776,6 +793,63 @@ CORPUS: dict[str, tuple[str, Callable[[], bytes]]] = {
             node("DequantizeLinear", ["q", "s", "z"], ["saliency_map"], axis=1),
             s=np.ones(7, np.float32),
             z=np.zeros(7, np.uint8),
+        ),
+    ),
+    **{
+        f"quantisation with {what}": (code, quantised(**given))
+        for what, (code, given) in {
+            "a scale of 0": ("scale", {"scale": np.zeros(1, np.float32)}),
+            "a negative scale": ("scale", {"scale": np.array([-0.1], np.float32)}),
+            "a scale that has no inverse": ("scale", {"scale": np.array([1e-40], np.float32)}),
+            "one scale of 0 among many": (
+                "scale",
+                {"scale": np.array([1.0] * 99 + [0.0], np.float32), "axis": 1},
+            ),
+            "a scale of NaN": ("not-finite", {"scale": np.array([np.nan], np.float32)}),
+            "an infinite scale": ("not-finite", {"scale": np.array([np.inf], np.float32)}),
+            "a scale in two rows": ("scale", {"scale": np.ones((1, 1), np.float32)}),
+            "a scale of another float type": ("types", {"scale": np.ones(1, np.float64)}),
+            "an integer for a scale": ("types", {"scale": np.ones(1, np.int32)}),
+            "a zero point of another type": ("types", {"back": np.zeros(1, np.int8)}),
+            "a zero point of int32": ("types", {"zero": np.zeros(1, np.int32)}),
+            "a float for a zero point": ("types", {"zero": np.zeros(1, np.float32)}),
+            "many zero points for one scale": ("shapes", {"zero": np.zeros(3, np.uint8)}),
+            "an axis beyond the tensor": ("shapes", {"axis": 4}),
+            "an axis before the tensor": ("shapes", {"axis": -5}),
+            "an axis beyond the policy": ("attribute", {"axis": 1 << 40}),
+        }.items()
+    },
+    "quantisation with a computed scale": (
+        "scale",
+        feeding(
+            node("ReduceMax", ["y"], ["s"], keepdims=0),
+            node("QuantizeLinear", ["y", "s"], ["q"]),
+            node("DequantizeLinear", ["q", "s"], ["saliency_map"]),
+        ),
+    ),
+    "quantisation with a computed zero point": (
+        "scale",
+        feeding(
+            node("ReduceMax", ["y"], ["m"], keepdims=0),
+            node("Cast", ["m"], ["z"], to=TensorProto.UINT8),
+            node("QuantizeLinear", ["y", "s", "z"], ["q"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["saliency_map"]),
+            s=np.array(0.1, np.float32),
+        ),
+    ),
+    "floats to turn back from integers": (
+        "types",
+        feeding(
+            node("DequantizeLinear", ["y", "s"], ["saliency_map"]), s=np.array(0.1, np.float32)
+        ),
+    ),
+    "integers to round": (
+        "types",
+        feeding(
+            node("Cast", ["y"], ["i"], to=TensorProto.INT32),
+            node("QuantizeLinear", ["i", "s"], ["q"]),
+            node("DequantizeLinear", ["q", "s"], ["saliency_map"]),
+            s=np.array(0.1, np.float32),
         ),
     ),
     "pool that pads a whole kernel": (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import benign
 import hostile
+import numpy as np
 import pytest
 
 from eyeline.errors import ModelError, ScanError, UsageError
@@ -153,6 +154,23 @@ def test_a_quantised_net_is_admitted(tmp_path: Path, kind: str) -> None:
     report = scan(benign.quantised(tmp_path, kind=kind))
     assert report.findings == ()
     assert report.ops["DequantizeLinear"] > 5
+
+
+@pytest.mark.parametrize("zero", [np.zeros(1, np.uint8), np.full(1, -3, np.int8)])
+@pytest.mark.parametrize("attributes", [{}, {"axis": 3}, {"axis": -4}])
+def test_what_the_corpus_rounds_is_admitted_unspoiled(
+    zero: np.ndarray, attributes: dict[str, int]
+) -> None:
+    assert scan(hostile.quantised(zero=zero, **attributes)()).findings == ()
+
+
+def test_a_scale_may_stand_in_a_node(tmp_path: Path) -> None:
+    make = hostile.feeding(
+        node("Constant", [], ["s"], value_float=0.1),
+        node("QuantizeLinear", ["y", "s"], ["q"]),
+        node("DequantizeLinear", ["q", "s"], ["saliency_map"]),
+    )
+    assert scan(make()).findings == ()
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 20])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from eyeline.models.scan.report import Problem
-from eyeline.models.scan.tensors import FLOATS, MAX_KNOWN, Constant
+from eyeline.models.scan.tensors import FLOATS, MAX_KNOWN, Constant, is_scale
 from eyeline.models.scan.values import (
     Inputs,
     Node,
@@ -44,14 +44,14 @@ def constant(node: Node, inputs: Inputs) -> list[Value]:
         raise Problem("attribute", "a Constant with no value, or with several")
     value = next(iter(node.attributes.values()))
     if isinstance(value, Constant):
-        return [Value(value.dtype, value.shape, value.values, constant=True)]
+        return [Value(value.dtype, value.shape, value.values, True, value.scale)]
     if isinstance(value, int | float):
         kind = INT64 if isinstance(value, int) else FLOAT32
-        return [Value(kind, (), (value,), constant=True)]
+        return [Value(kind, (), (value,), True, kind == FLOAT32 and is_scale((value,)))]
     if isinstance(value, tuple):
         kind = INT64 if "value_ints" in node.attributes else FLOAT32
         values = value if len(value) <= MAX_KNOWN else None
-        return [Value(kind, (len(value),), values, constant=True)]
+        return [Value(kind, (len(value),), values, True, kind == FLOAT32 and is_scale(value))]
     raise Problem("attribute", "a Constant of text")
 
 
@@ -323,27 +323,3 @@ def space_to_depth(node: Node, inputs: Inputs) -> list[Value]:
         raise Problem("shapes", f"{x.shape} in blocks of {b}")
     n, c, h, w = x.shape
     return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
-
-
-def quantize(node: Node, inputs: Inputs) -> list[Value]:
-    """Float to int8, or to uint8 when no zero point says so."""
-    x, zero = need(inputs, 0), optional(inputs, 2)
-    _check_scale(node, inputs)
-    return [Value(zero.dtype if zero is not None else 2, x.shape)]
-
-
-def dequantize(node: Node, inputs: Inputs) -> list[Value]:
-    """Integers to the type of their scale."""
-    _check_scale(node, inputs)
-    return [Value(need(inputs, 1).dtype, need(inputs, 0).shape)]
-
-
-def _check_scale(node: Node, inputs: Inputs) -> None:
-    """One scale, or one for each entry of an axis; as many zero points."""
-    x, scale, zero = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
-    if scale.elements != 1:
-        side = x.shape[axis_of(node.integer("axis", 1), len(x.shape))]
-        if scale.shape != (side,):
-            raise Problem("shapes", f"scales {scale.shape} for {x.shape}")
-    if zero is not None and zero.elements != scale.elements:
-        raise Problem("shapes", f"zero points {zero.shape} for scales {scale.shape}")

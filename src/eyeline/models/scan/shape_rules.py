@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from eyeline.models.scan import layer_rules as layers
 from eyeline.models.scan import layout_rules as layout
+from eyeline.models.scan import quantise_rules as rounding
 from eyeline.models.scan.report import Problem
 from eyeline.models.scan.tensors import FLOATS
 from eyeline.models.scan.values import (
@@ -132,8 +133,8 @@ RULES: dict[str, Rule] = {
     "ConstantOfShape": layout.constant_of_shape,
     "Identity": layout.identity,
     "Dropout": layout.dropout,
-    "QuantizeLinear": layout.quantize,
-    "DequantizeLinear": layout.dequantize,
+    "QuantizeLinear": rounding.quantize,
+    "DequantizeLinear": rounding.dequantize,
 }
 RULES |= dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu"), _binary)
 RULES |= dict.fromkeys(

@@ -78,7 +78,9 @@ def worst_case(plan: Plan, policy: Policy) -> tuple[WorstCase | None, Finding | 
 def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
     """Work a graph out at one input."""
     limits = policy.limits
-    values = {n: Value(c.dtype, c.shape, c.values, True) for n, c in plan.constants.items()}
+    values = {
+        n: Value(c.dtype, c.shape, c.values, True, c.scale) for n, c in plan.constants.items()
+    }
     values[plan.input] = Value(1, shape)
     live = {name: _size(value, policy) for name, value in values.items()}
     last_use = {name: i for i, node in enumerate(plan.nodes) for name in node.inputs}
@@ -140,7 +142,8 @@ def _run(node: Node, inputs: list[Value | None]) -> list[Value]:
         if any(d < 1 for d in value.shape) and node.op_type != "Constant":
             raise Problem("shapes", f"an empty tensor, {value.shape}")
         short = value.values if value.elements <= MAX_KNOWN else None
-        checked.append(Value(value.dtype, value.shape, short, value.constant or constant))
+        known = value.constant or constant
+        checked.append(Value(value.dtype, value.shape, short, known, value.scale))
     return checked
 
 

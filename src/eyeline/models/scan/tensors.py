@@ -28,6 +28,9 @@ SLICE_ENDS = frozenset((INT64_MAX, -INT64_MAX))
 MAX_KNOWN = 64
 """Elements up to which values are followed: shapes, indices and scales are shorter."""
 
+MIN_SCALE = 2.0**-126
+"""Smallest normal float32: below it, and at 0, there is no inverse to multiply with."""
+
 _DATA_FIELDS = {
     "float_data": ("float32",),
     "int32_data": ("int32", "int8", "uint8", "bool", "float16"),
@@ -49,11 +52,13 @@ class Constant:
         dtype: element type, by onnx.proto's number.
         shape: its dimensions.
         values: flat, when there are at most `MAX_KNOWN`; else None.
+        scale: whether it may be a quantisation's: floats, all `MIN_SCALE` or more, in one row.
     """
 
     dtype: int
     shape: tuple[int, ...]
     values: tuple[int | float, ...] | None
+    scale: bool = False
 
 
 def read_constant(tensor: Message, policy: Policy) -> Constant:
@@ -94,7 +99,12 @@ def read_constant(tensor: Message, policy: Policy) -> Constant:
         if beyond is not None:
             raise Problem("integer", f"an integer of {beyond}, beyond {limits.max_integer}")
     known = tuple(numbers) if count <= MAX_KNOWN and len(numbers) == count else None
-    return Constant(dtype, dims, known)
+    return Constant(dtype, dims, known, len(dims) < 2 and dtype in FLOATS and is_scale(numbers))
+
+
+def is_scale(numbers: Numbers) -> bool:
+    """Whether finite numbers can all be divided by."""
+    return bool(numbers) and min(numbers) >= MIN_SCALE
 
 
 def _numbers(tensor: Message, kind: str, count: int, max_integers: int) -> Numbers:

@@ -25,12 +25,14 @@ class Value:
         shape: its dimensions.
         values: flat, where they follow from the input's size alone; None for pixels and weights.
         constant: whether it is known at load, so that ONNX Runtime may compute it then.
+        scale: see `Constant`; False for what is computed.
     """
 
     dtype: int
     shape: tuple[int, ...]
     values: tuple[Number, ...] | None = None
     constant: bool = False
+    scale: bool = False
 
     @property
     def elements(self) -> int:
