@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper
 
+from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError
 from eyeline.models.card import check_card, make_card
 from eyeline.models.registry import Registry
+from tiny_models import RED, conv, make_model, plane_weights, write_registry
 
 DOCS = Path(__file__).parents[2] / "docs/models"
 
@@ -88,6 +92,92 @@ def test_the_command_exits_with_1_when_a_card_was_edited(sources: Path, tmp_path
     assert done.returncode == 1
     assert "no longer what its sources say" in done.stderr
     assert "role `production`" in done.stdout
+
+
+QDQ = make_model(
+    [
+        helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
+        conv("x"),
+    ],
+    {"s": np.full(1, 0.05, np.float32), "z": np.full(1, 128, np.uint8)} | plane_weights(RED),
+)
+
+
+@pytest.fixture
+def quantised(tmp_path: Path) -> Path:
+    """A registry with a quantised model, its words, and a made-up report of its quantisation."""
+    write_registry(tmp_path, {"small": QDQ})
+    words = ('does = "a"', 'meaning = "b"', 'calibration = "duts-tr"')
+    (tmp_path / "small.toml").write_text("\n".join(words))
+    (tmp_path / "big.md").write_text("the float model's card")
+    report = {
+        "kind": "quantisation", "passed": True, "reasons": [],
+        "source": {"name": "big", "sha256": "a" * 64, "bytes": 4000, "parameters": 4},
+        "model": {"file": "small.onnx", "sha256": sha256_hex(QDQ), "bytes": 1234},
+        "how": {
+            "method": "percentile", "ops": ["Conv", "Add"], "keep_float": ["Conv:0"],
+            "activations": "uint8", "weights": "int8, 7 bits used", "per_channel": True,
+        },
+        "calibration": {"data": "DUTS-TR", "images": 200, "sha256": "c" * 64},
+        "check": {"data": "DUTS-TR", "images": 100, "sha256": "d" * 64},
+        "limits": {"shift": 0.01, "ratio": 1.0},
+        "losses": [{
+            "lines": 192, "images": 100, "map_mean": 0.0044, "map_max": 0.43, "shift": 0.0029,
+            "shift_max": 0.08, "bias": 0.001, "iou": 0.98,
+        }],
+        "speed": {
+            "size": [341, 192], "float_ms": 3.0, "quantized_ms": 2.0, "runs": 41, "ratio": 1.5,
+        },
+        "versions": {"onnxruntime": "1.31.1"}, "machine": {"machine": "x86_64", "vnni": True},
+    }  # fmt: skip
+    (tmp_path / "small.quantization.json").write_text(json.dumps(report))
+    return tmp_path
+
+
+def test_a_quantised_model_says_from_what_how_and_at_what_cost(quantised: Path) -> None:
+    card = make_card(Registry(quantised).get("small"), quantised)
+    assert f"Made from `big` ([card](big.md)), sha256 `{'a' * 64}`" in card
+    assert "Conv:0 stay float: activations uint8, weights int8, 7 bits used" in card
+    assert "ranges by percentile over 200 images of DUTS-TR (digest `cccccccccccccccc`)" in card
+    assert "Data: DUTS-TR, 10,553 images" in card
+    assert "| 192 | 100 | 0.0044 | 0.430 | 0.0029 | 0.0800 | 0.980 |" in card
+    assert "2.00 ms for 3.00 at 341x192 on one thread, 1.50 times as fast" in card
+
+
+def test_a_quantised_model_without_its_report_has_no_card(quantised: Path) -> None:
+    (quantised / "small.quantization.json").unlink()
+    with pytest.raises(RegistryError, match=r"no small\.quantization\.json says from what"):
+        make_card(Registry(quantised).get("small"), quantised)
+
+
+def test_a_quantisation_of_other_bytes_is_refused(quantised: Path) -> None:
+    path = quantised / "small.quantization.json"
+    path.write_text(path.read_text().replace(sha256_hex(QDQ), "0" * 64))
+    with pytest.raises(RegistryError, match="of other bytes"):
+        make_card(Registry(quantised).get("small"), quantised)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"model": 3}', "no JSON"])
+def test_a_quantisation_that_is_no_report_is_refused(quantised: Path, content: str) -> None:
+    (quantised / "small.quantization.json").write_text(content)
+    with pytest.raises(RegistryError, match=r"small\.quantization\.json"):
+        make_card(Registry(quantised).get("small"), quantised)
+
+
+def test_calibration_data_without_terms_is_refused(quantised: Path) -> None:
+    (quantised / "small.toml").write_text('does = "a"\nmeaning = "b"\n')
+    with pytest.raises(RegistryError, match="not in the catalogue"):
+        make_card(Registry(quantised).get("small"), quantised)
+
+
+def test_a_loss_that_moved_fails_the_check(quantised: Path) -> None:
+    model = Registry(quantised).get("small")
+    card = make_card(model, quantised)
+    assert check_card(card, model, quantised) == []
+    path = quantised / "small.quantization.json"
+    path.write_text(path.read_text().replace("0.0044", "0.0045"))
+    assert any("0.0045" in line for line in check_card(card, model, quantised))
 
 
 @pytest.mark.parametrize("model", list(Registry()), ids=lambda m: m.id)

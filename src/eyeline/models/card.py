@@ -7,8 +7,10 @@
 | `ID.toml` | the words: what it does, limits, when to use another model |
 | `ID.run.json` | recipe, data, versions and device, as `eyeline train` left it |
 | `ID.evaluation.json` | quality, as `eyeline evaluate --summary` left it |
+| `ID.quantization.json` | origin and loss of an INT8 model, as `eyeline model quantize --report` left it |
 
-The last three stand beside the card. A source that is missing is said to be missing.
+All but the first two stand beside the card. A source that is missing is said to be missing; of a model
+whose file is quantised the last one is needed.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class CardText(BaseModel):
         does: what the model does, in plain words.
         meaning: what an output value means.
         data: ids of the datasets it learned from, see `eyeline.datasets.catalogue`.
+        calibration: id of the dataset that a quantised model was calibrated on.
         training: how it was made, beyond what the run record says.
         limits: where it fails.
         instead: when to use another model.
@@ -45,6 +48,7 @@ class CardText(BaseModel):
     does: str
     meaning: str
     data: list[str] = []
+    calibration: str = ""
     training: str = ""
     limits: list[str] = []
     instead: list[str] = []
@@ -83,6 +87,7 @@ def make_card(model: Model, sources: Path) -> str:
         _contract(record, model, report),
         f"**Example.**\n\n    eyeline extract clip.mp4 --model {record.id} -o clip.json",
         "## Quality\n\n" + _quality(model, _json(sources / f"{record.id}.evaluation.json")),
+        *_quantization(model, text, report, sources / f"{record.id}.quantization.json"),
         "## Provenance\n\n"
         + _provenance(record, text, _json(sources / f"{record.id}.run.json"), sources),
         "## Licence\n\n" + _licence(record, text),
@@ -188,6 +193,72 @@ def _quality(model: Model, evaluation: dict[str, Any] | None) -> str:
     )
 
 
+def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path) -> list[str]:
+    """What a quantised model was made from, how, and what that cost; nothing of a float model."""
+    found = _json(path)
+    if found is None:
+        if "DequantizeLinear" in scanned.ops:
+            raise RegistryError(
+                f"{model.id}: quantised, and no {path.name} says from what",
+                "eyeline model quantize --report makes it",
+            )
+        return []
+    try:
+        if found["model"]["sha256"] != model.sha256:
+            raise RegistryError(f"{model.id}: {path.name} is of other bytes", "quantise it again")
+        lines = [
+            _made_from(found, path.parent),
+            _row_of(text.calibration, model.id),
+            _losses(found),
+            _gain(found),
+        ]
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RegistryError(f"{path}: not a quantisation's report", "quantise it again") from exc
+    return ["## Quantisation", *lines]
+
+
+def _made_from(found: dict[str, Any], sources: Path) -> str:
+    source, how, data = found["source"], found["how"], found["calibration"]
+    card = f"{source['name']}.md"
+    link = f" ([card]({card}))" if (sources / card).is_file() else ""
+    kept = f"; {', '.join(how['keep_float'])} stay float" if how["keep_float"] else ""
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    return (
+        f"Made from `{source['name']}`{link}, sha256 `{source['sha256']}`, by static QDQ of "
+        f"{', '.join(how['ops'])}{kept}: activations {how['activations']}, weights {how['weights']}, "
+        f"{'a scale for each output channel' if how['per_channel'] else 'one scale a tensor'}; ranges by "
+        f"{how['method']} over {data['images']:,} images of {data['data']} "
+        f"(digest `{data['sha256'][:16]}`). "
+        f"{found['model']['bytes']:,} bytes for {source['bytes']:,}. {versions}."
+    )
+
+
+def _losses(found: dict[str, Any]) -> str:
+    lines = [
+        f"Against the float model, on {found['check']['images']:,} other images of the same set (the gate: "
+        f"`saliency_mean` moves by {found['limits']['shift']:g} at most, a mean over images; "
+        f"{'passed' if found['passed'] else 'NOT PASSED'}):\n",
+        "| lines | images | maps differ by | at most | saliency_mean by | at most | IoU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['lines'] or 'fixed'} | {row['images']} | {row['map_mean']:.4f} | {row['map_max']:.3f} | "
+        f"{row['shift']:.4f} | {row['shift_max']:.4f} | {row['iou']:.3f} |"
+        for row in found["losses"]
+    ]
+    return "\n".join(lines)
+
+
+def _gain(found: dict[str, Any]) -> str:
+    speed, vnni = found["speed"], found["machine"]["vnni"]
+    where = {True: "with VNNI", False: "without VNNI", None: "of which VNNI is not known"}[vnni]
+    size = "x".join(map(str, speed["size"]))
+    return (
+        f"{speed['quantized_ms']:.2f} ms for {speed['float_ms']:.2f} at {size} on one thread, "
+        f"{speed['ratio']:.2f} times as fast ({found['machine']['machine']}, a CPU {where})."
+    )
+
+
 def _table(rows: list[dict[str, Any]], sha256: str) -> str:
     heads = ["model", "parameters", "size", "ms, one thread", *QUALITY.values()]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -249,15 +320,18 @@ def _provenance(
 
 
 def _licence(record: ModelRecord, text: CardText) -> str:
-    known = catalogue()
-    lines = [f"Weights: {record.license}."]
-    for name in text.data:
-        if name not in known:
-            raise RegistryError(f"{record.id}: its data {name!r} is not in the catalogue", "add it")
-        row = known[name]
-        lines.append(f"Data: {row.title} ({row.paper}): {row.terms}. {row.page}")
+    lines = [f"Weights: {record.license}.", *(_row_of(name, record.id) for name in text.data)]
     lines.append("Whether terms of training data bind weights is for your counsel, not for a card.")
     return "\n\n".join(lines)
+
+
+def _row_of(name: str, model_id: str) -> str:
+    """A dataset and its terms, from the catalogue."""
+    known = catalogue()
+    if name not in known:
+        raise RegistryError(f"{model_id}: its data {name!r} is not in the catalogue", "add it")
+    row = known[name]
+    return f"Data: {row.title} ({row.paper}): {row.terms}. {row.page}"
 
 
 def _operators(report: ScanReport) -> str:
