@@ -25,7 +25,7 @@ def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "eyeline", "evaluate", *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
         env=os.environ | env,
     )
@@ -124,12 +124,13 @@ def test_ctrl_c_keeps_what_is_finished(squares: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "eyeline", *map(str, words)], stderr=subprocess.PIPE, text=True
     )
-    deadline, rows = time.monotonic() + 60, b""
-    while rows.count(b"\n") < 4 and time.monotonic() < deadline:
+    rows = b""
+    while rows.count(b"\n") < 4:
+        assert process.poll() is None, process.communicate()
         rows = b"".join(p.read_bytes() for p in (tmp_path / "k").glob("*.jsonl"))
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert err == f"interrupted: finished images are kept in {tmp_path / 'k'}\n"
 

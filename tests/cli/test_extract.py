@@ -29,7 +29,7 @@ def run(*words: str | Path, **options: object) -> subprocess.CompletedProcess[st
         [sys.executable, "-m", "eyeline", *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
         **options,  # type: ignore[call-overload]
     )
@@ -251,7 +251,7 @@ def test_interrupting_keeps_finished_rows(
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(stop)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     rows = len(json.loads(log.read_text())["frames"])
@@ -285,7 +285,7 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(long_clip: Path) -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     said = process.stderr.read().decode()
-    process.wait(timeout=60)
+    process.wait(timeout=240)
     assert "Traceback" not in said
 
 
@@ -307,7 +307,7 @@ def test_progress_on_a_terminal(long_clip: Path, tmp_path: Path) -> None:
         if not part:
             break
         shown += part
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     text = shown.decode()
     assert re.search(r"\d+/1500", text)
     assert re.search(r"\d+\.\d frames/s", text)

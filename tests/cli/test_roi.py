@@ -129,7 +129,7 @@ def test_progress_counts_both_passes(clip: Path, tmp_path: Path) -> None:
         if not part:
             break
         shown += part
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     with av.open(str(clip)) as container:
         frames = container.streams.video[0].frames
     assert f"{2 * frames}/{2 * frames}" in shown.decode()

@@ -23,7 +23,7 @@ def run(*words: str | Path, **options: object) -> subprocess.CompletedProcess[st
         [sys.executable, "-m", "eyeline", "score", *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
         **options,  # type: ignore[call-overload]
     )
@@ -209,7 +209,7 @@ def test_interrupting_keeps_finished_rows(tmp_path: Path) -> None:
                 sent = True
     os.close(ours)
     said = shown.decode()
-    assert process.wait(timeout=120) == 130, said
+    assert process.wait(timeout=240) == 130, said
     assert "Traceback" not in said
     rows = json.loads(log.read_text())
     assert 0 < len(rows["frames"]) < 1500

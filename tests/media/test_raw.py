@@ -286,7 +286,7 @@ except EyelineError as exc:
 
 def pipe(data):
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=data, capture_output=True, check=False, timeout=60
+        [sys.executable, "-c", PROGRAM], input=data, capture_output=True, check=False, timeout=240
     )
 
 

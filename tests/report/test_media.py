@@ -154,7 +154,7 @@ def test_the_same_inputs_give_the_same_page(saliency_log: Path, clip: Path, tmp_
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "eyeline", "report", *map(str, words)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 

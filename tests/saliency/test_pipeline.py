@@ -567,7 +567,7 @@ def test_extract_with_a_bad_model_is_one_line_and_leaves_nothing(tmp_path: Path,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
