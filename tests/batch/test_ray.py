@@ -19,6 +19,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 import ray
 from ray.cluster_utils import Cluster
 
+from eyeline.batch import ray_engine
 from eyeline.batch.driver import run_batch
 from eyeline.batch.limits import Limits
 from eyeline.batch.manifest import read_titles
@@ -101,6 +102,22 @@ def test_a_task_over_a_limit_fails_at_once_with_the_reason(
     assert result.failed == ["clip000"]
     assert reason in result.reasons["clip000"]
     assert "times" not in result.reasons["clip000"]
+
+
+@pytest.mark.slow
+def test_last_words_are_heard_when_the_board_begins_late(
+    cluster: Cluster, clips: Path, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LateBoard(ray_engine.Board):
+        def __init__(self) -> None:
+            time.sleep(20)
+            super().__init__()
+
+    assert run_on_ray(clips, tmp_path / "warm").failed == []  # workers are there from now on
+    monkeypatch.setattr(ray_engine, "Board", LateBoard)
+    job = make_job(tmp_path / "out", limits=Limits(seconds=0.5), segment=0)
+    result = run_on_ray(long, tmp_path / "out", job)
+    assert result.reasons == {"clip000": "took longer than 0.5 s"}
 
 
 def test_a_batch_with_nothing_to_do_needs_no_cluster(clips: Path, tmp_path: Path) -> None:

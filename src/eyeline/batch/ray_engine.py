@@ -185,6 +185,9 @@ class RayEngine(Engine):
         )
         board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1)
         self._board = board.remote()
+        # Its process takes seconds to begin; a task whose worker is there has last words sooner.
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._board.news.remote(), timeout=HEAD_PATIENCE)
         self._do = ray.remote(num_cpus=self._job.threads, max_retries=0)(do_task)
 
     def free(self) -> int:
