@@ -41,6 +41,14 @@ def cpu_seconds(*command: str) -> float:
     return best
 
 
+def slowness() -> float:
+    """How many times longer than 10 ms of CPU an empty interpreter takes here and now; at least 1.
+
+    Where others use the machine's caches, everything takes longer, and that is no fault of ours.
+    """
+    return max(1.0, cpu_seconds("-c", "pass") / 0.01)
+
+
 def test_all_is_what_loads_lazily() -> None:
     assert set(eyeline.__all__) == {*eyeline._HOMES, "__version__"}
     assert len(eyeline.__all__) == len(set(eyeline.__all__))
@@ -124,11 +132,11 @@ def test_a_session_loads_no_torch(tmp_path: Path) -> None:
 
 
 def test_import_takes_less_than_a_tenth_of_a_second() -> None:
-    assert cpu_seconds("-c", "import eyeline") < 0.1
+    assert cpu_seconds("-c", "import eyeline") < 0.1 * slowness()
 
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    assert cpu_seconds("-m", "eyeline", "--help") < 0.3
+    assert cpu_seconds("-m", "eyeline", "--help") < 0.3 * slowness()
 
 
 def test_a_session_writes_nothing_and_says_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -175,10 +177,17 @@ def test_without_credentials_it_is_one_clear_line(
 
 def test_a_second_batch_refuses_while_the_first_renews_its_lease(s3, clips: Path, out: str) -> None:
     place = open_place(out)
-    with exclusive(place, renew=0.2, stale=1.5):
-        time.sleep(2.0)
+
+    def noted() -> float:
+        return float(json.loads(place.read(LOCK))["time"])
+
+    with exclusive(place, renew=0.2):
+        first = noted()
+        while noted() < first + 2:
+            time.sleep(0.05)
+        old = time.time() - first  # by now the first note means nothing; by its renewals it does
         with pytest.raises(BatchError, match="another batch is at work there"):
-            exclusive(place, stale=1.5).__enter__()
+            exclusive(place, stale=old).__enter__()
         second = call("batch", "extract", clips, "-o", out)
     assert second.returncode == 2
     assert f"{out}: another batch is at work there, process {os.getpid()}" in second.stderr
@@ -190,18 +199,26 @@ def test_a_lease_that_is_not_renewed_is_taken_over(s3, out: str) -> None:
     place.write(LOCK, json.dumps({"pid": 1, "host": "gone", "time": time.time() - 61}).encode())
     with exclusive(place):
         pass
-    place.write(LOCK, json.dumps({"pid": 1, "host": "gone", "time": time.time() - 50}).encode())
-    with pytest.raises(BatchError, match=r"process 1 on gone.*try again in (9|10) s"):
+    noted = time.time() - 20
+    place.write(LOCK, json.dumps({"pid": 1, "host": "gone", "time": noted}).encode())
+    with pytest.raises(BatchError, match=r"process 1 on gone.*try again in \d+ s") as caught:
         exclusive(place).__enter__()
+    said = re.search(r"in (\d+) s", str(caught.value))
+    assert said
+    assert noted + 60 - time.time() - 1 < int(said[1]) <= 40
 
 
 def test_two_that_begin_at_once_do_not_both_hold(s3, out: str) -> None:
+    together, refused = threading.Barrier(4), threading.Semaphore(0)
+
     def hold() -> bool:
+        place = open_place(out)
+        together.wait(60)
         try:
-            with exclusive(open_place(out)):
-                time.sleep(0.5)
-                return True
+            with exclusive(place):  # until all others were refused
+                return all(refused.acquire(timeout=60) for _ in range(3))
         except BatchError:
+            refused.release()
             return False
 
     with ThreadPoolExecutor(4) as pool:
