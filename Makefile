@@ -38,7 +38,7 @@ test: dev
 	$(PY) -m pytest -m "not slow"
 
 test-slow: dev
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow --hypothesis-profile=random
 
 bench: dev
 	$(PY) benchmarks/extract.py --long
