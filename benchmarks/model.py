@@ -4,31 +4,27 @@
     python benchmarks/model.py --data ECSSD --int8 DUTS-TR
 
 Prints Markdown tables. Shapes: each image is cut to 16:9, 4:3, 1:1, 3:4 and 9:16 around its object,
-so that the same pictures are judged in every shape. INT8 is static QDQ by ONNX Runtime, calibrated
-on images of the folder named, which must not be the one that is judged.
+so that the same pictures are judged in every shape. INT8 is `eyeline model quantize`, calibrated on
+images of the folder named, which must not be the one that is judged, and timed beside the float model.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eyeline.datasets.pairs import find_pairs, read_image, read_mask
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
 from eyeline.evaluation.report import Result
-from eyeline.models.registry import Model, resolve_model
-from eyeline.saliency.contract import INPUT_NAME
-from eyeline.saliency.preprocess import input_size, prepare
+from eyeline.models.quantize import QuantizeOptions, quantize_model
+from eyeline.models.registry import resolve_model
 
 LINES = (144, 160, 176, 192, 208, 224, 256, 320, 384)
 SHAPES = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
-CALIBRATION = 128  # images
 
 
 def row(name: str, r: Result) -> str:
@@ -62,38 +58,6 @@ def cut(root: Path, out: Path, shape: tuple[int, int]) -> Path:
     return out
 
 
-def inputs(model: Model, root: Path) -> Iterator[dict[str, np.ndarray]]:
-    """Tensors of images spread over a dataset, as extract would feed them."""
-    pairs = find_pairs(root)
-    for pair in pairs[:: max(1, len(pairs) // CALIBRATION)][:CALIBRATION]:
-        image = read_image(pair.image)
-        size = input_size(image.width, image.height, model.io, None)
-        small = np.asarray(image.resize(size, Image.Resampling.BOX)).transpose(2, 0, 1)
-        yield {INPUT_NAME: prepare(np.ascontiguousarray(small), model.io)}
-
-
-def quantise(model: Model, calibration: Path, out: Path) -> Model:
-    """Static QDQ, per channel, the head and the output left in float."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.items = inputs(model, calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.items, None)
-
-    source = out.with_suffix(".float.onnx")
-    source.write_bytes(model.data)
-    quant_pre_process(str(source), str(source))
-    quantize_static(
-        str(source), str(out), Reader(), per_channel=True, op_types_to_quantize=["Conv", "Add"],
-        weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
-    )  # fmt: skip
-    return replace(model, id=f"{model.id}, INT8", path=out, record=None)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=None)
@@ -115,11 +79,18 @@ def main() -> None:
             result = evaluate([model], [data], EvaluateOptions(draws=10)).results[0]
             print(row(name, result), flush=True)
         if args.int8:
-            small = quantise(model, args.int8, Path(folder) / "int8.onnx")
+            made, options = Path(folder) / f"{model.id}_int8.onnx", QuantizeOptions()
+            done = quantize_model(model, args.int8, made, options, force=True)
+            small = replace(model, id=f"{model.id}, INT8", path=made, record=None)
             print(f"\n{head('precision')}", flush=True)
             report = evaluate([model, small], [args.data], EvaluateOptions(draws=10))
             for result in report.results:
                 print(row(result.model, result), flush=True)
+            speed = done.verdict.speed
+            print(
+                f"\n{'x'.join(map(str, speed.size))}, CPU time of one thread, {speed.runs} runs in turn: "
+                f"{speed.float_ms:.2f} ms, INT8 {speed.quantized_ms:.2f}, {speed.ratio:.2f} times as fast"
+            )
 
 
 if __name__ == "__main__":

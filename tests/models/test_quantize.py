@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from PIL import Image
 
 from eyeline.digest import sha256_hex
 from eyeline.errors import DatasetError, ModelError, OutputError, RegistryError, UsageError
@@ -30,25 +29,11 @@ from eyeline.models.registering import Told, add_model
 from eyeline.models.registry import Model, Registry, resolve_model
 from eyeline.models.scan import scan
 from eyeline.saliency.session import Session
+from quantisable import make_images, net
 from tiny_models import BLUE, GREEN, RED, make_model, plane_model
 
 QUICK = QuantizeOptions(images=3, check=2, method="minmax", runs=3)
 BUILT_IN = ("saliency_student_v3", "saliency_student_v4")
-
-
-def make_images(root: Path, count: int = 6, width: int = 96, height: int = 64) -> Path:
-    """Noise under a bright disc, each image another."""
-    y, x = np.mgrid[:height, :width]
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
-    for i in range(count):
-        rng = np.random.default_rng(i)
-        picture = rng.integers(0, 120, (height, width, 3), np.uint8)
-        inside = (x - 30 - 5 * i) ** 2 + (y - height / 2) ** 2 < 200
-        picture[inside] = rng.integers(150, 255, 3)
-        Image.fromarray(picture).save(root / "images" / f"{i:02}.png")
-        Image.fromarray(inside.astype(np.uint8) * 255).save(root / "masks" / f"{i:02}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +49,6 @@ def built_in(
     model = resolve_model(request.param)
     out = tmp_path_factory.mktemp("int8") / f"{request.param}_int8.onnx"
     return model, quantize_model(model, images, out, QUICK, force=True)
-
-
-def net(*, head: float = 1.0) -> bytes:
-    """Two convolutions with an activation between: enough to be quantised."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "w0": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
-        "b0": rng.normal(0, 0.1, 8).astype(np.float32),
-        "w1": (head * rng.normal(0, 0.3, (1, 8, 3, 3))).astype(np.float32),
-        "b1": np.zeros(1, np.float32),
-    }
-    nodes = [
-        helper.make_node("Conv", ["input", "w0", "b0"], ["c"], pads=[1] * 4, kernel_shape=[3, 3]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("Conv", ["r", "w1", "b1"], ["y"], pads=[1] * 4, kernel_shape=[3, 3]),
-        helper.make_node("Sigmoid", ["y"], ["saliency_map"]),
-    ]
-    return make_model(nodes, weights)
 
 
 def as_model(path: Path, data: bytes, lines: int = 32) -> Model:
