@@ -149,6 +149,18 @@ def test_a_tiny_net_stays_near_its_float_form(images: Path, tmp_path: Path, meth
     assert done.verdict.losses[0].iou > 0.8
 
 
+def test_a_net_of_one_size_is_quantised_for_that_size(images: Path, tmp_path: Path) -> None:
+    fixed = onnx.load_from_string(net())
+    for tensor in (fixed.graph.input[0], fixed.graph.output[0]):
+        for side, length in ((2, 40), (3, 48)):
+            tensor.type.tensor_type.shape.dim[side].dim_value = length
+    (tmp_path / "net.onnx").write_bytes(fixed.SerializeToString())
+    model = Model("fixed", tmp_path / "net.onnx", IoSpec(squash=(48, 40), multiple=1))
+    done = quantize_model(model, images, tmp_path / "q.onnx", QUICK, force=True)
+    assert [loss.lines for loss in done.verdict.losses] == [None]
+    assert done.verdict.speed.size == (48, 40)
+
+
 def test_the_contract_is_kept(built_in: tuple[Model, Quantized]) -> None:
     model, done = built_in
     assert done.path is not None

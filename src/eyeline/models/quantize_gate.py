@@ -134,7 +134,8 @@ def judge(
         DatasetError: an unreadable image.
     """
     io = source.model.io
-    for x in natural_inputs(SIZES, io):  # odd and portrait ones: it must run, whatever it says
+    # Odd and portrait ones, too: it must run, whatever it says. A squashed net may know one size only.
+    for x in natural_inputs(SIZES if io.squash is None else (io.squash[::-1],), io):
         quantized.run(x)
     wanted: dict[int | None, Sequence[Pair]] = {None if io.squash else io.working_lines: pairs}
     if io.squash is None:
