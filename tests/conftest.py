@@ -1,5 +1,7 @@
 """Fixtures shared by all tests: real clips, made here or taken from data that stays outside."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,16 @@ settings.register_profile(
 # Whether a commit is taken must not depend on what is drawn; `--hypothesis-profile=random` explores.
 settings.register_profile("eyeline", settings.get_profile("random"), derandomize=True)
 settings.load_profile("eyeline")
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """A command that runs in this process takes Ctrl-C and SIGTERM for itself: until the test ends."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # None: not Python's to put back
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

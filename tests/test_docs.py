@@ -1,5 +1,6 @@
 """What the documents show is what the program takes."""
 
+import functools
 import os
 import re
 import shlex
@@ -32,7 +33,8 @@ def commands(text: str) -> list[list[str]]:
 SHOWN = [(d.name, c) for d in DOCUMENTS for c in commands(d.read_text())]
 
 
-def help_of(words: list[str]) -> str:
+@functools.cache
+def help_of(*words: str) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "eyeline", *words, "--help"],
         capture_output=True,
@@ -55,13 +57,13 @@ def test_documented_options_exist(document: str, words: list[str]) -> None:
     options = {w.split("=")[0] for w in words if w.startswith("-") and w != "-"}
     if options <= {"--help", "--version"}:
         return
-    text = help_of(command)
+    text = help_of(*command)
     missing = {o for o in options if not re.search(rf"(?<![\w-]){re.escape(o)}(?![\w-])", text)}
     assert not missing, f"{document} shows {missing}"
 
 
 def test_every_command_is_in_the_readme() -> None:
-    listed = re.findall(r"^│ (\w+)  ", help_of([]), re.MULTILINE)
+    listed = re.findall(r"^│ (\w+)  ", help_of(), re.MULTILINE)
     readme = (ROOT / "README.md").read_text()
     assert listed
     assert not [c for c in listed if f"eyeline {c}" not in readme]

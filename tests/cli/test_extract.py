@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from eyeline.cli import main
 from eyeline.logs import read_log
 from eyeline.saliency.features import FEATURES
 
@@ -208,7 +209,11 @@ BAD = {
 
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD)
 def test_bad_input_gets_one_line_and_exit_code_2(
-    words: list[str], clip: Path, tmp_path: Path
+    words: list[str],
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     place = tmp_path / "work"
     place.mkdir()
@@ -217,10 +222,14 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     raw.write_bytes(bytes(1000))
     names = {"tmp": place, "clip": clip, "text": text, "raw": raw}
     before = clip.read_bytes()
-    done = run(*(w.format(**names) for w in words), cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert re.match(r"error: .+\n(  .+\n)?\Z", done.stderr), done.stderr
-    assert done.stdout == ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["eyeline", *(w.format(**names) for w in words)])
+    with pytest.raises(SystemExit) as caught:  # in this process: a second less for each case
+        main()
+    out, err = capfd.readouterr()
+    assert caught.value.code == 2, err
+    assert re.match(r"error: .+\n(  .+\n)?\Z", err), err
+    assert out == ""
     assert list(place.iterdir()) == []
     assert clip.read_bytes() == before
 
@@ -292,8 +301,9 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(long_clip: Path) -> None:
 def test_progress_on_a_terminal(long_clip: Path, tmp_path: Path) -> None:
     """Frames a second and the time left are shown where somebody watches."""
     ours, theirs = pty.openpty()
+    words = ["extract", long_clip, "-o", tmp_path / "a.json", "--size", "32"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "eyeline", "extract", long_clip, "-o", tmp_path / "a.json"],
+        [sys.executable, "-m", "eyeline", *words],
         stderr=theirs,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
     )
