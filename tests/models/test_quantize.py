@@ -375,6 +375,22 @@ def test_what_the_gate_refused_is_not_registered(images: Path, tmp_path: Path) -
         add_model(tmp_path / "r", done.path, told("no"))
 
 
+@pytest.mark.parametrize("source", [None, {}, {"parameters": "many"}])
+def test_a_report_that_names_no_float_model_is_refused(
+    built_in: tuple[Model, Quantized], tmp_path: Path, source: object
+) -> None:
+    pytest.importorskip("license_expression", reason="extra `audit` is not installed")
+    _, done = built_in
+    assert done.path is not None
+    folder = tmp_path / "copy"
+    shutil.copytree(done.path.parent, folder)
+    report = {"kind": "quantisation", "passed": True, "source": source}
+    (folder / f"{done.path.stem}.parity.json").write_text(json.dumps(report))
+    with pytest.raises(ModelError, match="names no float model"):
+        add_model(tmp_path / "r", folder / done.path.name, told(done.path.stem))
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_licence_that_is_nowhere_is_asked_for(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("license_expression", reason="extra `audit` is not installed")
     from eyeline.models.receipt import licence_text
