@@ -77,7 +77,8 @@ def out(s3: object, request: pytest.FixtureRequest) -> str:
 def remote_dataset(fs: object, url: str) -> dict[str, bytes]:
     root = url.split("://")[1]
     fs.invalidate_cache()  # type: ignore[attr-defined]
-    found = {f.removeprefix(f"{root}/"): f for f in fs.find(root)}  # type: ignore[attr-defined]
+    listed = [f for f in fs.find(root) if f != root]  # type: ignore[attr-defined]  # a folder that appeared just now
+    found = {f.removeprefix(f"{root}/"): f for f in listed}
     return {k: fs.cat_file(v) for k, v in sorted(found.items()) if not k.startswith("_")}  # type: ignore[attr-defined]
 
 
@@ -223,6 +224,32 @@ def test_two_that_begin_at_once_do_not_both_hold(s3, out: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(lambda _: hold(), range(4))) == 1
+
+
+def test_a_note_that_is_written_late_takes_nobodys_place(tmp_path: Path) -> None:
+    """Between its look and its note another batch looked, wrote, looked again and began."""
+    url = f"memory://{tmp_path.name}"
+    late, place = open_place(url), open_place(url)
+    looked, holds, write = threading.Event(), threading.Event(), late.write
+
+    def write_late(name: str, data: bytes) -> None:
+        looked.set()
+        holds.wait(60)
+        write(name, data)
+
+    late.write = write_late  # type: ignore[method-assign]
+
+    def begin_late() -> None:
+        with exclusive(late, renew=3):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(begin_late)
+        assert looked.wait(60)
+        with exclusive(place, renew=1.5):
+            holds.set()
+            with pytest.raises(BatchError, match="another batch is at work there"):
+                refused.result()
 
 
 @pytest.mark.slow

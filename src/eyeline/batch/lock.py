@@ -24,6 +24,8 @@ RENEW = 15.0
 STALE = 60.0
 """Seconds: a note is renewed every `RENEW`, and means nothing when it is older than `STALE`."""
 
+_PAUSE = 1.0  # seconds between writing a note and the look whether it is still there
+
 _LOCK = f"{STATE}/lock"
 
 
@@ -83,13 +85,17 @@ def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
     def renew() -> None:
         place.write(_LOCK, json.dumps(mine | {"time": time.time()}).encode())
 
+    looked = time.monotonic()
     holder = _parse((place.read(_LOCK) or b"").decode())
     left = stale - (time.time() - float(holder.get("time", 0)))
     if left > 0:
         mend = f"wait for it, or stop it; if it was killed, try again in {left:.0f} s"
         raise _refusal(place, holder, mend)
     renew()
-    time.sleep(1.0)  # of two that began at once, the later writer wins, and the other sees it here
+    # Of two that began at once the later writer wins, and the other sees it here. One that took so
+    # long that the other may have looked before waits for the other's renewal instead.
+    prompt = time.monotonic() - looked < 0.8 * _PAUSE
+    time.sleep(_PAUSE if prompt else every + _PAUSE)
     if _parse((place.read(_LOCK) or b"").decode()).get("nonce") != mine["nonce"]:
         raise _refusal(place, _parse((place.read(_LOCK) or b"").decode()))
     ended = threading.Event()
