@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from eyeline.errors import QualityError
-from eyeline.quality.kernels import DOUBLE, FLOAT, opencv, scratch
+from eyeline.quality.kernels import DOUBLE, FLOAT, opencv, scratch, sum_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,7 +107,7 @@ def adm(
         weight = halve_blocks(weight)
         rows, columns = inner(weight.shape)
         inside = np.ascontiguousarray(weight[rows, columns])
-        total = opencv().sumElems(inside)[0]
+        total = sum_of(inside)
         if not total > 0:
             raise QualityError(
                 "the map has no weight outside the border of a tenth that ADM leaves out",
@@ -292,8 +292,7 @@ def _cube(plane: Plane) -> Plane:
 
 
 def _pool(cubes: list[Plane], area: int, gain: float) -> float:
-    cv2 = opencv()
-    total = sum(math.cbrt(cv2.sumElems(plane)[0] * gain) for plane in cubes)
+    total = sum(math.cbrt(sum_of(plane) * gain) for plane in cubes)
     return float(total + 3 * math.cbrt(area * NOISE))
 
 

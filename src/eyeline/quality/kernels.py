@@ -56,6 +56,19 @@ class Scratch(threading.local):
 scratch = Scratch()
 
 
+def sum_of(plane: Plane) -> float:
+    """Sum of a plane's samples in float64, in one order wherever the plane lies in memory.
+
+    OpenCV's own `sumElems` adds up in an order that depends on the address, so that the last bits
+    would change from run to run.
+
+    Args:
+        plane: float32 or float64 (H, W).
+    """
+    cv2 = opencv()
+    return float(cv2.reduce(plane, 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F).sum())
+
+
 def sum_of_products(a: Plane, b: Plane) -> float:
     """Sum of a * b, float32 within a row; a BLAS product would wait for threads of its own."""
     return float(np.einsum("ij,ij->i", a, b).sum(dtype=np.float64))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from eyeline.quality.kernels import opencv
+from eyeline.quality.kernels import opencv, sum_of
 from eyeline.quality.vif import gaussian
 
 if TYPE_CHECKING:
@@ -60,6 +60,6 @@ def motion(
     def mean(weights: Plane | None) -> float | None:
         if weights is None:
             return None
-        return float(cv2.sumElems(change * weights)[0] / cv2.sumElems(weights)[0])
+        return float(sum_of(change * weights) / sum_of(weights))
 
-    return Motion(float(cv2.sumElems(change)[0] / change.size), mean(weight), mean(previous_weight))
+    return Motion(float(sum_of(change) / change.size), mean(weight), mean(previous_weight))

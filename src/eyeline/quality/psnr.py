@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from eyeline.media.planes import Samples
-from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of_products
+from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
 _ROWS = 256  # worked on at a time: bounds what is held beside the map
@@ -73,6 +73,4 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
         gap = cv2.absdiff(r, d, dst=scratch("gap", r.shape, r.dtype))
         squares = cv2.multiply(gap, gap, dst=scratch("squares", r.shape, FLOAT), dtype=cv2.CV_32F)
         salient += sum_of_products(m[band], squares)
-    return Error(
-        whole, weights.blend(total, salient) / weights.blend(reference.size, cv2.sumElems(m)[0])
-    )
+    return Error(whole, weights.blend(total, salient) / weights.blend(reference.size, sum_of(m)))

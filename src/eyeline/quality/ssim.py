@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from eyeline.errors import QualityError
 from eyeline.media.planes import Samples
-from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of_products
+from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
 Plane = npt.NDArray[np.float32]
@@ -189,7 +189,6 @@ def _pooled(
     x: Plane, y: Plane, weights: Weights | None, terms: Terms
 ) -> tuple[list[float], list[float] | None]:
     """Means of terms over all windows, whole and weighted, of two planes (less 128)."""
-    cv2 = opencv()
     height, width = x.shape
     valid = height - TAPS + 1
     count = max(8, _BAND // (4 * width) - TAPS + 1)
@@ -201,10 +200,10 @@ def _pooled(
     for top in range(0, valid, count):
         rows = slice(top, min(top + count, valid) + TAPS - 1)
         maps = [term[inside] for term in terms(x[rows], y[rows])]
-        whole.append([cv2.sumElems(m)[0] for m in maps])
+        whole.append([sum_of(m) for m in maps])
         if saliency is not None:
             w = _means(saliency[rows], "weight")[inside]
-            mass += cv2.sumElems(w)[0]
+            mass += sum_of(w)
             salient.append([sum_of_products(m, w) for m in maps])
     windows = valid * (width - TAPS + 1)
     sums = [sum(bands) for bands in zip(*whole, strict=True)]

@@ -26,7 +26,7 @@ import numpy as np
 
 from eyeline.errors import QualityError
 from eyeline.quality.adm import Adm, adm
-from eyeline.quality.kernels import opencv
+from eyeline.quality.kernels import sum_of
 from eyeline.quality.motion import Motion, motion
 from eyeline.quality.svr import VmafModel
 from eyeline.quality.vif import vif
@@ -240,7 +240,7 @@ def _check(pair: LumaPair) -> None:
         return
     if weight.shape != reference.shape:
         raise QualityError(f"the map is {_size(weight)}, the frame {_size(reference)}")
-    total = opencv().sumElems(weight)[0]
+    total = sum_of(weight)
     if not math.isfinite(total):
         raise QualityError("the map has values that are not finite numbers")
     if float(weight.min()) < 0:

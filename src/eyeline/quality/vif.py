@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from eyeline.quality.kernels import opencv, scratch
+from eyeline.quality.kernels import opencv, scratch, sum_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,7 +147,6 @@ def _sums(
     ref: Plane, dist: Plane, window: Plane, gain_limit: float, weight: Plane | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """(numerator, denominator) summed over a scale's pixels, plain and times the weights."""
-    cv2 = opencv()
     planes = (
         _mean(ref, window, "mean1"),
         _mean(dist, window, "mean2"),
@@ -161,11 +160,11 @@ def _sums(
         strip = slice(top, top + rows)
         mean1, mean2, s1, s2, s12 = (plane[strip] for plane in planes)
         kept, there = _information(mean1, mean2, s1, s2, s12, gain_limit)
-        totals[:2] += cv2.sumElems(kept)[0], cv2.sumElems(there)[0]
+        totals[:2] += sum_of(kept), sum_of(there)
         if weight is not None:
             kept *= weight[strip]
             there *= weight[strip]
-            totals[2:] += cv2.sumElems(kept)[0], cv2.sumElems(there)[0]
+            totals[2:] += sum_of(kept), sum_of(there)
     return (float(totals[0]), float(totals[1])), (float(totals[2]), float(totals[3]))
 
 
