@@ -18,7 +18,6 @@ from typing import Protocol
 from eyeline.batch.engine import Engine
 from eyeline.batch.lock import exclusive
 from eyeline.batch.manifest import Title
-from eyeline.batch.places import stamp
 from eyeline.batch.store import STATUS_FILE, Store, TitleRecord
 from eyeline.batch.task import BatchResult, Event, Job, Outcome, Plan, Task
 from eyeline.batch.worker import failed
@@ -83,13 +82,11 @@ class _Look:
 
 def _look(store: Store, title: Title, again: bool) -> _Look:
     record = store.record(title.name)
-    sources = [title.source, *([title.distorted] if title.distorted else [])]
     try:
-        marks = [stamp(s) for s in sources]
+        mark = title.stamp()
     except MediaError:
         return _Look(title, True, 0, record)  # the worker records why
-    mark = marks[0] if len(marks) == 1 else {"pair": marks}
-    size = sum(m["size"] for m in marks)
+    size = sum(m["size"] for m in mark.get("pair", [mark]))
     if record is None or record.stamp != mark or record.source != title.source:
         return _Look(title, True, size, record)
     if record.state == "ok":

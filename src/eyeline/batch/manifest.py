@@ -23,7 +23,16 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
 
-from eyeline.batch.places import absolute, canonical, expand, is_folder, is_url, join, read_bytes
+from eyeline.batch.places import (
+    absolute,
+    canonical,
+    expand,
+    is_folder,
+    is_url,
+    join,
+    read_bytes,
+    stamp,
+)
 from eyeline.errors import BatchError, MissingExtraError
 from eyeline.media.types import VideoOptions
 
@@ -58,6 +67,20 @@ class Title:
     height: int | None = None
     pix_fmt: str | None = None
     fps: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The source, and what is compared with it."""
+        return (self.source, self.distorted) if self.distorted else (self.source,)
+
+    def stamp(self) -> dict[str, Any]:
+        """What tells without reading them that its sources are unchanged: JSON values.
+
+        Raises:
+            MediaError: one is not there.
+        """
+        marks = [stamp(source) for source in self.sources]
+        return marks[0] if len(marks) == 1 else {"pair": marks}
 
     def video_options(self, options: VideoOptions) -> VideoOptions:
         """`options` with this title's layout of raw video."""

@@ -156,7 +156,9 @@ class Store:
         self.place.write(self._record_name(record.title), text)
 
     def work_folder(self, title: str, source_sha256: str) -> str:
-        """Where segments of a title wait for the others, for one state of its source."""
+        """Where segments of a title wait for the others, for one state of its source or sources."""
+        if "+" in source_sha256:  # the digest of both, so that a change of either counts
+            source_sha256 = sha256_hex(source_sha256.encode())
         return f"{STATE}/work/{self.version.name}/{slug(title)}-{source_sha256[:12]}"
 
     def finished_segments(self, folder: str) -> set[int]:

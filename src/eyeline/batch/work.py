@@ -23,6 +23,7 @@ from eyeline.media.index import FrameIndex, index_frames
 from eyeline.media.types import VideoOptions
 from eyeline.models.registry import Model, resolve_model
 from eyeline.quality.score import ScoreOptions, score
+from eyeline.quality.segment import join_scores, may_split, plan_pairs, score_segment
 from eyeline.roi.mapfile import MapFormat
 from eyeline.roi.mapping import write_map_file
 from eyeline.roi.steer import SteerOptions
@@ -38,6 +39,8 @@ from eyeline.saliency.segment import (
 from eyeline.saliency.session import Session
 
 OnFrame = Callable[[], None]
+Indexes = tuple[FrameIndex, ...]
+"""One a source."""
 
 
 @dataclass
@@ -74,14 +77,30 @@ class Runner(ABC):
             EyelineError: the title can't be done, or only in part.
         """
 
-    def plan(self, title: Title, path: str, length: int) -> tuple[list[Segment], FrameIndex | None]:
-        """How to split a title into pieces of about `length` frames; one piece = not at all."""
-        return [], None
+    def plan(
+        self, title: Title, paths: Sequence[str], length: int
+    ) -> tuple[Sequence[Segment], Indexes]:
+        """How to split a title into pieces of about `length` frames; one piece = not at all.
+
+        Returns:
+            The pieces; where the frames of each source are.
+        """
+        return (), ()
 
     def segment(
-        self, title: Title, path: str, index: FrameIndex, segment: Segment, on_frame: OnFrame
+        self,
+        title: Title,
+        paths: Sequence[str],
+        indexes: Indexes,
+        segment: Segment,
+        on_frame: OnFrame,
     ) -> Product:
-        """Do a piece."""
+        """Do a piece.
+
+        Raises:
+            SeamError, SeekError: the title must be done in one go.
+            EyelineError: it can't be done.
+        """
         raise NotImplementedError
 
     def join(self, pieces: Sequence[tuple[Segment, bytes]], said: dict[str, Any]) -> Product:
@@ -200,16 +219,25 @@ class _ExtractRunner(Runner):
             raise result.stopped
         return self._product(result.log, said)
 
-    def plan(self, title: Title, path: str, length: int) -> tuple[list[Segment], FrameIndex | None]:
-        index = index_frames(path, title.video_options(self._video))
-        return plan_segments(index, self._options, length), index
+    def plan(
+        self, title: Title, paths: Sequence[str], length: int
+    ) -> tuple[Sequence[Segment], Indexes]:
+        index = index_frames(paths[0], title.video_options(self._video))
+        if index is None:
+            return (), ()
+        return plan_segments(index, self._options, length), (index,)
 
     def segment(
-        self, title: Title, path: str, index: FrameIndex, segment: Segment, on_frame: OnFrame
+        self,
+        title: Title,
+        paths: Sequence[str],
+        indexes: Indexes,
+        segment: Segment,
+        on_frame: OnFrame,
     ) -> Product:
-        options = replace(title.video_options(self._video), index=index)
+        options = replace(title.video_options(self._video), index=indexes[0])
         run = run_segment(
-            path,
+            paths[0],
             self._session,
             segment,
             options=self._options,
@@ -279,6 +307,46 @@ class _ScoreRunner(Runner):
             raise result.stopped
         result.log.provenance |= said
         return Product(_serialise(result.log), len(result.log), result.warnings)
+
+    def plan(
+        self, title: Title, paths: Sequence[str], length: int
+    ) -> tuple[Sequence[Segment], Indexes]:
+        if not may_split(self._options):
+            return (), ()
+        video = title.video_options(self._video)
+        # In the order in which `score` opens them, for the same error.
+        dist = index_frames(paths[1], video)
+        ref = index_frames(paths[0], video)
+        if ref is None or dist is None:
+            return (), ()
+        return plan_pairs(ref, dist, self._options, length), (ref, dist)
+
+    def segment(
+        self,
+        title: Title,
+        paths: Sequence[str],
+        indexes: Indexes,
+        segment: Segment,
+        on_frame: OnFrame,
+    ) -> Product:
+        video = title.video_options(self._video)
+        log = score_segment(
+            paths[0],
+            paths[1],
+            segment,
+            (indexes[0], indexes[1]),
+            model=self._model,
+            options=self._options,
+            ref_options=video,
+            dist_options=video,
+            on_frame=on_frame,
+        )
+        return Product(_serialise(log), len(log))
+
+    def join(self, pieces: Sequence[tuple[Segment, bytes]], said: dict[str, Any]) -> Product:
+        log = join_scores([(s, parquet_format.read(io.BytesIO(data))) for s, data in pieces])
+        log.provenance |= said
+        return Product(_serialise(log), len(log))
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from eyeline.batch.engine import Throttle
 from eyeline.batch.limits import Watchdog
-from eyeline.batch.places import as_local, is_url, stamp
+from eyeline.batch.manifest import Title
+from eyeline.batch.places import as_local, is_url
 from eyeline.batch.store import Store, TitleRecord, segment_name
 from eyeline.batch.task import Job, Outcome, Plan, Task
-from eyeline.batch.work import Product, Runner
+from eyeline.batch.work import Indexes, Product, Runner
 from eyeline.digest import file_sha256
 from eyeline.errors import (
     EyelineError,
@@ -29,10 +30,11 @@ from eyeline.errors import (
 )
 from eyeline.media.index import FrameIndex
 from eyeline.npz import read_member
+from eyeline.saliency.segment import Segment
 
 OnFrames = Callable[[int], None]
 
-_INDEX = "index.npz"
+_INDEX = "indexes.npz"
 
 
 class BatchStoppedError(Exception):
@@ -50,7 +52,7 @@ class Worker:
         self._job = job
         self._store = Store(job.output, job.version)
         self._runner: Runner | None = None
-        self._index: tuple[str, FrameIndex] | None = None
+        self._indexes: tuple[str, Indexes] | None = None
 
     def do(self, task: Task, on_frames: OnFrames = lambda frames: None) -> Outcome:
         """Do a task.
@@ -103,11 +105,9 @@ class Worker:
 
     def _title(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
         title, runner = task.title, self._ready
-        sources = [title.source, *([title.distorted] if title.distorted else [])]
-        marks = [stamp(s) for s in sources]
-        mark = marks[0] if len(marks) == 1 else {"pair": marks}
+        mark = title.stamp()
         with contextlib.ExitStack() as stack:
-            paths = [stack.enter_context(as_local(s)) for s in sources]
+            paths = [stack.enter_context(as_local(s)) for s in title.sources]
             digest = "+".join(file_sha256(p) for p in map(regular_file, paths))
             same = self._unchanged(task, digest)
             if same is not None:
@@ -115,13 +115,13 @@ class Worker:
                 self._store.write_record(same)
                 return Outcome(record=same)
             # A remote source is not split: each piece would fetch all of it.
-            if self._job.segment and not task.whole and not is_url(title.source):
-                segments, index = runner.plan(title, paths[0], self._job.segment)
-                if index is not None and len(segments) > 1:
-                    return Outcome(plan=self._plan(task, segments, index, digest, mark))
+            local = not any(map(is_url, title.sources))
+            if self._job.segment and not task.whole and local:
+                segments, indexes = runner.plan(title, paths, self._job.segment)
+                if len(segments) > 1:
+                    return Outcome(plan=self._plan(task, segments, indexes, digest, mark))
             product = runner.whole(title, paths, self._said(task, digest), on_frame)
-        if [stamp(s) for s in sources] != marks:
-            raise MediaError(f"{title.source}: changed while it was read", "run the batch again")
+        _check_unchanged(title, mark)
         if task.whole:
             product.warnings.append(f"done in one piece: {task.whole}")
         record = self._publish(task, product, digest, mark, 1)
@@ -142,41 +142,38 @@ class Worker:
             "version": self._job.version.name,
         }
 
-    def _plan(self, task: Task, segments: Any, index: FrameIndex, digest: str, mark: Any) -> Plan:
+    def _plan(
+        self, task: Task, segments: Sequence[Segment], indexes: Indexes, digest: str, mark: Any
+    ) -> Plan:
         store = self._store
         folder = store.work_folder(task.title.name, digest)
         # What is there is of another plan, if segments are of another length now.
         ranges = json.dumps([[s.start, s.stop] for s in segments]).encode()
-        if store.place.read(f"{folder}/plan.json") != ranges:
+        fits = store.place.read(f"{folder}/plan.json") == ranges
+        if not fits or not store.place.exists(f"{folder}/{_INDEX}"):
             store.place.remove(folder)
-            out = io.BytesIO()
-            np.savez_compressed(out, pts=index.pts, keyframes=index.keyframes)
-            store.place.write(f"{folder}/{_INDEX}", out.getvalue())
+            store.place.write(f"{folder}/{_INDEX}", _packed(indexes))
             store.place.write(f"{folder}/plan.json", ranges)
         done = frozenset(store.finished_segments(folder))
         return Plan(tuple(segments), digest, mark, folder, done)
 
-    def _frame_index(self, folder: str) -> FrameIndex:
-        if self._index is None or self._index[0] != folder:
+    def _frame_indexes(self, folder: str) -> Indexes:
+        if self._indexes is None or self._indexes[0] != folder:
             data = self._store.place.read(f"{folder}/{_INDEX}")
             if data is None:
                 raise MediaError(f"{folder}: was removed while the batch ran", "run it again")
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                self._index = (
-                    folder,
-                    FrameIndex(read_member(arrays, "pts"), read_member(arrays, "keyframes")),
-                )
-        return self._index[1]
+            self._indexes = folder, _unpacked(data)
+        return self._indexes[1]
 
     def _segment(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
         plan, title = _planned(task), task.title
-        if stamp(title.source) != plan.stamp:
-            raise MediaError(f"{title.source}: changed while it was read", "run the batch again")
+        _check_unchanged(title, plan.stamp)
         segment = plan.segments[task.number]
-        with as_local(title.source) as path:
-            index = self._frame_index(plan.folder)
+        with contextlib.ExitStack() as stack:
+            paths = [stack.enter_context(as_local(s)) for s in title.sources]
+            indexes = self._frame_indexes(plan.folder)
             try:
-                product = self._ready.segment(title, path, index, segment, on_frame)
+                product = self._ready.segment(title, paths, indexes, segment, on_frame)
             except (SeamError, SeekError) as exc:
                 return Outcome(whole=str(exc))
         self._store.place.write(segment_name(plan.folder, task.number), product.data)
@@ -184,10 +181,7 @@ class Worker:
 
     def _join(self, task: Task) -> Outcome:
         plan, place = _planned(task), self._store.place
-        if stamp(task.title.source) != plan.stamp:
-            raise MediaError(
-                f"{task.title.source}: changed while it was read", "run the batch again"
-            )
+        _check_unchanged(task.title, plan.stamp)
         pieces = []
         for number, segment in enumerate(plan.segments):
             data = place.read(segment_name(plan.folder, number))
@@ -257,6 +251,31 @@ def _planned(task: Task) -> Plan:
     return task.plan
 
 
+def _check_unchanged(title: Title, mark: dict[str, Any]) -> None:
+    """Raise a `MediaError` if a source is not what it was when `mark` was taken."""
+    if title.stamp() != mark:
+        raise MediaError(
+            f"{' or '.join(title.sources)}: changed while it was read", "run the batch again"
+        )
+
+
+def _packed(indexes: Indexes) -> bytes:
+    arrays: dict[str, Any] = {}
+    for i, index in enumerate(indexes):
+        arrays |= {f"pts{i}": index.pts, f"keyframes{i}": index.keyframes}
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def _unpacked(data: bytes) -> Indexes:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return tuple(
+            FrameIndex(read_member(arrays, f"pts{i}"), read_member(arrays, f"keyframes{i}"))
+            for i in range(len(arrays.files) // 2)
+        )
+
+
 def failed(store: Store, task: Task, reason: str) -> TitleRecord:
     """Record that a title failed; a part of an earlier state of its source goes.
 
@@ -265,7 +284,7 @@ def failed(store: Store, task: Task, reason: str) -> TitleRecord:
     """
     store.place.remove(store.part_name(task.title.name, "").rstrip("/"))
     try:
-        mark = stamp(task.title.source)
+        mark = task.title.stamp()
     except MediaError:
         mark = {}
     record = TitleRecord(

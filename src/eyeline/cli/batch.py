@@ -109,7 +109,7 @@ _Memory = Annotated[
 ]
 
 TIMEOUT, STALL = 6 * 3600.0, 600.0
-SEGMENT = 1500
+SEGMENT, SCORE_SEGMENT = 1500, 500  # a pair takes many times as long as a frame
 
 
 def extract(
@@ -190,6 +190,7 @@ def score(
     threads: _Threads = 1,
     engine: _Engine = "local",
     address: _Address = None,
+    segment: _Segment = SCORE_SEGMENT,
     retries: _Retries = 2,
     retry_failed: _Again = True,
     timeout: _Timeout = TIMEOUT,
@@ -216,7 +217,7 @@ def score(
     )
     video = VideoOptions(matrix=matrix, color_range=color_range, hdr=hdr)
     work = ScoreWork(model=model, registry=registry, video=video, score=how)
-    run = _Run(workers, threads, engine, address, 0, retries, retry_failed)
+    run = _Run(workers, threads, engine, address, segment, retries, retry_failed)
     run.go(manifest, output, work, _limits(run, timeout, stall, memory), quiet, verbose)
 
 

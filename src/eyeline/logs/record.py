@@ -33,6 +33,21 @@ class Log:
         for name, column in self.values.items():
             column.append(metrics[name])
 
+    def extend(self, other: Log) -> None:
+        """Add the rows of another log; a column that it lacks is a KeyError."""
+        self.frame_num.extend(other.frame_num)
+        self.pts_time.extend(other.pts_time)
+        for name, column in self.values.items():
+            column.extend(other.values[name])
+
+    def sliced(self, start: int, stop: int) -> Log:
+        """A log of the rows at `start` up to `stop`, counted from 0; the provenance is copied as it is."""
+        part = Log(list(self.columns), self.provenance, self.fps)
+        part.frame_num = self.frame_num[start:stop]
+        part.pts_time = self.pts_time[start:stop]
+        part.values = {name: column[start:stop] for name, column in self.values.items()}
+        return part
+
     def __len__(self) -> int:
         return len(self.frame_num)
 

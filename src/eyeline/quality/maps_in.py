@@ -46,15 +46,19 @@ class Seen:
     map: Map
 
 
-def from_model(extraction: Extraction) -> Iterator[Seen]:
+def from_model(extraction: Extraction, start: int) -> Iterator[Seen]:
     """Frames and the maps that a model gives; the extraction keeps its sources."""
     for f in extraction:
+        if f.index < start:
+            continue
         if f.frame.source is None:
             raise QualityError("the extraction keeps no frames", "set keep_source")
         yield Seen(f.index, f.pts_time, f.frame.source, f.map)
 
 
-def from_files(video: Video, path: str | os.PathLike[str], start: int) -> Iterator[Seen]:
+def from_files(
+    video: Video, path: str | os.PathLike[str], start: int, stop: int | None = None
+) -> Iterator[Seen]:
     """Frames and ready maps, matched by frame number (see `saliency.maps.read_maps`).
 
     Raises:
@@ -63,7 +67,7 @@ def from_files(video: Video, path: str | os.PathLike[str], start: int) -> Iterat
     """
     maps = read_maps(Path(path))
     number, found = -1, UNIFORM
-    for decoded in video.pictures(start):
+    for decoded in video.pictures(start, stop):
         while number < decoded.index:
             given = next(maps, None)
             if given is None:
@@ -74,7 +78,9 @@ def from_files(video: Video, path: str | os.PathLike[str], start: int) -> Iterat
         yield Seen(decoded.index, decoded.seconds, decoded.frame, found)
 
 
-def from_masks(video: Video, folder: str | os.PathLike[str], start: int) -> Iterator[Seen]:
+def from_masks(
+    video: Video, folder: str | os.PathLike[str], start: int, stop: int | None = None
+) -> Iterator[Seen]:
     """Frames and ground-truth masks: the n-th picture of the folder, by name, for frame n.
 
     Raises:
@@ -88,16 +94,16 @@ def from_masks(video: Video, folder: str | os.PathLike[str], start: int) -> Iter
     except ImportError as exc:
         raise MissingExtraError("pillow", "eval") from exc
     masks = list_images(Path(folder))
-    for decoded in video.pictures(start):
+    for decoded in video.pictures(start, stop):
         if decoded.index >= len(masks):
             raise _missing(folder, decoded.index, len(masks) - 1)
         m = np.asarray(read_mask(Path(masks[decoded.index])), np.float32) / np.float32(255)
         yield Seen(decoded.index, decoded.seconds, decoded.frame, m)
 
 
-def from_nothing(video: Video, start: int) -> Iterator[Seen]:
+def from_nothing(video: Video, start: int, stop: int | None = None) -> Iterator[Seen]:
     """Frames with a uniform map."""
-    for decoded in video.pictures(start):
+    for decoded in video.pictures(start, stop):
         yield Seen(decoded.index, decoded.seconds, decoded.frame, UNIFORM)
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 
 from eyeline.errors import UsageError
 from eyeline.logs.record import Log
+from eyeline.media.types import DecodeReport
 from eyeline.quality import methods
 from eyeline.quality.pairs import PairOptions
 from eyeline.saliency.pipeline import ExtractOptions
@@ -62,8 +63,12 @@ class ScoreResult:
         log: a row a pair, with provenance.
         stopped: what ended the run early, None when it is complete.
         warnings: lines worth showing.
+        reports: what the decoders met: the reference's, the distorted video's.
     """
 
     log: Log
     stopped: BaseException | None = None
     warnings: list[str] = field(default_factory=list)
+    reports: tuple[DecodeReport, DecodeReport] = field(
+        default_factory=lambda: (DecodeReport(), DecodeReport())
+    )

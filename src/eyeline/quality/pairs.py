@@ -214,16 +214,28 @@ class Aligner:
 
 
 def pair_by_index(
-    reference: Iterator[T], distorted: Iterator[Shown], aligner: Aligner
+    reference: Iterator[T],
+    distorted: Iterator[Shown],
+    aligner: Aligner,
+    first: int = 0,
+    stop: int | None = None,
 ) -> Iterator[tuple[T, Shown]]:
     """First with first, second with second; `ref_offset` frames are gone already.
+
+    Args:
+        reference: frames of the reference.
+        distorted: frames of the other.
+        aligner: the common ground.
+        first: number of the pair that both begin at.
+        stop: the one after the last; None = all.
 
     Raises:
         QualityError: one ends before the other, and `shortest` is not set.
     """
     o = aligner.options
-    count = 0
-    while o.frames is None or count < o.frames:
+    stop = o.frames if stop is None else stop
+    count = first
+    while stop is None or count < stop:
         r, d = next(reference, None), next(distorted, None)
         if r is None or d is None:
             break

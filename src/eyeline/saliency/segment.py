@@ -74,14 +74,14 @@ class SegmentRun:
     stopped: DamagedMediaError | None = None
 
 
-def _reach(options: ExtractOptions) -> tuple[int, int] | None:
+def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
     """Frames before and after one on which its map depends; None = those since the last cut."""
     return REACH[options.temporal] if not options.skips else None
 
 
-def _lead(options: ExtractOptions) -> int:
+def lead_of(options: ExtractOptions) -> int:
     """Frames to decode before a segment's first."""
-    reach = _reach(options)
+    reach = reach_of(options)
     # The features of a row look at the map before it, that map at those it depends on.
     return SCORE_REACH + (0 if reach is None else reach[0])
 
@@ -107,7 +107,7 @@ def plan_segments(index: FrameIndex | None, options: ExtractOptions, length: int
     start = options.start
     if index is not None:
         end = len(index) if options.stop is None else min(options.stop, len(index))
-        lead = _lead(options)
+        lead = lead_of(options)
         for place in index.keyframes.tolist():
             if place + lead - start >= length and end - place - lead >= (length + 1) // 2:
                 segments.append(Segment(start, place + lead))
@@ -147,16 +147,16 @@ def run_segment(
         return SegmentRun(segment, result.log, result.stopped)
     try:
         video = open_video(path, video_options)
-        with Extraction(video, session, options, _span(segment, options)) as extraction:
+        with Extraction(video, session, options, span_of(segment, options)) as extraction:
             return _run(extraction, segment, options, on_frame)
     except (SeekError, DamagedMediaError) as exc:
         raise SeamError(exc.message, READ_WHOLE) from exc
 
 
-def _span(segment: Segment, options: ExtractOptions) -> Span:
+def span_of(segment: Segment, options: ExtractOptions) -> Span:
     """What to decode and infer for the rows of a segment."""
-    reach = _reach(options)
-    start = max(options.start, segment.start - _lead(options))
+    reach = reach_of(options)
+    start = max(options.start, segment.start - lead_of(options))
     if reach is None:
         return Span(start, options.stop, segment.start, True, segment.stop)
     before, after = reach
@@ -173,7 +173,7 @@ def _run(
     on_frame: Callable[[FrameSaliency], None],
 ) -> SegmentRun:
     log, report = open_log(extraction), extraction.report
-    by_scenes = _reach(options) is None
+    by_scenes = reach_of(options) is None
     cuts: list[float] = []
     before: Frame | None = None
     last: Frame | None = None
@@ -242,10 +242,7 @@ def join_segments(runs: Sequence[SegmentRun]) -> Log:
     joined = Log(list(first.columns), common, first.fps)
     cuts: list[float] = []
     for log in filled:
-        joined.frame_num.extend(log.frame_num)
-        joined.pts_time.extend(log.pts_time)
-        for name, column in joined.values.items():
-            column.extend(log.values[name])
+        joined.extend(log)
         cuts += log.provenance["cuts"]
     joined.provenance |= outcome(joined, DecodeReport(), cuts, True)
     return joined
