@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import av
+
 from clips import moving, write_clip
 from eyeline.batch.driver import run_batch
 from eyeline.batch.limits import Limits
@@ -13,7 +15,8 @@ from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import version_of
 from eyeline.batch.task import BatchResult, Job
-from eyeline.batch.work import ExtractWork, Work
+from eyeline.batch.work import ExtractWork, ScoreWork, Work
+from eyeline.quality.score import ScoreOptions
 
 SEGMENT = 20  # frames: a clip of 60 has three
 
@@ -26,6 +29,30 @@ def make_clips(folder: Path, count: int = 4, frames: int = 60) -> Path:
         shots = [*moving(frames // 2, seed=2 * i), *moving(frames - frames // 2, seed=2 * i + 1)]
         write_clip(folder / f"clip{i:03}.mp4", shots, codec_options=options)
     return folder
+
+
+METRICS = ("psnr", "sw_vmaf")
+
+
+def make_pairs(folder: Path, count: int = 3, frames: int = 60) -> Path:
+    """A manifest of pairs of clips with a cut each: keyframes at other places, and open GOPs."""
+    make_clips(folder / "ref", count, frames)
+    rows = ["title,reference,distorted"]
+    for ref in sorted((folder / "ref").iterdir()):
+        with av.open(str(ref)) as container:
+            pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        dist = folder / f"{ref.stem}.mkv"
+        options = {"g": "13", "crf": "38", "x264-params": "open-gop=1:bframes=2:scenecut=0"}
+        write_clip(dist, pictures, codec_options=options)
+        rows.append(f"{ref.stem},{ref},{dist}")
+    manifest = folder / "pairs.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    return manifest
+
+
+def score_work(**options) -> ScoreWork:
+    """What `eyeline batch score --metrics psnr,sw_vmaf` does to a title."""
+    return ScoreWork(score=ScoreOptions(**{"metrics": METRICS} | options))
 
 
 def make_job(

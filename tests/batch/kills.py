@@ -37,6 +37,23 @@ def make_catalogue(folder: Path, count: int, shared: Path | None) -> Path:
     return folder
 
 
+def make_long_pair(folder: Path, shared: Path) -> Path:
+    """A manifest of one pair of 400 frames, cut from a film and coded twice: 8 and 10 bits."""
+    import av
+
+    with av.open(str(shared / "video" / "bikes.mp4")) as container:
+        frames = [f.reformat(240, 180, "rgb24").to_ndarray() for f in container.decode(video=0)]
+    shots = (frames + frames[::-1])[:400]
+    ref = write_clip(
+        folder / "ref.mkv", shots, codec_options={"g": "25", "crf": "10"}, pix_fmt="yuv420p10le"
+    )
+    how = {"g": "48", "crf": "35", "x264-params": "open-gop=1:bframes=3"}
+    dist = write_clip(folder / "dist.mp4", shots, codec_options=how)
+    manifest = folder / "pair.csv"
+    manifest.write_text(f"title,reference,distorted\nlong,{ref},{dist}\n")
+    return manifest
+
+
 def children_of(pid: int) -> list[psutil.Process]:
     """The processes below one, those of Ray's own machinery left out."""
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -101,12 +118,12 @@ SUICIDE = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
-from batches import make_job
+from batches import make_job, score_work
 from inline import InlineEngine
 from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
 
-source, out, at, when = sys.argv[2:]
+source, out, at, when, command = sys.argv[2:]
 count, at, replace = 0, int(at), Path.replace
 
 def renamed(self, target):
@@ -120,15 +137,17 @@ def renamed(self, target):
     return done
 
 Path.replace = renamed
-job = make_job(out)
-run_batch(read_titles(source), job, InlineEngine(job))
+job = make_job(out, score_work() if command == "score" else None)
+run_batch(read_titles(source, pairs=job.work.pairs), job, InlineEngine(job))
 print(count)
 """
 
 
-def die_at_write(source: Path, out: Path, at: int, when: str) -> subprocess.CompletedProcess[str]:
+def die_at_write(
+    source: Path, out: Path, at: int, when: str, command: str = "extract"
+) -> subprocess.CompletedProcess[str]:
     """A batch in one process that is killed at its `at`-th write; its stdout is their number."""
-    words: Iterable[object] = (Path(__file__).parent, source, out, at, when)
+    words: Iterable[object] = (Path(__file__).parent, source, out, at, when, command)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])])
     }
