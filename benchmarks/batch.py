@@ -2,8 +2,9 @@
 
 Rounds are interleaved and medians quoted. Prints frames a second of a batch against pure inference,
 decode alone and the native-resolution way; one worker against two; Ray against local processes;
-memory of a worker; how cost grows with length, resolution and number of titles; what was tried to come
-nearer the limit; and a sizing table. Ray's rows are left out where Ray is not installed.
+memory of a worker; one long pair of `score` by one worker and by two (`--pair`: that alone); how cost
+grows with length, resolution and number of titles; what was tried to come nearer the limit; and a
+sizing table. Ray's rows are left out where Ray is not installed.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import version_of
 from eyeline.batch.task import Job
-from eyeline.batch.work import ExtractWork
+from eyeline.batch.work import ExtractWork, ScoreWork, Work
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
 from eyeline.models.registry import Model, resolve_model
+from eyeline.quality.score import ScoreOptions
 from eyeline.saliency.features import map_features
 from eyeline.saliency.pipeline import Extraction, ExtractOptions
 from eyeline.saliency.preprocess import finish, prepare
@@ -43,14 +45,15 @@ from eyeline.saliency.session import Session
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 CLIP = 120  # frames of `make_clip`
+PAIR = 4  # times that: the pair
 MINUTE = 12  # times that, at 25 frames a second: titles of about a minute
 
 
-def make_job(out: Path, segment: int = 1500) -> Job:
-    work = ExtractWork()
+def make_job(out: Path, segment: int = 1500, work: Work | None = None) -> Job:
+    work = work or ExtractWork()
     model = work.resolve()
     work = replace(work, model_sha256=model.sha256)
-    return Job(work, str(out), version_of("extract", model.id, work.facts()), segment=segment)
+    return Job(work, str(out), version_of(work.command, model.id, work.facts()), segment=segment)
 
 
 class Peak:
@@ -78,12 +81,15 @@ class Peak:
 
 
 def run_once(
-    source: Path, engine_of: Callable[[Job], Engine], segment: int = 1500
+    source: Path,
+    engine_of: Callable[[Job], Engine],
+    segment: int = 1500,
+    work: Work | None = None,
 ) -> tuple[float, int]:
     """Seconds and frames of a batch; the engine is open before, as it is in a long batch."""
     with tempfile.TemporaryDirectory() as out:
-        job = make_job(Path(out), segment)
-        titles = read_titles(str(source))
+        job = make_job(Path(out), segment, work)
+        titles = read_titles(str(source), pairs=job.work.pairs)
         with engine_of(job) as engine:
             begun = time.perf_counter()
             result = run_batch(titles, job, engine)
@@ -223,6 +229,29 @@ def sizing(folder: Path, source: Path, ms: float) -> None:
     print(f"  a rerun, ms an unchanged title     {again / len(titles) * 1e3:10.1f}")
 
 
+def bench_pair(folder: Path, clip: Path, rounds: int) -> None:
+    """One long pair: whole, in segments by one worker, in segments by two."""
+    ref, dist, manifest = (folder / n for n in ("ref.mp4", "dist.mp4", "pair.csv"))
+    rough = folder / "rough.mp4"
+    make_clip(rough, *SIZES["720p"], crf=38)
+    for source, path in ((clip, ref), (rough, dist)):
+        repeat_clip(source, path, PAIR)
+    manifest.write_text(f"title,reference,distorted\npair,{ref},{dist}\n")
+    work = ScoreWork(score=ScoreOptions(metrics=("sw_vmaf",)))
+    ways = {"whole, 1 worker": (1, 0), "segments, 1 worker": (1, CLIP), "2 workers": (2, CLIP)}
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, (workers, segment) in ways.items():
+            seconds, frames = run_once(manifest, local(workers), segment, work)
+            wall[name].append(seconds * 1e3 / frames)
+    ms = {name: statistics.median(times) for name, times in wall.items()}
+    print(f"\none pair of {PAIR * CLIP} frames, 720p, sw_vmaf, segments of {CLIP}; {rounds} rounds")
+    for name, value in ms.items():
+        print(f"  {name:20}{value:8.2f} ms a pair {1e3 / value:8.1f} pairs/s")
+    print(f"  whole / segments, 1 worker  {ms['whole, 1 worker'] / ms['segments, 1 worker']:8.2f}")
+    print(f"  whole / 2 workers           {ms['whole, 1 worker'] / ms['2 workers']:8.2f}")
+
+
 def bench_growth(folder: Path, clips: dict[str, Path]) -> None:
     """Milliseconds a frame by length, resolution and number of titles: all flat, or said so."""
     print("\ngrowth, 2 workers, ms a frame")
@@ -337,6 +366,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="the engines alone")
+    parser.add_argument("--pair", action="store_true", help="the long pair alone")
     arguments = parser.parse_args()
     ray = (
         importlib.util.find_spec("ray") is not None
@@ -346,9 +376,14 @@ def main() -> None:
         folder = Path(name)
         clips = {size: folder / f"{size}.mp4" for size in SIZES}
         for size, (width, height) in SIZES.items():
-            make_clip(clips[size], width, height)
+            if not arguments.pair or size == "720p":
+                make_clip(clips[size], width, height)
+        if arguments.pair:
+            bench_pair(folder, clips["720p"], arguments.rounds)
+            return
         bench_engines(folder, clips["720p"], arguments.titles, arguments.rounds, ray)
         if not arguments.quick:
+            bench_pair(folder, clips["720p"], arguments.rounds)
             bench_growth(folder, clips)
             bench_limits(folder, clips["720p"])
             bench_still()

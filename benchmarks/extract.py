@@ -52,12 +52,12 @@ def source_frames() -> list[av.VideoFrame]:
     ]
 
 
-def make_clip(path: Path, width: int, height: int) -> None:
+def make_clip(path: Path, width: int, height: int, crf: int = 23) -> None:
     """Encode the source at a size: x264 medium, CRF 23, as people's files are."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "23", "preset": "medium"}
+        stream.options = {"crf": str(crf), "preset": "medium"}
         for i, frame in enumerate(source_frames()):
             scaled = frame.reformat(width, height, "yuv420p")
             scaled.pts, scaled.time_base = i, Fraction(1, 25)

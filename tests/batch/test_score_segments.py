@@ -235,21 +235,15 @@ def redone(pairs: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) 
     assert died.returncode == -9, died.stderr
     for name, data in dataset(out).items():
         assert whole[name] == data
-    kept = {s.parent: 0 for s in (out / "_eyeline" / "work").rglob("*.segment")}
+    recorded = {r.title for s in _status(out) for r in s.records if r.state == "ok"}
+    kept = 60 * len(recorded)
     for segment in (out / "_eyeline" / "work").rglob("*.segment"):
-        log = parquet_format.read(io.BytesIO(segment.read_bytes()))
-        kept[segment.parent] += len(log)
-    titles = [p.parent.name for p in parts(out)]
-    recorded = [r.title for s in _status(out) for r in s.records if r.state == "ok"]
-    # A part without its record is joined anew from its segments.
-    done = sum(60 for t in titles if t.removeprefix("title=") in recorded)
-    waiting = sum(
-        n for folder, n in kept.items() if not any(folder.name.startswith(t) for t in recorded)
-    )
+        if segment.parent.name.rsplit("-", 1)[0] not in recorded:
+            kept += len(parquet_format.read(io.BytesIO(segment.read_bytes())))
     again = run(pairs, out, job=job_for(out)).frames
     assert dataset(out) == whole
     nothing_is_left_over(out)
-    return again - (3 * 60 - done - waiting)
+    return again - (3 * 60 - kept)
 
 
 def _status(out: Path) -> list:
