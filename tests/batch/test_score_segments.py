@@ -59,12 +59,21 @@ def run_here(manifest: Path, out: Path, segment: int = SEGMENT, **options) -> Ba
         return run_batch(read_titles(str(manifest), pairs=True), job, engine)
 
 
+def first_of(pairs: Path, count: int) -> Path:
+    """A manifest of the first pairs."""
+    manifest = pairs.with_name(f"{count}.csv")
+    manifest.write_text("\n".join(pairs.read_text().splitlines()[: 1 + count]) + "\n")
+    return manifest
+
+
 @pytest.fixture(scope="module")
 def one(pairs: Path) -> Path:
-    """A manifest of the first pair."""
-    manifest = pairs.with_name("one.csv")
-    manifest.write_text("\n".join(pairs.read_text().splitlines()[:2]) + "\n")
-    return manifest
+    return first_of(pairs, 1)
+
+
+@pytest.fixture(scope="module")
+def two(pairs: Path) -> Path:
+    return first_of(pairs, 2)
 
 
 def pieces(out: Path) -> list[int]:
@@ -229,9 +238,9 @@ def test_a_rerun_finishes_what_a_kill_broke_off(
     nothing_is_left_over(tmp_path)
 
 
-def redone(pairs: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) -> int:
+def redone(two: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) -> int:
     """Die at a write, run again; how many pairs were measured twice."""
-    died = die_at_write(pairs, out, at, when, "score")
+    died = die_at_write(two, out, at, when, "score")
     assert died.returncode == -9, died.stderr
     for name, data in dataset(out).items():
         assert whole[name] == data
@@ -240,10 +249,10 @@ def redone(pairs: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) 
     for segment in (out / "_eyeline" / "work").rglob("*.segment"):
         if segment.parent.name.rsplit("-", 1)[0] not in recorded:
             kept += len(parquet_format.read(io.BytesIO(segment.read_bytes())))
-    again = run(pairs, out, job=job_for(out)).frames
-    assert dataset(out) == whole
+    again = run_here(two, out).frames
+    assert dataset(out) == {k: v for k, v in whole.items() if "title=clip002/" not in k}
     nothing_is_left_over(out)
-    return again - (3 * 60 - kept)
+    return again - (2 * 60 - kept)
 
 
 def _status(out: Path) -> list:
@@ -255,15 +264,15 @@ def _status(out: Path) -> list:
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_death_at_a_write_costs_at_most_a_segment(
-    pairs: Path, whole: dict[str, bytes], tmp_path: Path, share: float
+    two: Path, whole: dict[str, bytes], tmp_path: Path, share: float
 ) -> None:
     at = round(share * WRITES)
     for when in ("before", "after"):
-        assert redone(pairs, tmp_path / when, at, when, whole) <= LONGEST
+        assert redone(two, tmp_path / when, at, when, whole) <= LONGEST
 
 
-WRITES = 2 + 3 * (2 + 3 + 2)
-"""Of a batch of three pairs: version, table; of each the indexes, the plan, segments, part and record."""
+WRITES = 2 + 2 * (2 + 3 + 2)
+"""Of a batch of two pairs: version, table; of each the indexes, the plan, segments, part and record."""
 
 LONGEST = SEGMENT + SEGMENT // 4
 """Pairs of a segment."""
@@ -272,13 +281,13 @@ LONGEST = SEGMENT + SEGMENT // 4
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_death_between_any_two_writes_costs_at_most_a_segment(
-    pairs: Path, whole: dict[str, bytes], tmp_path: Path
+    two: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    done = die_at_write(pairs, tmp_path / "count", 0, "", "score")
+    done = die_at_write(two, tmp_path / "count", 0, "", "score")
     assert int(done.stdout) == WRITES
     for at in range(1, WRITES + 1):
         for when in ("before", "after"):
-            assert redone(pairs, tmp_path / f"{at}-{when}", at, when, whole) <= LONGEST
+            assert redone(two, tmp_path / f"{at}-{when}", at, when, whole) <= LONGEST
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ REACH = 2
 and that pair's row, which the neighbour has too, on one more."""
 
 SLACK = 4
-"""A segment may be longer by this part of its length, where beginning the next one costs less there."""
+"""A segment may be longer by one part in so many, where beginning the next one costs less."""
 
 Indexes = tuple[FrameIndex, FrameIndex]
 """Of the reference and of the distorted video, by `eyeline.media.index.index_frames`."""
