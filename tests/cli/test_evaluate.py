@@ -94,7 +94,7 @@ def test_json_alone_on_stdout(squares: Path, registry: Path) -> None:
 def test_the_default_model_is_the_registrys(squares: Path, here: Here) -> None:
     code, out, _ = here("-d", squares, "--workers", "1")
     assert code == 0
-    assert "| saliency_student_v3 |" in out
+    assert "| saliency_student_v4 |" in out
 
 
 def test_a_smoke_model_is_told(squares: Path, here: Here) -> None:

@@ -68,7 +68,7 @@ def test_a_log_and_an_overlay_in_one_command(clip: Path, tmp_path: Path) -> None
     assert [f["frameNum"] for f in content["frames"]] == list(range(FRAMES))
     assert set(content["frames"][0]["metrics"]) == set(FEATURES)
     assert content["provenance"]["complete"] is True
-    assert content["provenance"]["model"] == "saliency_student_v3"
+    assert content["provenance"]["model"] == "saliency_student_v4"
     with av.open(str(heat)) as video:
         assert sum(1 for _ in video.decode(video=0)) == FRAMES
     assert f"{FRAMES} frames, 1 cuts" in done.stderr

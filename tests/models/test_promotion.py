@@ -219,7 +219,7 @@ def test_a_first_own_default_must_beat_the_builtin_one(folder: Path) -> None:
     content["models"] = [m for m in content["models"] if m["id"] == "new"]
     (folder / "registry.json").write_text(json.dumps(content))
     decision = decide(folder, None)
-    assert decision.default == "saliency_student_v3"
+    assert decision.default == "saliency_student_v4"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2}', "[" * 100_000])

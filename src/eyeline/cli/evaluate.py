@@ -64,7 +64,7 @@ def evaluate(
     """Score models against ground truth, with 95 % intervals and paired comparisons (extra `eval`).
 
     Example:
-        eyeline evaluate --model saliency_student_v3 --data ECSSD --markdown table.md
+        eyeline evaluate --model saliency_student_v4 --data ECSSD --markdown table.md
     """
     from eyeline.cli.interrupts import InterruptShield
     from eyeline.cli.progress import item_progress

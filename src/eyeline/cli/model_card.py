@@ -26,8 +26,8 @@ def card(
     """Make a model's card from its record, scan, run record and evaluation; or check one.
 
     Examples:
-        eyeline model card saliency_student_v3 -o docs/models/saliency_student_v3.md
-        eyeline model card saliency_student_v3 --check docs/models/saliency_student_v3.md
+        eyeline model card saliency_student_v4 -o docs/models/saliency_student_v4.md
+        eyeline model card saliency_student_v4 --check docs/models/saliency_student_v4.md
     """
     from eyeline.errors import RegistryError
     from eyeline.models.card import check_card, make_card

@@ -43,7 +43,7 @@ def export(
     `train` too).
 
     Examples:
-        eyeline model export runs/v3 -o saliency_student_v3.onnx
+        eyeline model export runs/v4 -o saliency_student_v4.onnx
 
         eyeline model export --upstream-dir U-2-Net --checkpoint u2netp.pth -o u2netp_mirror_v1.onnx
 

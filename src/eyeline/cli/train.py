@@ -33,7 +33,7 @@ def train(
     """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
 
     Example:
-        eyeline train student_v3 --data DUTS-TR --teacher u2netp.onnx --out runs/v3
+        eyeline train student_v3_long --data DUTS-TR --teacher u2netp.onnx --out runs/v4
     """
     from eyeline.errors import MissingExtraError
 
