@@ -28,11 +28,13 @@ import psutil
 from extract import CORES, SHARED, make_clip, repeat_clip, run_decode, run_native
 from eyeline.batch.driver import run_batch
 from eyeline.batch.engine import Engine
+from eyeline.batch.extract_work import ExtractWork
 from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
+from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import version_of
 from eyeline.batch.task import Job
-from eyeline.batch.work import ExtractWork, ScoreWork, Work
+from eyeline.batch.work import Work
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
 from eyeline.models.registry import Model, resolve_model

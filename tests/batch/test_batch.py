@@ -15,9 +15,11 @@ from clips import flat, moving, write_clip
 pytest.importorskip("pyarrow")
 
 import eyeline
+from eyeline.batch.extract_work import ExtractWork
 from eyeline.batch.limits import Limits
+from eyeline.batch.roi_map_work import RoiMapWork
+from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.status import read_status
-from eyeline.batch.work import ExtractWork, RoiMapWork, ScoreWork
 from eyeline.errors import ModelError
 from eyeline.logs import read_log
 from eyeline.quality.score import ScoreOptions

@@ -1,4 +1,4 @@
-"""What a batch can do to a title: to add a kind, add a `Work` here and a command in `cli/batch.py`.
+"""What a batch can do to a title; to add a kind, see `extract_work.py` and add a command to `cli/batch.py`.
 
 A `Work` is options that pickle; in each worker it becomes a `Runner`, which holds the loaded model.
 """
@@ -6,10 +6,9 @@ A `Work` is options that pickle; in each worker it becomes a `Runner`, which hol
 from __future__ import annotations
 
 import io
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,12 @@ from eyeline.batch.manifest import Title
 from eyeline.errors import VerificationError
 from eyeline.logs import parquet_format
 from eyeline.logs.record import Log
-from eyeline.media import open_video
-from eyeline.media.index import FrameIndex, index_frames
+from eyeline.media.index import FrameIndex
 from eyeline.media.types import VideoOptions
 from eyeline.models.registry import Model, resolve_model
-from eyeline.quality.score import ScoreOptions, score
-from eyeline.quality.segment import join_scores, may_split, plan_pairs, score_segment
-from eyeline.roi.mapfile import MapFormat
-from eyeline.roi.mapping import write_map_file
-from eyeline.roi.steer import SteerOptions
-from eyeline.saliency.pipeline import MACHINE, Extraction, ExtractOptions
-from eyeline.saliency.run import Outputs, run_extraction
 from eyeline.saliency.segment import (
     Segment,
-    SegmentRun,
-    join_segments,
-    plan_segments,
-    run_segment,
 )
-from eyeline.saliency.session import Session
 
 OnFrame = Callable[[], None]
 Indexes = tuple[FrameIndex, ...]
@@ -157,7 +143,7 @@ class Work(ABC):
             "model": model.id,
             "model_sha256": model.sha256,
             "io": model.io.model_dump(),
-            "video": _plain(self.video, "threads", "index"),
+            "video": plain(self.video, "threads", "index"),
             "options": self.options(),
         }
 
@@ -170,243 +156,14 @@ class Work(ABC):
         """Load what a worker needs."""
 
 
-def _plain(options: Any, *without: str) -> dict[str, Any]:
-    """A dataclass as JSON values."""
+def plain(options: Any, *without: str) -> dict[str, Any]:
+    """A dataclass as JSON values, but for the fields named."""
     values = {k: v for k, v in asdict(options).items() if k not in without}
     return {k: str(v) if type(v).__name__ == "Fraction" else v for k, v in values.items()}
 
 
-def _serialise(log: Log) -> bytes:
+def serialise(log: Log) -> bytes:
+    """A log as Parquet."""
     out = io.BytesIO()
     parquet_format.write(log, out)
     return out.getvalue()
-
-
-@dataclass(frozen=True)
-class ExtractWork(Work):
-    """`eyeline extract` for every title.
-
-    Attributes:
-        extract: see `eyeline.saliency.pipeline.ExtractOptions`.
-    """
-
-    extract: ExtractOptions = field(default_factory=ExtractOptions)
-
-    command = "extract"
-
-    def options(self) -> dict[str, Any]:
-        """See `Work`."""
-        return _plain(self.extract, *MACHINE)
-
-    def open(self, threads: int) -> Runner:
-        """See `Work`."""
-        return _ExtractRunner(self, threads)
-
-
-class _ExtractRunner(Runner):
-    def __init__(self, work: ExtractWork, threads: int) -> None:
-        self._options = replace(work.extract, workers=threads)
-        self._video = replace(work.video, threads=threads)
-        self._session = Session(work.resolve(), self._options.device)
-
-    def whole(
-        self, title: Title, paths: Sequence[str], said: dict[str, Any], on_frame: OnFrame
-    ) -> Product:
-        video = open_video(paths[0], title.video_options(self._video))
-        extraction = Extraction(video, self._session, self._options)
-        result = run_extraction(extraction, Outputs(), lambda frame: on_frame())
-        if result.stopped is not None:
-            raise result.stopped
-        return self._product(result.log, said)
-
-    def plan(
-        self, title: Title, paths: Sequence[str], length: int
-    ) -> tuple[Sequence[Segment], Indexes]:
-        index = index_frames(paths[0], title.video_options(self._video))
-        if index is None:
-            return (), ()
-        return plan_segments(index, self._options, length), (index,)
-
-    def segment(
-        self,
-        title: Title,
-        paths: Sequence[str],
-        indexes: Indexes,
-        segment: Segment,
-        on_frame: OnFrame,
-    ) -> Product:
-        options = replace(title.video_options(self._video), index=indexes[0])
-        run = run_segment(
-            paths[0],
-            self._session,
-            segment,
-            options=self._options,
-            video_options=options,
-            on_frame=lambda frame: on_frame(),
-        )
-        return Product(_serialise(run.log), len(run.log))
-
-    def join(self, pieces: Sequence[tuple[Segment, bytes]], said: dict[str, Any]) -> Product:
-        runs = [SegmentRun(s, parquet_format.read(io.BytesIO(data))) for s, data in pieces]
-        return self._product(join_segments(runs), said)
-
-    def _product(self, log: Log, said: dict[str, Any]) -> Product:
-        log.provenance |= said
-        corrupt = log.provenance["corrupt_frames"]
-        warnings = [f"{corrupt} corrupt frames"] if corrupt else []
-        return Product(_serialise(log), len(log), warnings)
-
-
-@dataclass(frozen=True)
-class ScoreWork(Work):
-    """`eyeline score` for every pair of titles.
-
-    Attributes:
-        score: see `eyeline.quality.score.ScoreOptions`.
-    """
-
-    score: ScoreOptions = field(default_factory=ScoreOptions)
-
-    command = "score"
-    pairs = True
-
-    def options(self) -> dict[str, Any]:
-        """See `Work`."""
-        plain = _plain(self.score, "workers", "extract")
-        return plain | {"extract": _plain(self.score.extract, *MACHINE)}
-
-    def open(self, threads: int) -> Runner:
-        """See `Work`."""
-        return _ScoreRunner(self, threads)
-
-
-class _ScoreRunner(Runner):
-    def __init__(self, work: ScoreWork, threads: int) -> None:
-        self._options = replace(
-            work.score,
-            workers=threads,
-            extract=replace(work.score.extract, workers=threads),
-        )
-        self._video = replace(work.video, threads=threads)
-        self._model = work.resolve()
-
-    def whole(
-        self, title: Title, paths: Sequence[str], said: dict[str, Any], on_frame: OnFrame
-    ) -> Product:
-        video = title.video_options(self._video)
-        result = score(
-            paths[0],
-            paths[1],
-            model=self._model,
-            options=self._options,
-            ref_options=video,
-            dist_options=video,
-            on_frame=on_frame,
-        )
-        if result.stopped is not None:
-            raise result.stopped
-        result.log.provenance |= said
-        return Product(_serialise(result.log), len(result.log), result.warnings)
-
-    def plan(
-        self, title: Title, paths: Sequence[str], length: int
-    ) -> tuple[Sequence[Segment], Indexes]:
-        if not may_split(self._options):
-            return (), ()
-        video = title.video_options(self._video)
-        # In the order in which `score` opens them, for the same error.
-        dist = index_frames(paths[1], video)
-        ref = index_frames(paths[0], video)
-        if ref is None or dist is None:
-            return (), ()
-        return plan_pairs(ref, dist, self._options, length), (ref, dist)
-
-    def segment(
-        self,
-        title: Title,
-        paths: Sequence[str],
-        indexes: Indexes,
-        segment: Segment,
-        on_frame: OnFrame,
-    ) -> Product:
-        video = title.video_options(self._video)
-        log = score_segment(
-            paths[0],
-            paths[1],
-            segment,
-            (indexes[0], indexes[1]),
-            model=self._model,
-            options=self._options,
-            ref_options=video,
-            dist_options=video,
-            on_frame=on_frame,
-        )
-        return Product(_serialise(log), len(log))
-
-    def join(self, pieces: Sequence[tuple[Segment, bytes]], said: dict[str, Any]) -> Product:
-        log = join_scores([(s, parquet_format.read(io.BytesIO(data))) for s, data in pieces])
-        log.provenance |= said
-        return Product(_serialise(log), len(log))
-
-
-@dataclass(frozen=True)
-class RoiMapWork(Work):
-    """`eyeline roi map` for every title.
-
-    Attributes:
-        kind: format of the map files.
-        steer: see `eyeline.roi.steer.SteerOptions`.
-        extract: how the model looks.
-        block: side of a cell, pixels, where the format takes any.
-    """
-
-    kind: MapFormat = "json"
-    steer: SteerOptions = field(default_factory=SteerOptions)
-    extract: ExtractOptions = field(default_factory=ExtractOptions)
-    block: int | None = None
-
-    command = "roi-map"
-
-    @property
-    def file(self) -> str:
-        """See `Work`."""
-        suffix = {"kvazaar": "txt", "kvazaar-binary": "bin", "svtav1": "txt"}.get(
-            self.kind, self.kind
-        )
-        return f"map.{suffix}"
-
-    def options(self) -> dict[str, Any]:
-        """See `Work`."""
-        said = {"kind": self.kind, "block": self.block, "steer": asdict(self.steer)}
-        return said | {"extract": _plain(self.extract, *MACHINE)}
-
-    def open(self, threads: int) -> Runner:
-        """See `Work`."""
-        return _RoiMapRunner(self, threads)
-
-
-class _RoiMapRunner(Runner):
-    def __init__(self, work: RoiMapWork, threads: int) -> None:
-        self._work = work
-        self._extract = replace(work.extract, workers=threads)
-        self._video = replace(work.video, threads=threads)
-        self._model = work.resolve()
-
-    def whole(
-        self, title: Title, paths: Sequence[str], said: dict[str, Any], on_frame: OnFrame
-    ) -> Product:
-        w = self._work
-        with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
-            out = Path(folder) / w.file
-            result = write_map_file(
-                paths[0],
-                out,
-                w.kind,
-                w.steer,
-                block=w.block,
-                video=title.video_options(self._video),
-                extract_options=self._extract,
-                model=self._model,
-                on_frame=lambda done: on_frame(),
-            )
-            return Product(out.read_bytes(), result.frames)
