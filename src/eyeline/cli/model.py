@@ -62,9 +62,8 @@ def list_models(
     for name in ("parameters", "lines"):
         table.add_column(name, justify="right")
     table.add_column("licence")
-    table.add_column("description", overflow="fold")
     for r in records:
-        table.add_row(r.id, r.role, f"{r.parameters:,}", _lines(r.io), r.license, r.description)
+        table.add_row(r.id, r.role, f"{r.parameters:,}", _lines(r.io), r.license)
     Console().print(table)
 
 
