@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/version=extract-saliency_student_v3-1f6e.../title=films%2Fbear/part-0.parquet
+    OUT/version=extract-saliency_student_v4-60dd.../title=films%2Fbear/part-0.parquet
     OUT/_status.csv                                   a row a title, of the last run
     OUT/_eyeline/versions/VERSION.json                what a version means: model, options, eyeline
     OUT/_eyeline/titles/VERSION/TITLE.json            how a title ended, and from which bytes
