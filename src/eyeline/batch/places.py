@@ -76,14 +76,15 @@ def _why(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _reading(path: str, kind: type[EyelineError]) -> Iterator[None]:
-    """A failure to read becomes one clear line of this kind."""
+    """A failure to read becomes one clear line of this kind; a store's client may raise anything."""
+    failures: type[Exception] = Exception if is_url(path) else OSError
     try:
         yield
     except EyelineError:
         raise
     except FileNotFoundError as exc:
         raise kind(f"{path}: can't be read: no such file", "check the path") from exc
-    except Exception as exc:
+    except failures as exc:
         mend = "check its address and your credentials" if is_url(path) else "check the path"
         raise kind(f"{path}: can't be read: {_why(exc)}", mend) from exc
 
