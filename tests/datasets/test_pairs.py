@@ -66,7 +66,15 @@ def content_of(pairs: list[Pair]) -> list[tuple[str, bytes, bytes, str]]:
 
 
 @pytest.mark.parametrize(
-    ("images", "masks"), [("images", "masks"), ("DUTS-TE-Image", "DUTS-TE-Mask"), ("Image", "GT")]
+    ("images", "masks"),
+    [
+        ("images", "masks"),
+        ("DUTS-TE-Image", "DUTS-TE-Mask"),
+        ("images", "ground_truth_mask"),
+        ("Image", "GT"),
+        ("Imgs", "gt"),
+        ("Image", "Mask"),
+    ],
 )
 @pytest.mark.parametrize("wrapper", ["", "SET/"])
 def test_known_layouts_are_found(tmp_path: Path, images: str, masks: str, wrapper: str) -> None:
@@ -83,6 +91,21 @@ def test_an_archive_reads_as_its_folder_does(tmp_path: Path, name: str, wrapper:
     archive = find_pairs(write_archive(tmp_path / name, files(wrapper=wrapper)))
     assert content_of(archive) == content_of(folder)
     assert np.array_equal(read_image(archive[0].image), read_image(folder[0].image))
+
+
+@pytest.mark.parametrize("name", ["set", "set.tar"])
+def test_davis_as_its_authors_pack_it(tmp_path: Path, name: str) -> None:
+    tops = ("JPEGImages", "Annotations")
+    content = {
+        f"DAVIS/{top}/{lines}/bear/{i:05}.{'jpg' if top == tops[0] else 'png'}": picture(i)
+        for top in tops
+        for lines in ("480p", "1080p")
+        for i in range(2)
+    }
+    write = write_archive if "." in name else write_folder
+    pairs = find_pairs(write(tmp_path / name, content))
+    assert [p.name for p in pairs] == ["bear/00000", "bear/00001"]
+    assert "480p" in str(pairs[0].image)
 
 
 def test_folders_of_frames_stay_in_the_names(tmp_path: Path) -> None:

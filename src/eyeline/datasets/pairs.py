@@ -1,8 +1,9 @@
 """Image/mask pairs: found, checked and read, for training and for evaluation alike.
 
-A dataset is a folder, a .tar or a .zip that holds `images/` and `masks/`, or DUTS's own folder
-names, at its top or inside one wrapping folder. Folders below these are kept in the names: DAVIS
-has one for each video. Archives are read in place, nothing is unpacked to disk.
+A dataset is a folder, a .tar or a .zip that holds `images/` and `masks/`, or the folders that its
+authors chose (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at its top or inside one wrapping folder. Folders
+below these are kept in the names: DAVIS has one for each video. Archives are read in place, nothing
+is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -23,8 +24,26 @@ from PIL import Image, ImageOps
 from eyeline.errors import DatasetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-IMAGE_FOLDERS = ("images", "DUTS-TR-Image", "DUTS-TE-Image", "Image")
-MASK_FOLDERS = ("masks", "DUTS-TR-Mask", "DUTS-TE-Mask", "GT")
+# DUTS, DAVIS-2016, then other sets' own; in lower case, for any case is read. The first there is counts.
+IMAGE_FOLDERS = (
+    "images",
+    "duts-tr-image",
+    "duts-te-image",
+    "jpegimages/480p",
+    "image",
+    "imgs",
+    "img",
+)
+# ECSSD's second: its authors' archives unpack to `images` and `ground_truth_mask`.
+MASK_FOLDERS = (
+    "masks",
+    "ground_truth_mask",
+    "duts-tr-mask",
+    "duts-te-mask",
+    "annotations/480p",
+    "mask",
+    "gt",
+)
 MASK_THRESHOLD = 127  # a pixel is foreground above this value, as the sets' authors evaluate
 
 # Pillow raises SyntaxError for broken PNG chunks and its own class for absurd sizes.
@@ -100,7 +119,7 @@ def find_pairs(root: Path) -> list[Pair]:
     """List the image/mask pairs of a dataset, sorted by name.
 
     Args:
-        root: folder, .tar or .zip with `images/` + `masks/`, or DUTS's own folder names.
+        root: folder, .tar or .zip with `images/` + `masks/`, or a known set's own folder names.
 
     Raises:
         DatasetError: no such dataset, no pairs, an image without its mask (or the reverse), two
@@ -121,12 +140,13 @@ def find_pairs(root: Path) -> list[Pair]:
 def _pictures(root: Path) -> Iterator[tuple[PurePosixPath, Source]]:
     """Every picture of a dataset with its path in it."""
     if root.is_dir():
-        inner = sorted(p for p in root.iterdir() if p.is_dir())
+        inner = [p for p in sorted(root.iterdir()) if p.is_dir()]
         for top in (root, *inner):
             for name in (*IMAGE_FOLDERS, *MASK_FOLDERS):
-                for path in sorted((top / name).rglob("*")):
-                    if _is_picture(path):
-                        yield PurePosixPath(path.relative_to(root).as_posix()), path
+                for folder in _folders_named(top, name):
+                    for path in sorted(folder.rglob("*")):
+                        if _is_picture(path):
+                            yield PurePosixPath(path.relative_to(root).as_posix()), path
         return
     if not root.exists():
         raise DatasetError(f"{root}: no such dataset", "name a folder, a .tar or a .zip")
@@ -135,6 +155,22 @@ def _pictures(root: Path) -> Iterator[tuple[PurePosixPath, Source]]:
         place = PurePosixPath(member.name)
         if _is_picture(place):
             yield place, member
+
+
+def _folders_named(top: Path, name: str) -> list[Path]:
+    """Folders below `top` whose relative path is `name` in any case."""
+    found = [top]
+    for part in name.split("/"):
+        found = [p for f in found for p in _listed(f) if p.name.lower() == part and p.is_dir()]
+    return sorted(found)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder holds; nothing where it may not be listed, as a disk's `lost+found`."""
+    try:
+        return list(folder.iterdir())
+    except PermissionError:
+        return []
 
 
 def _is_picture(path: Path | PurePosixPath) -> bool:
@@ -180,10 +216,11 @@ def _under(
     """
     for depth in (0, 1):
         for folder in folders:
+            below = depth + 1 + folder.count("/")
             inside = [
                 (path.parts, source)
                 for path, source in found
-                if len(path.parts) > depth + 1 and path.parts[depth] == folder
+                if len(path.parts) > below and "/".join(path.parts[depth:below]).lower() == folder
             ]
             if not inside:
                 continue
@@ -194,12 +231,12 @@ def _under(
                     "name one of them",
                 )
             names = {
-                PurePosixPath(*parts[depth + 1 :]).with_suffix("").as_posix(): source
+                PurePosixPath(*parts[below:]).with_suffix("").as_posix(): source
                 for parts, source in inside
             }
             if len(names) < len(inside):
                 count = Counter(
-                    PurePosixPath(*p[depth + 1 :]).with_suffix("").as_posix() for p, _ in inside
+                    PurePosixPath(*p[below:]).with_suffix("").as_posix() for p, _ in inside
                 )
                 raise DatasetError(
                     f"{root}: two files are named {count.most_common(1)[0][0]!r} in {folder}",
