@@ -144,6 +144,35 @@ def test_a_deeper_net_begins_as_the_function_it_starts_from() -> None:
     assert max(float(p.grad.abs().max()) for p in grown.stages[3][6].parameters()) > 0
 
 
+def test_a_wider_net_begins_as_the_function_it_starts_from() -> None:
+    torch.manual_seed(4)
+    recipe = load_recipe("student_v3_separable").net
+    net = build_net(recipe)
+    wide = json.loads(json.dumps(recipe)) | {"stem": 24, "lateral": 40, "context": 32}
+    for stage in wide["stages"]:
+        stage["channels"] += 8
+    grown = build_net(wide)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    assert "stem.0.weight" in start_from(grown, net.state_dict())
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(x)[0], grown.eval()(x)[0], rtol=1e-4, atol=1e-4)
+    grown.train()(x)[0].sum().backward()
+    for name, p in grown.named_parameters():
+        if name.startswith(("stem", "stages", "laterals", "fuse")):
+            assert float(p.grad.abs().max()) > 0, name  # what is new learns, too
+
+
+def test_a_net_with_concatenated_skips_is_not_widened() -> None:
+    net = build_net(load_recipe("student_v2").net)
+    wide = build_net(load_recipe("student_v2").net | {"bottleneck": 72})
+    with pytest.raises(TrainingError, match="of another net"):
+        start_from(wide, net.state_dict())
+
+
 def test_a_run_starts_from_another_runs_weights(discs: Path, tmp_path: Path) -> None:
     smoke = load_recipe("smoke")
     first = train(smoke, [discs], tmp_path / "first", progress=False)

@@ -262,20 +262,25 @@ def build_net(config: dict[str, Any]) -> nn.Module:
 def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     """Give a net the weights of a smaller one of its kind, so that it begins as the same function.
 
-    Residual blocks and stages' tails that the smaller net lacks begin as the identity.
+    Residual blocks that the smaller net lacks begin as the identity. Channels that it lacks begin at
+    random, and unheard: what was there before takes nothing of them yet (the opposite end of
+    Net2Net, arXiv 1511.05641, which copies channels).
 
     Args:
         net: changed in place.
         state: the smaller net's state dict; all of it has to fit.
 
     Returns:
-        Names of the blocks that are new.
+        Names of the blocks that are new, and of the tensors that are larger.
 
     Raises:
         TrainingError: `state` is of a net that this one does not contain.
     """
     own = net.state_dict()
-    strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+    strange = [k for k, v in state.items() if k not in own or not _holds(own[k], v)]
+    larger = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    if larger and not isinstance(net, Fpn):  # skips that are concatenated move channels about
+        strange += larger
     blocks = {
         name: block
         for name, block in net.named_modules()
@@ -286,12 +291,29 @@ def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     if strange or lacking:
         raise TrainingError(
             f"weights to start from are of another net: {(strange + lacking)[0]} does not fit",
-            "start from a run of a recipe whose net is this one with fewer blocks",
+            "start from a run of a recipe whose net is this one with fewer blocks or channels",
         )
-    net.load_state_dict(state, strict=False)
+    net.load_state_dict({k: _grown(own[k], v) for k, v in state.items()}, strict=False)
     for name in new:
         blocks[name].hush()
-    return new
+    return new + larger
+
+
+def _holds(large: Tensor, small: Tensor) -> bool:
+    return large.ndim == small.ndim and all(
+        a >= b for a, b in zip(large.shape, small.shape, strict=True)
+    )
+
+
+def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
+    """Learned values in the first channels of a fresh tensor, whose others don't reach their outputs."""
+    if fresh.shape == learned.shape:
+        return learned
+    out = fresh.clone()
+    if fresh.ndim > 1:
+        out[: learned.shape[0], learned.shape[1] :] = 0
+    out[tuple(slice(n) for n in learned.shape)] = learned
+    return out
 
 
 class Contract(nn.Module):
