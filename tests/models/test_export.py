@@ -75,8 +75,10 @@ def test_two_exports_are_the_same_bytes(exported: tuple[Path, Path], tmp_path: P
     again = export_net(TINY, weights, tmp_path / "again.onnx", metadata={"recipe": "tiny"})
     assert again.path.read_bytes() == first.read_bytes()
     assert again.sha256 == sha256_hex(first.read_bytes())
-    assert again.parity.max_abs < 1e-5
-    assert (again.parity.cases, again.parity.images) == (48, 8)
+    assert list(again.parity.reports) == ["float32"]
+    report = again.parity.reports["float32"]
+    assert report.max_abs < 1e-5
+    assert (report.cases, report.images) == (48, 8)
 
 
 def test_no_trace_of_this_machine_is_in_the_file(exported: tuple[Path, Path]) -> None:
@@ -157,6 +159,24 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file") as caught:
         load_weights(build_net(TINY), tmp_path / "w.pt")
     assert "\n" not in str(caught.value)
+
+
+STEEP = 150  # times a net's logits, and their round-off with them: a long training does so, too
+
+
+def test_where_round_off_exceeds_the_gate_float64_decides(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = build_net(TINY).eval()
+    with torch.no_grad():
+        middle = net(torch.randn(1, 3, 96, 96))[0].median()
+        net.heads[0].bias.copy_((net.heads[0].bias - middle) * STEEP)
+        net.heads[0].weight.mul_(STEEP)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    done = export_net(TINY, tmp_path / "w.pt", tmp_path / "net.onnx", metadata={})
+    assert done.parity.by_float64
+    reports = done.parity.reports
+    assert reports["float32"].max_abs >= 1e-5
+    assert reports["candidate to float64"].max_abs <= 2 * reports["source to float64"].max_abs
 
 
 def test_what_fails_the_gate_leaves_the_old_file(

@@ -11,6 +11,7 @@ from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.models.mirror import Mirrored
+    from eyeline.models.parity import ParityProof
 
 
 def export(
@@ -84,10 +85,7 @@ def _export_run(run: Path, output: Path, quiet: bool) -> None:
     if quiet:
         return
     typer.echo(f"wrote {output}, sha256 {done.sha256}")
-    typer.echo(
-        f"parity with torch: largest difference {done.parity.max_abs:.1e} over "
-        f"{done.parity.cases} inputs (gate {done.parity.gate:g})"
-    )
+    _say_proof("the torch net", done.parity)
 
 
 def _mirror(
@@ -118,13 +116,17 @@ def _say(done: Mirrored) -> None:
     typer.echo(f"wrote {done.model}, sha256 {done.sha256}")
     typer.echo(f"beside it: {', '.join(p.name for s, p in done.files.items() if s != '.onnx')}")
     for what, proof in done.parity.proofs.items():
-        for kind, report in proof.reports.items():
-            typer.echo(
-                f"parity with {what}, {kind}: largest difference {report.max_abs:.1e} over "
-                f"{report.cases} inputs (gate {report.gate:.1e})"
-            )
-    if done.parity.by_float64:
+        _say_proof(what, proof)
+
+
+def _say_proof(what: str, proof: ParityProof) -> None:
+    for kind, report in proof.reports.items():
+        typer.echo(
+            f"parity with {what}, {kind}: largest difference {report.max_abs:.1e} over "
+            f"{report.cases} inputs (gate {report.gate:.1e})"
+        )
+    if proof.by_float64:
         typer.echo(
             "float32 round-off is over the gate: decided against the source's float64 run, from which the "
-            "mirror may be twice as far as the source's own float32 run"
+            "export may be twice as far as the source's own float32 run"
         )

@@ -26,7 +26,7 @@ def train(
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded images.")] = None,
     start: Annotated[
         Path | None,
-        typer.Option(help="weights.pt of an earlier run, of this net or one with fewer blocks."),
+        typer.Option(help="weights.pt of an earlier run, of this net or a smaller one."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
