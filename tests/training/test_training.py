@@ -96,6 +96,9 @@ def test_it_learns_discs_and_leaves_a_record(discs: Path, tmp_path: Path) -> Non
     assert record["recipe"]["name"] == "smoke"
     assert record["images"]["train"] + record["images"]["selection"] == 40
     assert record["parameters"] < 6000
+    best = max(curve, key=lambda row: row["score"])
+    assert record["fit"]["selection"]["iou"] == pytest.approx(best["iou"], abs=1e-5)
+    assert 0 < record["fit"]["training"]["iou"] <= 1
     net = build_net(record["recipe"]["net"])
     net.load_state_dict(weights_of(result.weights), strict=True)
 

@@ -213,18 +213,17 @@ class StudentModule(L.LightningModule):
         p = logits.float().sigmoid()
         return F.interpolate(p, size=truth.shape[-2:], mode="bilinear", align_corners=False), truth
 
-    def validation_step(self, index: Tensor, batch_idx: int) -> None:
-        """MAE and IoU at .5 of one image of the selection fold."""
-        p, truth = self.predict_one(int(index))
+    def score_one(self, index: int) -> dict[str, Tensor]:
+        """MAE and IoU at .5 of the averaged net's answer for one stored image."""
+        p, truth = self.predict_one(index)
         positive, gt = p > 0.5, truth > 0.5
         union = (positive | gt).sum().clamp(min=1)
-        iou = (positive & gt).sum() / union
-        self.log_dict(
-            {"mae": (p - truth).abs().mean(), "iou": iou},
-            prog_bar=True,
-            batch_size=1,
-            on_epoch=True,
-        )
+        return {"mae": (p - truth).abs().mean(), "iou": (positive & gt).sum() / union}
+
+    def validation_step(self, index: Tensor, batch_idx: int) -> None:
+        """Score one image of the selection fold."""
+        scores = self.score_one(int(index))
+        self.log_dict(scores, prog_bar=True, batch_size=1, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
         """One row of the curve an epoch; `score` selects the checkpoint."""
