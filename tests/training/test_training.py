@@ -119,6 +119,7 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     a, b = weights_of(whole.weights), weights_of(cut / "weights.pt")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
+    assert whole.weights.read_bytes() == (cut / "weights.pt").read_bytes()
 
 
 def deeper(recipe: Recipe, kind: str = "separable") -> Recipe:

@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from eyeline.datasets.union import find_union
 from eyeline.digest import sha256_hex
 from eyeline.errors import TrainingError
-from eyeline.output import output_error, whole_file, write_bytes
+from eyeline.output import output_error, write_bytes
 from eyeline.training.data import load_arrays
 from eyeline.training.module import StudentModule
 from eyeline.training.nets import count_parameters, start_from
@@ -185,8 +185,9 @@ def train(
     prefix = "average.module." if recipe.ema else "net."
     weights = out / "weights.pt"
     kept = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    with whole_file(weights) as temporary:
-        torch.save(kept, temporary)
+    buffer = io.BytesIO()  # a file's own name would get into its bytes
+    torch.save(kept, buffer)
+    write_bytes(weights, buffer.getvalue())
     record = out / "run.json"
     write_bytes(
         record,
