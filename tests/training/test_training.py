@@ -22,16 +22,18 @@ from eyeline.digest import file_sha256  # noqa: E402
 from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
 from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
 from eyeline.training.data import is_selection_fold, load_arrays  # noqa: E402
-from eyeline.training.module import learning_rate_factor  # noqa: E402
+from eyeline.training.material import prepare  # noqa: E402
+from eyeline.training.module import Batches, learning_rate_factor  # noqa: E402
 from eyeline.training.nets import (  # noqa: E402
     ARCHITECTURES,
     build_net,
     count_parameters,
     start_from,
 )
+from eyeline.training.progress import duration  # noqa: E402
 from eyeline.training.recipes import Recipe, Restart, load_recipe, recipe_names  # noqa: E402
 from eyeline.training.teacher import soft_maps  # noqa: E402
-from eyeline.training.trainer import train  # noqa: E402
+from eyeline.training.trainer import fit, train  # noqa: E402
 
 
 def make_discs(root: Path, count: int = 40, size: tuple[int, int] = (80, 60)) -> Path:
@@ -120,6 +122,54 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert whole.weights.read_bytes() == (cut / "weights.pt").read_bytes()
+
+
+def test_two_devices_share_each_batch(discs: Path, tmp_path: Path) -> None:
+    two = [*command(discs, tmp_path / "run"), "--devices", "2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(two, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wrote") == 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["devices"] == 2
+    assert [row["epoch"] for row in record["curve"]] == [0, 1, 2, 3]
+    assert record["curve"][-1]["loss"] < record["curve"][1]["loss"]
+    best = max(record["curve"], key=lambda row: row["score"])  # of all images, on one device
+    assert record["fit"]["selection"]["iou"] == pytest.approx(best["iou"], abs=1e-5)
+
+
+def test_shares_of_a_batch_are_the_batch(discs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("smoke").model_copy(update={"batch": 6})
+    arrays = prepare(recipe, [discs], tmp_path).arrays
+    cpu, taken = torch.device("cpu"), []
+    for share in ((0, 1), (0, 2), (1, 2)):
+        batches = Batches(recipe, arrays, None, 3, cpu, share)
+        batches.make = lambda indices, step: indices  # type: ignore[method-assign,assignment]
+        taken.append(list(batches))
+    whole, *parts = taken
+    for a, b, c in zip(whole, *parts, strict=True):
+        assert len(b) == len(c) == 3
+        assert sorted([*b, *c]) == list(a)  # type: ignore[misc]
+
+
+def test_a_batch_that_devices_do_not_divide_is_refused(discs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("smoke")
+    material = prepare(recipe, [discs], tmp_path / "cache")
+    with pytest.raises(TrainingError, match=rf"3 devices don't divide a batch of {recipe.batch}"):
+        fit(recipe, material, tmp_path / "run", devices=3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_takes_long_before_training_is_counted(discs: Path, tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    prepare(load_recipe("smoke"), [discs], tmp_path, on_step=lambda *step: said.append(step))
+    assert said[0][0] == "decoding pictures"
+    assert said[-1] == ("decoding pictures", 40, 40)
+
+
+def test_the_time_left_reads_as_people_say_it() -> None:
+    said = [duration(s) for s in (0.4, 45, 119, 200, 3599, 7500)]
+    assert said == ["0 s", "45 s", "2 min", "3 min", "1 h 00 min", "2 h 05 min"]
 
 
 def deeper(recipe: Recipe, kind: str = "separable") -> Recipe:

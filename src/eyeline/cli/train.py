@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from eyeline.cli import options
 
 
 def train(
@@ -28,22 +34,61 @@ def train(
         Path | None,
         typer.Option(help="weights.pt of an earlier run, of this net or a smaller one."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs that share each batch; processes, on a CPU.")
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines that do, each of which runs this command.")
+    ] = 1,
+    quiet: options.Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Lightning's own messages, too.")
+    ] = False,
 ) -> None:
     """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
 
     Example:
         eyeline train student_v3_long --data DUTS-TR --teacher u2netp.onnx --out runs/v4
     """
+    from eyeline.cli.progress import item_progress
     from eyeline.errors import MissingExtraError
 
     try:
+        from eyeline.training.material import prepare
         from eyeline.training.recipes import load_recipe
-        from eyeline.training.trainer import train as library_train
+        from eyeline.training.trainer import fit
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "torch", "train") from exc
-    result = library_train(
-        load_recipe(recipe), data, out, without=without or (), teacher=teacher, cache=cache,
-        start=start, progress=not quiet,
+    if not verbose:
+        _hush_lightning()
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the others as we were
+    quiet = quiet or not first
+    chosen = load_recipe(recipe)
+    with item_progress("finding pictures", quiet) as advance:
+        material = prepare(
+            chosen, data, cache or out / "cache", without=without or (), teacher=teacher,
+            on_step=advance,
+        )  # fmt: skip
+    if not quiet:
+        learned = int(material.arrays.train.sum())
+        typer.echo(
+            f"{chosen.name}: {learned:,} pictures to learn from, "
+            f"{len(material.arrays.train) - learned:,} to select the epoch by"
+            + (
+                f"; {material.dropped:,} repeat others and are left out" if material.dropped else ""
+            ),
+            err=True,
+        )
+    result = fit(
+        chosen, material, out, start=start, devices=devices, nodes=nodes,
+        progress=not quiet and sys.stderr.isatty(),
     )  # fmt: skip
-    typer.echo(f"wrote {result.weights} and {result.record}")
+    if first:
+        typer.echo(f"wrote {result.weights} and {result.record}")
+
+
+def _hush_lightning() -> None:
+    """Leave out Lightning's tips, and its warnings about itself."""
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\.")

@@ -57,7 +57,13 @@ def is_selection_fold(digest: str, share: float) -> bool:
     return int(digest[:8], 16) / 0xFFFFFFFF < share
 
 
-def load_arrays(pairs: list[Pair], size: int, selection_share: float, cache: Path) -> Arrays:
+def load_arrays(
+    pairs: list[Pair],
+    size: int,
+    selection_share: float,
+    cache: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Arrays:
     """Decode a dataset once into `cache`, or map what an earlier call left there.
 
     Args:
@@ -65,6 +71,7 @@ def load_arrays(pairs: list[Pair], size: int, selection_share: float, cache: Pat
         size: side S of the squashed square, in pixels.
         selection_share: share of the images in the fold that selects an epoch, 0..1.
         cache: folder for the arrays, named by the digest of images and masks.
+        on_progress: called with pairs decoded and in all.
 
     Raises:
         DatasetError: unreadable pictures, sizes that differ, single pixels, masks of one class
@@ -80,7 +87,7 @@ def load_arrays(pairs: list[Pair], size: int, selection_share: float, cache: Pat
     index = folder / "index.json"
     if not index.exists():
         check_sizes(pairs)
-        _fill_cache(pairs, size, folder)
+        _fill_cache(pairs, size, folder, on_progress)
     facts = json.loads(index.read_text())
     aspect = np.array(facts.pop("aspect"), np.float32)
     _weigh(facts, pairs)
@@ -108,9 +115,10 @@ def _weigh(facts: dict[str, Any], pairs: list[Pair]) -> None:
         )
 
 
-def _fill_cache(pairs: list[Pair], size: int, folder: Path) -> None:
+def _fill_cache(
+    pairs: list[Pair], size: int, folder: Path, on_progress: Callable[[int, int], None]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    log.info("decoding %d pairs into %s", len(pairs), folder)
     n = len(pairs)
     create: Callable[..., np.memmap[Any, Any]] = np.lib.format.open_memmap
     images = create(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
@@ -126,8 +134,8 @@ def _fill_cache(pairs: list[Pair], size: int, folder: Path) -> None:
         masks[i] = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(n)):
-            pass
+        for done, _ in enumerate(pool.map(fill, range(n)), 1):
+            on_progress(done, n)
     images.flush()
     masks.flush()
     facts = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
+from torchmetrics import MeanMetric
 
 from eyeline.errors import TrainingError
 from eyeline.training import losses
@@ -43,6 +44,7 @@ class Batches(IterableDataset[Batch]):
         teacher: uint8 (N, h, w) soft maps, or None.
         epoch: which epoch.
         device: where the augmentation runs.
+        share: which of how many devices this one is; it takes every n-th image of a batch.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Batches(IterableDataset[Batch]):
         teacher: np.ndarray | None,
         epoch: int,
         device: torch.device,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.share = share
         self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
         self.epoch, self.device = epoch, device
         self.augmentation = Augmentation(**recipe.augmentation)
@@ -66,14 +70,18 @@ class Batches(IterableDataset[Batch]):
         for step, chosen in enumerate(
             epoch_batches(len(self.indices), r.batch, r.seed, self.epoch)
         ):
-            yield self.make(np.sort(self.indices[chosen]), step)
+            rank, world = self.share
+            yield self.make(np.sort(self.indices[chosen])[rank::world], step)
 
     def make(self, indices: np.ndarray, step: int) -> Batch:
         """One batch of the images at `indices`, int64 (N,)."""
         r = self.recipe
-        g = torch.Generator().manual_seed((r.seed * 10_007 + self.epoch) * 1_000_003 + step)
+        seed = (r.seed * 10_007 + self.epoch) * 1_000_003 + step
+        g = torch.Generator().manual_seed(seed)
         crops = r.crops(self.epoch)
         height, width = crops[int(torch.randint(len(crops), (1,), generator=g))]
+        if rank := self.share[0]:  # one size on all devices, other changes on each
+            g.manual_seed(seed + (rank << 40))
         aspect = torch.from_numpy(self.arrays.aspect[indices])
         grid = crop_grid(aspect, height, width, self.augmentation, g).to(self.device)
 
@@ -138,7 +146,8 @@ class StudentModule(L.LightningModule):
         super().__init__()
         if recipe.teacher > 0 and teacher is None:
             raise TrainingError(
-                f"recipe {recipe.name} wants a teacher's maps", "pass them, or set teacher = 0"
+                f"recipe {recipe.name} wants a teacher's maps",
+                "give --teacher u2netp.onnx, or set teacher = 0 in the recipe",
             )
         self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
         self.net = build_net(recipe.net)
@@ -146,17 +155,24 @@ class StudentModule(L.LightningModule):
             self.net, multi_avg_fn=_ema_update(recipe.ema), use_buffers=True
         )
         self.average.requires_grad_(False)
+        # Not Lightning's own means: over devices with unequal counts these are wrong (2.6).
+        self.mae, self.iou = MeanMetric(), MeanMetric()
         self.curve: list[dict[str, float]] = []
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """This epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
         on_cpu = self.device.type == "cpu"
-        data = Batches(self.recipe, self.arrays, self.teacher, self.current_epoch, self.device)
+        share = self.trainer.global_rank, self.trainer.world_size
+        data = Batches(
+            self.recipe, self.arrays, self.teacher, self.current_epoch, self.device, share
+        )
         return DataLoader(data, batch_size=None, num_workers=1 if on_cpu else 0)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Indices of the selection fold, one at a time: each image keeps its own aspect."""
-        return DataLoader(torch.from_numpy(np.flatnonzero(~self.arrays.train)), batch_size=None)  # type: ignore[arg-type]
+        mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
+        indices = torch.from_numpy(np.flatnonzero(~self.arrays.train)[mine])
+        return DataLoader(indices, batch_size=None)  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Weighted sum of the losses of all heads."""
@@ -180,7 +196,7 @@ class StudentModule(L.LightningModule):
                 f"loss is {total.item()} in epoch {self.current_epoch}, batch {batch_idx}",
                 "lower lr; the last good checkpoint is kept",
             )
-        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -223,7 +239,9 @@ class StudentModule(L.LightningModule):
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         """Score one image of the selection fold."""
         scores = self.score_one(int(index))
-        self.log_dict(scores, prog_bar=True, batch_size=1, on_epoch=True)
+        for name, mean in (("mae", self.mae), ("iou", self.iou)):
+            mean.update(scores[name])
+            self.log(name, mean, prog_bar=True, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
         """One row of the curve an epoch; `score` selects the checkpoint."""
