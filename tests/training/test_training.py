@@ -117,11 +117,14 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     )
     kill_after_a_checkpoint(process, cut)
     assert not (cut / "weights.pt").exists()
+    before = torch.load(cut / "last.ckpt", weights_only=True)["seconds"]
     subprocess.run(command(discs, cut), check=True, capture_output=True, env=one_thread)
     a, b = weights_of(whole.weights), weights_of(cut / "weights.pt")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert whole.weights.read_bytes() == (cut / "weights.pt").read_bytes()
+    resumed = torch.load(cut / "last.ckpt", weights_only=True)["seconds"]
+    assert resumed > before > 0
 
 
 def test_two_devices_share_each_batch(discs: Path, tmp_path: Path) -> None:

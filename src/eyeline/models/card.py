@@ -308,12 +308,14 @@ def _provenance(
     recipe, images = run["recipe"], run["images"]
     versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
     last = run["curve"][-1]
+    host = run["machine"] + (f", {run['cores']} cores" if "cores" in run else "")
+    took = f" in {run['seconds'] / 3600:.1f} h" if "seconds" in run else ""
     parts.append(
         f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs of {images['train']:,} images, batch "
         f"{recipe['batch']}, {recipe['optimizer']} at {recipe['lr']:g}, teacher's share "
         f"{recipe['teacher']:g}, seed {recipe['seed']}; {images['selection']:,} images selected the epoch "
         f"and report nothing; training loss {last['loss']:.3f} in the last epoch. On {run['device']} "
-        f"({run['machine']}), {versions}. Data digest `{run['data_digest'][:16]}`. "
+        f"({host}){took}, {versions}. Data digest `{run['data_digest'][:16]}`. "
         f"[Run record]({record.id}.run.json)."
     )
     return "\n\n".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,6 +159,7 @@ class StudentModule(L.LightningModule):
         # Not Lightning's own means: over devices with unequal counts these are wrong (2.6).
         self.mae, self.iou = MeanMetric(), MeanMetric()
         self.curve: list[dict[str, float]] = []
+        self._begun = time.monotonic()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """This epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
@@ -203,6 +205,11 @@ class StudentModule(L.LightningModule):
         """Update the averaged weights."""
         if self.recipe.ema:
             self.average.update_parameters(self.net)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time so far, that of interrupted calls up to their last checkpoint included."""
+        return time.monotonic() - self._begun
 
     @property
     def best_net(self) -> nn.Module:
@@ -271,6 +278,7 @@ class StudentModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The curve and the recipe travel with the weights."""
         checkpoint["curve"] = self.curve
+        checkpoint["seconds"] = self.seconds
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -287,3 +295,4 @@ class StudentModule(L.LightningModule):
                 "name another folder, or go on with the recipe that began it",
             )
         self.curve = list(checkpoint.get("curve", []))
+        self._begun = time.monotonic() - float(checkpoint.get("seconds", 0))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +155,6 @@ def fit(
     )
     keep_last = ModelCheckpoint(out, "last", enable_version_counter=False)
     bar = [Bar()] if progress else []
-    started = time.time()
     try:
         trainer = L.Trainer(
             max_epochs=recipe.epochs,
@@ -177,6 +176,7 @@ def fit(
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     except OSError as exc:
         raise output_error(out, exc) from exc
+    seconds = module.seconds
     weights, record = out / "weights.pt", out / "run.json"
     if not trainer.is_global_zero:
         return RunResult(weights, record)
@@ -205,7 +205,8 @@ def fit(
                 "machine": platform.machine(),
                 "device": str(trainer.strategy.root_device),
                 "devices": world,
-                "seconds_since_last_resume": time.time() - started,
+                "cores": os.cpu_count(),
+                "seconds": round(seconds, 1),
                 "fit": _fit(module),
                 "curve": module.curve,
             },
