@@ -396,6 +396,18 @@ def test_a_checkpoint_of_another_recipe_is_refused(discs: Path, tmp_path: Path) 
         train(wider, [discs], tmp_path, progress=False)
 
 
+def test_a_checkpoint_from_before_a_recipes_key_is_taken(discs: Path, tmp_path: Path) -> None:
+    smoke = load_recipe("smoke")
+    first = train(smoke, [discs], tmp_path, progress=False).weights.read_bytes()
+    old = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    del old["recipe"]["selection_lines"]
+    torch.save(old, tmp_path / "last.ckpt")
+    assert train(smoke, [discs], tmp_path, progress=False).weights.read_bytes() == first
+    at_other_lines = smoke.model_copy(update={"selection_lines": 64})
+    with pytest.raises(TrainingError, match="another recipe: selection_lines differ"):
+        train(at_other_lines, [discs], tmp_path, progress=False)
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

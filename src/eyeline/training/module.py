@@ -23,8 +23,6 @@ from eyeline.training.data import Arrays, epoch_batches
 from eyeline.training.nets import build_net
 from eyeline.training.recipes import Recipe
 
-SELECTION_LINES = 192  # lines at which the selection fold is scored
-
 Batch = tuple[Tensor, Tensor, Tensor]
 """Augmented input (N, 3, H, W), ground truth (N, 1, H, W), training target (N, 1, H, W); float32."""
 
@@ -225,7 +223,8 @@ class StudentModule(L.LightningModule):
         """
         i = np.array([index])
         aspect = float(self.arrays.aspect[i[0]])
-        height = SELECTION_LINES if aspect >= 1 else int(SELECTION_LINES / aspect)
+        lines = self.recipe.selection_lines
+        height = lines if aspect >= 1 else int(lines / aspect)
         width = int(height * aspect)
         size = (max(32, height // 32 * 32), max(32, width // 32 * 32))
         image = F.interpolate(_gather(self.arrays.images, i, self.device), size=size, mode="area")
@@ -287,7 +286,10 @@ class StudentModule(L.LightningModule):
         Raises:
             TrainingError: the checkpoint was left by another recipe.
         """
-        now, then = self.recipe.model_dump(mode="json"), checkpoint.get("recipe", {})
+        now, then = self.recipe.model_dump(mode="json"), dict(checkpoint.get("recipe", {}))
+        for key, field in Recipe.model_fields.items():  # keys that came later, as they were before
+            if not field.is_required():
+                then.setdefault(key, field.get_default(call_default_factory=True))
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
             raise TrainingError(

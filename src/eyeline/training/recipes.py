@@ -61,6 +61,7 @@ class Recipe(_Strict):
         phases: crop sizes over time.
         augmentation: arguments of `eyeline.training.augment.Augmentation`.
         selection_share: share of the images that select an epoch, 0..1.
+        selection_lines: short side, in pixels, at which they are scored: the model's working size.
         store: side of the squashed training arrays, pixels.
         seed: seed of everything random.
         bf16: compute convolutions in bfloat16.
@@ -83,6 +84,7 @@ class Recipe(_Strict):
     phases: list[Phase] = Field(min_length=1)
     augmentation: dict[str, Any] = {}
     selection_share: float = Field(default=0.05, gt=0, lt=1)
+    selection_lines: int = Field(default=192, ge=32)
     store: int = Field(default=256, gt=0)
     seed: int = 0
     bf16: bool = False
