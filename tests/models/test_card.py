@@ -56,6 +56,28 @@ def test_quality_comes_from_the_evaluation(sources: Path) -> None:
     assert "- against other: max F +0.500 (p < .001, paired bootstrap)" in card
 
 
+def test_an_evaluation_with_each_image_serves_as_its_summary_does(sources: Path) -> None:
+    model, path = Registry().get("placeholder"), sources / "placeholder.evaluation.json"
+    card = make_card(model, sources)
+    whole = json.loads(path.read_text())
+    for row in whole["results"]:
+        row["images"] = [{}] * row.pop("image_count")
+    path.write_text(json.dumps(whole))
+    assert make_card(model, sources) == card
+
+
+@pytest.mark.parametrize(
+    "content", ['{"results": []}', "[]", '{"results": [{"model_sha256": "SHA", "dataset": "d"}]}']
+)
+def test_an_evaluation_that_is_none_is_one_line(sources: Path, content: str) -> None:
+    model = Registry().get("placeholder")
+    text = content.replace("SHA", model.sha256)
+    (sources / "placeholder.evaluation.json").write_text(text)
+    with pytest.raises(RegistryError) as caught:
+        make_card(model, sources)
+    assert "\n" not in str(caught.value)
+
+
 def test_operators_come_from_a_scan_of_the_file(sources: Path) -> None:
     card = make_card(Registry().get("placeholder"), sources)
     assert "Conv 1, Sigmoid 1: all admitted" in card

@@ -78,6 +78,16 @@ def make_card(model: Model, sources: Path) -> str:
     record = model.record
     if record is None:
         raise RegistryError(f"{model.id}: not registered, so it has no card", "add it first")
+    try:
+        return _card(model, record, sources)
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise RegistryError(
+            f"{record.id}: what stands beside its card is not what eyeline wrote: {exc!r}",
+            f"make {record.id}.*.json again: eyeline evaluate --summary, train, model quantize --report",
+        ) from exc
+
+
+def _card(model: Model, record: ModelRecord, sources: Path) -> str:
     text = _text(sources / f"{record.id}.toml")
     report = scan(model.data, name=record.file)
     parts = [
@@ -182,7 +192,8 @@ def _quality(model: Model, evaluation: dict[str, Any] | None) -> str:
     parts = []
     for dataset in dict.fromkeys(r["dataset"] for r in own):
         rows = [r for r in results if r["dataset"] == dataset]
-        parts.append(f"{dataset}, {rows[0]['image_count']:,} images; 95 % bootstrap intervals:")
+        count = rows[0].get("image_count") or len(rows[0]["images"])  # a summary, or everything
+        parts.append(f"{dataset}, {count:,} images; 95 % bootstrap intervals:")
         parts.append(_table(rows, model.sha256))
         parts.append(_compared(evaluation["comparisons"], dataset, own[0]["model"]))
     parts += [f"- {note}" for note in evaluation["notes"]]
