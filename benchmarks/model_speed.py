@@ -1,6 +1,6 @@
 """Models beside each other at equal inputs: milliseconds, multiply-adds, share of the core's peak.
 
-    python benchmarks/model_speed.py --beside saliency_student_v2.onnx --beside u2netp.onnx
+    python benchmarks/model_speed.py --beside saliency_student_v2.onnx --beside u2netp_mirror_v1.onnx
 
 Prints a Markdown table. Everything runs in turn, round by round, in one thread each, and medians of CPU
 time are shown, so that a busy machine hits all alike. The peak is the best rate of a matrix product of
