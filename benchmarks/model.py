@@ -63,22 +63,27 @@ def main() -> None:
     parser.add_argument("--model", default=None)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--int8", type=Path, help="dataset to calibrate on")
-    parser.add_argument("--only-int8", action="store_true", help="leave out sizes and shapes")
+    parser.add_argument("--only", choices=("sizes", "shapes", "int8"), help="one table of them")
     args = parser.parse_args()
     model = resolve_model(args.model)
-    sizes, shapes = ((), ()) if args.only_int8 else (LINES, SHAPES)
-    print(head("lines"), flush=True)
+    sizes = LINES if args.only in (None, "sizes") else ()
+    shapes = SHAPES if args.only in (None, "shapes") else ()
+    if args.only == "int8" and not args.int8:
+        parser.error("--only int8 needs --int8 DATASET")
+    if sizes:
+        print(head("lines"), flush=True)
     for lines in sizes:
         result = evaluate([model], [args.data], EvaluateOptions(size=lines, draws=10)).results[0]
         print(row(str(lines), result), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        print(f"\n{head('shape')}", flush=True)
+        if shapes:
+            print(f"\n{head('shape')}", flush=True)
         for shape in shapes:
             name = f"{shape[0]}:{shape[1]}"
             data = cut(args.data, Path(folder) / name.replace(":", "x"), shape)
             result = evaluate([model], [data], EvaluateOptions(draws=10)).results[0]
             print(row(name, result), flush=True)
-        if args.int8:
+        if args.int8 and args.only in (None, "int8"):
             made, options = Path(folder) / f"{model.id}_int8.onnx", QuantizeOptions()
             done = quantize_model(model, args.int8, made, options, force=True)
             small = replace(model, id=f"{model.id}, INT8", path=made, record=None)
