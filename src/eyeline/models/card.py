@@ -15,9 +15,11 @@ whose file is quantised the last one is needed.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,34 +80,37 @@ def make_card(model: Model, sources: Path) -> str:
     record = model.record
     if record is None:
         raise RegistryError(f"{model.id}: not registered, so it has no card", "add it first")
-    try:
-        return _card(model, record, sources)
-    except (KeyError, IndexError, TypeError, AttributeError) as exc:
-        raise RegistryError(
-            f"{record.id}: what stands beside its card is not what eyeline wrote: {exc!r}",
-            f"make {record.id}.*.json again: eyeline evaluate --summary, train, model quantize --report",
-        ) from exc
-
-
-def _card(model: Model, record: ModelRecord, sources: Path) -> str:
     text = _text(sources / f"{record.id}.toml")
     report = scan(model.data, name=record.file)
+    evaluation, run = (sources / f"{record.id}.{kind}.json" for kind in ("evaluation", "run"))
+    with _as_written(evaluation, "eyeline evaluate --summary"):
+        quality = _quality(model, _json(evaluation))
+    with _as_written(run, "eyeline train"):
+        provenance = _provenance(record, text, _json(run), sources)
     parts = [
         f"# {record.id}",
         f"**What it does.** {text.does}",
         f"**Output.** `saliency_map`, float32 (N, 1, H, W) in [0, 1]. {text.meaning}",
         _contract(record, model, report),
         f"**Example.**\n\n    eyeline extract clip.mp4 --model {record.id} -o clip.json",
-        "## Quality\n\n" + _quality(model, _json(sources / f"{record.id}.evaluation.json")),
+        "## Quality\n\n" + quality,
         *_quantization(model, text, report, sources / f"{record.id}.quantization.json"),
-        "## Provenance\n\n"
-        + _provenance(record, text, _json(sources / f"{record.id}.run.json"), sources),
+        "## Provenance\n\n" + provenance,
         "## Licence\n\n" + _licence(record, text),
         "## Operators\n\n" + _operators(report),
         "## Limits\n\n" + _items(text.limits),
         "## When to use another model\n\n" + _items(text.instead),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+@contextlib.contextmanager
+def _as_written(path: Path, command: str) -> Iterator[None]:
+    """Say of a file that lacks what a card reads in it, whose it should have been."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise RegistryError(f"{path}: not what {command} writes: {exc!r}", "make it again") from exc
 
 
 def check_card(card: str, model: Model, sources: Path) -> list[str]:
