@@ -34,13 +34,15 @@ def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in curve]
-    left.plot(epochs, [row.get("loss", np.nan) for row in curve], color="#444444")
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
-    right.plot(epochs, [row["iou"] for row in curve], color="#1b6ca8", label="IoU")
-    right.plot(epochs, [row["mae"] for row in curve], color="#c0504d", label="MAE")
-    right.set(xlabel="epoch", ylim=(0, 1), title="selection fold: picks an epoch, reports nothing")
+    known = [row for row in curve if "loss" in row]  # a resumed run lacks one
+    left.plot([row["epoch"] for row in known], [row["loss"] for row in known], color="#444444")
+    left.set(xlabel="epoch", ylabel="training loss")
+    mae = right.twinx()  # each on its own scale: a run that starts well moves little
+    for axes, name, colour in ((right, "IoU", "#1b6ca8"), (mae, "MAE", "#c0504d")):
+        axes.plot(epochs, [row[name.lower()] for row in curve], color=colour)
+        axes.set_ylabel(name, color=colour)
+    right.set(xlabel="epoch", title="selection fold: picks an epoch, reports nothing")
     right.title.set_fontsize(9)
-    right.legend(frameon=False)
     for axes in (left, right):
         axes.grid(alpha=0.25)
     with whole_file(path) as temporary:
