@@ -54,6 +54,15 @@ def test_info(tmp_path, name, codec, frames):
     assert video.report.size_changes == []
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_times_of_avi_rise_steadily_with_b_frames(tmp_path, threads):
+    options = {"bf": "3", "b-pyramid": "normal"}
+    path = write_clip(tmp_path / "a.avi", moving(20), codec_options=options)
+    with open_video(path, VideoOptions(threads=threads)) as video:
+        times = [d.seconds - video.info.start for d in video.pictures()]
+    assert times == pytest.approx([i / 25 for i in range(20)], abs=1e-6)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_frames_come_in_order_of_presentation(tmp_path, threads):
     levels = [40 + 9 * i for i in range(20)]

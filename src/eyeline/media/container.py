@@ -148,6 +148,7 @@ class ContainerReader(Reader):
     def read(self) -> Iterator[Decoded]:
         """See `Reader`."""
         seconds: float | None = None
+        delay: int | None = None
         base = self.stream.time_base
         step = float(1 / (self.facts.fps or DEFAULT_FPS))
         size: tuple[int, int] | None = None
@@ -165,8 +166,15 @@ class ContainerReader(Reader):
                 self._note_damage()
             # By the stream's time base: frames that flushing brings out have none of their own.
             before, self._sought = (None if self._sought else seconds), False
-            if frame.pts is not None and base is not None:
-                seconds = float(frame.pts * base)
+            stamp = frame.pts
+            if "avi" in self.format:
+                # AVI states no presentation times. FFmpeg gives those of decoding order in their
+                # place, which go back and forth with B-frames; `dts` rises as frames come out.
+                if delay is None:
+                    delay = (frame.dts or 0) - (frame.pts or 0)
+                stamp = None if frame.dts is None else frame.dts - delay
+            if stamp is not None and base is not None:
+                seconds = float(stamp * base)
             else:
                 seconds = 0.0 if before is None else before + step
             if before is not None and seconds - before > 3 * step and self._gap is None:

@@ -104,6 +104,7 @@ class Video:
             frames=facts.frames,
             duration=facts.duration,
             colour=self._colour(reader, frame, height),
+            start=first.seconds,
         )
 
     def _colour(self, reader: Reader, frame: av.VideoFrame, lines: int) -> Colour:

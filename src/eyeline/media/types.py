@@ -111,6 +111,7 @@ class VideoInfo:
         frames: number of frames when the container or the file's length says, else None.
         duration: seconds, or None.
         colour: how samples become RGB.
+        start: presentation time of the first frame, seconds.
     """
 
     path: str
@@ -126,6 +127,7 @@ class VideoInfo:
     frames: int | None
     duration: float | None
     colour: Colour
+    start: float = 0.0
 
     @property
     def expected_frames(self) -> int | None:
