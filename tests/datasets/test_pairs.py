@@ -1,8 +1,6 @@
 """Datasets on disk and in archives: what is found, what is refused, and how pictures are read."""
 
-import io
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("PIL")
 from PIL import Image
+from sets import picture, write_archive, write_folder
 
+from eyeline.datasets.files import Source
 from eyeline.datasets.pairs import (
     Pair,
-    Source,
     check_sizes,
     find_pairs,
     read_image,
@@ -25,40 +24,12 @@ from eyeline.datasets.pairs import (
 from eyeline.errors import DatasetError
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (12, 8), form: str = "PNG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form)
-    return buffer.getvalue()
-
-
 def files(images: str = "images", masks: str = "masks", wrapper: str = "") -> dict[str, bytes]:
     return {
         f"{wrapper}{folder}/{name}.png": picture(i + 10 * (folder == masks))
         for folder in (images, masks)
         for i, name in enumerate(("b", "a", "c"))
     }
-
-
-def write_folder(root: Path, content: dict[str, bytes]) -> Path:
-    for name, data in content.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
-def write_archive(path: Path, content: dict[str, bytes]) -> Path:
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for i, (name, data) in enumerate(content.items()):
-                packed.writestr(name, data, [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED][i % 2])
-    else:
-        with tarfile.open(path, "w") as tar:
-            for name, data in content.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 def content_of(pairs: list[Pair]) -> list[tuple[str, bytes, bytes, str]]:

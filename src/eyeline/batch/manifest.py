@@ -34,16 +34,8 @@ from eyeline.batch.places import (
     stamp,
 )
 from eyeline.errors import BatchError, MissingExtraError
+from eyeline.media.reader import VIDEO_SUFFIXES
 from eyeline.media.types import VideoOptions
-
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
-        *(".mxf", ".flv", ".wmv", ".ogv", ".3gp", ".y4m", ".ivf", ".264", ".h264", ".265", ".hevc"),
-        ".obu",
-    )
-)
-"""What is taken from a folder; a manifest or a pattern may name anything that `extract` reads."""
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".pq")
 COLUMNS = ("title", "path", "reference", "distorted", "width", "height", "pix_fmt", "fps")

@@ -8,19 +8,53 @@ A fixation set is a folder, a .tar or a .zip that holds `images/` or `videos/` a
 | images | image, viewer, x, y, duration_ms | fractions of the picture's width and height |
 | videos | video, viewer, onset_ms, duration_ms, x, y | pixels of the video |
 
-The name of an image or video is its path below `images/` or `videos/` without its suffix.
+The name of an image or video is its path below `images/` or `videos/` without its suffix. Columns
+may come in any order; `duration_ms` of images, and `width` and `height` (pixels of the picture that
+the viewers saw), may be absent, and further columns are ignored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import math
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.datasets.pairs import Source
+from eyeline.datasets.files import (
+    IMAGE_SUFFIXES,
+    Source,
+    file_digest,
+    files_under,
+    find_files,
+    has_suffix,
+    local_path,
+    read_bytes,
+)
+from eyeline.errors import DatasetError, EyelineError, MissingExtraError
+from eyeline.media import open_video
+from eyeline.media.reader import VIDEO_SUFFIXES
+
+TABLES = ("fixations.csv", "fixations.csv.gz")
+MAX_TABLE_BYTES = 2**30
+MAX_ROWS = 20_000_000
+"""Largest table, unpacked, and most rows that are read: more is a mistake, or a bomb."""
+
+_MAX_LINE = 2**16
+_EXAMPLES = 5
+_NAMES = 40
 
 Kind = Literal["images", "videos"]
 Floats = npt.NDArray[np.float64]
@@ -82,6 +116,8 @@ class Stimulus:
         size: (width, height) as shown, pixels.
         digest: sha256 hex digest of the file's bytes.
         fixations: valid fixations; may be empty.
+        fps: average frame rate of a video that states one, else None.
+        duration_ms: length of a video that states it, milliseconds, else None.
     """
 
     name: str
@@ -89,6 +125,8 @@ class Stimulus:
     size: tuple[int, int]
     digest: str
     fixations: Fixations
+    fps: Fraction | None = None
+    duration_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +136,7 @@ class Problem:
     Attributes:
         kind: what is wrong, such as `outside the picture`.
         count: rows, images, videos or viewers concerned.
-        examples: the first few, each as `NAME, row 12: x = 1.02`.
+        examples: the first few, each as `NAME, line 12: x = 1.02`.
         fatal: whether the set cannot be used because of it.
     """
 
@@ -129,20 +167,410 @@ class FixationSet:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """The fixations on one video, read from a table without its set.
+
+    Attributes:
+        fixations: valid fixations; at least one.
+        viewers: names of the viewers of this video, in the order of their first row.
+        digest: sha256 hex digest of the table's unpacked bytes.
+        problems: what was found wrong; the rows concerned are not in `fixations`.
+    """
+
+    fixations: Fixations
+    viewers: tuple[str, ...]
+    digest: str
+    problems: tuple[Problem, ...]
+
+
 def is_fixation_set(root: Path) -> bool:
-    """Return whether a folder or archive holds a fixation table beside `images/` or `videos/`."""
-    raise NotImplementedError
+    """Return whether a folder or archive holds a fixation table beside `images/` or `videos/`.
+
+    Raises:
+        DatasetError: no such folder or archive, or an archive that cannot be read.
+    """
+    found = _find(root)
+    return any(files_under(root, found, (kind,)) for kind in _SUFFIXES) and any(
+        path.name.lower() in TABLES for path, _ in found
+    )
 
 
-def load_fixation_set(root: Path) -> FixationSet:
+def load_fixation_set(
+    root: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> FixationSet:
     """Read and check a fixation set.
 
     Rows that cannot be used are left out, counted in `FixationSet.problems` and named there.
 
     Args:
         root: folder, .tar or .zip.
+        on_progress: called with images or videos checked and in all.
 
     Raises:
-        DatasetError: the set has no table, no stimuli, a missing column, or no valid fixation.
+        DatasetError: the set has no table, no stimuli, a missing column, or no valid fixation; two
+            files have one name; or an image, a video or the table cannot be read.
+        MissingExtraError: the set holds images, and Pillow is not installed.
     """
-    raise NotImplementedError
+    found = _find(root)
+    kind, base, sources = _stimuli_of(root, found)
+    table = _table_of(root, found, base)
+    stimuli = {}
+    for done, name in enumerate(sorted(sources)):
+        on_progress(done, len(sources))
+        stimuli[name] = _probe(kind, name, sources[name])
+    on_progress(len(sources), len(sources))
+    rows = _read_table(table, kind, stimuli)
+    for name in stimuli:
+        if name not in rows.by_stimulus:
+            rows.problems.add(f"{kind[:-1]} without valid fixations", name)
+    filled = tuple(
+        Stimulus(s.name, s.source, s.size, s.digest, rows.fixations(s.name), s.fps, s.duration_ms)
+        for s in stimuli.values()
+    )
+    parts = (rows.digest, *(f"{s.name}\0{s.digest}" for s in filled))
+    return FixationSet(
+        name=root.resolve().name if root.is_dir() else root.stem,
+        kind=kind,
+        stimuli=filled,
+        viewers=tuple(rows.viewers),
+        digest=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        problems=rows.problems.all(),
+    )
+
+
+def read_fixations(
+    table: Path, video: str, size: tuple[int, int], duration_ms: float | None = None
+) -> Recording:
+    """Read and check the fixations on one video from a table alone.
+
+    Args:
+        table: a .csv or .csv.gz with the columns of a set of videos; without the column `video`,
+            all rows belong to this video.
+        video: the video's name, as in the column `video`: its file name without suffix.
+        size: (width, height) of the video as shown, pixels; x and y are divided by them.
+        duration_ms: length of the video, milliseconds, where it is known.
+
+    Raises:
+        DatasetError: the table cannot be read, lacks a column, has no row for this video, or no
+            valid one.
+    """
+    stimulus = Stimulus(video, table, size, "", _no_fixations(), None, duration_ms)
+    rows = _read_table(table, "videos", {video: stimulus}, only=video)
+    return Recording(rows.fixations(video), tuple(rows.viewers), rows.digest, rows.problems.all())
+
+
+@contextlib.contextmanager
+def stimulus_path(stimulus: Stimulus) -> Iterator[Path]:
+    """Give a path to a stimulus, for a reader that cannot read inside archives.
+
+    Args:
+        stimulus: an image or video of a set.
+
+    Yields:
+        Its own path, or that of a temporary copy of an archive's member, which is removed when the
+        block ends.
+
+    Raises:
+        DatasetError: the member cannot be read.
+        OutputError: the temporary copy cannot be written.
+    """
+    with local_path(stimulus.source) as path:
+        yield path
+
+
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {"images": IMAGE_SUFFIXES, "videos": VIDEO_SUFFIXES}
+
+
+def _find(root: Path) -> list[tuple[PurePosixPath, Source]]:
+    """Every image and video in a folder of their kind, and every table."""
+
+    def wanted(path: PurePosixPath) -> bool:
+        if path.name.lower() in TABLES:
+            return len(path.parts) <= 2
+        folders = [part.lower() for part in path.parts[:2]]
+        return any(k in folders and has_suffix(path, s) for k, s in _SUFFIXES.items())
+
+    return find_files(root, _SUFFIXES, wanted, TABLES)
+
+
+def _stimuli_of(
+    root: Path, found: list[tuple[PurePosixPath, Source]]
+) -> tuple[Kind, PurePosixPath, dict[str, Source]]:
+    """The set's kind, the folder that holds it, and its images or videos by name."""
+    held = {kind: under for kind in _SUFFIXES if (under := files_under(root, found, (kind,)))}
+    if not held:
+        raise DatasetError(
+            f"{root}: has no images in images/ and no videos in videos/",
+            f"suffixes read: {', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}",
+        )
+    if len(held) > 1:
+        raise DatasetError(
+            f"{root}: holds images/ and videos/", "keep each kind in a set of its own"
+        )
+    ((kind, (base, sources)),) = held.items()
+    return kind, base, sources
+
+
+def _table_of(root: Path, found: list[tuple[PurePosixPath, Source]], base: PurePosixPath) -> Source:
+    tables = [s for path, s in found if path.name.lower() in TABLES and path.parent == base]
+    if len(tables) != 1:
+        what = "two fixation tables" if tables else "no fixation table"
+        raise DatasetError(
+            f"{root}: has {what} beside its images or videos",
+            f"keep one of {' and '.join(TABLES)}",
+        )
+    return tables[0]
+
+
+def _probe(kind: Kind, name: str, source: Source) -> Stimulus:
+    """An image or video without its fixations."""
+    if kind == "images":
+        try:
+            from eyeline.datasets.pairs import upright_size
+        except ImportError as exc:
+            raise MissingExtraError("pillow", "eval") from exc
+        return Stimulus(name, source, upright_size(source), file_digest(source), _no_fixations())
+    with local_path(source) as path:
+        try:
+            with open_video(path) as video:
+                info = video.info
+        except EyelineError as exc:
+            raise DatasetError(f"{source}: unreadable video: {exc.message}", exc.mend) from exc
+        digest = file_digest(path)
+    seconds = info.duration
+    if seconds is None and info.frames and info.fps:
+        seconds = float(info.frames / info.fps)
+    return Stimulus(
+        name,
+        source,
+        (info.display_width, info.display_height),
+        digest,
+        _no_fixations(),
+        info.fps,
+        None if seconds is None else 1000 * seconds,
+    )
+
+
+def _no_fixations() -> Fixations:
+    return Fixations(np.empty(0, np.int64), *(np.empty(0) for _ in range(4)))
+
+
+class _Problems:
+    """Problems, counted by their kind in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str) -> None:
+        self._count[kind] += 1
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(example)
+
+    def all(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(kind, self._count[kind], tuple(examples))
+            for kind, examples in self._examples.items()
+        )
+
+
+_NUMBERS = ("x", "y", "onset_ms", "duration_ms")
+
+
+@dataclass
+class _Rows:
+    """Valid rows of a table.
+
+    Attributes:
+        digest: sha256 hex digest of the unpacked bytes.
+        viewers: index of each viewer who has a valid fixation.
+        by_stimulus: viewer, x, y, onset_ms and duration_ms of the valid rows of each stimulus.
+        problems: of the other rows.
+    """
+
+    digest: str = ""
+    viewers: dict[str, int] = field(default_factory=dict)
+    by_stimulus: dict[str, tuple[array[int], array[float]]] = field(default_factory=dict)
+    problems: _Problems = field(default_factory=_Problems)
+
+    def fixations(self, name: str) -> Fixations:
+        if name not in self.by_stimulus:
+            return _no_fixations()
+        viewer, numbers = self.by_stimulus[name]
+        x, y, onset, duration = np.array(numbers).reshape(-1, len(_NUMBERS)).T.copy()
+        return Fixations(np.array(viewer, np.int64), x, y, onset, duration)
+
+
+def _read_table(
+    table: Source, kind: Kind, stimuli: Mapping[str, Stimulus], only: str | None = None
+) -> _Rows:
+    """Read and check all rows of a table.
+
+    Args:
+        table: where the table is.
+        kind: of its stimuli.
+        stimuli: by name.
+        only: the one video whose rows count; rows of others are no problem then.
+    """
+    rows, digest = _Rows(), hashlib.sha256()
+    reader = csv.reader(_lines(table, digest))
+    try:
+        columns = _columns(table, next(reader, []), kind, optional=only is not None)
+        seen: dict[str, None] = {}  # viewers with or without a valid row
+        others: dict[str, None] = {}
+        place = columns.get(kind[:-1])
+        for cells in reader:
+            if not cells:
+                continue
+            line = reader.line_num
+            if line > MAX_ROWS:
+                raise DatasetError(f"{table}: has more than {MAX_ROWS:,} lines", "split the set")
+            name = only or ""
+            if place is not None:
+                name = cells[place].strip() if place < len(cells) else ""
+            if only is not None and name != only:
+                if len(others) < _NAMES:
+                    others.setdefault(name)
+                continue
+            _check_row(rows, stimuli, name, line, cells, columns, kind, seen)
+    except csv.Error as exc:
+        raise DatasetError(
+            f"{table}: line {reader.line_num} is not CSV: {exc}", "write it again"
+        ) from exc
+    rows.digest = digest.hexdigest()
+    for viewer in seen:
+        if viewer not in rows.viewers:
+            rows.problems.add("viewer without valid fixations", viewer)
+    if not rows.by_stimulus:
+        if only is not None and not rows.problems.all():
+            names = ", ".join(repr(name) for name in sorted(others)) or "nothing"
+            raise DatasetError(
+                f"{table}: has no fixations on video {only!r}; it names {names}",
+                "rows are chosen by the video's file name without suffix",
+            )
+        worst = max(rows.problems.all(), key=lambda p: p.count, default=None)
+        why = f": {worst.count} rows: {worst.kind} ({worst.examples[0]})" if worst else ""
+        raise DatasetError(
+            f"{table}: holds no valid fixation{why}",
+            "see docs/datasets.md for the columns and their units",
+        )
+    return rows
+
+
+def _columns(table: Source, header: Sequence[str], kind: Kind, *, optional: bool) -> dict[str, int]:
+    """The place of every column."""
+    names = [name.strip().lower() for name in header]
+    needed = [kind[:-1], "viewer", "x", "y"]
+    needed += ["onset_ms", "duration_ms"] if kind == "videos" else []
+    if optional:
+        needed.remove(kind[:-1])
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise DatasetError(
+            f"{table}: has no column {' or '.join(missing)}; its first line is "
+            f"{','.join(header)[:100]!r}",
+            f"a set of {kind} has the columns {', '.join(needed)}",
+        )
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise DatasetError(f"{table}: has two columns {twice[0]}", "keep one of them")
+    return {name: at for at, name in enumerate(names)}
+
+
+def _check_row(
+    rows: _Rows,
+    stimuli: Mapping[str, Stimulus],
+    name: str,
+    line: int,
+    cells: Sequence[str],
+    columns: Mapping[str, int],
+    kind: Kind,
+    seen: dict[str, None],
+) -> None:
+    """Keep a row, or count the first problem that it has."""
+    at = f"{name}, line {line}"
+
+    def problem(what: str, detail: str) -> None:
+        rows.problems.add(what, f"{at}: {detail}"[:200])
+
+    if len(cells) != len(columns):
+        problem("wrong number of cells", f"{len(cells)} in place of {len(columns)}")
+        return
+    viewer = cells[columns["viewer"]].strip()
+    if not viewer:
+        problem("no viewer", "the cell is empty")
+        return
+    seen[viewer] = None
+    stimulus = stimuli.get(name)
+    if stimulus is None:
+        problem(f"unknown {kind[:-1]}", f"there is no {name!r}")
+        return
+    values = {"onset_ms": 0.0, "duration_ms": math.nan}
+    for column in (*_NUMBERS, "width", "height"):
+        if column not in columns:
+            continue
+        cell = cells[columns[column]]
+        try:
+            values[column] = float(cell)
+        except ValueError:
+            problem("not a number", f"{column} = {cell!r}")
+            return
+        if not math.isfinite(values[column]):
+            problem("not a finite number", f"{column} = {cell}")
+            return
+    for side, pixels in zip(("width", "height"), stimulus.size, strict=True):
+        if values.get(side, pixels) != pixels:
+            problem(
+                f"{side} differs from the {kind[:-1]}'s", f"{values[side]:g}, the file has {pixels}"
+            )
+            return
+    limits = stimulus.size if kind == "videos" else (1, 1)
+    for axis, limit in zip(("x", "y"), limits, strict=True):
+        if not 0 <= values[axis] < limit:
+            problem("outside the picture", f"{axis} = {values[axis]:g}")
+            return
+        values[axis] /= limit
+    for column in ("onset_ms", "duration_ms"):
+        if values[column] < 0:
+            problem(f"negative {column}", f"{values[column]:g}")
+            return
+    if stimulus.duration_ms is not None and values["onset_ms"] >= stimulus.duration_ms:
+        problem(
+            "after the end of the video",
+            f"onset_ms = {values['onset_ms']:g}, the video ends at {stimulus.duration_ms:.0f}",
+        )
+        return
+    viewers, numbers = rows.by_stimulus.setdefault(name, (array("q"), array("d")))
+    viewers.append(rows.viewers.setdefault(viewer, len(rows.viewers)))
+    numbers.extend(values[column] for column in _NUMBERS)
+
+
+def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
+    """The lines of a table; their bytes go into `digest`."""
+    packed = read_bytes(table)
+    plain: IO[bytes] = io.BytesIO(packed)
+    if packed.startswith(b"\x1f\x8b"):
+        plain = io.BufferedReader(gzip.GzipFile(fileobj=plain))
+    total = number = 0
+    try:
+        while line := plain.readline(_MAX_LINE + 1):
+            number += 1
+            total += len(line)
+            if len(line) > _MAX_LINE:
+                raise DatasetError(
+                    f"{table}: line {number} has more than {_MAX_LINE:,} bytes", "is it a table?"
+                )
+            if total > MAX_TABLE_BYTES:
+                raise DatasetError(
+                    f"{table}: has more than {MAX_TABLE_BYTES:,} bytes unpacked", "split the set"
+                )
+            digest.update(line)
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as exc:
+        raise DatasetError(
+            f"{table}: line {number} is not UTF-8", "save the table as UTF-8"
+        ) from exc
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DatasetError(f"{table}: can't be unpacked: {exc}", "is it whole?") from exc

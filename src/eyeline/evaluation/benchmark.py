@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import eyeline
-from eyeline.datasets.pairs import Pair, check_sizes, file_digest, find_pairs, read_mask
+from eyeline.datasets.files import file_digest
+from eyeline.datasets.pairs import Pair, check_sizes, find_pairs, read_mask
 from eyeline.digest import sha256_hex
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
 from eyeline.evaluation.metrics import Scores, import_engine

@@ -25,6 +25,13 @@ IMAGE_SUFFIXES = (
 )
 """Still images: what is taken from a folder; a list may name anything that FFmpeg reads."""
 
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
+    *(".mxf", ".flv", ".wmv", ".ogv", ".3gp", ".y4m", ".ivf", ".264", ".h264", ".265", ".hevc"),
+    ".obu",
+)
+"""Videos: what is taken from a folder; a command may name anything that FFmpeg reads."""
+
 READ_WHOLE = "read it from its start, in one piece"
 """What to do about a `SeekError`."""
 

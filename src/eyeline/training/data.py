@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eyeline.datasets.pairs import Pair, check_sizes, file_digest, read_image, read_mask
+from eyeline.datasets.files import file_digest
+from eyeline.datasets.pairs import Pair, check_sizes, read_image, read_mask
 from eyeline.errors import DatasetError
 from eyeline.output import write_bytes
 
