@@ -27,6 +27,10 @@ def test_weighted_columns_join_what_they_weight() -> None:
     ]
 
 
+def test_columns_weighted_by_recorded_gaze_do_too() -> None:
+    assert columns_of(["psnr_y", "ew_psnr_y"]) == [(("psnr_y", "ew_psnr_y"), True)]
+
+
 def test_both_centroids_share_a_chart() -> None:
     assert (("saliency_cx", "saliency_cy"), True) in columns_of(["saliency_cy", "saliency_cx"])
 

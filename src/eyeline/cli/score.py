@@ -29,6 +29,8 @@ Examples:
 
     eyeline score ref.mp4 dist.mp4 --with-log vmaf.xml -o both.xml
 
+    eyeline score ref.mp4 dist.mp4 --fixations fixations.csv -o scores.json
+
     eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method mask -o scores.json
 """
 
@@ -95,6 +97,23 @@ def score(
         str | None,
         typer.Option(
             help="Folder of ground-truth masks, one a frame, by name.", rich_help_panel=_WEIGHT
+        ),
+    ] = None,
+    fixations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recorded gaze: fixations.csv[.gz], or a fixation set (folder, .tar, .zip) that "
+            "holds REF's name. Weighted columns begin with `ew_`.",
+            rich_help_panel=_WEIGHT,
+        ),
+    ] = None,
+    pixels_per_degree: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixels of REF per degree of visual angle: recorded gaze is blurred by 1 degree, "
+            "else by 3 % of the width.",
+            rich_help_panel=_WEIGHT,
         ),
     ] = None,
     model: Annotated[
@@ -218,7 +237,8 @@ def score(
             ref_offset=ref_offset, dist_offset=dist_offset, resample=resample, scale=scale,
             crop=parse_crop(crop), shortest=shortest, frames=count,
         ),
-        maps=maps, masks=masks, method=method, vmaf_model=vmaf_model, workers=workers,
+        maps=maps, masks=masks, fixations=fixations, pixels_per_degree=pixels_per_degree,
+        method=method, vmaf_model=vmaf_model, workers=workers,
         extract=ExtractOptions(lines=parse_size(size), temporal=temporal),
     )  # fmt: skip
     result = _run(reference, distorted, model, registry, options, raw, with_log, quiet, verbose)
@@ -274,7 +294,7 @@ def _run(
     from eyeline.quality.score import score as library_score
 
     chosen = None
-    if not (options.maps or options.masks or options.weight == 0):
+    if not (options.maps or options.masks or options.fixations or options.weight == 0):
         from pathlib import Path
 
         chosen = resolve_model(model, Path(registry) if registry else None)

@@ -1,4 +1,4 @@
-"""Where the weights of a reference come from: a model, ready maps, ground-truth masks, or nothing.
+"""Where a reference's weights come from: a model, maps, masks, recorded gaze, or nothing.
 
 Each source hands out the reference's frames with their maps, in one decode of the reference.
 """
@@ -21,6 +21,7 @@ from eyeline.media.images import list_images
 from eyeline.saliency.maps import read_maps
 
 if TYPE_CHECKING:
+    from eyeline.quality.gaze import RecordedGaze
     from eyeline.saliency.pipeline import Extraction
 
 Map = npt.NDArray[np.float32]
@@ -98,6 +99,16 @@ def from_masks(
         if decoded.index >= len(masks):
             raise _missing(folder, decoded.index, len(masks) - 1)
         m = np.asarray(read_mask(Path(masks[decoded.index])), np.float32) / np.float32(255)
+        yield Seen(decoded.index, decoded.seconds, decoded.frame, m)
+
+
+def from_gaze(
+    video: Video, gaze: RecordedGaze, start: int, stop: int | None = None
+) -> Iterator[Seen]:
+    """Frames and the density of recorded gaze; a uniform map where no fixation is active."""
+    for decoded in video.pictures(start, stop):
+        density = gaze.density(decoded.index, decoded.seconds)
+        m = UNIFORM if density is None else density
         yield Seen(decoded.index, decoded.seconds, decoded.frame, m)
 
 

@@ -27,6 +27,10 @@ class ScoreOptions:
         pairs: how the two videos are brought together.
         maps: ready maps in place of a model's: what `extract --maps` writes.
         masks: a folder of ground-truth masks in place of a model's maps.
+        fixations: a fixation table or set in place of a model's maps (see `quality.gaze.read_gaze`);
+            weighted columns then begin with `ew_`, not `sw_`.
+        pixels_per_degree: pixels of the reference per degree of visual angle, for `fixations`;
+            None if it is not known.
         method: also run libvmaf by an older way, for comparison (see `quality.methods`).
         vmaf_model: model of `vmaf` and `sw_vmaf`.
         extract: how the model looks at the reference.
@@ -38,6 +42,8 @@ class ScoreOptions:
     pairs: PairOptions = field(default_factory=PairOptions)
     maps: str | None = None
     masks: str | None = None
+    fixations: str | None = None
+    pixels_per_degree: float | None = None
     method: methods.Method | None = None
     vmaf_model: str = "vmaf_v0.6.1"
     extract: ExtractOptions = field(default_factory=ExtractOptions)
@@ -49,8 +55,22 @@ class ScoreOptions:
             raise UsageError(f"metrics {unknown or 'none'}", f"any of {', '.join(METRICS)}")
         if not 0 <= self.weight <= 1:
             raise UsageError(f"weight is {self.weight:g}", "0 (uniform) to 1 (the map alone)")
-        if self.maps and self.masks:
-            raise UsageError("maps and masks are both given", "give one")
+        given = [n for n in ("maps", "masks", "fixations") if getattr(self, n)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given together", "give one of them")
+        if self.fixations and self.weight == 0:
+            raise UsageError("weight 0 makes no use of fixations", "give a weight above 0")
+        if self.pixels_per_degree is not None:
+            if not self.fixations:
+                raise UsageError(
+                    "pixels per degree are given without fixations",
+                    "give fixations, or leave them out",
+                )
+            if not self.pixels_per_degree > 0:
+                raise UsageError(
+                    f"pixels per degree are {self.pixels_per_degree:g}; they must be more than 0",
+                    "for example 40",
+                )
         if self.method is not None and self.method not in get_args(methods.Method):
             raise UsageError(f"method is {self.method!r}", "crop or mask")
 

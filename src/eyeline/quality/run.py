@@ -197,7 +197,7 @@ class Run:
     def _provenance(self) -> dict[str, Any]:
         o, a = self._o, self._aligner
         options = asdict(o)
-        for name in ("workers", "extract", "maps", "masks", "metrics"):
+        for name in ("workers", "extract", "maps", "masks", "fixations", "metrics"):
             options.pop(name)
         said: dict[str, Any] = {
             "eyeline": eyeline.__version__,

@@ -9,6 +9,7 @@ from eyeline.errors import LogError, UsageError
 from eyeline.logs import format_for, pool, read_log, write_log
 from eyeline.logs.record import Log
 from eyeline.media.types import VideoInfo
+from eyeline.quality.gaze import COLUMNS
 from eyeline.quality.pairs import SAME_RATE, PairOptions
 
 TOLERANCE = {"psnr": 0.05, "float": 0.002}
@@ -171,6 +172,8 @@ def summary(log: Log) -> list[str]:
     for label, plain, weighted in _SHOWN:
         if plain == "vmaf" and plain not in log.values:
             plain = "eyeline_vmaf"  # noqa: PLW2901 - equal within .05 points
+        if weighted not in log.values:
+            weighted = COLUMNS + weighted.removeprefix("sw_")  # noqa: PLW2901
         cells = [
             f"{pool(log.values[n])['mean']:10.4f}" if n in log.values else f"{'':10}"
             for n in (plain, weighted)

@@ -19,6 +19,7 @@ from eyeline.media.planes import Planes
 from eyeline.media.types import VideoInfo, VideoOptions
 from eyeline.models.registry import Model, resolve_model
 from eyeline.quality import maps_in
+from eyeline.quality.gaze import RecordedGaze, read_gaze, rename_columns
 from eyeline.quality.kernels import opencv
 from eyeline.quality.maps_in import Seen
 from eyeline.quality.options import METRICS, ScoreOptions, ScoreResult
@@ -69,6 +70,7 @@ def score(
     Raises:
         QualityError: two videos that can't be compared as asked, or a map without weight.
         MediaError: a video or map that can't be read.
+        DatasetError: fixations that can't be read, or are not of this reference.
         ModelError: a model that can't be used.
         MissingExtraError: OpenCV, or what a metric that was asked for needs, is not installed.
     """
@@ -124,12 +126,16 @@ def score_part(
         dist = stack.enter_context(open_video(distorted, dist_options))
         start, stop = _shifted(part, o.pairs.ref_offset)
         seen: Iterator[Seen]
-        if o.weight == 0 or o.maps or o.masks:
+        gaze: RecordedGaze | None = None
+        if o.weight == 0 or o.maps or o.masks or o.fixations:
             ref = stack.enter_context(open_video(reference, ref_options))
             info, report, provenance = ref.info, ref.report, _given(o)
             aligner = Aligner(info, dist.info, o.pairs)
             if o.weight == 0:
                 frames = maps_in.from_nothing(ref, start, stop)
+            elif o.fixations:
+                gaze = read_gaze(Path(o.fixations), info, o.pixels_per_degree)
+                frames = maps_in.from_gaze(ref, gaze, start, stop)
             elif o.maps:
                 frames = maps_in.from_files(ref, o.maps, start, stop)
             else:
@@ -154,6 +160,10 @@ def score_part(
         run = Run(o, aligner, info)
         result = run.collect(_planes(pairs, aligner, part), on_frame)
     result.reports = report, dist.report
+    if gaze is not None:
+        rename_columns(result.log)
+        provenance |= gaze.provenance()
+        result.warnings += gaze.warnings(len(result.log))
     corrupt = dist.report.corrupt
     if corrupt:
         result.warnings.append(f"{dist.info.path}: {corrupt} corrupt frames")
@@ -208,6 +218,8 @@ def _extraction(
 def _given(o: ScoreOptions) -> dict[str, Any]:
     if o.weight == 0:
         return {"map": "uniform"}
+    if o.fixations:
+        return {"map": "recorded gaze"}
     return maps_in.describe("maps", o.maps) if o.maps else maps_in.describe("masks", str(o.masks))
 
 

@@ -102,9 +102,10 @@ def may_split(options: ScoreOptions) -> bool:
     """Whether rows depend on a few pairs around them alone.
 
     They don't when frames are paired by time, nor when maps depend on whole scenes (`reach_of`).
+    Nor is a score by recorded gaze split, whose provenance counts frames over the whole run.
     """
     by_scenes = _sees(options) and reach_of(looking(options)) is None
-    return not options.pairs.resample and not by_scenes
+    return not (options.pairs.resample or by_scenes or options.fixations)
 
 
 def _waste(places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -116,7 +117,7 @@ def _waste(places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.
 
 def _sees(options: ScoreOptions) -> bool:
     """Whether a model looks at the reference."""
-    return options.weight > 0 and not (options.maps or options.masks)
+    return options.weight > 0 and not (options.maps or options.masks or options.fixations)
 
 
 def _lead(options: ScoreOptions) -> int:

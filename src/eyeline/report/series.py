@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from eyeline.saliency.plot import PANELS
 
 Series = npt.NDArray[np.float64]
 
-WEIGHTED = "sw_"
-"""Prefix of a saliency-weighted column, which is drawn with the column that it is named after."""
+WEIGHTED = re.compile("^(sw_|ew_)")
+"""Prefix of a column weighted by saliency or by recorded gaze, which is drawn with the column that it
+is named after."""
 
 MAIN = ("vmaf", "vmaf_neg", "psnr_y", "ssim", "float_ssim", "ms_ssim", "float_ms_ssim")
 """Scores whose panels stand open, in this order; what else a score log holds is folded away."""
@@ -198,7 +200,7 @@ def panels_of(columns: list[str]) -> list[Panel]:
 
     scores: dict[str, list[str]] = {}
     for name in columns:
-        scores.setdefault(name.removeprefix(WEIGHTED), []).append(name)
+        scores.setdefault(WEIGHTED.sub("", name), []).append(name)
     panels = [Panel(base, _unit(base), take(scores[base]), True) for base in MAIN if base in scores]
     for title, unit, known in PANELS:
         present = [name for name in known if name in left]

@@ -12,12 +12,16 @@ from eyeline.report.series import Rows
 
 DIRECTIONS: tuple[tuple[str, str], ...] = (
     # column, the end at which a frame deserves a look
+    ("ew_vmaf", "lowest"),
     ("sw_vmaf", "lowest"),
     ("vmaf", "lowest"),
+    ("ew_psnr_y", "lowest"),
     ("sw_psnr_y", "lowest"),
     ("psnr_y", "lowest"),
+    ("ew_ssim", "lowest"),
     ("sw_ssim", "lowest"),
     ("ssim", "lowest"),
+    ("ew_ms_ssim", "lowest"),
     ("sw_ms_ssim", "lowest"),
     ("float_ssim", "lowest"),
     ("cambi", "highest"),
