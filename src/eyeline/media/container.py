@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import av.container
 import av.error
+from av.container import Flags
 from av.stream import Disposition
 
 from eyeline.cores import usable_cores
@@ -29,6 +30,7 @@ from eyeline.media.reader import (
     check_size,
     too_short,
 )
+from eyeline.media.times import FrameTimes
 from eyeline.media.types import DecodeReport, FrameIndex
 
 _LONG_BEFORE = 1 << 32
@@ -60,6 +62,11 @@ class ContainerReader(Reader):
             self._container.close()
             raise
         context = self.stream.codec_context
+        if not (context.name in ("mpeg1video", "mpeg2video") and "mpeg" in self.format):
+            # PyAV has FFmpeg generate the presentation times that a container does not state, from
+            # its decoding times. That is right for MPEG-1 and MPEG-2 streams. Elsewhere, as for
+            # H.264 in AVI, the generated times are in decoding order.
+            self._container.flags &= ~Flags.gen_pts.value  # type: ignore[operator]
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "AUTO"
         # FFmpeg's own choice is one thread more than cores: slower here by a tenth.
@@ -148,9 +155,8 @@ class ContainerReader(Reader):
     def read(self) -> Iterator[Decoded]:
         """See `Reader`."""
         seconds: float | None = None
-        delay: int | None = None
-        base = self.stream.time_base
         step = float(1 / (self.facts.fps or DEFAULT_FPS))
+        times = self._frame_times(step)
         size: tuple[int, int] | None = None
         # Not kept in `self`, so that what is dropped goes at once, with the decoder's threads.
         source = self._frames(self.packets())
@@ -164,19 +170,10 @@ class ContainerReader(Reader):
                 self._flagged -= 1  # its packet was counted
             elif frame.is_corrupt:
                 self._note_damage()
-            # By the stream's time base: frames that flushing brings out have none of their own.
-            before, self._sought = (None if self._sought else seconds), False
-            stamp = frame.pts
-            if "avi" in self.format:
-                # AVI states no presentation times. FFmpeg gives those of decoding order in their
-                # place, which go back and forth with B-frames; `dts` rises as frames come out.
-                if delay is None:
-                    delay = (frame.dts or 0) - (frame.pts or 0)
-                stamp = None if frame.dts is None else frame.dts - delay
-            if stamp is not None and base is not None:
-                seconds = float(stamp * base)
-            else:
-                seconds = 0.0 if before is None else before + step
+            if self._sought:
+                seconds, self._sought = None, False
+                times = self._frame_times(step)
+            before, seconds = seconds, times.time_of(frame)
             if before is not None and seconds - before > 3 * step and self._gap is None:
                 self._gap = self._index
             self._end = seconds + 3 * step
@@ -189,6 +186,9 @@ class ContainerReader(Reader):
         if self._places is not None and self._index < len(self._places):
             raise self._misplaced(f"frame {self._index} is its last, of {len(self._places)}")
         self._look_for_lost_clusters()
+
+    def _frame_times(self, step: float) -> FrameTimes:
+        return FrameTimes(self.stream.time_base, step, self.stream.codec_context.name)
 
     def _in_place(self, frame: av.VideoFrame, places: FrameIndex) -> bool:
         """Hold a frame to the index; False for one that leads the frame that was sought."""
