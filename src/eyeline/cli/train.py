@@ -18,12 +18,23 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
     data: Annotated[
         list[Path],
-        typer.Option(help="Folder, .tar or .zip with images/ and masks/. Repeatable: a union."),
+        typer.Option(
+            help="Folder, .tar or .zip with images/ and masks/ (a recipe of gaze: a fixation set). "
+            "Repeatable: a union."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve and weights.")],
     teacher: Annotated[
         Path | None,
         typer.Option(help="ONNX file to learn from, as u2netp.onnx; its maps are cached."),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(help="Gaze: image/mask set whose pictures the teacher labels; masks unused."),
+    ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(help="Gaze: local copy of the recipe's backbone; fetched if not given."),
     ] = None,
     without: Annotated[
         list[Path] | None,
@@ -47,15 +58,17 @@ def train(
 ) -> None:
     """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
 
-    Example:
+    Examples:
         eyeline train student_v3_long --data DUTS-TR --teacher u2netp.onnx --out runs/v4
+
+        eyeline train gaze_v1_teacher --data osie --data crowd --data scene --out runs/teacher
     """
     from eyeline.cli.progress import item_progress
-    from eyeline.errors import MissingExtraError
+    from eyeline.errors import MissingExtraError, UsageError
 
     try:
-        from eyeline.training.material import prepare
-        from eyeline.training.recipes import load_recipe
+        from eyeline.training.material import GazeMaterial, Material, prepare, prepare_gaze
+        from eyeline.training.recipes import GazeRecipe, load_recipe
         from eyeline.training.trainer import fit
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "torch", "train") from exc
@@ -64,19 +77,33 @@ def train(
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the others as we were
     quiet = quiet or not first
     chosen = load_recipe(recipe)
+    gaze = isinstance(chosen, GazeRecipe)
+    foreign = {"--unlabelled": unlabelled, "--backbone": backbone} if not gaze else {}
+    foreign |= {"--without": without[0]} if gaze and without else {}
+    if unused := [name for name, value in foreign.items() if value is not None]:
+        raise UsageError(
+            f"{unused[0]} has no effect with recipe {chosen.name}",
+            f"the recipe's task is {chosen.task}: leave the option out",
+        )
+    place = cache or out / "cache"
+    material: Material | GazeMaterial
     with item_progress("finding pictures", quiet) as advance:
-        material = prepare(
-            chosen, data, cache or out / "cache", without=without or (), teacher=teacher,
-            on_step=advance,
-        )  # fmt: skip
+        if isinstance(chosen, GazeRecipe):
+            material = prepare_gaze(
+                chosen, data, place, backbone=backbone, unlabelled=unlabelled, teacher=teacher,
+                on_step=advance,
+            )  # fmt: skip
+        else:
+            material = prepare(
+                chosen, data, place, without=without or (), teacher=teacher, on_step=advance
+            )
     if not quiet:
         learned = int(material.arrays.train.sum())
+        dropped = material.dropped if isinstance(material, Material) else 0
         typer.echo(
             f"{chosen.name}: {learned:,} pictures to learn from, "
             f"{len(material.arrays.train) - learned:,} to select the epoch by"
-            + (
-                f"; {material.dropped:,} repeat others and are left out" if material.dropped else ""
-            ),
+            + (f"; {dropped:,} repeat others and are left out" if dropped else ""),
             err=True,
         )
     result = fit(

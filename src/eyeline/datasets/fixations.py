@@ -57,6 +57,7 @@ _EXAMPLES = 5
 _NAMES = 40
 
 Kind = Literal["images", "videos"]
+Fold = Literal["train", "select", "report"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -182,6 +183,19 @@ class Recording:
     viewers: tuple[str, ...]
     digest: str
     problems: tuple[Problem, ...]
+
+
+def fold_of(digest: str) -> Fold:
+    """Return the fold of an image, decided by its content alone: copies share a fold.
+
+    Of the images of a set, one tenth selects an epoch of a training run, another tenth reports how
+    good the model is, and the rest trains it.
+
+    Args:
+        digest: sha256 hex digest of the image's bytes.
+    """
+    share = int(digest[:8], 16) / 0x100000000
+    return "select" if share < 0.1 else "report" if share < 0.2 else "train"
 
 
 def is_fixation_set(root: Path) -> bool:

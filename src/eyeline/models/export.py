@@ -28,7 +28,7 @@ from eyeline.output import whole_file
 from eyeline.saliency.contract import INPUT_NAME, OUTPUT_NAME
 from eyeline.saliency.session import Session
 from eyeline.training.nets import ARCHITECTURES, Contract, build_net
-from eyeline.training.recipes import Recipe
+from eyeline.training.recipes import parse_recipe
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def export_run(run: Path, out: Path) -> Exported:
     """
     try:
         record = json.loads((run / "run.json").read_text())
-        recipe = Recipe.model_validate(record["recipe"])
+        recipe = parse_recipe(record["recipe"])
         digest = str(record["data_digest"])
     except (OSError, ValueError, KeyError) as exc:
         raise ModelError(f"{run}: no finished training run", "eyeline train leaves one") from exc

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from eyeline.datasets.fixations import load_fixation_set
+from eyeline.datasets.pairs import find_pairs
 from eyeline.datasets.union import find_union
+from eyeline.digest import file_sha256
+from eyeline.errors import UsageError
+from eyeline.training.backbone import fetch_backbone
 from eyeline.training.data import Arrays, load_arrays
-from eyeline.training.recipes import Recipe
-from eyeline.training.teacher import soft_maps
+from eyeline.training.gaze import GazeArrays, Unlabelled, load_gaze_arrays
+from eyeline.training.recipes import GazeRecipe, Recipe
+from eyeline.training.teacher import GAZE, soft_maps
 
 log = logging.getLogger(__name__)
 
@@ -75,3 +81,74 @@ def prepare(
     if teacher is not None and recipe.teacher > 0:
         soft = soft_maps(union.pairs, teacher, cache, part("asking the teacher"))
     return Material([root.stem for root in data], arrays, soft, len(union.dropped))
+
+
+@dataclass(frozen=True)
+class GazeMaterial:
+    """Fixation sets ready to learn from.
+
+    Attributes:
+        names: of the sets.
+        arrays: pictures and densities of gaze.
+        unlabelled: pictures whose density a teacher predicts, or None.
+        backbone: bytes of the encoder's pretrained weights.
+        facts: what the run record says of unlabelled pictures and their teacher.
+    """
+
+    names: list[str]
+    arrays: GazeArrays
+    unlabelled: Unlabelled | None
+    backbone: bytes
+    facts: dict[str, str]
+
+
+def prepare_gaze(
+    recipe: GazeRecipe,
+    data: Sequence[Path],
+    cache: Path,
+    *,
+    backbone: Path | None = None,
+    unlabelled: Path | None = None,
+    teacher: Path | None = None,
+    on_step: OnStep = lambda part, done, total: None,
+) -> GazeMaterial:
+    """Check and decode fixation sets, fetch the backbone, and run the teacher over other pictures.
+
+    Args:
+        recipe: see `eyeline.training.recipes`.
+        data: fixation sets of images.
+        cache: folder for decoded arrays, the teacher's maps and the backbone.
+        backbone: a local copy of the recipe's backbone.
+        unlabelled: image/mask set whose pictures the teacher labels; the masks are not used.
+        teacher: ONNX file of a gaze model.
+        on_step: see `OnStep`.
+
+    Raises:
+        DatasetError: data that cannot be used.
+        ModelError: a teacher that cannot be run.
+        TrainingError: another backbone than the recipe's.
+        UsageError: unlabelled pictures without a teacher, or the reverse.
+    """
+
+    def part(name: str) -> Callable[[int, int], None]:
+        return lambda done, total: on_step(name, done, total)
+
+    if (unlabelled is None) != (teacher is None):
+        raise UsageError(
+            "--unlabelled and --teacher need each other", "give both, or neither of them"
+        )
+    weights = fetch_backbone(recipe.backbone, cache, backbone, part("fetching the backbone"))
+    sets = [load_fixation_set(root, part(f"checking {root.stem}")) for root in data]
+    arrays = load_gaze_arrays(sets, recipe.store, cache, part("decoding pictures"))
+    more, facts = None, {}
+    if unlabelled is not None and teacher is not None:
+        pairs = find_pairs(unlabelled)
+        pictures = load_arrays(pairs, recipe.store, 0.05, cache, part("decoding unlabelled"))
+        maps = soft_maps(pairs, teacher, cache, part("asking the teacher"), GAZE)
+        more = Unlabelled(pictures.images, maps)
+        facts = {
+            "unlabelled": unlabelled.stem,
+            "unlabelled_digest": pictures.digest,
+            "teacher_sha256": file_sha256(teacher),
+        }
+    return GazeMaterial([root.stem for root in data], arrays, more, weights, facts)

@@ -20,14 +20,14 @@ from eyeline.errors import TrainingError
 from eyeline.training import losses
 from eyeline.training.augment import Augmentation, crop_grid, normalise, photometric
 from eyeline.training.data import Arrays, epoch_batches
-from eyeline.training.nets import build_net
-from eyeline.training.recipes import Recipe
+from eyeline.training.nets import Net, build_net
+from eyeline.training.recipes import GazeRecipe, Recipe
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Augmented input (N, 3, H, W), ground truth (N, 1, H, W), training target (N, 1, H, W); float32."""
 
 
-def _gather(source: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+def gather(source: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
     """uint8 rows of a memory-mapped array as float32 (N, C, h, w) in [0, 1]."""
     x = torch.from_numpy(np.ascontiguousarray(source[indices])).to(device)
     x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
@@ -85,7 +85,7 @@ class Batches(IterableDataset[Batch]):
         grid = crop_grid(aspect, height, width, self.augmentation, g).to(self.device)
 
         def sample(source: np.ndarray) -> Tensor:
-            x = _gather(source, indices, self.device)
+            x = gather(source, indices, self.device)
             return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
         image = sample(self.arrays.images)
@@ -96,7 +96,7 @@ class Batches(IterableDataset[Batch]):
         return normalise(photometric(image, self.augmentation, g)), truth, target
 
 
-def learning_rate_factor(recipe: Recipe, step: int, total: int) -> float:
+def learning_rate_factor(recipe: Recipe | GazeRecipe, step: int, total: int) -> float:
     """Share of the peak learning rate at a step: linear warm-up, then cosine to zero.
 
     With `restarts` the cosine begins anew at each of them (SGDR, arXiv 1608.03983, section 3).
@@ -132,8 +132,157 @@ def _ema_update(decay: float) -> Any:
     return update
 
 
-class StudentModule(L.LightningModule):
-    """A net, its averaged copy, and what a step does.
+class TrainingModule(L.LightningModule):
+    """A net, its averaged copy, and what every run does: subclasses add a step and its scores.
+
+    Args:
+        recipe: the run's recipe.
+        train: bool (N,), which images are learned from; the others select an epoch.
+
+    Attributes:
+        measures: names of the selection fold's scores.
+        curve: one row per epoch.
+    """
+
+    measures: tuple[str, ...] = ()
+
+    def __init__(self, recipe: Recipe | GazeRecipe, train: np.ndarray) -> None:
+        super().__init__()
+        self.recipe: Any = recipe
+        self.train_fold = train
+        self.net: Net = build_net(recipe.net)
+        self.average = AveragedModel(
+            self.net, multi_avg_fn=_ema_update(recipe.ema), use_buffers=True
+        )
+        self.average.requires_grad_(False)
+        # Not Lightning's own means: over devices with unequal counts these are wrong (2.6).
+        self.means = nn.ModuleDict({name: MeanMetric() for name in self.measures})
+        self.curve: list[dict[str, float]] = []
+        self._begun = time.monotonic()
+
+    def batches(self, share: tuple[int, int]) -> IterableDataset[Any]:
+        """Return this epoch's batches for one device, see `Batches`."""
+        raise NotImplementedError
+
+    def score_one(self, index: int) -> dict[str, Tensor]:
+        """Score the averaged net on one stored image: a scalar for each of `measures`."""
+        raise NotImplementedError
+
+    def example(self, index: int) -> tuple[tuple[np.ndarray, ...], float]:
+        """Return one stored image, its ground truth and the prediction, uint8, and its aspect."""
+        raise NotImplementedError
+
+    def selection_score(self, means: dict[str, float]) -> float:
+        """Return the number that selects an epoch, greater is better."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return this epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
+        on_cpu = self.device.type == "cpu"
+        data = self.batches((self.trainer.global_rank, self.trainer.world_size))
+        return DataLoader(data, batch_size=None, num_workers=1 if on_cpu else 0)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """Return indices of the selection fold, one at a time: each image keeps its own aspect."""
+        mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
+        indices = torch.from_numpy(np.flatnonzero(~self.train_fold)[mine])
+        return DataLoader(indices, batch_size=None)  # type: ignore[arg-type]
+
+    def finish_step(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """Log a step's loss and return it.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}",
+                "lower lr; the last good checkpoint is kept",
+            )
+        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update the averaged weights."""
+        if self.recipe.ema:
+            self.average.update_parameters(self.net)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time so far, that of interrupted calls up to their last checkpoint included."""
+        return time.monotonic() - self._begun
+
+    @property
+    def best_net(self) -> nn.Module:
+        """The net whose quality counts: the averaged one when the recipe averages."""
+        return self.average.module if self.recipe.ema else self.net
+
+    def validation_step(self, index: Tensor, batch_idx: int) -> None:
+        """Score one image of the selection fold."""
+        scores = self.score_one(int(index))
+        for name, mean in self.means.items():
+            assert isinstance(mean, MeanMetric)  # noqa: S101 - as `__init__` made it
+            mean.update(scores[name])
+            self.log(name, mean, prog_bar=True, on_epoch=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Add a row to the curve; `score` selects the checkpoint."""
+        m = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        score = self.selection_score(m)
+        self.log("score", score)
+        if not self.trainer.sanity_checking:
+            self.curve.append({"epoch": float(self.current_epoch), **m, "score": score})
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return AdamW's groups: no decay on norms and biases."""
+        r = self.recipe
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        return [
+            {"params": decayed, "weight_decay": r.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW or Adam with a linear warm-up and a cosine to zero."""
+        r = self.recipe
+        kind = torch.optim.AdamW if r.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(self.parameter_groups(), lr=r.lr)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(r, step, total)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the curve and the recipe to the weights."""
+        checkpoint["curve"] = self.curve
+        checkpoint["seconds"] = self.seconds
+        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue the curve, of the same recipe only.
+
+        Raises:
+            TrainingError: the checkpoint was left by another recipe.
+        """
+        now, then = self.recipe.model_dump(mode="json"), dict(checkpoint.get("recipe", {}))
+        # Keys that came later count as they were before.
+        for key, field in type(self.recipe).model_fields.items():
+            if not field.is_required():
+                then.setdefault(key, field.get_default(call_default_factory=True))
+        changed = [key for key in now if now[key] != then.get(key)]
+        if changed:
+            raise TrainingError(
+                f"the checkpoint there is of another recipe: {', '.join(changed)} differ",
+                "name another folder, or go on with the recipe that began it",
+            )
+        self.curve = list(checkpoint.get("curve", []))
+        self._begun = time.monotonic() - float(checkpoint.get("seconds", 0))
+
+
+class StudentModule(TrainingModule):
+    """Training on object masks.
 
     Args:
         recipe: the run's recipe.
@@ -141,38 +290,22 @@ class StudentModule(L.LightningModule):
         teacher: uint8 (N, h, w) soft maps of a teacher, or None.
     """
 
+    measures = ("iou", "mae")
+
     def __init__(self, recipe: Recipe, arrays: Arrays, teacher: np.ndarray | None) -> None:
-        super().__init__()
+        super().__init__(recipe, arrays.train)
         if recipe.teacher > 0 and teacher is None:
             raise TrainingError(
                 f"recipe {recipe.name} wants a teacher's maps",
                 "give --teacher u2netp.onnx, or set teacher = 0 in the recipe",
             )
-        self.recipe, self.arrays, self.teacher = recipe, arrays, teacher
-        self.net = build_net(recipe.net)
-        self.average = AveragedModel(
-            self.net, multi_avg_fn=_ema_update(recipe.ema), use_buffers=True
-        )
-        self.average.requires_grad_(False)
-        # Not Lightning's own means: over devices with unequal counts these are wrong (2.6).
-        self.mae, self.iou = MeanMetric(), MeanMetric()
-        self.curve: list[dict[str, float]] = []
-        self._begun = time.monotonic()
+        self.arrays, self.teacher = arrays, teacher
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """This epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
-        on_cpu = self.device.type == "cpu"
-        share = self.trainer.global_rank, self.trainer.world_size
-        data = Batches(
+    def batches(self, share: tuple[int, int]) -> IterableDataset[Batch]:
+        """Return this epoch's batches for one device."""
+        return Batches(
             self.recipe, self.arrays, self.teacher, self.current_epoch, self.device, share
         )
-        return DataLoader(data, batch_size=None, num_workers=1 if on_cpu else 0)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        """Indices of the selection fold, one at a time: each image keeps its own aspect."""
-        mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
-        indices = torch.from_numpy(np.flatnonzero(~self.arrays.train)[mine])
-        return DataLoader(indices, batch_size=None)  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Weighted sum of the losses of all heads."""
@@ -191,28 +324,7 @@ class StudentModule(L.LightningModule):
             loss = losses.edge_weighted_bce(head, t, y, r.edge if i == 0 else 0.0)
             loss = loss + losses.OVERLAPS[r.overlap](head, y)
             total = total + loss * (1.0 if i == 0 else r.deep)
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"loss is {total.item()} in epoch {self.current_epoch}, batch {batch_idx}",
-                "lower lr; the last good checkpoint is kept",
-            )
-        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
-        return total
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Update the averaged weights."""
-        if self.recipe.ema:
-            self.average.update_parameters(self.net)
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock time so far, that of interrupted calls up to their last checkpoint included."""
-        return time.monotonic() - self._begun
-
-    @property
-    def best_net(self) -> nn.Module:
-        """The net whose quality counts: the averaged one when the recipe averages."""
-        return self.average.module if self.recipe.ema else self.net
+        return self.finish_step(total, batch_idx)
 
     @torch.no_grad()
     def predict_one(self, index: int) -> tuple[Tensor, Tensor]:
@@ -227,8 +339,8 @@ class StudentModule(L.LightningModule):
         height = lines if aspect >= 1 else int(lines / aspect)
         width = int(height * aspect)
         size = (max(32, height // 32 * 32), max(32, width // 32 * 32))
-        image = F.interpolate(_gather(self.arrays.images, i, self.device), size=size, mode="area")
-        truth = _gather(self.arrays.masks, i, self.device)
+        image = F.interpolate(gather(self.arrays.images, i, self.device), size=size, mode="area")
+        truth = gather(self.arrays.masks, i, self.device)
         image = normalise(image).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             logits = self.best_net(image)[0]
@@ -242,59 +354,13 @@ class StudentModule(L.LightningModule):
         union = (positive | gt).sum().clamp(min=1)
         return {"mae": (p - truth).abs().mean(), "iou": (positive & gt).sum() / union}
 
-    def validation_step(self, index: Tensor, batch_idx: int) -> None:
-        """Score one image of the selection fold."""
-        scores = self.score_one(int(index))
-        for name, mean in (("mae", self.mae), ("iou", self.iou)):
-            mean.update(scores[name])
-            self.log(name, mean, prog_bar=True, on_epoch=True)
+    def example(self, index: int) -> tuple[tuple[np.ndarray, ...], float]:
+        """Return one stored image, its mask and the prediction, uint8, and its aspect."""
+        prediction, _ = self.predict_one(index)
+        grey = np.round(prediction[0, 0].float().cpu().numpy() * 255).astype(np.uint8)
+        a = self.arrays
+        return (a.images[index], a.masks[index], grey), float(a.aspect[index])
 
-    def on_validation_epoch_end(self) -> None:
-        """One row of the curve an epoch; `score` selects the checkpoint."""
-        m = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-        score = m.get("iou", 0.0) - m.get("mae", 1.0)
-        self.log("score", score)
-        if not self.trainer.sanity_checking:
-            self.curve.append({"epoch": float(self.current_epoch), **m, "score": score})
-
-    def configure_optimizers(self) -> Any:
-        """AdamW (no decay on norms and biases) or Adam, linear warm-up, cosine to zero."""
-        r = self.recipe
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": r.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        kind = torch.optim.AdamW if r.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(groups, lr=r.lr)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(r, step, total)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The curve and the recipe travel with the weights."""
-        checkpoint["curve"] = self.curve
-        checkpoint["seconds"] = self.seconds
-        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the curve, of the same recipe only.
-
-        Raises:
-            TrainingError: the checkpoint was left by another recipe.
-        """
-        now, then = self.recipe.model_dump(mode="json"), dict(checkpoint.get("recipe", {}))
-        for key, field in Recipe.model_fields.items():  # keys that came later, as they were before
-            if not field.is_required():
-                then.setdefault(key, field.get_default(call_default_factory=True))
-        changed = [key for key in now if now[key] != then.get(key)]
-        if changed:
-            raise TrainingError(
-                f"the checkpoint there is of another recipe: {', '.join(changed)} differ",
-                "name another folder, or go on with the recipe that began it",
-            )
-        self.curve = list(checkpoint.get("curve", []))
-        self._begun = time.monotonic() - float(checkpoint.get("seconds", 0))
+    def selection_score(self, means: dict[str, float]) -> float:
+        """Return IoU less MAE."""
+        return means.get("iou", 0.0) - means.get("mae", 1.0)

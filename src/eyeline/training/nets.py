@@ -2,8 +2,8 @@
 
 Every net takes ImageNet-normalised RGB, float32 (N, 3, H, W) of any H and W, and returns a list of
 logit maps, float32 (N, 1, h, w): the first is the answer at the input's size, the others are
-deep-supervision heads that exist while training only. `Contract` wraps a net for export:
-one output, sigmoid applied.
+deep-supervision heads that exist while training only. `Contract` wraps a net for export: one
+output, the map that `Net.to_map` makes of the first logits.
 """
 
 from __future__ import annotations
@@ -15,6 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyeline.errors import TrainingError
+from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Net(nn.Module):
+    """What every architecture is.
+
+    Attributes:
+        multiple: what the sides of its input must be multiples of.
+    """
+
+    multiple = 1
+
+    def to_map(self, logits: Tensor) -> Tensor:
+        """Turn logits, float32 (N, 1, H, W), into the map of the contract: here their sigmoid."""
+        return torch.sigmoid(logits)
 
 
 def _conv_bn(
@@ -120,7 +135,7 @@ BLOCKS: dict[str, type[Residual] | type[Separable]] = {
 """Names of residual blocks in a recipe."""
 
 
-class Fpn(nn.Module):
+class Fpn(Net):
     """Feature pyramid (Lin et al., CVPR 2017), output at stride 4.
 
     Args:
@@ -132,8 +147,6 @@ class Fpn(nn.Module):
         fuse: residual blocks after each merge.
         context: hidden channels of the image-level branch; those of the last stage when None.
     """
-
-    multiple = 1
 
     def __init__(
         self,
@@ -188,7 +201,7 @@ class Fpn(nn.Module):
         return logits
 
 
-class UNet(nn.Module):
+class UNet(Net):
     """The reference students: three levels down, a bottleneck, three up (Ronneberger et al., 2015).
 
     Args:
@@ -241,14 +254,160 @@ class UNet(nn.Module):
         return [self.head(y)]
 
 
-ARCHITECTURES: dict[str, type[Fpn] | type[UNet]] = {"fpn": Fpn, "unet": UNet}
-"""Architecture name in a recipe to the class that takes its remaining keys.
+# Expansion, channels at width 1, blocks, stride and dilation of MobileNetV2's stages (Sandler et al.,
+# CVPR 2018, table 2) as DeepLab runs it at output stride 16: the last stride is a dilation of 2, from
+# the block after it on (Chen et al., ECCV 2018).
+_STAGES = (
+    (1, 16, 1, 1, 1),
+    (6, 24, 2, 2, 1),
+    (6, 32, 3, 2, 1),
+    (6, 64, 4, 2, 1),
+    (6, 96, 3, 1, 1),
+    (6, 160, 1, 1, 1),
+    (6, 160, 2, 1, 2),
+    (6, 320, 1, 1, 2),
+)
 
-`multiple` of a class is what the sides of its input must be multiples of.
-"""
+
+class InvertedResidual(nn.Module):
+    """Expansion by 1x1, depthwise 3x3, projection by 1x1 (Sandler et al., CVPR 2018).
+
+    Args:
+        c_in: channels before.
+        c_out: channels behind.
+        expansion: channels between, as a multiple of `c_in`; 1 has no expansion layer.
+        stride: of the depthwise convolution.
+        dilation: of the depthwise convolution.
+    """
+
+    def __init__(self, c_in: int, c_out: int, expansion: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        hidden = c_in * expansion
+        self.expand = nn.Conv2d(c_in, hidden, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(
+            hidden, hidden, 3, stride, dilation, dilation=dilation, groups=hidden
+        )
+        self.project = nn.Conv2d(hidden, c_out, 1)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the expanded feature at the input's size, and the block's output."""
+        expanded = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(expanded)))
+        return expanded, x + y if self.residual else y
 
 
-def build_net(config: dict[str, Any]) -> nn.Module:
+class MobileNetV2(nn.Module):
+    """The encoder at output stride 16, without batch normalisation: its weights hold it already.
+
+    Args:
+        width: multiplier of the channels.
+
+    Attributes:
+        convolutions: all layers in the order in which they run.
+        channels: of the features that `forward` returns.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        # Input as the pretrained weights know it: [-1, 1] instead of ImageNet-normalised.
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("scale", (2 * std)[None, :, None, None], persistent=False)
+        self.register_buffer("shift", (2 * mean - 1)[None, :, None, None], persistent=False)
+        c = int(32 * width)
+        self.stem = nn.Conv2d(3, c, 3, 2, 1)
+        self.blocks = nn.ModuleList()
+        skips = []
+        for expansion, channels, count, stride, dilation in _STAGES:
+            for i in range(count):
+                if i == 0 and stride == 2:
+                    skips.append(c * expansion)
+                c_out = int(channels * width)
+                self.blocks.append(
+                    InvertedResidual(c, c_out, expansion, stride if i == 0 else 1, dilation)
+                )
+                c = c_out
+        self.channels = (*skips[1:], c)
+        self.convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features at strides 4, 8 and 16; the first two are expanded ones."""
+        x = F.relu6(self.stem(x * self.scale + self.shift))
+        features = []
+        for block in self.blocks:
+            expanded, x = block(x)
+            if expanded.shape[-2:] != x.shape[-2:]:
+                features.append(expanded)
+        return [*features[1:], x]
+
+
+class GazeNet(Net):
+    """A density of gaze from pretrained features: a small pyramid over strides 16 and 8.
+
+    The logits are of a density over the whole picture. A learned grid, stretched over the picture,
+    is added: the prior that viewers look at the centre.
+
+    Args:
+        width: of the encoder.
+        channels: of the pyramid.
+        centre: weight of a Gaussian prior at the centre, see `CENTRE_SIGMA`, in the exported map:
+            viewers of videos look at the centre more than those of the pictures it learns from.
+    """
+
+    centre: Tensor
+    GRID = (12, 16)
+    CENTRE_SIGMA = 0.25
+
+    def __init__(self, width: float, channels: int, centre: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = MobileNetV2(width)
+        _, middle, deep = self.encoder.channels
+        self.lateral16 = nn.Conv2d(deep, channels, 1)
+        self.lateral8 = nn.Conv2d(middle, channels, 1)
+        self.context = nn.Sequential(
+            nn.Conv2d(deep, channels, 1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1)
+        )
+        self.fuse16 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.widen16 = nn.Conv2d(channels, channels, 3, 1, 2, dilation=2)
+        self.fuse8 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.head = nn.Conv2d(channels, 1, 3, 1, 1)
+        with torch.no_grad():  # begin near the prior
+            self.head.weight.mul_(0.1)
+            self.head.bias.zero_()  # type: ignore[union-attr]
+        rows, columns = self.GRID
+        y = torch.linspace(-1, 1, rows)[:, None] ** 2
+        x = torch.linspace(-1, 1, columns)[None] ** 2
+        self.prior = nn.Parameter((-2.0 * y - 1.5 * x)[None, None])
+        offsets = [(torch.arange(n) + 0.5) / n - 0.5 for n in self.GRID]  # of the cells' centres
+        squares = offsets[0][:, None] ** 2 + offsets[1][None] ** 2
+        gaussian = -0.5 * squares / self.CENTRE_SIGMA**2
+        self.register_buffer("centre", centre * gaussian[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Logits of the density at the input's size."""
+        _, middle, deep = self.encoder(x)
+        y = F.relu(self.lateral16(deep) + self.context(deep.mean((2, 3), keepdim=True)))
+        y = y + F.relu(self.fuse16(y))
+        y = y + F.relu(self.widen16(y))
+        y = F.relu(_resize(y, middle) + self.lateral8(middle))
+        y = y + F.relu(self.fuse8(y))
+        logits = self.head(y)
+        return [_resize(logits + _resize(self.prior, logits), x)]
+
+    def to_map(self, logits: Tensor) -> Tensor:
+        """Turn logits into the density, with the prior of videos, divided by its maximum."""
+        logits = logits + _resize(self.centre, logits)
+        return torch.exp(logits - logits.amax((1, 2, 3), keepdim=True))
+
+
+ARCHITECTURES: dict[str, type[Net]] = {"fpn": Fpn, "unet": UNet, "gaze": GazeNet}
+"""Architecture name in a recipe to the class that takes its remaining keys."""
+
+
+def build_net(config: dict[str, Any]) -> Net:
     """Build a net from a recipe's `[net]` table: `arch` names the class, the rest are its arguments.
 
     Raises:
@@ -319,13 +478,13 @@ def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
 class Contract(nn.Module):
     """The tensor contract around a net: `input` (N, 3, H, W) to `saliency_map` (N, 1, H, W) in [0, 1]."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, input: Tensor) -> Tensor:
-        """Sigmoid of the net's first logit map."""
-        return torch.sigmoid(self.net(input)[0])
+        """Return the map of the net's first logits."""
+        return self.net.to_map(self.net(input)[0])
 
 
 def count_parameters(net: nn.Module) -> int:

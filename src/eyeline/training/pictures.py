@@ -11,19 +11,21 @@ from PIL import Image
 from eyeline.output import whole_file
 
 if TYPE_CHECKING:
-    from eyeline.training.module import StudentModule
+    from eyeline.training.module import TrainingModule
 
+LABELS = {"iou": "IoU", "kl": "KL divergence, nats"}
 EXAMPLES = 8
 HEIGHT = 120  # of an example, pixels
 GAP = 4
 GROUND = (24, 24, 24)
 
 
-def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
-    """Loss, and the selection fold's IoU and MAE, over epochs, as a PNG of 900 x 400 pixels.
+def plot_curve(curve: list[dict[str, float]], measures: tuple[str, ...], path: Path) -> None:
+    """Draw the loss, and the selection fold's scores, over epochs, as a PNG of 900 x 400 pixels.
 
     Args:
-        curve: a row an epoch, with `epoch`, `iou`, `mae` and, from the second on, `loss`.
+        curve: one row per epoch, with `epoch`, the two measures and, from the second on, `loss`.
+        measures: names of the two scores.
         path: the file.
 
     Raises:
@@ -37,10 +39,10 @@ def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
     known = [row for row in curve if "loss" in row]  # a resumed run lacks one
     left.plot([row["epoch"] for row in known], [row["loss"] for row in known], color="#444444")
     left.set(xlabel="epoch", ylabel="training loss")
-    mae = right.twinx()  # each on its own scale: a run that starts well moves little
-    for axes, name, colour in ((right, "IoU", "#1b6ca8"), (mae, "MAE", "#c0504d")):
-        axes.plot(epochs, [row[name.lower()] for row in curve], color=colour)
-        axes.set_ylabel(name, color=colour)
+    other = right.twinx()  # each on its own scale: a run that starts well moves little
+    for axes, name, colour in zip((right, other), measures, ("#1b6ca8", "#c0504d"), strict=True):
+        axes.plot(epochs, [row[name] for row in curve], color=colour)
+        axes.set_ylabel(LABELS.get(name, name.upper()), color=colour)
     right.set(xlabel="epoch", title="selection fold: picks an epoch, reports nothing")
     right.title.set_fontsize(9)
     for axes in (left, right):
@@ -49,8 +51,8 @@ def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
         figure.savefig(temporary)
 
 
-def draw_strip(module: StudentModule, path: Path) -> None:
-    """Image, ground truth and prediction of the first images of the selection fold, as a JPEG.
+def draw_strip(module: TrainingModule, path: Path) -> None:
+    """Draw image, ground truth and prediction of the first images of the selection fold, as a JPEG.
 
     Args:
         module: the run's module, between two epochs.
@@ -59,13 +61,10 @@ def draw_strip(module: StudentModule, path: Path) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    arrays = module.arrays
     columns: list[list[Image.Image]] = []
-    for index in np.flatnonzero(~arrays.train)[:EXAMPLES]:
-        prediction, _ = module.predict_one(int(index))
-        grey = np.round(prediction[0, 0].float().cpu().numpy() * 255).astype(np.uint8)
-        size = max(1, round(HEIGHT * float(arrays.aspect[index]))), HEIGHT
-        pictures = (arrays.images[index], arrays.masks[index], grey)
+    for index in np.flatnonzero(~module.train_fold)[:EXAMPLES]:
+        pictures, aspect = module.example(int(index))
+        size = max(1, round(HEIGHT * aspect)), HEIGHT
         columns.append([Image.fromarray(np.asarray(p)).resize(size) for p in pictures])
     width = sum(c[0].width + GAP for c in columns) + GAP
     sheet = Image.new("RGB", (width, 3 * (HEIGHT + GAP) + GAP), GROUND)

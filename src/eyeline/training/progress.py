@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from eyeline.output import write_bytes
-from eyeline.training.module import StudentModule
+from eyeline.training.module import TrainingModule
 from eyeline.training.pictures import draw_strip, plot_curve
 
 STRIPS = 20  # strips of example predictions that a run leaves
@@ -30,14 +30,14 @@ class Pictures(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw them anew."""
-        if not trainer.is_global_zero or not isinstance(module, StudentModule):
+        if not trainer.is_global_zero or not isinstance(module, TrainingModule):
             return
         rows = io.StringIO()
         writer = csv.DictWriter(rows, sorted({k for row in module.curve for k in row}))
         writer.writeheader()
         writer.writerows(module.curve)
         write_bytes(self.out / "curve.csv", rows.getvalue().encode())
-        plot_curve(module.curve, self.out / "curve.png")
+        plot_curve(module.curve, module.measures, self.out / "curve.png")
         epochs = module.recipe.epochs
         if trainer.current_epoch % max(1, epochs // STRIPS) == 0:
             folder = self.out / "examples"

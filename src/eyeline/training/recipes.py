@@ -5,9 +5,17 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 
 from eyeline.errors import TrainingError
 
@@ -40,28 +48,21 @@ class Restart(_Strict):
     lr: float = Field(gt=0, le=1)
 
 
-class Recipe(_Strict):
-    """Everything that decides a training run, besides the data and the versions.
+class Run(_Strict):
+    """What recipes of both tasks state.
 
     Attributes:
         name: id of the run.
         net: `arch` and its arguments, see `eyeline.training.nets`.
         epochs: passes over the training fold.
-        batch: images a step.
+        batch: images per step.
         lr: peak learning rate.
         weight_decay: AdamW's decoupled weight decay.
         warmup: share of the steps with a rising learning rate.
         restarts: warm restarts of the cosine, in order of their epochs.
         optimizer: AdamW, or Adam without decay.
         ema: decay of the exponential moving average of the weights; 0 = none.
-        overlap: the overlap term beside cross-entropy.
-        edge: weight of boundary pixels in the cross-entropy, 0 = uniform.
-        teacher: share of the teacher's soft map in the target, 0..1.
-        deep: weight of the side heads' losses.
-        phases: crop sizes over time.
         augmentation: arguments of `eyeline.training.augment.Augmentation`.
-        selection_share: share of the images that select an epoch, 0..1.
-        selection_lines: short side, in pixels, at which they are scored: the model's working size.
         store: side of the squashed training arrays, pixels.
         seed: seed of everything random.
         bf16: compute convolutions in bfloat16.
@@ -77,17 +78,33 @@ class Recipe(_Strict):
     restarts: list[Restart] = []
     optimizer: Literal["adam", "adamw"] = "adamw"
     ema: float = Field(default=0.0, ge=0, lt=1)
+    augmentation: dict[str, Any] = {}
+    store: int = Field(default=256, gt=0)
+    seed: int = 0
+    bf16: bool = False
+
+
+class Recipe(Run):
+    """Everything that decides a training run on object masks, besides the data and the versions.
+
+    Attributes:
+        overlap: the overlap term beside cross-entropy.
+        edge: weight of boundary pixels in the cross-entropy, 0 = uniform.
+        teacher: share of the teacher's soft map in the target, 0..1.
+        deep: weight of the side heads' losses.
+        phases: crop sizes over time.
+        selection_share: share of the images that select an epoch, 0..1.
+        selection_lines: short side, in pixels, at which they are scored: the model's working size.
+    """
+
+    task: Literal["objects"] = "objects"
     overlap: Literal["iou", "dice"] = "iou"
     edge: float = Field(default=0.0, ge=0)
     teacher: float = Field(default=0.0, ge=0, le=1)
     deep: float = Field(default=0.0, ge=0)
     phases: list[Phase] = Field(min_length=1)
-    augmentation: dict[str, Any] = {}
     selection_share: float = Field(default=0.05, gt=0, lt=1)
     selection_lines: int = Field(default=192, ge=32)
-    store: int = Field(default=256, gt=0)
-    seed: int = 0
-    bf16: bool = False
 
     def crops(self, epoch: int) -> list[tuple[int, int]]:
         """Crop sizes of an epoch."""
@@ -95,6 +112,61 @@ class Recipe(_Strict):
             if epoch < phase.until:
                 return phase.crops
         return self.phases[-1].crops
+
+
+class Backbone(_Strict):
+    """The pretrained weights that an encoder starts from.
+
+    Attributes:
+        url: public address of the TensorFlow Lite file.
+        sha256: hex digest of its bytes.
+        size: bytes.
+        license: SPDX id of its terms.
+        trained_on: data sets that it learned from.
+    """
+
+    url: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size: int = Field(gt=0)
+    license: str
+    trained_on: list[str]
+
+
+class GazeRecipe(Run):
+    """Everything that decides a training run on recorded gaze, besides the data and the versions.
+
+    Attributes:
+        backbone: what the encoder starts from.
+        encoder_lr: learning rate of the encoder, as a share of `lr`.
+        height: rows of the training pictures, pixels.
+        width: columns of the training pictures, pixels.
+        correlation: weight of the correlation beside the Kullback-Leibler divergence in the loss.
+        unlabelled: pictures per step whose density a teacher predicts; 0 = none.
+    """
+
+    task: Literal["gaze"]
+    backbone: Backbone
+    encoder_lr: float = Field(default=0.1, gt=0, le=1)
+    height: int = Field(default=192, ge=32)
+    width: int = Field(default=256, ge=32)
+    correlation: float = Field(default=1.0, ge=0)
+    unlabelled: int = Field(default=0, ge=0)
+
+
+AnyRecipe = Annotated[
+    Annotated[Recipe, Tag("objects")] | Annotated[GazeRecipe, Tag("gaze")],
+    Discriminator(lambda v: v.get("task", "objects") if isinstance(v, dict) else v.task),
+]
+_ANY: TypeAdapter[Recipe | GazeRecipe] = TypeAdapter(AnyRecipe)
+
+
+def parse_recipe(content: Any) -> Recipe | GazeRecipe:
+    """Read a recipe from its JSON or TOML values.
+
+    Raises:
+        ValidationError: a missing, unknown or invalid key.
+    """
+    return _ANY.validate_python(content)
 
 
 def recipe_names() -> list[str]:
@@ -105,7 +177,7 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str) -> Recipe | GazeRecipe:
     """Read a built-in recipe by name, or any recipe from a TOML file.
 
     Raises:
@@ -120,7 +192,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     else:
         raise TrainingError(f"no recipe {name_or_path!r}", f"built in: {', '.join(recipe_names())}")
     try:
-        return Recipe.model_validate(tomllib.loads(text))
+        return parse_recipe(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, ValidationError) as exc:
         first = str(exc).replace("\n", " ")[:300]
         raise TrainingError(f"recipe {name_or_path}: {first}", "fix the recipe") from exc

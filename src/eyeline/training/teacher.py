@@ -12,7 +12,9 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,31 @@ SIZE = 320  # U-2-Net's input side, pixels
 STORED = 160  # side of the kept maps: half, finer than any student's output
 CHUNK = 64  # images between two notes of progress
 
-_IO = IoSpec(scale="max", multiple=1)
+
+@dataclass(frozen=True)
+class Look:
+    """How a teacher sees pictures, and how its maps are kept.
+
+    Attributes:
+        height: rows of its input, pixels; pictures are squashed to it.
+        width: columns of its input.
+        io: how a picture becomes the input.
+        unit: the stored number that means 1.
+        dtype: of the stored maps, whose sides are half the input's.
+    """
+
+    height: int
+    width: int
+    io: IoSpec
+    unit: float
+    dtype: type[np.uint8] | type[np.float16]
+
+
+OBJECTS = Look(SIZE, SIZE, IoSpec(scale="max", multiple=1), 255, np.uint8)
+"""U-2-Net's own preprocessing (Qin et al., 2020); maps in 1/255."""
+
+GAZE = Look(192, 256, IoSpec(multiple=1), 1, np.float16)
+"""A gaze model of ours; the small values of a density need a float's precision."""
 
 
 def soft_maps(
@@ -40,7 +66,8 @@ def soft_maps(
     teacher: Path,
     cache: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> npt.NDArray[np.uint8]:
+    look: Look = OBJECTS,
+) -> npt.NDArray[Any]:
     """Run the teacher over a dataset, or map what an earlier call left in `cache`.
 
     An interrupted call goes on where it stopped.
@@ -50,9 +77,10 @@ def soft_maps(
         teacher: ONNX file.
         cache: folder for the maps, named by the digests of teacher and data.
         on_progress: called with images done and in all.
+        look: how the teacher sees pictures.
 
     Returns:
-        uint8 (N, 160, 160), memory-mapped: the teacher's probability times 255.
+        (N, height / 2, width / 2) of `look.dtype`, memory-mapped: the teacher's map times `look.unit`.
 
     Raises:
         ModelError: a teacher that ONNX Runtime can't run on such images.
@@ -64,20 +92,22 @@ def soft_maps(
     folder.mkdir(parents=True, exist_ok=True)
     path, note = folder / "maps.npy", folder / "done.json"
     done = int(json.loads(note.read_text())) if note.exists() else 0
-    maps: np.memmap[tuple[int, ...], np.dtype[np.uint8]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+    rows, columns = look.height // 2, look.width // 2
+    maps: np.memmap[tuple[int, ...], np.dtype[Any]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         path,
         mode="r+" if done else "w+",
-        dtype=np.uint8,
-        shape=(len(pairs), STORED, STORED),
+        dtype=look.dtype,
+        shape=(len(pairs), rows, columns),
     )
-    infer = _session(data, teacher)
+    infer = _session(data, teacher, look)
 
     def fill(i: int) -> None:
-        image = read_image(pairs[i].image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        size = (look.width, look.height)
+        image = read_image(pairs[i].image).resize(size, Image.Resampling.BILINEAR)
         planes = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-        y = infer(prepare(planes, _IO))
-        halved = y.reshape(STORED, SIZE // STORED, STORED, SIZE // STORED).mean((1, 3))
-        maps[i] = np.round(halved * 255).astype(np.uint8)
+        halved = infer(prepare(planes, look.io)).reshape(rows, 2, columns, 2).mean((1, 3))
+        stored = halved * look.unit
+        maps[i] = np.round(stored) if look.dtype is np.uint8 else stored
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(done, len(pairs), CHUNK):
@@ -89,8 +119,8 @@ def soft_maps(
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-def _session(data: bytes, teacher: Path) -> Callable[[Map], Map]:
-    """The teacher as a function of (1, 3, 320, 320) to (320, 320)."""
+def _session(data: bytes, teacher: Path, look: Look) -> Callable[[Map], Map]:
+    """The teacher as a function of (1, 3, height, width) to (height, width)."""
     session = open_runtime_session(data, str(teacher), "cpu")
     failures = runtime_errors()
     source, answer = session.get_inputs()[0].name, session.get_outputs()[0].name
@@ -99,8 +129,10 @@ def _session(data: bytes, teacher: Path) -> Callable[[Map], Map]:
         try:
             y: Map = session.run([answer], {source: x})[0]
         except failures as exc:
-            raise ModelError(f"{teacher}: fails on a {SIZE}x{SIZE} image", "not a teacher") from exc
-        if y.shape != (1, 1, SIZE, SIZE) or not (y.min() >= 0 and y.max() <= 1):
+            raise ModelError(
+                f"{teacher}: fails on a {look.width}x{look.height} image", "not a teacher"
+            ) from exc
+        if y.shape != (1, 1, look.height, look.width) or not (y.min() >= 0 and y.max() <= 1):
             raise ModelError(f"{teacher}: its first output is no map in [0, 1]", "not a teacher")
         map_: Map = y[0, 0]
         return map_

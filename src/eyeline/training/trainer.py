@@ -25,11 +25,13 @@ from eyeline.digest import sha256_hex
 from eyeline.errors import TrainingError, UsageError
 from eyeline.output import output_error, write_bytes
 from eyeline.saliency.runtime import first_line
-from eyeline.training.material import Material, prepare
-from eyeline.training.module import StudentModule
-from eyeline.training.nets import count_parameters, start_from
+from eyeline.training.backbone import load_backbone
+from eyeline.training.gaze import GazeModule
+from eyeline.training.material import GazeMaterial, Material, prepare
+from eyeline.training.module import StudentModule, TrainingModule
+from eyeline.training.nets import GazeNet, count_parameters, start_from
 from eyeline.training.progress import Bar, Pictures
-from eyeline.training.recipes import Recipe
+from eyeline.training.recipes import GazeRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class RunResult:
     record: Path
 
 
-def _start(module: StudentModule, weights: Path) -> dict[str, Any]:
+def _start(module: TrainingModule, weights: Path) -> dict[str, Any]:
     """Begin with an earlier run's weights; what the record says of them."""
     try:
         data = weights.read_bytes()
@@ -59,14 +61,41 @@ def _start(module: StudentModule, weights: Path) -> dict[str, Any]:
     return {"weights_sha256": sha256_hex(data), "new_blocks": new}
 
 
-def _fit(module: StudentModule) -> dict[str, dict[str, float]]:
+def _module(recipe: Recipe | GazeRecipe, material: Material | GazeMaterial) -> TrainingModule:
+    """The module of a recipe, with its backbone's weights where it has one."""
+    if isinstance(recipe, GazeRecipe) and isinstance(material, GazeMaterial):
+        module = GazeModule(recipe, material.arrays, material.unlabelled)
+        if not isinstance(module.net, GazeNet):
+            raise TrainingError(
+                f"recipe {recipe.name} has the net {recipe.net.get('arch')!r}",
+                "a recipe of the task gaze needs arch = 'gaze'",
+            )
+        load_backbone(module.net.encoder, material.backbone)
+        module.average.module.load_state_dict(module.net.state_dict())
+        return module
+    if isinstance(recipe, Recipe) and isinstance(material, Material):
+        return StudentModule(recipe, material.arrays, material.teacher)
+    raise TrainingError(
+        f"recipe {recipe.name} is of the task {recipe.task}, the data are of the other one",
+        "masks train objects, fixation sets train gaze",
+    )
+
+
+def _facts(material: Material | GazeMaterial) -> dict[str, Any]:
+    """What the run record says of the data, besides names and digest."""
+    if isinstance(material, GazeMaterial):
+        return material.arrays.facts | material.facts
+    return material.arrays.facts | {"dropped": material.dropped}
+
+
+def _fit(module: TrainingModule) -> dict[str, dict[str, float]]:
     """Does it learn by heart: the same scores on pictures that it learned from and on those it did not.
 
     As many of the training fold as the selection fold has, unaugmented.
     """
     module.eval()
-    unseen = np.flatnonzero(~module.arrays.train)
-    seen = np.flatnonzero(module.arrays.train)
+    unseen = np.flatnonzero(~module.train_fold)
+    seen = np.flatnonzero(module.train_fold)
     seen = seen[np.linspace(0, len(seen) - 1, min(len(seen), len(unseen))).astype(int)]
     means = {}
     for fold, indices in (("training", seen), ("selection", unseen)):
@@ -103,8 +132,8 @@ def train(
 
 
 def fit(
-    recipe: Recipe,
-    material: Material,
+    recipe: Recipe | GazeRecipe,
+    material: Material | GazeMaterial,
     out: Path,
     *,
     start: Path | None = None,
@@ -145,7 +174,7 @@ def fit(
         raise output_error(out, exc) from exc
     arrays = material.arrays
     L.seed_everything(recipe.seed, verbose=False)
-    module = StudentModule(recipe, arrays, material.teacher)
+    module = _module(recipe, material)
     started_from = _start(module, start) if start else None
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     last, best = out / "last.ckpt", out / "best.ckpt"
@@ -196,7 +225,7 @@ def fit(
                 "parameters": count_parameters(module.net),
                 "data": material.names,
                 "data_digest": arrays.digest,
-                "data_facts": arrays.facts | {"dropped": material.dropped},
+                "data_facts": _facts(material),
                 "images": {
                     "train": int(arrays.train.sum()),
                     "selection": int((~arrays.train).sum()),

@@ -1,0 +1,139 @@
+"""Pretrained encoders: fetched by digest, read from TensorFlow Lite files (extra `train`).
+
+Only the schema of the format is needed, which the package `tflite` brings: no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eyeline.digest import sha256_hex
+from eyeline.download import Asset, download
+from eyeline.errors import MissingExtraError, TrainingError
+from eyeline.training.nets import MobileNetV2
+from eyeline.training.recipes import Backbone
+
+Floats = npt.NDArray[np.float32]
+
+
+def fetch_backbone(
+    backbone: Backbone,
+    cache: Path,
+    file: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> bytes:
+    """Return the bytes of a recipe's backbone, checked by its digest.
+
+    Args:
+        backbone: the recipe's record.
+        cache: folder that keeps the download.
+        file: a local copy to use instead of the address.
+        on_progress: called with bytes fetched and in all.
+
+    Raises:
+        TrainingError: the local copy cannot be read, or is another file.
+        DownloadError: the address cannot be reached, or serves other bytes.
+    """
+    if file is None:
+        file = cache / f"{backbone.sha256[:16]}.tflite"
+        if not file.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            asset = Asset(backbone.url, backbone.sha256, backbone.size)
+            download(asset, file, on_progress)
+    try:
+        data = file.read_bytes()
+    except OSError as exc:
+        raise TrainingError(f"{file}: cannot be read: {exc.strerror}", "check --backbone") from exc
+    if sha256_hex(data) != backbone.sha256:
+        raise TrainingError(
+            f"{file}: its sha256 is {sha256_hex(data)[:16]}..., the recipe needs "
+            f"{backbone.sha256[:16]}...",
+            f"fetch {backbone.url}",
+        )
+    return data
+
+
+def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
+    """Give an encoder the weights of a TensorFlow Lite file.
+
+    The file's convolutions come in the order of the encoder's; those behind them belong to the
+    file's own head and are left out. Batch normalisation is already part of the weights.
+
+    Args:
+        encoder: changed in place.
+        data: the bytes of the file, uint8-quantised or float32.
+
+    Raises:
+        TrainingError: the file holds another net.
+        MissingExtraError: the package `tflite` is not installed.
+    """
+    found = _convolutions(data)
+    own = encoder.convolutions
+    if len(found) < len(own):
+        raise TrainingError(
+            f"the backbone has {len(found)} convolutions, the net needs {len(own)}",
+            "use the backbone that the recipe names",
+        )
+    for number, (layer, (weight, bias)) in enumerate(zip(own, found, strict=False)):
+        if tuple(layer.weight.shape) != weight.shape:
+            raise TrainingError(
+                f"convolution {number} of the backbone is {weight.shape}, "
+                f"the net's is {tuple(layer.weight.shape)}",
+                "is `width` in the recipe that of the backbone?",
+            )
+        assert layer.bias is not None  # noqa: S101 - as `MobileNetV2` builds it
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weight))
+            layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _convolutions(data: bytes) -> list[tuple[Floats, Floats]]:
+    """Weights in PyTorch's layout (out, in, h, w) and biases, in the order of the file."""
+    try:
+        import tflite
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("tflite", "train") from exc
+    model = tflite.Model.GetRootAsModel(data, 0)
+    graph = model.Subgraphs(0)
+    order = {
+        tflite.BuiltinOperator.CONV_2D: (0, 3, 1, 2),  # from (out, h, w, in)
+        tflite.BuiltinOperator.DEPTHWISE_CONV_2D: (3, 0, 1, 2),  # from (1, h, w, channels)
+    }
+    found = []
+    for i in range(graph.OperatorsLength()):
+        op = graph.Operators(i)
+        kind = model.OperatorCodes(op.OpcodeIndex()).BuiltinCode()
+        if kind in order:
+            weight = _tensor(tflite, model, graph, op.Inputs(1)).transpose(order[kind])
+            found.append(
+                (np.ascontiguousarray(weight), _tensor(tflite, model, graph, op.Inputs(2)))
+            )
+    return found
+
+
+def _tensor(tflite: Any, model: Any, graph: Any, index: int) -> Floats:
+    """A constant as float32: (q - zero point) * scale where it is quantised."""
+    tensor = graph.Tensors(index)
+    kinds = {
+        tflite.TensorType.FLOAT32: np.float32,
+        tflite.TensorType.UINT8: np.uint8,
+        tflite.TensorType.INT32: np.int32,
+    }
+    if tensor.Type() not in kinds:
+        raise TrainingError(
+            f"tensor {index} of the backbone has the type {tensor.Type()}",
+            "float32, uint8 and int32 can be read",
+        )
+    raw = model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
+    values = np.frombuffer(raw, kinds[tensor.Type()]).reshape(tensor.ShapeAsNumpy())
+    if tensor.Type() == tflite.TensorType.FLOAT32:
+        return values.astype(np.float32)
+    q = tensor.Quantization()
+    exact: npt.NDArray[np.float64] = (values - float(q.ZeroPoint(0))) * float(q.Scale(0))
+    return exact.astype(np.float32)
