@@ -292,7 +292,7 @@ def test_markdown_has_a_row_a_model_with_intervals(report: Report) -> None:
     text = markdown(report)
     rows = {line.split(" | ")[0]: line for line in text.splitlines()}
     assert "1.000 [1.000, 1.000]" in rows["| red"]
-    assert "-1.000 (p .010)" in rows["| blue - red"]
+    assert "-1.000 [-1.000, -1.000] (p 0.010)" in rows["| blue - red"]
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| red")}
     assert widths == {text.splitlines()[2].count(" | ")}
 
@@ -310,10 +310,11 @@ def test_html_shows_names_as_text(discs: Path, tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_the_worst_images_first(tmp_path: Path, red: Model) -> None:
     root = make_discs(tmp_path / "set")
     Image.new("L", (WIDTH, HEIGHT), 255).save(root / "masks" / "09.png")
-    result = evaluate([red], [root], EvaluateOptions(draws=10)).results[0]
-    assert len(result.worst) == 12
-    assert result.worst[0] == "09"
-    sheet = Image.open(io.BytesIO(contact_sheet([(result, red, root)])))
+    options = EvaluateOptions(draws=10)
+    found = evaluate([red], [root], options)
+    assert len(found.results[0].worst) == 12
+    assert found.results[0].worst[0] == "09"
+    sheet = Image.open(io.BytesIO(contact_sheet(found, [red], [root], options)))
     top, left = 3 * LINE + CELL[1] // 2, [GAP + i * (CELL[0] + GAP) for i in range(3)]
     corner = [sheet.getpixel((x + 2, top)) for x in left]  # ground, far from the disc
     assert corner[0][2] > 100 and corner[0][0] < 10  # blue

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,13 +14,17 @@ from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.evaluation.scoring import Resample, Size
+    from eyeline.saliency.temporal import TemporalFilter
 
 
 def evaluate(
     data: Annotated[
         list[Path],
         typer.Option(
-            "--data", "-d", help="Folder, .tar or .zip with images/ and masks/. Repeatable."
+            "--data",
+            "-d",
+            help="Folder, .tar or .zip with images/ and masks/, or with images/ or videos/ and "
+            "fixations.csv. Repeatable.",
         ),
     ],
     model: Annotated[
@@ -37,7 +41,8 @@ def evaluate(
     markdown: Annotated[str | None, typer.Option(help="Tables as Markdown.")] = None,
     html: Annotated[str | None, typer.Option(help="Tables as a page.")] = None,
     contact_sheet: Annotated[
-        str | None, typer.Option(help="The 12 worst images by IoU: .png or .jpg.")
+        str | None,
+        typer.Option(help="The worst 12 by IoU, or by NSS for fixations: .png or .jpg."),
     ] = None,
     size: Annotated[
         str | None,
@@ -52,6 +57,31 @@ def evaluate(
             "U-2-Net line do."
         ),
     ] = "area",
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Judged frames per video of a fixation set; 24 by default."),
+    ] = None,
+    temporal: Annotated[
+        str | None,
+        typer.Option(
+            help="Temporal filter on the maps of videos, as in `eyeline extract`; the model's own by "
+            "default, `none` for single frames without history."
+        ),
+    ] = None,
+    pixels_per_degree: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixels of the images or videos per degree of visual angle: the blur of the recorded "
+            "density is one degree. Without it, the blur is 3 % of the width."
+        ),
+    ] = None,
+    prior: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Fixation set that the centre prior is fitted on, in place of OSIE, Crowd and Scene. "
+            "Repeatable."
+        ),
+    ] = None,
     registry: Annotated[
         str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
     ] = None,
@@ -61,10 +91,11 @@ def evaluate(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Score models against ground truth, with 95 % intervals and paired comparisons (extra `eval`).
+    """Score models against masks or recorded gaze, with 95 % intervals and comparisons (extra `eval`).
 
-    Example:
+    Examples:
         eyeline evaluate --model saliency_student_v4 --data ECSSD --markdown table.md
+        eyeline evaluate --model mine.onnx --model saliency_student_v4 --data my-gaze-set
     """
     from eyeline.cli.interrupts import InterruptShield
     from eyeline.cli.progress import item_progress
@@ -74,6 +105,7 @@ def evaluate(
     try:
         from eyeline.evaluation.benchmark import EvaluateOptions
         from eyeline.evaluation.benchmark import evaluate as library_evaluate
+        from eyeline.evaluation.gaze_scoring import FRAMES, GazeOptions
         from eyeline.evaluation.report import html_page
         from eyeline.evaluation.report import markdown as markdown_tables
         from eyeline.evaluation.sheet import contact_sheet as draw_sheet
@@ -89,7 +121,16 @@ def evaluate(
         if chosen.smoke:
             sys.stderr.write(f"warning: {chosen.id} is a smoke model: its numbers mean nothing\n")
     options = EvaluateOptions(
-        size=asked, resample=parse_resample(resample), workers=workers, resume=resume
+        size=asked,
+        resample=parse_resample(resample),
+        workers=workers,
+        resume=resume,
+        gaze=GazeOptions(
+            frames=FRAMES if frames is None else frames,
+            temporal=cast("TemporalFilter | None", temporal),  # checked there
+            pixels_per_degree=pixels_per_degree,
+        ),
+        prior=tuple(prior) if prior else None,
     )
     InterruptShield()
     try:
@@ -101,6 +142,11 @@ def evaluate(
         )
         sys.stderr.write(f"interrupted: {kept}\n")
         raise typer.Exit(130) from None
+    for found in report.gaze.sets:
+        for p in found.problems:
+            sys.stderr.write(
+                f"warning: {found.dataset}: {p.kind}: {p.count}, first {p.examples[0]}\n"
+            )
     tables = markdown_tables(report)
     if output:
         write_bytes(output, report.dumps().encode())
@@ -111,9 +157,7 @@ def evaluate(
     if html:
         write_bytes(html, html_page(report).encode())
     if contact_sheet:
-        runs = [(path, chosen) for path in data for chosen in models]
-        sections = [(r, m, p) for r, (p, m) in zip(report.results, runs, strict=True)]
-        write_bytes(contact_sheet, draw_sheet(sections, asked, form, options.resample))
+        write_bytes(contact_sheet, draw_sheet(report, models, data, options, form))
     if not quiet and "-" not in (output, summary, markdown, html):
         typer.echo(tables, nl=False)
 

@@ -1,34 +1,48 @@
 """Models over datasets with ground truth: every image to a row, every dataset to a result.
 
 `scoring` makes a row of an image, in worker processes; here rows become results and comparisons.
+Fixation sets go to `gaze`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import platform
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import eyeline
+from eyeline.cores import usable_cores
 from eyeline.datasets.files import file_digest
+from eyeline.datasets.fixations import FixationSet, is_fixation_set, load_fixation_set
 from eyeline.datasets.pairs import Pair, check_sizes, find_pairs, read_mask
 from eyeline.digest import sha256_hex
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
+from eyeline.evaluation.centre_prior import fit_prior
+from eyeline.evaluation.gaze import GazeRun, evaluate_set
+from eyeline.evaluation.gaze_report import GazeReport
+from eyeline.evaluation.gaze_scoring import GazeOptions
 from eyeline.evaluation.metrics import Scores, import_engine
-from eyeline.evaluation.report import Comparison, Report, Result, VideoScore
-from eyeline.evaluation.rows import Row, row_store
+from eyeline.evaluation.report import Report, Result, VideoScore
+from eyeline.evaluation.rows import Row, RowOptions, make_rows
 from eyeline.evaluation.scoring import Resample, ScorePair, Size, jobs, video_of
-from eyeline.evaluation.statistics import DRAWS, SEED, Pooled, differences, estimates, pool
-from eyeline.evaluation.workers import run_in_processes
+from eyeline.evaluation.statistics import (
+    DRAWS,
+    SEED,
+    Comparison,
+    Pooled,
+    differences,
+    estimates,
+    pool,
+)
 from eyeline.models.registry import Model
 from eyeline.saliency.preprocess import prepare
 from eyeline.saliency.session import Session
@@ -62,6 +76,9 @@ class EvaluateOptions:
         workers: processes; 1 stays in this one, 0 is one per core. They start anew, so a script
             that asks for them needs its `if __name__ == "__main__":`.
         resume: folder for finished rows, see `eyeline.evaluation.rows`.
+        gaze: how maps are judged on fixation sets.
+        prior: fixation sets that the centre prior is fitted on; None for the prior that comes with
+            the package.
         draws: of the bootstrap.
         seed: of the bootstrap.
     """
@@ -70,6 +87,8 @@ class EvaluateOptions:
     resample: Resample = "area"
     workers: int = 1
     resume: Path | None = None
+    gaze: GazeOptions = field(default_factory=GazeOptions)
+    prior: tuple[Path, ...] | None = None
     draws: int = DRAWS
     seed: int = SEED
 
@@ -143,12 +162,14 @@ def measure_latency(session: Session, width: int, height: int) -> float:
     return statistics.median(times[LATENCY_WARM_UP:])
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "eyeline": eyeline.__version__,
-        **{n: metadata.version(n) for n in ("pysodmetrics", "numpy", "scipy", "pillow")},
-    }
+MASK_LIBRARIES = ("pysodmetrics", "numpy", "scipy", "pillow")
+GAZE_LIBRARIES = ("numpy", "pillow", "av")
+
+
+def versions(libraries: Iterable[str], session: Session) -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    found = {"eyeline": eyeline.__version__} | {n: metadata.version(n) for n in libraries}
+    return found | {"onnxruntime": session.runtime_version}
 
 
 def evaluate(
@@ -161,7 +182,7 @@ def evaluate(
 
     Args:
         models: what to run.
-        datasets: folders or archives.
+        datasets: folders or archives with masks, or with fixations.
         options: how.
         on_image: called with what is running, images done, and images in all.
 
@@ -176,11 +197,16 @@ def evaluate(
         UsageError: the same model or dataset twice.
     """
     o = options or EvaluateOptions()
-    import_engine()
+    gaze_paths = [path for path in datasets if is_fixation_set(path)]
+    mask_paths = [path for path in datasets if path not in gaze_paths]
+    if mask_paths:
+        import_engine()
     sessions = [Session(m, "cpu") for m in models]  # refuses what can't be used, first of all
-    loaded = [load_dataset(path) for path in datasets]
     labels = _labels(models)
-    if len({d.digest for d in loaded}) < len(loaded):
+    loaded = [load_dataset(path) for path in mask_paths]
+    gaze_sets = [load_fixation_set(path) for path in gaze_paths]
+    digests = [*(d.digest for d in loaded), *(s.digest for s in gaze_sets)]
+    if len(set(digests)) < len(digests):
         raise UsageError("a dataset is named twice", "name each once")
     results: list[Result] = []
     comparisons: list[Comparison] = []
@@ -199,14 +225,61 @@ def evaluate(
                 for other, before in pooled
             ]
             pooled.append((label, scores))
+    libraries = dict.fromkeys(
+        (*(MASK_LIBRARIES if loaded else ()), *(GAZE_LIBRARIES if gaze_sets else ()))
+    )
     about = {
-        "versions": versions() | {"onnxruntime": sessions[0].runtime_version},
+        "versions": versions(libraries, sessions[0]),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "resample": o.resample,
         "bootstrap": {"draws": o.draws, "seed": o.seed, "level": 0.95},
     }
-    return Report(results, comparisons, about)
+    gaze = _evaluate_gaze(list(zip(labels, sessions, strict=True)), gaze_sets, o, on_image)
+    return Report(results, comparisons, about, gaze)
+
+
+def _evaluate_gaze(
+    models: list[tuple[str, Session]],
+    sets: list[FixationSet],
+    o: EvaluateOptions,
+    on_image: Callable[[str, int, int], None],
+) -> GazeReport:
+    """The same models on fixation sets."""
+    report = GazeReport()
+    if not sets:
+        return report
+    run = GazeRun(
+        options=o.gaze,
+        size=o.size,
+        resample=o.resample,
+        priors=None if o.prior is None else [fit_prior(load_fixation_set(p)) for p in o.prior],
+        rows=RowOptions(o.resume, o.workers or usable_cores()),
+        draws=o.draws,
+        seed=o.seed,
+        versions=versions(GAZE_LIBRARIES, models[0][1]),
+    )
+
+    def describe(session: Session, size: tuple[int, int]) -> dict[str, Any]:
+        return {
+            "model_sha256": session.model.sha256,
+            "parameters": count_parameters(session.model),
+            "smoke": session.model.smoke,
+            "io": session.model.io.model_dump(),
+            "size": _size_text(o.size),
+            "latency_ms": measure_latency(session, *size),
+        }
+
+    for dataset in sets:
+        facts, results, comparisons = evaluate_set(dataset, models, describe, run, on_image)
+        report.sets.append(facts)
+        report.results.extend(results)
+        report.comparisons.extend(comparisons)
+    return report
+
+
+def _size_text(size: Size) -> int | str:
+    return "x".join(map(str, size)) if isinstance(size, tuple) else size or "model"
 
 
 def _labels(models: Sequence[Model]) -> list[str]:
@@ -231,22 +304,17 @@ def _run(
         "dataset": dataset.digest,
         "size": o.size,
         "resample": o.resample,
-        "versions": versions() | {"onnxruntime": session.runtime_version},
+        "versions": versions(MASK_LIBRARIES, session),
     }
-    workers = o.workers or os.cpu_count() or 1
-    with row_store(o.resume, identity) as (rows, keep):
-        todo = [job for job in jobs(dataset.pairs) if job[0].name not in rows]
-        report(len(rows))
-        made: Iterator[Row]
-        if workers == 1 or len(todo) < 2:
-            made = map(ScorePair(model, o.size, o.resample), todo)
-        else:
-            made = run_in_processes(ScorePair, (model, o.size, o.resample), todo, workers)
-        for row in made:
-            keep(row)
-            rows[row.name] = row
-            report(len(rows))
-    return [rows[p.name] for p in dataset.pairs]
+    return make_rows(
+        Row,
+        identity,
+        [(job[0].name, job) for job in jobs(dataset.pairs)],
+        ScorePair,
+        (model, o.size, o.resample),
+        RowOptions(o.resume, o.workers or usable_cores()),
+        report,
+    )
 
 
 def _result(
@@ -263,7 +331,7 @@ def _result(
         io=model.io.model_dump(),
         dataset=dataset.name,
         dataset_digest=dataset.digest,
-        size="x".join(map(str, size)) if isinstance(size, tuple) else size or "model",
+        size=_size_text(size),
         working_size=common,
         latency_ms=measure_latency(session, *common),
         estimates=estimates(pooled),

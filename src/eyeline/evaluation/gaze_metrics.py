@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from eyeline.datasets.density import gaze_density
 from eyeline.datasets.fixations import Fixations
+from eyeline.evaluation.statistics import Floats
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 UNIFORM_SHARE = 0.01
@@ -241,7 +241,8 @@ def auc_judd(positives: Floats, negatives: Floats, weights: Floats) -> float:
 
     Judd, Durand and Torralba, "A benchmark of computational models of saliency to predict human
     fixations", MIT-CSAIL-TR-2012-001. The curve is linear between its points, as in the authors' code,
-    so few fixations give a slightly larger area than `auc`.
+    so few fixations give a slightly larger area than `auc`, and fixations that all lie on the lowest
+    value of the map give 0.5.
 
     Args:
         positives: float64 (N,), the map at the fixations.

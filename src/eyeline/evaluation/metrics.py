@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MissingExtraError
+from eyeline.evaluation.statistics import Floats, Means
 
 Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Curve = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
 
 BETA2 = 0.3  # weight of precision in the F-measure (Achanta et al., CVPR 2009)
 THRESHOLD = 0.5  # a pixel or a block is salient from this value on
@@ -198,37 +198,22 @@ class Scores:
 
     def __init__(self, images: Sequence[ImageScore]) -> None:
         self.count = len(images)
-        self.values: dict[str, Floats] = {
-            name: np.array([i.values[name] for i in images]) for name in SCALARS
-        }
+        self._means = Means({n: np.array([i.values[n] for i in images]) for n in SCALARS})
         self._curves = {
             name: np.stack([i.curves[name] for i in images]).astype(np.float64) for name in CURVES
         }
         self._curves["fmeasure"] = fmeasure(self._curves["precision"], self._curves["recall"])
 
     def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
-        """Every measure of `MEASURES` over the dataset, or over weighted versions of it.
-
-        Args:
-            weights: float64 (B, N), how often each image stands in each version; None for the
-                dataset itself, once.
-
-        Returns:
-            float64 (B,) for each measure; NaN for a PLCC that no image has.
-        """
+        """Return each of `MEASURES`, see `Poolable`; NaN for a PLCC that no image has."""
         w = np.ones((1, self.count)) if weights is None else weights
         total = w.sum(1, keepdims=True)
         mean = {name: (w @ curve) / total for name, curve in self._curves.items()}
-        out = {
+        out = self._means.pool(w) | {
             "max_fmeasure_dataset": fmeasure(mean["precision"], mean["recall"]).max(1),
             "max_fmeasure_mean": mean["fmeasure"].max(1),
             "mean_fmeasure": mean["fmeasure"].mean(1),
             "max_emeasure": mean["emeasure"].max(1),
             "mean_emeasure": mean["emeasure"].mean(1),
         }
-        for name, column in self.values.items():
-            known = np.isfinite(column)
-            share = w @ known
-            sums = w @ np.where(known, column, 0)
-            out[name] = np.where(share > 0, sums / np.where(share > 0, share, 1), np.nan)
         return {name: out[name] for name in MEASURES}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from eyeline.evaluation.gaze_report import GazeReport, GazeResult, gaze_notes, gaze_tables
 from eyeline.evaluation.metrics import LOWER_IS_BETTER, MEASURES
-from eyeline.evaluation.statistics import Difference, Estimate
+from eyeline.evaluation.statistics import Comparison, Estimate
+from eyeline.evaluation.tables import (
+    Table,
+    difference_cells,
+    estimate_cell,
+    html_tables,
+    markdown_tables,
+)
 
 SCHEMA_VERSION = 1
 WORST = 12  # images listed as failures, by IoU
@@ -42,7 +49,7 @@ NOTES: Final = (
     "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other: "
     "their intervals are too narrow.",
     "PySODMetrics min-max-normalises every map before F, E, S and MAE; IoU, PLCC and block IoU "
-    "take the map as the model gives it, at .5.",
+    "take the map as the model gives it, at 0.5.",
     "max F (dataset PR) is the maximum of F of the dataset-mean precision and recall, as papers of "
     "the U-2-Net line report; max F (mean curve) is the maximum of the mean of the images' F "
     "curves, as PySODMetrics does. They differ by a few hundredths: compare like with like.",
@@ -135,23 +142,6 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models on one dataset.
-
-    Attributes:
-        dataset: name.
-        model: one.
-        other: what is subtracted from it.
-        differences: each of `MEASURES`.
-    """
-
-    dataset: str
-    model: str
-    other: str
-    differences: dict[str, Difference]
-
-
-@dataclass(frozen=True)
 class Report:
     """Everything that an evaluation found.
 
@@ -159,11 +149,13 @@ class Report:
         results: datasets in turn, models within.
         comparisons: every two models, on every dataset; p-values are not corrected for their number.
         about: versions, machine, bootstrap.
+        gaze: what was found on fixation sets.
     """
 
     results: list[Result]
     comparisons: list[Comparison]
     about: dict[str, Any]
+    gaze: GazeReport = field(default_factory=GazeReport)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; None for a number that there is none of."""
@@ -177,6 +169,8 @@ class Report:
             "results": results,
             "comparisons": [asdict(c) for c in self.comparisons],
         }
+        if self.gaze.sets:
+            fields["gaze"] = self.gaze.to_json()
         cleaned: dict[str, Any] = _finite(fields)
         return cleaned
 
@@ -189,6 +183,8 @@ class Report:
         fields = self.to_json()
         for result in fields["results"]:
             result["image_count"] = len(result.pop("images"))
+        for result in fields.get("gaze", {}).get("results", ()):
+            result["stimulus_count"] = len(result.pop("stimuli"))
         return json.dumps(fields, indent=1, allow_nan=False) + "\n"
 
 
@@ -200,49 +196,28 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(value: float, sign: bool = False) -> str:
-    """Three decimals without the leading zero, as the field's tables print them."""
-    if not math.isfinite(value):
-        return "-"
-    text = f"{value:+.3f}" if sign else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
-
-
-def _cell(estimate: Estimate, sign: bool = False) -> str:
-    value = _number(estimate.value, sign)
-    if not math.isfinite(estimate.low):
-        return value
-    return f"{value} [{_number(estimate.low, sign)}, {_number(estimate.high, sign)}]"
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A title, heads, and rows of cells, before they become Markdown or HTML."""
-
-    title: str
-    heads: list[str]
-    rows: list[list[str]]
-
-
-def _tables(report: Report) -> Iterable[_Table]:
+def _tables(report: Report) -> Iterator[Table]:
     for dataset in dict.fromkeys(r.dataset_digest for r in report.results):
         results = [r for r in report.results if r.dataset_digest == dataset]
         first = results[0]
         empty = f", {len(first.empty_masks)} with an empty mask" if first.empty_masks else ""
-        yield _Table(
+        yield Table(
             f"{first.dataset}, {len(first.images)} images{empty}",
             ["model", "parameters", "size", "ms", *COLUMNS.values()],
             [_result_cells(r) for r in results],
         )
         compared = [c for c in report.comparisons if c.dataset == first.dataset]
         if compared:
-            yield _Table(
+            yield Table(
                 f"{first.dataset}, differences (p)",
                 ["model less other", *COLUMNS.values()],
-                [_comparison_cells(c) for c in compared],
+                [
+                    [f"{c.model} - {c.other}", *difference_cells(c.differences, COLUMNS)]
+                    for c in compared
+                ],
             )
         if first.videos:
-            yield _Table(
+            yield Table(
                 f"{first.dataset}, videos",
                 ["model", "video", "frames", *VIDEO_COLUMNS.values()],
                 [
@@ -251,11 +226,12 @@ def _tables(report: Report) -> Iterable[_Table]:
                     for v in r.videos
                 ],
             )
+    yield from gaze_tables(report.gaze)
 
 
 def _video_cells(video: VideoScore) -> list[str]:
     values = (getattr(video, name) for name in VIDEO_COLUMNS)
-    return ["-" if v is None else f"{v:.4f}".replace("0.", ".", 1) for v in values]
+    return ["-" if v is None else f"{v:.4f}" for v in values]
 
 
 def _result_cells(r: Result) -> list[str]:
@@ -264,77 +240,37 @@ def _result_cells(r: Result) -> list[str]:
         f"{r.parameters:,}",
         f"{r.working_size[0]}x{r.working_size[1]}",
         f"{r.latency_ms:.2f}",
-        *(_cell(r.estimates[name]) for name in COLUMNS),
+        *(estimate_cell(r.estimates[name]) for name in COLUMNS),
     ]
-
-
-def _comparison_cells(c: Comparison) -> list[str]:
-    cells = (c.differences[name] for name in COLUMNS)
-    return [
-        f"{c.model} - {c.other}",
-        *(f"{_number(d.value, sign=True)} (p {_p(d.p_value)})" for d in cells),
-    ]
-
-
-def _p(value: float) -> str:
-    return "-" if not math.isfinite(value) else "<.001" if value < 0.001 else _number(value)
 
 
 def markdown(report: Report) -> str:
     """Tables for a document: one a dataset, one for its comparisons, and the notes they need."""
-    parts = []
-    for table in _tables(report):
-        parts += [f"### {table.title}", ""]
-        parts += [f"| {' | '.join(_escape(c) for c in row)} |" for row in (table.heads,)]
-        parts.append("|---" * len(table.heads) + "|")
-        parts += [f"| {' | '.join(_escape(c) for c in row)} |" for row in table.rows]
-        parts.append("")
-    parts += [f"- {note}" for note in (*notes(report), _made_with(report))]
-    return "\n".join(parts) + "\n"
-
-
-def notes(report: Report) -> list[str]:
-    """What a reader of the tables must know."""
-    return [n.replace("{resample}", RESAMPLE[report.about["resample"]]) for n in NOTES]
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
-
-
-def _made_with(report: Report) -> str:
-    made = ", ".join(f"{name} {version}" for name, version in report.about["versions"].items())
-    models = dict.fromkeys(f"{r.model} sha256 {r.model_sha256[:16]}" for r in report.results)
-    sets = dict.fromkeys(f"{r.dataset} digest {r.dataset_digest[:16]}" for r in report.results)
-    return f"Made with {made}. {'; '.join((*models, *sets))}."
-
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-h2 { font-size: 1.05rem; margin: 2rem 0 .5rem }
-li { max-width: 75ch; color: #555 }
-"""
+    lines = "".join(f"- {note}\n" for note in _all_notes(report))
+    return f"{markdown_tables(_tables(report))}\n{lines}"
 
 
 def html_page(report: Report) -> str:
     """The same tables as one page that needs nothing else."""
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>',
-        f"<style>{_STYLE}</style></head><body><h1>Evaluation</h1>",
-    ]
-    for table in _tables(report):
-        parts.append(f'<h2>{html.escape(table.title)}</h2><div class="wide"><table>')
-        heads = "".join(f"<th>{html.escape(h)}</th>" for h in table.heads)
-        parts.append(f"<thead><tr>{heads}</tr></thead><tbody>")
-        for row in table.rows:
-            cells = "".join(f"<td>{html.escape(c)}</td>" for c in row)
-            parts.append(f"<tr>{cells}</tr>")
-        parts.append("</tbody></table></div>")
-    items = "".join(f"<li>{html.escape(n)}</li>" for n in (*notes(report), _made_with(report)))
-    parts.append(f"<ul>{items}</ul></body></html>")
-    return "\n".join(parts) + "\n"
+    return html_tables(_tables(report), _all_notes(report))
+
+
+def _all_notes(report: Report) -> list[str]:
+    return [*notes(report), *gaze_notes(report.gaze), _made_with(report)]
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader of the tables must know."""
+    if not report.results:
+        return []
+    return [n.replace("{resample}", RESAMPLE[report.about["resample"]]) for n in NOTES]
+
+
+def _made_with(report: Report) -> str:
+    made = ", ".join(f"{name} {version}" for name, version in report.about["versions"].items())
+    results: list[Result | GazeResult] = [*report.results, *report.gaze.results]
+    models = dict.fromkeys(
+        f"{r.model} sha256 {r.model_sha256[:16]}" for r in results if r.model_sha256
+    )
+    sets = dict.fromkeys(f"{r.dataset} digest {r.dataset_digest[:16]}" for r in results)
+    return f"Made with {made}. {'; '.join((*models, *sets))}."

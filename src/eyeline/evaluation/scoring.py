@@ -53,10 +53,10 @@ def image_input(
     return prepare(_scaled(image, w, h, resample), model.io), (w, h)
 
 
-def predict(
+def working_map(
     session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
 ) -> Map:
-    """The map of a still image at its own size.
+    """The map of a still image at the size that the model sees.
 
     Args:
         session: the model.
@@ -65,13 +65,20 @@ def predict(
         resample: see `Resample`.
 
     Returns:
-        float32 (H, W) in [0, 1].
+        float32 (h, w) in [0, 1].
 
     Raises:
         ModelError: the model fails at this size, or breaks the contract.
     """
     x, (w, h) = image_input(image, session.model, size, resample)
-    return upscale(finish(session.run(x), h, w, session.model.io), *image.size)
+    return finish(session.run(x), h, w, session.model.io)
+
+
+def predict(
+    session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
+) -> Map:
+    """The map of a still image at its own size, float32 (H, W); see `working_map`."""
+    return upscale(working_map(session, image, size, resample), *image.size)
 
 
 def _scaled(image: Image.Image, w: int, h: int, how: Resample) -> npt.NDArray[np.uint8]:

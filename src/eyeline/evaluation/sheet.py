@@ -1,17 +1,29 @@
-"""The worst images of an evaluation as one picture: image, ground truth and map side by side."""
+"""The worst images of an evaluation as one picture: image, ground truth and map side by side.
+
+For fixation sets these are the picture with its fixations, the recorded density and the map.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
-from eyeline.datasets.pairs import Pair, find_pairs, read_image, read_mask
+from eyeline.cores import usable_cores
+from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set, load_fixation_set
+from eyeline.datasets.pairs import read_image, read_mask
 from eyeline.errors import OutputError
-from eyeline.evaluation.report import Result
-from eyeline.evaluation.scoring import Resample, Size, predict
+from eyeline.evaluation.benchmark import Dataset, EvaluateOptions, load_dataset
+from eyeline.evaluation.gaze_report import GazeResult
+from eyeline.evaluation.gaze_scoring import GazeJudge, judged_maps
+from eyeline.evaluation.metrics import Map
+from eyeline.evaluation.report import Report, Result
+from eyeline.evaluation.scoring import predict
 from eyeline.models.registry import Model
 from eyeline.saliency.session import Session
 
@@ -21,6 +33,7 @@ GAP, LINE, FONT = 8, 20, 13  # pixels: between pictures, of a line of text, of i
 NAME = 70  # letters of a name that fit above a triple; its end tells more
 _TRIPLE = 3 * (CELL[0] + GAP) + GAP  # pixels from triple to triple
 PAPER, INK = "#ffffff", "#222222"
+DOT, DOT_FILL = 3, "#ff2d95"  # a fixation: radius in pixels, and colour
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -40,26 +53,61 @@ def sheet_format(path: str) -> str:
     return FORMATS[suffix]
 
 
+@dataclass(frozen=True)
+class Example:
+    """One of the worst images or frames.
+
+    Attributes:
+        label: its number and name.
+        pictures: what stands side by side.
+    """
+
+    label: str
+    pictures: list[Image.Image]
+
+
 def contact_sheet(
-    runs: list[tuple[Result, Model, Path]],
-    size: Size = None,
+    report: Report,
+    models: Sequence[Model],
+    data: Sequence[Path],
+    options: EvaluateOptions,
     form: str = "PNG",
-    resample: Resample = "area",
 ) -> bytes:
-    """Draw the worst images by IoU of every result, one section a result.
+    """Draw the worst images or frames of every model on every dataset, one section per result.
 
     The maps are computed again: an evaluation keeps none.
 
     Args:
-        runs: each result with its model and the path of its dataset.
-        size: the evaluation's.
+        report: of the evaluation.
+        models: its models, in their order.
+        data: paths of its datasets, in any order.
+        options: the evaluation's.
         form: see `sheet_format`.
-        resample: the evaluation's.
 
     Returns:
         The bytes of a PNG or JPEG.
     """
-    sections = [_section(result, model, path, size, resample) for result, model, path in runs]
+    sections = []
+    by_digest = {m.sha256: m for m in models}
+    sets = {s.digest: s for p in data if is_fixation_set(p) for s in [load_fixation_set(p)]}
+    masks = {d.digest: d for p in data if not is_fixation_set(p) for d in [load_dataset(p)]}
+    for result in report.results:
+        session = Session(by_digest[result.model_sha256], "cpu")
+        examples = _masked(result, session, masks[result.dataset_digest], options)
+        title = f"{result.model} on {result.dataset}: the {len(examples)} lowest IoU"
+        sections.append(_section(f"{title}. Image | ground truth | map", examples))
+    facts = {s.digest: s for s in report.gaze.sets}
+    for gaze in report.gaze.results:
+        if gaze.model_sha256 is not None:
+            session = Session(by_digest[gaze.model_sha256], "cpu")
+            judge = GazeJudge(
+                sets[gaze.dataset_digest], facts[gaze.dataset_digest].prior, options.gaze
+            )
+            examples = _gazed(gaze, session, sets[gaze.dataset_digest], judge, options)
+            title = f"{gaze.model} on {gaze.dataset}: the {len(examples)} lowest NSS"
+            sections.append(
+                _section(f"{title}. Picture with fixations | recorded density | map", examples)
+            )
     width = max(s.width for s in sections)
     sheet = Image.new("RGB", (width, sum(s.height for s in sections)), PAPER)
     top = 0
@@ -71,36 +119,87 @@ def contact_sheet(
     return buffer.getvalue()
 
 
-def _section(
-    result: Result, model: Model, path: Path, size: Size, resample: Resample
-) -> Image.Image:
-    pairs = {p.name: p for p in find_pairs(path)}
-    rows = {row["name"]: row for row in result.images}
-    session = Session(model, "cpu")
-    triples = [_triple(session, pairs[name], size, resample) for name in result.worst]
+def _section(title: str, examples: list[Example]) -> Image.Image:
     heights = [
-        LINE + GAP + max(picture.height for triple in row for picture in triple)
-        for row in (triples[i : i + ACROSS] for i in range(0, len(triples), ACROSS))
+        LINE + GAP + max(picture.height for example in row for picture in example.pictures)
+        for row in (examples[i : i + ACROSS] for i in range(0, len(examples), ACROSS))
     ]
     tops = [2 * LINE + sum(heights[:i]) for i in range(len(heights) + 1)]
     section = Image.new("RGB", (ACROSS * _TRIPLE + GAP, tops[-1] + LINE), PAPER)
     draw = ImageDraw.Draw(section)
-    title = f"{result.model} on {result.dataset}: the {len(triples)} lowest IoU"
-    draw.text((GAP, GAP), f"{title}. Image | ground truth | map", fill=INK, font_size=FONT)
-    for n, (name, triple) in enumerate(zip(result.worst, triples, strict=True)):
+    draw.text((GAP, GAP), title, fill=INK, font_size=FONT)
+    for n, example in enumerate(examples):
         left, top = GAP + n % ACROSS * _TRIPLE, tops[n // ACROSS]
-        label = f"IoU {rows[name]['iou']:.3f}  {name[-NAME:]}"
-        draw.text((left, top), label, fill=INK, font_size=FONT)
-        for i, picture in enumerate(triple):
+        draw.text((left, top), example.label, fill=INK, font_size=FONT)
+        for i, picture in enumerate(example.pictures):
             section.paste(picture, (left + i * (CELL[0] + GAP), top + LINE))
     return section
 
 
-def _triple(session: Session, pair: Pair, size: Size, resample: Resample) -> list[Image.Image]:
-    """Image, ground truth and map in colour, each made to fit its box."""
-    image, mask = read_image(pair.image), read_mask(pair.mask)
-    levels = np.round(predict(session, image, size, resample) * 255).astype(np.uint8)
-    return [
-        ImageOps.contain(picture.convert("RGB"), CELL)
-        for picture in (image, mask, Image.fromarray(levels))
-    ]
+def _masked(
+    result: Result, session: Session, dataset: Dataset, options: EvaluateOptions
+) -> list[Example]:
+    """Image, ground truth and map of the lowest IoU."""
+    pairs = {p.name: p for p in dataset.pairs}
+    rows = {row["name"]: row for row in result.images}
+    examples = []
+    for name in result.worst:
+        image, mask = read_image(pairs[name].image), read_mask(pairs[name].mask)
+        saliency = predict(session, image, options.size, options.resample)
+        pictures = [_contained(p) for p in (image, mask, _grey(saliency))]
+        examples.append(Example(f"IoU {rows[name]['iou']:.3f}  {name[-NAME:]}", pictures))
+    return examples
+
+
+def _contained(picture: Image.Image) -> Image.Image:
+    return ImageOps.contain(picture.convert("RGB"), CELL)
+
+
+def _grey(values: npt.NDArray[np.floating]) -> Image.Image:
+    """Values from 0 to 1 as grey."""
+    return Image.fromarray(np.round(values * 255).astype(np.uint8))
+
+
+def _gazed(
+    result: GazeResult,
+    session: Session,
+    dataset: FixationSet,
+    judge: GazeJudge,
+    options: EvaluateOptions,
+) -> list[Example]:
+    """Picture with fixations, recorded density and map of the lowest NSS, worst first."""
+    stimuli = {s.name: s for s in dataset.stimuli}
+    wanted: dict[str, dict[float, float]] = {}
+    for nss, name, time_ms in result.worst:
+        wanted.setdefault(name, {})[time_ms] = nss
+    ranked = []
+    for name, scores in wanted.items():
+        stimulus = stimuli[name]
+        for time_ms, picture, saliency in judged_maps(
+            session, stimulus, options.size, options.resample, judge, usable_cores()
+        ):
+            if time_ms in scores:
+                where = f" at {time_ms / 1000:.2f} s" if judge.videos else ""
+                label = f"NSS {scores[time_ms]:.3f}  {name[-NAME:]}{where}"
+                example = _gaze_example(label, picture, saliency, stimulus, judge, time_ms)
+                ranked.append((scores[time_ms], example))
+    return [example for _, example in sorted(ranked, key=lambda r: (r[0], r[1].label))]
+
+
+def _gaze_example(
+    label: str,
+    picture: Image.Image,
+    saliency: Map,
+    stimulus: Stimulus,
+    judge: GazeJudge,
+    time_ms: float,
+) -> Example:
+    fixations = judge.fixations(stimulus, time_ms)
+    density = judge.truth(stimulus, fixations).density
+    box = ImageOps.contain(Image.new("L", stimulus.size), CELL).size  # a working size may squash
+    drawn = picture.convert("RGB").resize(box)
+    draw = ImageDraw.Draw(drawn)
+    for x, y in zip(fixations.x * box[0], fixations.y * box[1], strict=True):
+        draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=DOT_FILL, outline=PAPER)
+    shown = [_grey(m / max(float(m.max()), 1e-12)).resize(box) for m in (density, saliency)]
+    return Example(label, [drawn, *(m.convert("RGB") for m in shown)])

@@ -1,22 +1,70 @@
 """How far a dataset's numbers can be trusted: bootstrap intervals, and two models compared.
 
-Images are drawn with replacement (Efron, 1979), the same draws for every model and measure, and
-each measure is pooled anew over each draw, so the maximum over thresholds is part of it. The
-frames of one video resemble each other: intervals over them are too narrow.
+Items are drawn with replacement (Efron, 1979), the same draws for every model and measure, and
+each measure is pooled anew over each draw, so the maximum over thresholds is part of it. An item is
+an image, or a whole video of a fixation set. The frames of one video resemble each other: intervals
+over frames, as datasets with masks have them, are too narrow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from eyeline.evaluation.metrics import MEASURES, Floats, Scores
+Floats = npt.NDArray[np.float64]
 
 DRAWS = 2000
 SEED = 20260
 LEVEL = 0.95
 _CHUNK = 250  # draws pooled at a time: bounds the memory for sets of many thousand images
+
+
+class Poolable(Protocol):
+    """The scores of many items, which pool to one number per measure.
+
+    Attributes:
+        count: items.
+    """
+
+    count: int
+
+    def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
+        """Return every measure over the dataset, or over weighted versions of it.
+
+        Args:
+            weights: float64 (B, N), how often each item stands in each version; None for the
+                dataset itself, once.
+
+        Returns:
+            float64 (B,) for each measure; NaN where there is none.
+        """
+
+
+class Means:
+    """Scores whose measures pool as plain means over items; NaN values are left out.
+
+    Args:
+        columns: float64 (N,) for each measure, N at least 1.
+    """
+
+    def __init__(self, columns: Mapping[str, Floats]) -> None:
+        self.columns = dict(columns)
+        self.count = len(next(iter(self.columns.values())))
+
+    def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
+        """See `Poolable`."""
+        w = np.ones((1, self.count)) if weights is None else weights
+        out = {}
+        for name, column in self.columns.items():
+            known = np.isfinite(column)
+            share = w @ known
+            sums = w @ np.where(known, column, 0)
+            out[name] = np.where(share > 0, sums / np.where(share > 0, share, 1), np.nan)
+        return out
 
 
 @dataclass(frozen=True)
@@ -25,7 +73,7 @@ class Pooled:
 
     Attributes:
         whole: each measure over the dataset itself; NaN where there is none.
-        draws: float64 (draws,) for each measure; empty with fewer than two images.
+        draws: float64 (draws,) for each measure; empty with fewer than two items.
     """
 
     whole: dict[str, float]
@@ -49,7 +97,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A measure of one model less that of another, on the same images.
+    """A measure of one model less that of another, on the same items.
 
     Attributes:
         p_value: two-sided, of the paired bootstrap; never below 2 / (draws + 1).
@@ -58,8 +106,25 @@ class Difference(Estimate):
     p_value: float
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one dataset.
+
+    Attributes:
+        dataset: name.
+        model: one.
+        other: what is subtracted from it.
+        differences: each measure.
+    """
+
+    dataset: str
+    model: str
+    other: str
+    differences: dict[str, Difference]
+
+
 def draw_weights(count: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """How often each of `count` images stands in each draw.
+    """How often each of `count` items stands in each draw.
 
     Returns:
         float64 (draws, count); every row adds up to `count`.
@@ -68,20 +133,20 @@ def draw_weights(count: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
     return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
-def pool(scores: Scores, draws: int = DRAWS, seed: int = SEED) -> Pooled:
+def pool(scores: Poolable, draws: int = DRAWS, seed: int = SEED) -> Pooled:
     """Every measure over the dataset and over its redrawn versions.
 
     Args:
-        scores: of the images.
+        scores: of the items.
         draws: how many versions.
         seed: same seed, same draws, for any two models on one dataset.
     """
     whole = {name: float(value[0]) for name, value in scores.pool().items()}
     if scores.count < 2:
-        return Pooled(whole, {name: np.empty(0) for name in MEASURES})
+        return Pooled(whole, {name: np.empty(0) for name in whole})
     weights = draw_weights(scores.count, draws, seed)
     parts = [scores.pool(weights[i : i + _CHUNK]) for i in range(0, draws, _CHUNK)]
-    return Pooled(whole, {name: np.concatenate([p[name] for p in parts]) for name in MEASURES})
+    return Pooled(whole, {name: np.concatenate([p[name] for p in parts]) for name in whole})
 
 
 def _interval(draws: Floats) -> tuple[float, float]:
@@ -94,17 +159,20 @@ def _interval(draws: Floats) -> tuple[float, float]:
 
 def estimates(pooled: Pooled) -> dict[str, Estimate]:
     """Every measure with its interval."""
-    return {name: Estimate(pooled.whole[name], *_interval(pooled.draws[name])) for name in MEASURES}
+    return {
+        name: Estimate(value, *_interval(pooled.draws[name]))
+        for name, value in pooled.whole.items()
+    }
 
 
 def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
-    """Every measure of `a` less that of `b`, on the same images and the same draws.
+    """Every measure of `a` less that of `b`, on the same items and the same draws.
 
     The p-value is twice the share of draws on the far side of zero (Efron and Tibshirani, 1993,
     chapter 15), counted with one more draw that is: it can't be zero.
     """
     out = {}
-    for name in MEASURES:
+    for name in a.whole:
         draws = a.draws[name] - b.draws[name]
         known = draws[np.isfinite(draws)]
         far = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
