@@ -205,3 +205,33 @@ def test_a_missing_extra_is_named(absent: str, squares: Path, tmp_path: Path) ->
     assert f"error: {absent} is not installed" in done.stderr
     assert "pip install 'eyeline[eval]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_fixation_set_and_masks_in_one_command(
+    squares: Path, registry: Path, tmp_path: Path, here: Here
+) -> None:
+    root = tmp_path / "gaze"
+    (root / "images").mkdir(parents=True)
+    rows = ["image,viewer,x,y,duration_ms", "0,0,1.5,0.5,100"]
+    for i in range(3):
+        (root / "images" / f"{i}.png").write_bytes((squares / "images" / f"{i}.png").read_bytes())
+        rows += [f"{i},{viewer},0.4{viewer},0.3{i},200" for viewer in range(4)]
+    (root / "fixations.csv").write_text("\n".join(rows) + "\n")
+    words = ["-m", "red", "-m", "blue", "-d", squares, "-d", root, "--registry", registry]
+    report, sheet = tmp_path / "r.json", tmp_path / "worst.png"
+    words += ["--workers", "1", "--pixels-per-degree", "4", "-o", report, "--contact-sheet", sheet]
+    code, out, err = here(*words)
+    assert code == 0, err
+    assert err == "warning: gaze: outside the picture: 1, first 0, line 2: x = 1.5\n"
+    assert "### squares, 3 images" in out
+    assert "### gaze: 3 images, 12 fixations of 4 viewers" in out
+    for row in ("| red |", "| uniform |", "| centre prior |", "| inter-observer |"):
+        assert row in out
+    assert json.loads(report.read_text())["gaze"]["sets"][0]["problems"][0]["count"] == 1
+    assert Image.open(sheet).size[1] > 400
+
+
+def test_gaze_options_out_of_range_are_one_clear_line(squares: Path, here: Here) -> None:
+    code, _, err = here("-d", squares, "--frames", "0", "--workers", "1")
+    assert code == 2
+    assert err.splitlines()[0] == "error: --frames is 0; it must be 1 or more"
