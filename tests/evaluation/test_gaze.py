@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from clips import write_clip
-from eyeline.datasets.fixations import load_fixation_set
-from eyeline.errors import UsageError
+from eyeline.datasets.fixations import fold_of, load_fixation_set
+from eyeline.errors import DatasetError, UsageError
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
 from eyeline.evaluation.centre_prior import combined, fit_prior, priors_for, shipped_priors
 from eyeline.evaluation.gaze_metrics import GAZE_MEASURES
@@ -402,3 +402,22 @@ def test_the_contact_sheet_shows_fixations_density_and_map(
 def test_options_out_of_range_say_what_is_allowed(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         GazeOptions(**options)
+
+
+def test_a_fold_of_training_is_judged_alone(images: Path, red: Model, tmp_path: Path) -> None:
+    folds = {s.name: fold_of(s.digest) for s in load_fixation_set(images).stimuli}
+    options = EvaluateOptions(gaze=GazeOptions(fold="train"))
+    report = evaluate([red], [images], options).gaze
+    judged = [row["name"] for row in report.results[0].stimuli]
+    assert judged == [name for name, fold in folds.items() if fold == "train"]
+    assert report.sets[0].fold == "train"
+
+
+def test_an_empty_fold_and_an_unknown_one_are_refused(tmp_path: Path, red: Model) -> None:
+    few = make_images(tmp_path / "few", 1)
+    (fold,) = {fold_of(s.digest) for s in load_fixation_set(few).stimuli}
+    other = "report" if fold != "report" else "select"
+    with pytest.raises(DatasetError, match=f"is in the fold '{other}'"):
+        evaluate([red], [few], EvaluateOptions(gaze=GazeOptions(fold=other)))
+    with pytest.raises(UsageError, match="choose one of: train, select, report"):
+        GazeOptions(fold="test")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import typer
 from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from eyeline.datasets.fixations import Fold
     from eyeline.evaluation.scoring import Resample, Size
     from eyeline.saliency.temporal import TemporalFilter
 
@@ -66,6 +67,13 @@ def evaluate(
         typer.Option(
             help="Temporal filter on the maps of videos, as in `eyeline extract`; the model's own by "
             "default, `none` for single frames without history."
+        ),
+    ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="Only the images of one fold of training: `report` holds those that no recipe of gaze "
+            "learned from or selected by."
         ),
     ] = None,
     pixels_per_degree: Annotated[
@@ -129,6 +137,7 @@ def evaluate(
             frames=FRAMES if frames is None else frames,
             temporal=cast("TemporalFilter | None", temporal),  # checked there
             pixels_per_degree=pixels_per_degree,
+            fold=cast("Fold | None", fold),  # checked there
         ),
         prior=tuple(prior) if prior else None,
     )

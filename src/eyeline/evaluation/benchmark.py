@@ -29,7 +29,7 @@ from eyeline.errors import DatasetError, MissingExtraError, UsageError
 from eyeline.evaluation.centre_prior import fit_prior
 from eyeline.evaluation.gaze import GazeRun, evaluate_set
 from eyeline.evaluation.gaze_report import GazeReport
-from eyeline.evaluation.gaze_scoring import GazeOptions
+from eyeline.evaluation.gaze_scoring import GazeOptions, load_judged_set
 from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.report import Report, Result, VideoScore
 from eyeline.evaluation.rows import Row, RowOptions, make_rows
@@ -204,7 +204,7 @@ def evaluate(
     sessions = [Session(m, "cpu") for m in models]  # refuses what can't be used, first of all
     labels = _labels(models)
     loaded = [load_dataset(path) for path in mask_paths]
-    gaze_sets = [load_fixation_set(path) for path in gaze_paths]
+    gaze_sets = [load_judged_set(path, o.gaze) for path in gaze_paths]
     digests = [*(d.digest for d in loaded), *(s.digest for s in gaze_sets)]
     if len(set(digests)) < len(digests):
         raise UsageError("a dataset is named twice", "name each once")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from eyeline.datasets.fixations import Kind, Problem
+from eyeline.datasets.fixations import Fold, Kind, Problem
 from eyeline.evaluation.centre_prior import CentreGaussian, FittedPrior
 from eyeline.evaluation.gaze_metrics import GAZE_LOWER_IS_BETTER, GAZE_MEASURES
 from eyeline.evaluation.statistics import Comparison, Estimate
@@ -97,6 +97,7 @@ class GazeSet:
         longest_side: resolution at which maps were judged, pixels.
         uniform_share: of a map's density.
         splits: random halvings of the viewers.
+        fold: the fold of training that the stimuli are of; None for the whole set.
     """
 
     dataset: str
@@ -115,6 +116,7 @@ class GazeSet:
     longest_side: int
     uniform_share: float
     splits: int
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,10 @@ def gaze_tables(report: GazeReport) -> Iterator[Table]:
 
 def _title(s: GazeSet) -> str:
     frames = f", {s.pictures} judged frames" if s.kind == "videos" else ""
+    fold = f", fold {s.fold!r} of training" if s.fold else ""
     empty = f" ({s.empty} without a fixation)" if s.empty else ""
     return (
-        f"{s.dataset}: {s.stimuli} {s.kind}{frames}{empty}, "
+        f"{s.dataset}{fold}: {s.stimuli} {s.kind}{frames}{empty}, "
         f"{s.fixations:,} fixations of {s.viewers} viewers"
     )
 

@@ -10,14 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from eyeline.datasets.density import sigma_of
-from eyeline.datasets.fixations import Fixations, FixationSet, Stimulus, stimulus_path
+from eyeline.datasets.fixations import (
+    Fixations,
+    FixationSet,
+    Fold,
+    Stimulus,
+    fold_of,
+    load_fixation_set,
+    stimulus_path,
+)
 from eyeline.datasets.pairs import read_image
 from eyeline.errors import DatasetError, UsageError
 from eyeline.evaluation.centre_prior import CentreGaussian
@@ -62,6 +71,7 @@ class GazeOptions:
             distance is not known.
         longest_side: resolution at which maps are judged, pixels.
         splits: random halvings of the viewers for the inter-observer baseline.
+        fold: only the stimuli of one fold of training, see `eyeline.datasets.fixations.fold_of`.
     """
 
     frames: int = FRAMES
@@ -69,8 +79,13 @@ class GazeOptions:
     pixels_per_degree: float | None = None
     longest_side: int = LONGEST_SIDE
     splits: int = SPLITS
+    fold: Fold | None = None
 
     def __post_init__(self) -> None:
+        if self.fold is not None and self.fold not in get_args(Fold):
+            raise UsageError(
+                f"--fold {self.fold!r} is not a fold", f"choose one of: {', '.join(get_args(Fold))}"
+            )
         if self.temporal is not None and self.temporal not in FILTERS:
             raise UsageError(
                 f"--temporal {self.temporal!r} is not a temporal filter",
@@ -86,6 +101,25 @@ class GazeOptions:
                 f"--pixels-per-degree is {degree:g}; it must be between 1 and 1000",
                 "a screen of 1920 pixels that is 40 degrees wide has 48",
             )
+
+
+def load_judged_set(root: Path, options: GazeOptions) -> FixationSet:
+    """Read a fixation set, and keep what is to be judged.
+
+    Raises:
+        DatasetError: see `load_fixation_set`; or the fold holds none of the stimuli.
+    """
+    dataset = load_fixation_set(root)
+    if options.fold is None:
+        return dataset
+    kept = tuple(s for s in dataset.stimuli if fold_of(s.digest) == options.fold)
+    if not kept:
+        raise DatasetError(
+            f"{root}: none of its {len(dataset.stimuli)} {dataset.kind} is in the fold "
+            f"{options.fold!r}",
+            "leave --fold out",
+        )
+    return replace(dataset, stimuli=kept)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from eyeline.cores import usable_cores
-from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set, load_fixation_set
+from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set
 from eyeline.datasets.pairs import read_image, read_mask
 from eyeline.errors import OutputError
 from eyeline.evaluation.benchmark import Dataset, EvaluateOptions, load_dataset
 from eyeline.evaluation.gaze_report import GazeResult
-from eyeline.evaluation.gaze_scoring import GazeJudge, judged_maps
+from eyeline.evaluation.gaze_scoring import GazeJudge, judged_maps, load_judged_set
 from eyeline.evaluation.metrics import Map
 from eyeline.evaluation.report import Report, Result
 from eyeline.evaluation.scoring import predict
@@ -89,7 +89,9 @@ def contact_sheet(
     """
     sections = []
     by_digest = {m.sha256: m for m in models}
-    sets = {s.digest: s for p in data if is_fixation_set(p) for s in [load_fixation_set(p)]}
+    sets = {
+        s.digest: s for p in data if is_fixation_set(p) for s in [load_judged_set(p, options.gaze)]
+    }
     masks = {d.digest: d for p in data if not is_fixation_set(p) for d in [load_dataset(p)]}
     for result in report.results:
         session = Session(by_digest[result.model_sha256], "cpu")
