@@ -26,7 +26,7 @@ dev: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml $(VENV)/.installed
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
 	$(PY) -m pip install -q torch==2.13.0
-	$(PY) -m pip install -q -e ".[parquet,batch,ray,plot,motion,eval,audit,sign,vmaf,roi,train]" --group dev
+	$(PY) -m pip install -q -e ".[parquet,batch,ray,plot,motion,eval,datasets,audit,sign,vmaf,roi,train]" --group dev
 	touch $@
 
 check: dev

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: the one owner of temporary names, fsync and rename.
 
-`whole_file` and `open_output` are for one write, a `Sink` for a result that grows frame by frame.
+`whole_file`, `whole_folder` and `open_output` are for one write, a `Sink` for a result that grows
+frame by frame.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -77,6 +79,33 @@ def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
         raise output_error(path, exc) from exc
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; it becomes `path` when the block ends well.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        OutputError: `path` is there and is not an empty folder, or cannot be written.
+    """
+    target = path.resolve()
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise OutputError(f"{path}: is there already", "name a folder that is not there")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
+    except OSError as exc:
+        raise output_error(path, exc) from exc
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        temporary.replace(target)
+    except OSError as exc:
+        raise output_error(path, exc) from exc
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_temporary(name: str) -> bool:

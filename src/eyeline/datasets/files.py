@@ -283,6 +283,29 @@ def _joined(blocks: Iterable[bytes]) -> bytes:
     return bytes(kept)
 
 
+def copy_file(source: Source, target: Path) -> None:
+    """Copy a file's bytes.
+
+    Raises:
+        DatasetError: it cannot be read.
+        OutputError: the copy cannot be written.
+    """
+    blocks = _blocks(source)
+    try:
+        with target.open("wb") as f:
+            while (block := _next(source, blocks)) is not None:
+                f.write(block)
+    except OSError as exc:
+        raise output_error(target, exc) from exc
+
+
+def _next(source: Source, blocks: Iterator[bytes]) -> bytes | None:
+    try:
+        return next(blocks, None)
+    except OSError as exc:
+        raise unreadable_file(source, exc) from exc
+
+
 @contextlib.contextmanager
 def local_path(source: Source) -> Iterator[Path]:
     """Give a path to a file: its own, or that of a temporary copy of an archive's member.
@@ -303,17 +326,5 @@ def local_path(source: Source) -> Iterator[Path]:
     suffix = PurePosixPath(source.name).suffix
     with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
         copy = Path(folder) / f"{PurePosixPath(source.name).stem[:100]}{suffix}"
-        blocks = source.blocks()
-        with copy.open("wb") as f:
-            while True:
-                try:
-                    block = next(blocks, None)
-                except OSError as exc:
-                    raise unreadable_file(source, exc) from exc
-                if block is None:
-                    break
-                try:
-                    f.write(block)
-                except OSError as exc:
-                    raise output_error(copy, exc) from exc
+        copy_file(source, copy)
         yield copy

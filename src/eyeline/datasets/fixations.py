@@ -58,6 +58,12 @@ _NAMES = 40
 
 Kind = Literal["images", "videos"]
 Fold = Literal["train", "select", "report"]
+SUFFIXES: dict[Kind, tuple[str, ...]] = {"images": IMAGE_SUFFIXES, "videos": VIDEO_SUFFIXES}
+NUMBERS = ("x", "y", "onset_ms", "duration_ms")
+COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "images": ("image", "viewer", "x", "y", "duration_ms"),
+    "videos": ("video", "viewer", "onset_ms", "duration_ms", "x", "y"),
+}
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -205,7 +211,7 @@ def is_fixation_set(root: Path) -> bool:
         DatasetError: no such folder or archive, or an archive that cannot be read.
     """
     found = _find(root)
-    return any(files_under(root, found, (kind,)) for kind in _SUFFIXES) and any(
+    return any(files_under(root, found, (kind,)) for kind in SUFFIXES) and any(
         path.name.lower() in TABLES for path, _ in found
     )
 
@@ -232,7 +238,7 @@ def load_fixation_set(
     stimuli = {}
     for done, name in enumerate(sorted(sources)):
         on_progress(done, len(sources))
-        stimuli[name] = _probe(kind, name, sources[name])
+        stimuli[name] = probe_stimulus(kind, name, sources[name])
     on_progress(len(sources), len(sources))
     rows = _read_table(table, kind, stimuli)
     for name in stimuli:
@@ -293,9 +299,6 @@ def stimulus_path(stimulus: Stimulus) -> Iterator[Path]:
         yield path
 
 
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {"images": IMAGE_SUFFIXES, "videos": VIDEO_SUFFIXES}
-
-
 def _find(root: Path) -> list[tuple[PurePosixPath, Source]]:
     """Every image and video in a folder of their kind, and every table."""
 
@@ -303,16 +306,16 @@ def _find(root: Path) -> list[tuple[PurePosixPath, Source]]:
         if path.name.lower() in TABLES:
             return len(path.parts) <= 2
         folders = [part.lower() for part in path.parts[:2]]
-        return any(k in folders and has_suffix(path, s) for k, s in _SUFFIXES.items())
+        return any(k in folders and has_suffix(path, s) for k, s in SUFFIXES.items())
 
-    return find_files(root, _SUFFIXES, wanted, TABLES)
+    return find_files(root, SUFFIXES, wanted, TABLES)
 
 
 def _stimuli_of(
     root: Path, found: list[tuple[PurePosixPath, Source]]
 ) -> tuple[Kind, PurePosixPath, dict[str, Source]]:
     """The set's kind, the folder that holds it, and its images or videos by name."""
-    held = {kind: under for kind in _SUFFIXES if (under := files_under(root, found, (kind,)))}
+    held = {kind: under for kind in SUFFIXES if (under := files_under(root, found, (kind,)))}
     if not held:
         raise DatasetError(
             f"{root}: has no images in images/ and no videos in videos/",
@@ -337,8 +340,13 @@ def _table_of(root: Path, found: list[tuple[PurePosixPath, Source]], base: PureP
     return tables[0]
 
 
-def _probe(kind: Kind, name: str, source: Source) -> Stimulus:
-    """An image or video without its fixations."""
+def probe_stimulus(kind: Kind, name: str, source: Source) -> Stimulus:
+    """Return an image or video without its fixations: its size, digest, frame rate and length.
+
+    Raises:
+        DatasetError: it cannot be read.
+        MissingExtraError: it is an image, and Pillow is not installed.
+    """
     if kind == "images":
         try:
             from eyeline.datasets.pairs import upright_size
@@ -390,9 +398,6 @@ class _Problems:
         )
 
 
-_NUMBERS = ("x", "y", "onset_ms", "duration_ms")
-
-
 @dataclass
 class _Rows:
     """Valid rows of a table.
@@ -413,7 +418,7 @@ class _Rows:
         if name not in self.by_stimulus:
             return _no_fixations()
         viewer, numbers = self.by_stimulus[name]
-        x, y, onset, duration = np.array(numbers).reshape(-1, len(_NUMBERS)).T.copy()
+        x, y, onset, duration = np.array(numbers).reshape(-1, len(NUMBERS)).T.copy()
         return Fixations(np.array(viewer, np.int64), x, y, onset, duration)
 
 
@@ -476,10 +481,9 @@ def _read_table(
 def _columns(table: Source, header: Sequence[str], kind: Kind, *, optional: bool) -> dict[str, int]:
     """The place of every column."""
     names = [name.strip().lower() for name in header]
-    needed = [kind[:-1], "viewer", "x", "y"]
-    needed += ["onset_ms", "duration_ms"] if kind == "videos" else []
-    if optional:
-        needed.remove(kind[:-1])
+    absent = {"duration_ms"} if kind == "images" else set()
+    absent |= {kind[:-1]} if optional else set()
+    needed = [name for name in COLUMNS[kind] if name not in absent]
     missing = [name for name in needed if name not in names]
     if missing:
         raise DatasetError(
@@ -522,7 +526,7 @@ def _check_row(
         problem(f"unknown {kind[:-1]}", f"there is no {name!r}")
         return
     values = {"onset_ms": 0.0, "duration_ms": math.nan}
-    for column in (*_NUMBERS, "width", "height"):
+    for column in (*NUMBERS, "width", "height"):
         if column not in columns:
             continue
         cell = cells[columns[column]]
@@ -558,7 +562,7 @@ def _check_row(
         return
     viewers, numbers = rows.by_stimulus.setdefault(name, (array("q"), array("d")))
     viewers.append(rows.viewers.setdefault(viewer, len(rows.viewers)))
-    numbers.extend(values[column] for column in _NUMBERS)
+    numbers.extend(values[column] for column in NUMBERS)
 
 
 def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
