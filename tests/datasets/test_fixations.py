@@ -144,7 +144,7 @@ def test_a_bad_row_is_left_out_counted_and_named(
 ) -> None:
     found = load(tmp_path, image_set(with_rows(*rows, "a,anna,0.5,0.5,7")))
     problem = next(p for p in found.problems if p.kind == kind)
-    assert (problem.count, problem.examples, problem.fatal) == (1, (example,), False)
+    assert (problem.count, problem.examples) == (1, (example,))
     assert found.stimuli[0].fixations.duration_ms.tolist() == [100, 150, 7]
 
 
@@ -201,7 +201,10 @@ def test_a_bad_row_of_a_video(tmp_path: Path, clip: bytes, row: str, kind: str) 
         ({"fixations.csv": IMAGES.replace(",", ";").encode()}, "its first line is 'image;viewer"),
         ({"fixations.csv": b"image,viewer,x,y,x\n"}, "two columns x"),
         ({"fixations.csv": b"image,viewer,x,y\n"}, "holds no valid fixation"),
-        ({"fixations.csv": b"image,viewer,x,y\na,b,2,2\n"}, r"1 rows: outside the picture \(a, l"),
+        (
+            {"fixations.csv": b"image,viewer,x,y\na,b,2,2\n"},
+            "1 x outside the picture: a, line 2: x = 2",
+        ),
         ({"fixations.csv": b"image,viewer,x,y\na,\xff,0,0\n"}, "line 2 is not UTF-8"),
         ({"fixations.csv": b"\x1f\x8bwords"}, "can't be unpacked"),
         ({"fixations.csv": gzip.compress(IMAGES.encode())[:-20]}, "can't be unpacked"),

@@ -1,4 +1,6 @@
-"""Image/mask datasets: `pairs` finds and reads them, `union` joins them, `catalogue` says where from.
+"""Datasets: images with masks (`pairs`, `union`), and images or videos with gaze (`fixations`).
 
-Nothing is imported here: the catalogue needs no Pillow.
+`files` finds and reads their files in folders and archives, `importers` makes fixation sets from
+their authors' layouts, `catalogue` says where sets come from. Nothing is imported here: the
+catalogue needs no Pillow.
 """

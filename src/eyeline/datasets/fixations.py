@@ -144,13 +144,15 @@ class Problem:
         kind: what is wrong, such as `outside the picture`.
         count: rows, images, videos or viewers concerned.
         examples: the first few, each as `NAME, line 12: x = 1.02`.
-        fatal: whether the set cannot be used because of it.
     """
 
     kind: str
     count: int
     examples: tuple[str, ...]
-    fatal: bool = False
+
+    def __str__(self) -> str:
+        more = "; ..." if self.count > len(self.examples) else ""
+        return f"{self.count:,} x {self.kind}: {'; '.join(self.examples)}{more}"
 
 
 @dataclass(frozen=True)
@@ -470,7 +472,7 @@ def _read_table(
                 "rows are chosen by the video's file name without suffix",
             )
         worst = max(rows.problems.all(), key=lambda p: p.count, default=None)
-        why = f": {worst.count} rows: {worst.kind} ({worst.examples[0]})" if worst else ""
+        why = f": {worst}" if worst else ""
         raise DatasetError(
             f"{table}: holds no valid fixation{why}",
             "see docs/datasets.md for the columns and their units",
@@ -508,7 +510,7 @@ def _check_row(
     seen: dict[str, None],
 ) -> None:
     """Keep a row, or count the first problem that it has."""
-    at = f"{name}, line {line}"
+    at = f"{name or 'no name'}, line {line}"
 
     def problem(what: str, detail: str) -> None:
         rows.problems.add(what, f"{at}: {detail}"[:200])

@@ -113,11 +113,7 @@ def import_set(
         OutputError: the target is there, or cannot be written.
         MissingExtraError: the extra `datasets` is not installed.
     """
-    if layout not in LAYOUTS:
-        raise DatasetError(
-            f"no layout {layout!r} is known", f"choose one of: {', '.join(sorted(LAYOUTS))}"
-        )
-    form = LAYOUTS[layout]
+    form = find_layout(layout)
     stimuli, table = _find(form, source)
     data = read_bytes(table)
     try:
@@ -147,6 +143,17 @@ def import_set(
         made = load_fixation_set(folder, lambda done, total: on_progress("check", done, total))
     moved = (replace(s, source=target / copies[s.name].relative_to(folder)) for s in made.stimuli)
     return replace(made, name=target.resolve().name, stimuli=tuple(moved))
+
+
+def find_layout(name: str) -> Layout:
+    """Return a row of `LAYOUTS`.
+
+    Raises:
+        DatasetError: an unknown name.
+    """
+    if name not in LAYOUTS:
+        raise DatasetError(f"no layout {name!r} is known", f"choose one of: {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
 
 
 def _find(form: Layout, source: Path) -> tuple[dict[str, Source], Source]:
@@ -243,6 +250,8 @@ def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
                 np.ravel(viewer[0, 0][f"fix_{part}"]).astype(np.float64)
                 for part in ("x", "y", "duration")
             )
+            if not len(x) == len(y) == len(duration):
+                raise ValueError(f"viewer {number} of {name!r} has different counts of x, y and duration")
             yield Gaze(name, number, x, y, np.zeros_like(x), duration)
 
 
