@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eyeline.errors import ContractError, DamagedMediaError, OutputError
-from eyeline.output import PendingFile, Sink, open_output, whole_file, write_bytes
+from eyeline.output import PendingFile, Sink, open_output, whole_file, whole_folder, write_bytes
 
 
 def names(folder):
@@ -210,6 +210,27 @@ class Steps(Sink):
 
     def discard(self):
         self.steps.append("discard")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "other") as folder:
+        (folder / "a").write_text("a")
+        _ = 1 / 0
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/a").read_text() == "a"
+
+
+def test_a_folder_may_take_the_place_of_an_empty_one_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+    with pytest.raises(OutputError, match="is there already"), whole_folder(tmp_path / "out"):
+        pass
+    with pytest.raises(OutputError, match="can't be written"), whole_folder(tmp_path / "no/out"):
+        pass
 
 
 def test_a_sink_commits_when_the_block_ends_well():

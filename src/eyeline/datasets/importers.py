@@ -251,7 +251,9 @@ def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
                 for part in ("x", "y", "duration")
             )
             if not len(x) == len(y) == len(duration):
-                raise ValueError(f"viewer {number} of {name!r} has different counts of x, y and duration")
+                raise ValueError(
+                    f"viewer {number} of {name!r} has different counts of x, y and duration"
+                )
             yield Gaze(name, number, x, y, np.zeros_like(x), duration)
 
 
