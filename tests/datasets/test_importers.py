@@ -211,6 +211,14 @@ def test_a_file_that_swells_is_stopped(tmp_path: Path, monkeypatch: pytest.Monke
         import_set("osie", write_folder(tmp_path / "in", content), tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["in.tar", "in.zip"])
+def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path: Path, name: str) -> None:
+    content = structs() | {"data/stimuli/../../../evil.jpg": picture()}
+    with pytest.raises(DatasetError, match="leads out of the archive"):
+        import_set("osie", write_archive(tmp_path / name, content), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
 def test_a_folder_that_is_there_is_left_alone(
     tmp_path: Path, source: Callable[[str], Files]
 ) -> None:

@@ -111,7 +111,8 @@ def find_files(
         beside: names of files, lower case, that stand beside these folders.
 
     Raises:
-        DatasetError: no such dataset, or an archive that cannot be read.
+        DatasetError: no such dataset, or an archive that cannot be read or whose names lead out of
+            it.
     """
     found: list[tuple[PurePosixPath, Source]] = []
     if root.is_dir():
@@ -128,6 +129,8 @@ def find_files(
     members = _zip_members(root) if root.suffix.lower() == ".zip" else _tar_members(root)
     for member in members:
         place = PurePosixPath(member.name)
+        if ".." in place.parts:
+            raise DatasetError(f"{member}: its name leads out of the archive", "pack it again")
         if wanted(place):
             found.append((place, member))
     return found
