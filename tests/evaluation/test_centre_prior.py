@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from eyeline.evaluation.centre_prior import CentreGaussian
+from shared import SHARED
+
+pytest.importorskip("PIL")
+from eyeline.datasets.fixations import load_fixation_set
+from eyeline.evaluation.centre_prior import CentreGaussian, fit_prior, shipped_priors
 
 
 def test_the_density_has_the_moments_of_its_parameters() -> None:
@@ -15,3 +19,10 @@ def test_the_density_has_the_moments_of_its_parameters() -> None:
     assert (mean_x, mean_y) == pytest.approx((0.4, 0.6), abs=1e-3)
     assert np.sqrt((d * (x - mean_x) ** 2).sum()) == pytest.approx(0.1, abs=1e-3)
     assert np.sqrt((d * (y - mean_y) ** 2).sum()) == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.skipif(not (SHARED / "gaze").exists(), reason="needs ../shared/data/gaze")
+@pytest.mark.parametrize("name", ["osie", "crowd", "scene"])
+def test_the_shipped_fits_are_those_of_the_published_sets(name: str) -> None:
+    shipped = {p.name: p for p in shipped_priors()}
+    assert fit_prior(load_fixation_set(SHARED / "gaze" / f"{name}.tar")) == shipped[name]

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,10 @@ def evaluate(
     sessions = [Session(m, "cpu") for m in models]  # refuses what can't be used, first of all
     labels = _labels(models)
     loaded = [load_dataset(path) for path in mask_paths]
-    gaze_sets = [load_judged_set(path, o.gaze) for path in gaze_paths]
+    gaze_sets = [
+        load_judged_set(path, o.gaze, partial(on_image, f"checking {path.name}"))
+        for path in gaze_paths
+    ]
     digests = [*(d.digest for d in loaded), *(s.digest for s in gaze_sets)]
     if len(set(digests)) < len(digests):
         raise UsageError("a dataset is named twice", "name each once")

@@ -8,7 +8,7 @@ then, after the model ran over the whole video with its temporal filter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -103,13 +103,22 @@ class GazeOptions:
             )
 
 
-def load_judged_set(root: Path, options: GazeOptions) -> FixationSet:
+def load_judged_set(
+    root: Path,
+    options: GazeOptions,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FixationSet:
     """Read a fixation set, and keep what is to be judged.
+
+    Args:
+        root: folder, .tar or .zip.
+        options: which fold.
+        on_progress: see `load_fixation_set`.
 
     Raises:
         DatasetError: see `load_fixation_set`; or the fold holds none of the stimuli.
     """
-    dataset = load_fixation_set(root)
+    dataset = load_fixation_set(root, on_progress)
     if options.fold is None:
         return dataset
     kept = tuple(s for s in dataset.stimuli if fold_of(s.digest) == options.fold)
