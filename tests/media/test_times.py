@@ -124,8 +124,55 @@ def test_times_where_a_program_stream_states_few(tmp_path, options):
     assert times == pytest.approx(reference, abs=0.041)
 
 
+def pack(source, target):
+    """Rewrite MPEG-4 as DivX 5 packed it: a B-frame lies in the packet of the frame before it, and
+    an empty picture follows (that FFmpeg reads so by the name in the stream's user data)."""
+
+    def kind(data):
+        return "IPBS"[data[data.find(b"\0\0\1\xb6") + 4] >> 6]
+
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        track = old.streams.video[0]
+        coded = [bytes(packet) for packet in old.demux(track) if packet.size]
+        out = new.add_stream_from_template(track)
+        packets = []
+        for data in coded:
+            if kind(data) == "B":
+                packets[-1] += data
+                packets.append(b"\0\0\1\xb6\x50\x40")  # a P picture that is not coded
+            else:
+                packets.append(re.sub(rb"(?<=\x00\x00\x01\xb2)Lavc[0-9.]+", b"DivX503b1393p", data))
+        for i, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = out, track.time_base
+            packet.pts = packet.dts = i
+            packet.is_keyframe = kind(data) == "I"
+            new.mux(packet)
+    return target
+
+
+def test_times_of_divx_with_packed_b_frames(tmp_path):
+    options = ("-c:v", "mpeg4", "-bf", "1", "-vtag", "DX50")
+    path = pack(encode(tmp_path / "plain.avi", *SOURCE, *options), tmp_path / "packed.avi")
+    assert "packed B-frames" in ffmpeg("-i", path, "-f", "null", "-").stderr
+    assert_as_ffmpeg(path)
+    assert len(times_of(path)) == 30
+
+
+@pytest.mark.parametrize("rate", ["24", "50", "60000/1001"])
+@pytest.mark.parametrize("name", ["a.h264", "a.hevc"])
+def test_elementary_streams_have_the_rate_that_they_state(tmp_path, name, rate):
+    source = ("-f", "lavfi", "-i", f"testsrc2=s=128x96:r={rate}:d=0.5")
+    path = encode(tmp_path / name, *source, *(X265 if name == "a.hevc" else X264))
+    with open_video(path) as video:
+        assert video.info.fps == Fraction(rate)
+    assert_as_ffmpeg(path)
+
+
 @pytest.mark.parametrize(
-    "path", sorted((*CASES.glob("*bframes*"), *CASES.glob("androidx*.avi"))), ids=lambda p: p.name
+    "path",
+    sorted((*CASES.glob("*bframes*"), *CASES.glob("androidx*.avi"), *CASES.glob("es*.*"))),
+    ids=lambda p: p.name,
 )
 def test_times_of_files_from_the_field(path):
     assert_as_ffmpeg(path)
@@ -197,7 +244,24 @@ def test_an_encode_keeps_the_times(reordered, tmp_path):
     assert times_of(target) == pytest.approx(times_of(reordered), abs=1e-3)
 
 
-@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
+FIELD = pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/cases")
+
+
+@FIELD
+@pytest.mark.parametrize(
+    "name", ["h264_bframes.avi", "androidx_sample-with-large-length.avi", "pts_reset.ts"]
+)
+def test_overlays_and_encodes_of_files_from_the_field(tmp_path, name):
+    path, overlay, target = CASES / name, tmp_path / "overlay.mp4", tmp_path / "encode.mkv"
+    eyeline("extract", path, "-o", tmp_path / "a.json", "--overlay", overlay)
+    eyeline("roi", "encode", path, "-o", target)
+    times = times_of(path)
+    assert times_of(overlay) == pytest.approx([t - times[0] for t in times], abs=1e-4)
+    steps = [right - left for left, right in pairwise(times_of(target))]
+    assert steps == pytest.approx([right - left for left, right in pairwise(times)], abs=2e-3)
+
+
+@FIELD
 def test_scores_of_a_file_from_the_field(tmp_path):
     """33.05 dB: what FFmpeg's filter psnr says of pairs of frames that belong together."""
     pair = [CASES / name for name in ("h264_bframes.avi", "h264_bframes_dist.mp4")]

@@ -11,6 +11,7 @@ import av
 import av.container
 import av.error
 from av.container import Flags
+from av.format import Flags as FormatFlags
 from av.stream import Disposition
 
 from eyeline.cores import usable_cores
@@ -125,11 +126,18 @@ class ContainerReader(Reader):
             duration = self._container.duration / av.time_base
         return Facts(
             codec=stream.codec_context.name,
-            fps=stream.average_rate or stream.guessed_rate,
+            fps=self._frame_rate(),
             frames=self._expected_frames(),
             duration=duration if duration and duration > 0 else None,
             tags=self._tags,
         )
+
+    def _frame_rate(self) -> Fraction | None:
+        stream = self.stream
+        # An elementary stream states its rate itself, or not at all: FFmpeg's demuxer says 25.
+        own = self._container.format.flags & FormatFlags.no_timestamps.value  # type: ignore[operator]
+        rate = stream.codec_context.framerate if own else None
+        return rate or stream.average_rate or stream.guessed_rate
 
     @property
     def format(self) -> str:

@@ -14,6 +14,7 @@ import av.error
 
 from eyeline.errors import OutputError
 from eyeline.media.opening import open_container
+from eyeline.media.times import RESTART
 
 OWN_TAGS = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
 """Tags that describe the old file rather than the work."""
@@ -88,7 +89,24 @@ class Passengers:
             target.set_chapters(chapters)
         if self._routes:
             streams = [self._source.streams[i] for i in self._routes]
-            self._packets = iter(self._source.demux(streams))
+            self._packets = self._joined(self._source.demux(streams))
+
+    def _joined(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Let each stream go on where it was when its times run back, as those of pictures do."""
+        shifts: dict[int, int] = {}
+        last: dict[int, tuple[int, int]] = {}  # decoding time and end of the packet before
+        for packet in packets:
+            if packet.dts is None:
+                continue  # the demuxer's last word
+            index = packet.stream_index
+            shift, (before, end) = shifts.get(index, 0), last.get(index, (packet.dts, packet.dts))
+            if packet.dts + shift < before - RESTART / packet.time_base:
+                shift = shifts[index] = end - packet.dts
+            packet.dts += shift
+            if packet.pts is not None:
+                packet.pts += shift
+            last[index] = packet.dts, packet.dts + (packet.duration or 0)
+            yield packet
 
     def ride(self, target: av.container.OutputContainer, until: float | None) -> None:
         """Copy packets up to a time.
@@ -101,8 +119,6 @@ class Passengers:
             packet, self._waiting = self._waiting or next(self._packets, None), None
             if packet is None:
                 return
-            if packet.dts is None:
-                continue  # the demuxer's last word
             if until is not None and float(packet.dts * packet.time_base) > until:
                 self._waiting = packet
                 return
