@@ -11,6 +11,7 @@ from eyeline.evaluation.statistics import (
     draw_weights,
     estimates,
     pool,
+    tail_share,
 )
 
 
@@ -43,6 +44,30 @@ def test_the_interval_is_that_of_the_normal_distribution() -> None:
     assert e.low < e.value < e.high
     assert e.value == pytest.approx(normal(0).mean())
     assert e.high - e.low == pytest.approx(2 * 1.96 * normal(0).std() / 20, rel=0.08)
+
+
+@pytest.mark.parametrize("count", [4, 5, 10, 28, 1000])
+def test_few_items_widen_the_interval_as_the_t_distribution_does(count: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    t = stats.t.ppf(0.975, count - 1)
+    assert tail_share(count) == pytest.approx(
+        stats.norm.cdf(-t * np.sqrt(count / (count - 1))), rel=0.15
+    )
+
+
+def test_an_interval_over_few_items_covers_the_truth() -> None:
+    """Of 300 sets of 6 items, about 95 % of the intervals hold the true mean."""
+    covered = 0
+    for seed in range(300):
+        e = estimates(pool(scores_of(normal(seed, 6)), draws=400))["iou"]
+        covered += e.low <= 0.6 <= e.high
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_few_items_can_not_have_a_small_p_value() -> None:
+    base = normal(0, 5)
+    a, b = (pool(scores_of(v)) for v in (base + 0.01, base))
+    assert differences(a, b)["iou"].p_value == 2 / 2**5
 
 
 def test_a_measure_without_spread_has_an_interval_of_no_width() -> None:

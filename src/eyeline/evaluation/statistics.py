@@ -4,12 +4,18 @@ Items are drawn with replacement (Efron, 1979), the same draws for every model a
 each measure is pooled anew over each draw, so the maximum over thresholds is part of it. An item is
 an image, or a whole video of a fixation set. The frames of one video resemble each other: intervals
 over frames, as datasets with masks have them, are too narrow.
+
+A plain percentile interval is too narrow for few items, too. The quantiles are moved outwards as the
+t distribution asks for (Hesterberg, "What teachers should know about the bootstrap", The American
+Statistician 69(4), 2015: the expanded percentile interval): much with 5 items, by nothing with 1,000.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -74,10 +80,12 @@ class Pooled:
     Attributes:
         whole: each measure over the dataset itself; NaN where there is none.
         draws: float64 (draws,) for each measure; empty with fewer than two items.
+        count: items.
     """
 
     whole: dict[str, float]
     draws: dict[str, Floats]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ class Difference(Estimate):
     """A measure of one model less that of another, on the same items.
 
     Attributes:
-        p_value: two-sided, of the paired bootstrap; never below 2 / (draws + 1).
+        p_value: two-sided, of the paired bootstrap; never below 2 / (draws + 1), nor below 2 to the
+            power 1 - N, the smallest that N items can give when all agree (sign-flip test).
     """
 
     p_value: float
@@ -143,24 +152,40 @@ def pool(scores: Poolable, draws: int = DRAWS, seed: int = SEED) -> Pooled:
     """
     whole = {name: float(value[0]) for name, value in scores.pool().items()}
     if scores.count < 2:
-        return Pooled(whole, {name: np.empty(0) for name in whole})
+        return Pooled(whole, {name: np.empty(0) for name in whole}, scores.count)
     weights = draw_weights(scores.count, draws, seed)
     parts = [scores.pool(weights[i : i + _CHUNK]) for i in range(0, draws, _CHUNK)]
-    return Pooled(whole, {name: np.concatenate([p[name] for p in parts]) for name in whole})
+    draws_of = {name: np.concatenate([p[name] for p in parts]) for name in whole}
+    return Pooled(whole, draws_of, scores.count)
 
 
-def _interval(draws: Floats) -> tuple[float, float]:
+def tail_share(count: int) -> float:
+    """Return the share of draws beyond each end of the interval over `count` items, 2 or more."""
+    freedom, normal = count - 1, NormalDist()
+    z = normal.inv_cdf((1 + LEVEL) / 2)
+    # Quantile of the t distribution: Abramowitz and Stegun, 26.7.5.
+    t = (
+        z
+        + (z**3 + z) / 4 / freedom
+        + (5 * z**5 + 16 * z**3 + 3 * z) / 96 / freedom**2
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
+    )
+    return normal.cdf(-t * math.sqrt(count / freedom))
+
+
+def _interval(draws: Floats, count: int) -> tuple[float, float]:
     known = draws[np.isfinite(draws)]
     if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = tail_share(count)
+    low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def estimates(pooled: Pooled) -> dict[str, Estimate]:
     """Every measure with its interval."""
     return {
-        name: Estimate(value, *_interval(pooled.draws[name]))
+        name: Estimate(value, *_interval(pooled.draws[name], pooled.count))
         for name, value in pooled.whole.items()
     }
 
@@ -177,5 +202,6 @@ def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
         known = draws[np.isfinite(draws)]
         far = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
         p = min(1.0, 2 * (int(far) + 1) / (len(known) + 1)) if len(known) else float("nan")
-        out[name] = Difference(a.whole[name] - b.whole[name], *_interval(draws), p)
+        p = max(p, 2.0 ** (1 - a.count)) if len(known) else p
+        out[name] = Difference(a.whole[name] - b.whole[name], *_interval(draws, a.count), p)
     return out
