@@ -61,14 +61,18 @@ def plane_model(
     return make_model([conv()], plane_weights(mix, gain, offset))
 
 
-def write_registry(folder: Path, models: dict[str, bytes], **fields: object) -> Path:
+def write_registry(
+    folder: Path, models: dict[str, bytes], *, schema_version: int = 1, **fields: object
+) -> Path:
     """A registry folder with a file per id; `fields` override those of every record."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for model_id, data in models.items():
         (folder / f"{model_id}.onnx").write_bytes(data)
         records.append(record_fields(model_id, data) | fields)
-    (folder / "registry.json").write_text(json.dumps({"schema_version": 1, "models": records}))
+    (folder / "registry.json").write_text(
+        json.dumps({"schema_version": schema_version, "models": records})
+    )
     return folder
 
 

@@ -81,6 +81,15 @@ def test_two_defaults_are_a_fault(tmp_path: Path) -> None:
     }
 
 
+def test_a_default_for_each_task_is_no_fault(tmp_path: Path) -> None:
+    data = placeholder_bytes()
+    folder = write_registry(
+        tmp_path / "r", {"a": data, "b": data}, schema_version=3, role="production"
+    )
+    edit(folder, task="gaze")
+    assert faults(folder) == set()
+
+
 def test_a_signature_that_is_needed_and_missing(folder: Path) -> None:
     pytest.importorskip("model_signing", reason="extra `sign` is not installed")
     (folder / "trust.json").write_text('{"schema_version": 1, "require_signature": true}')

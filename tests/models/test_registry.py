@@ -16,7 +16,15 @@ from eyeline.digest import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.models.files import read_regular_file
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import BUILTIN, Registry, resolve_model
+from eyeline.models.register import write_own
+from eyeline.models.registry import (
+    BUILTIN,
+    DEFAULT_TASKS,
+    Registry,
+    Use,
+    read_registry,
+    resolve_model,
+)
 from tiny_models import BLUE, GREEN, RED, plane_model, write_registry
 
 TINY = plane_model()
@@ -110,6 +118,84 @@ def test_a_users_candidate_is_not_the_default(tmp_path: Path) -> None:
     assert resolve_model(registry=tmp_path).id == resolve_model().id
 
 
+def two_tasks(folder: Path, **fields: object) -> Path:
+    """A registry with a production model of each task and a candidate for gaze."""
+    write_registry(folder, {"things": TINY, "eyes": TINY, "newer": TINY}, schema_version=3)
+    content = json.loads((folder / "registry.json").read_text())
+    for record, task, role in zip(
+        content["models"],
+        ("objects", "gaze", "gaze"),
+        ("production", "production", "candidate"),
+        strict=True,
+    ):
+        record |= {"task": task, "role": role}
+    content |= fields
+    (folder / "registry.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_each_task_has_its_own_default(tmp_path: Path) -> None:
+    two_tasks(tmp_path)
+    registry = Registry(tmp_path)
+    assert (registry.default().id, registry.default("gaze").id) == ("things", "eyes")
+    assert resolve_model(registry=tmp_path).id == "things"
+    found = resolve_model(registry=tmp_path, task="gaze")
+    assert (found.id, found.task, found.label) == ("eyes", "gaze", "eyes (map: gaze)")
+
+
+@pytest.mark.parametrize("use", list(DEFAULT_TASKS))
+def test_a_use_takes_the_task_of_its_row(
+    tmp_path: Path, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_tasks(tmp_path)
+    assert resolve_model(registry=tmp_path, use=use).task == DEFAULT_TASKS[use]
+    monkeypatch.setitem(DEFAULT_TASKS, use, "gaze")
+    assert resolve_model(registry=tmp_path, use=use).id == "eyes"
+    assert resolve_model(registry=tmp_path, use=use, task="objects").id == "things"
+
+
+def test_a_named_model_must_have_the_task_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_tasks(tmp_path)
+    assert resolve_model("newer", tmp_path, task="gaze").id == "newer"
+    for name in ("things", Registry(tmp_path).get("things")):
+        with pytest.raises(RegistryError, match="things makes objects maps") as caught:
+            resolve_model(name, tmp_path, task="gaze")
+        assert "--map and --model" in one_line(caught.value)
+    monkeypatch.setenv("EYELINE_MODEL", "things")
+    with pytest.raises(RegistryError, match="a gaze map was asked for"):
+        resolve_model(registry=tmp_path, task="gaze")
+
+
+def test_an_unregistered_file_is_what_the_caller_says(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(TINY)
+    path = str(tmp_path / "a.onnx")
+    assert (resolve_model(path).task, resolve_model(path).label) == (None, "a")
+    assert resolve_model(path, task="gaze").label == "a (map: gaze)"
+
+
+def test_a_task_without_a_production_model_says_what_to_do(tmp_path: Path) -> None:
+    registry = Registry(write_registry(tmp_path, {"mine": TINY}, schema_version=3, task="gaze"))
+    if registry.production("gaze") is not None:
+        pytest.skip("the package has a production model for gaze")
+    with pytest.raises(RegistryError, match="no production model for gaze") as caught:
+        registry.default("gaze")
+    assert "mine" in caught.value.mend
+    assert "eyeline model promote" in caught.value.mend
+
+
+def test_a_registry_that_was_written_again_reads_the_same(tmp_path: Path) -> None:
+    two_tasks(tmp_path)
+    before = read_registry(tmp_path)
+    write_own(tmp_path, before.models, before.decisions)
+    assert read_registry(tmp_path) == before
+    objects = [m for m in before.models if m.task == "objects"]
+    write_own(tmp_path, objects, [])
+    assert '"task"' not in (tmp_path / "registry.json").read_text()  # as older versions wrote it
+    assert read_registry(tmp_path).schema_version == 1
+
+
 def test_the_folder_comes_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +254,7 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
         "not json",
         "[]",
         "{}",
-        '{"schema_version": 3, "models": []}',
+        '{"schema_version": 4, "models": []}',
         '{"schema_version": 1, "models": [], "signed": true}',
         '{"schema_version": 1, "models": [{"id": "x"}]}',
         "[" * 100_000,

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from eyeline.digest import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.models.files import read_regular_file
 from eyeline.models.manifest import check_subjects
-from eyeline.models.records import IoSpec, ModelRecord
+from eyeline.models.records import IoSpec, ModelRecord, Task
 from eyeline.models.registering import LICENSE, MANIFEST, MAX_PAPER, PARITY, RECEIPT
 from eyeline.models.registry import Model, read_registry
 from eyeline.models.release import BUNDLE_SUFFIX, SIGNATURE_SUFFIX
@@ -78,10 +78,11 @@ def check_registry(folder: Path, cards: Path | None = None) -> Health:
     found: list[Finding] = []
     for record in records:
         found += _model(folder, record, trust, cards)
-    defaults = [m.id for m in records if m.role == "production"]
-    if len(defaults) > 1:
-        detail = f"{len(defaults)} models are production: {', '.join(defaults)}"
-        found.append(Finding("", "default", "fault", detail))
+    for task in get_args(Task):
+        defaults = [m.id for m in records if m.role == "production" and m.task == task]
+        if len(defaults) > 1:
+            detail = f"{len(defaults)} models are production for {task}: {', '.join(defaults)}"
+            found.append(Finding("", "default", "fault", detail))
     return Health(folder, tuple(found))
 
 

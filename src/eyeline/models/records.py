@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\.onnx$")]
@@ -12,7 +20,10 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=16, le=4320)]
 
 Role = Literal["production", "candidate", "reference", "smoke"]
-"""The default; what may become it; what is compared with; what only proves the path."""
+"""The default of its task; what may become it; what is compared with; what only proves the path."""
+
+Task = Literal["objects", "gaze"]
+"""What a model's map shows: the salient objects of a frame, or the density of its viewers' gaze."""
 
 
 class Strict(BaseModel):
@@ -32,6 +43,8 @@ class IoSpec(Strict):
         squash: (width, height) that frames are scaled to instead, whatever their aspect: for models
             trained so, such as U-2-Net.
         multiple: both sides are padded to a multiple of this, by edge replication.
+        temporal_ms: time constant of the causal exponential average over the maps of a video, in
+            milliseconds (see `eyeline.saliency.temporal.ema`); 0: the maps are used as they come.
     """
 
     channels: Literal["rgb", "luma_tiled"] = "rgb"
@@ -40,6 +53,15 @@ class IoSpec(Strict):
     working_lines: int = Field(default=192, ge=16, le=4320)
     squash: tuple[Side, Side] | None = None
     multiple: int = Field(default=32, ge=1, le=256)
+    temporal_ms: float = Field(default=0.0, ge=0, le=2000)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_filter(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write what earlier versions wrote, and can read, of a model without a temporal filter."""
+        fields: dict[str, Any] = handler(self)
+        if not self.temporal_ms:
+            fields.pop("temporal_ms", None)
+        return fields
 
 
 class ModelRecord(Strict):
@@ -50,6 +72,7 @@ class ModelRecord(Strict):
         file: name of the ONNX file, in the registry's folder.
         sha256: hex digest of that file, checked at every load.
         role: see `Role`.
+        task: see `Task`.
         smoke: True for a model whose numbers mean nothing.
         opset: version of the default ONNX operator set.
         license: SPDX id of the weights' licence.
@@ -66,6 +89,7 @@ class ModelRecord(Strict):
     file: FileName
     sha256: Digest
     role: Role
+    task: Task = "objects"
     smoke: bool = False
     opset: int = Field(ge=11, le=30)
     license: str = Field(min_length=1)
@@ -98,6 +122,7 @@ class Decision(Strict):
     Attributes:
         model: id of the challenger.
         sha256: hex digest of its bytes.
+        task: whose default was to change.
         promoted: whether it became the default; every ground must have passed.
         default: id of the default that it was held against, None when there was none.
         default_sha256: hex digest of that one's bytes.
@@ -109,6 +134,7 @@ class Decision(Strict):
 
     model: ModelId
     sha256: Digest
+    task: Task = "objects"
     promoted: bool
     default: ModelId | None
     default_sha256: Digest | None
@@ -128,23 +154,30 @@ class RegistryFile(Strict):
     """The content of `registry.json`.
 
     Attributes:
-        schema_version: 2 when it holds decisions or digests of papers, which version 1 did not know.
+        schema_version: 3 when it holds a model or decision of the task `gaze` or a temporal filter, 2
+            when it holds decisions or digests of papers: earlier versions do not know them.
         models: in the order in which they were registered.
         decisions: every promotion asked for, the first one first.
     """
 
-    schema_version: Literal[1, 2] = 1
+    schema_version: Literal[1, 2, 3] = 1
     models: list[ModelRecord]
     decisions: list[Decision] = []
 
     @model_validator(mode="after")
     def _version_knows_its_fields(self) -> Self:
-        if self.schema_version < needed_version(self.models, self.decisions):
-            raise ValueError("schema_version 1 has no decisions and no digests of papers")
+        needed = needed_version(self.models, self.decisions)
+        if self.schema_version < needed:
+            raise ValueError(
+                f"schema_version is {self.schema_version}, and its fields need version {needed}"
+            )
         return self
 
 
-def needed_version(models: list[ModelRecord], decisions: list[Decision]) -> Literal[1, 2]:
+def needed_version(models: list[ModelRecord], decisions: list[Decision]) -> Literal[1, 2, 3]:
     """The oldest schema version that can hold these, so that older readers read what they can."""
+    gaze = any(m.task == "gaze" or m.io.temporal_ms for m in models)
+    if gaze or any(d.task == "gaze" for d in decisions):
+        return 3
     papers = any(m.manifest_sha256 or m.parity_sha256 or m.license_sha256 for m in models)
     return 2 if decisions or papers else 1

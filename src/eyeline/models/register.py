@@ -68,6 +68,9 @@ def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]
     fields["models"] = [m.model_dump(mode="json", exclude_none=True) for m in models]
     if not decisions:
         del fields["decisions"]
+    for record in (*fields["models"], *fields.get("decisions", ())):
+        if record["task"] == "objects":  # the default, which schema versions 1 and 2 do not know
+            del record["task"]
     write_bytes(folder / REGISTRY_FILE, json.dumps(fields, indent=1).encode() + b"\n")
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError, VerificationError
 from eyeline.models.files import read_regular_file
-from eyeline.models.records import IoSpec, ModelRecord, RegistryFile
+from eyeline.models.records import IoSpec, ModelRecord, RegistryFile, Task
 from eyeline.models.trust import TRUST_FILE, TrustPolicy, load_trust
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ REGISTRY_FILE = "registry.json"
 
 MODEL_VARIABLE = "EYELINE_MODEL"
 REGISTRY_VARIABLE = "EYELINE_REGISTRY"
+
+Use = Literal["extract", "score", "roi"]
+"""What a model is wanted for: the commands of that name, and the functions behind them."""
+
+DEFAULT_TASKS: dict[Use, Task] = {
+    "extract": "objects",  # the numbers of existing logs stay comparable
+    "score": "objects",
+    "roi": "objects",
+}
+"""Task whose production model is taken when neither a model nor a task is named."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Model:
         io: how frames become its input.
         record: its registry record, None for an unregistered file.
         trust: the trust policy of its registry, None where there is none.
+        declared_task: the task that an unregistered file was asked for, None when nobody said.
     """
 
     id: str
@@ -44,6 +55,18 @@ class Model:
     io: IoSpec
     record: ModelRecord | None = None
     trust: TrustPolicy | None = None
+    declared_task: Task | None = None
+
+    @property
+    def task(self) -> Task | None:
+        """What its map shows; None for an unregistered file of which nobody said it."""
+        return self.record.task if self.record is not None else self.declared_task
+
+    @property
+    def label(self) -> str:
+        """Its name and task in a few words, for messages: `saliency_student_v4 (map: objects)`."""
+        name = self.id if self.record is not None else Path(self.id).name.removesuffix(".onnx")
+        return f"{name} (map: {self.task})" if self.task else name
 
     @property
     def smoke(self) -> bool:
@@ -139,16 +162,27 @@ class Registry:
             )
         return self._models[model_id]
 
-    def default(self) -> Model:
-        """The production model; the last registered one when a user's folder adds its own.
+    def production(self, task: Task) -> Model | None:
+        """The production model of a task, the last one when a user's folder adds its own; or None."""
+        models = [m for m in self if m.record and m.record.role == "production" and m.task == task]
+        return models[-1] if models else None
+
+    def default(self, task: Task = "objects") -> Model:
+        """The production model of a task; the last one when a user's folder adds its own.
 
         Raises:
             RegistryError: no model has that role.
         """
-        production = [m for m in self if m.record is not None and m.record.role == "production"]
-        if not production:
-            raise RegistryError("no production model in the registry", "name one with --model")
-        return production[-1]
+        found = self.production(task)
+        if found is not None:
+            return found
+        others = ", ".join(m.id for m in self if m.task == task and not m.smoke)
+        raise RegistryError(
+            f"the registry has no production model for {task} maps",
+            f"name one of {others} with --model, or promote it with eyeline model promote"
+            if others
+            else f"add one with eyeline model add --task {task}, or name a file with --model",
+        )
 
 
 def read_registry(folder: Path) -> RegistryFile:
@@ -170,24 +204,52 @@ def read_registry(folder: Path) -> RegistryFile:
     return registry
 
 
-def resolve_model(name: str | None = None, registry: Path | None = None) -> Model:
+def resolve_model(
+    name: str | Model | None = None,
+    registry: str | os.PathLike[str] | None = None,
+    *,
+    task: Task | None = None,
+    use: Use = "extract",
+) -> Model:
     """The model that an id, a path, `EYELINE_MODEL` or the registry's default names.
+
+    ::
+
+        eyeline.extract("clip.mp4", model=eyeline.resolve_model(task="gaze"))
 
     A path may have a sidecar of the same name with the suffix `.json`, holding an I/O spec;
     without one the contract's defaults apply.
 
     Args:
-        name: id or path; `EYELINE_MODEL`, then the production model, when None.
+        name: id or path; `EYELINE_MODEL`, then a production model, when None. A `Model` is checked
+            against `task` and returned.
         registry: the user's own registry folder, see `Registry`.
+        task: take the production model of this task; a registered model that is named must have it.
+        use: names the default task when `task` is None, see `DEFAULT_TASKS`.
 
     Raises:
-        RegistryError: unknown id, missing file, or a sidecar that does not parse.
+        RegistryError: unknown id, missing file, a sidecar that does not parse, a task without a
+            production model, or a model of another task.
         VerificationError: a path, where the registry requires signatures.
     """
-    name = name or os.environ.get(MODEL_VARIABLE) or None  # an empty variable is none
-    models = Registry(registry)
-    if name is None:
-        return models.default()
+    if not isinstance(name, Model):
+        name = name or os.environ.get(MODEL_VARIABLE) or None  # an empty variable is none
+        models = Registry(None if registry is None else Path(registry))
+        if name is None:
+            return models.default(task or DEFAULT_TASKS[use])
+        model = _named(name, models, task)
+    else:
+        model = name
+    if task is not None and model.task not in (None, task):
+        raise RegistryError(
+            f"{model.id} makes {model.task} maps, and a {task} map was asked for",
+            f"leave out one of --map and --model (or {MODEL_VARIABLE})",
+        )
+    return model
+
+
+def _named(name: str, models: Registry, task: Task | None) -> Model:
+    """The registered model or file of a name."""
     if name in models:
         return models.get(name)
     path = Path(name)
@@ -197,7 +259,7 @@ def resolve_model(name: str | None = None, registry: Path | None = None) -> Mode
                 f"{name}: not registered, and this registry requires signatures",
                 "sign and register it, or leave the registry out",
             )
-        return Model(str(path), path, _read_sidecar(path))
+        return Model(str(path), path, _read_sidecar(path), declared_task=task)
     return models.get(name)
 
 
