@@ -63,6 +63,7 @@ def run_all(
     pair: tuple[Path, Path], model: Model, options: ScoreOptions, length: int
 ) -> list[tuple[Segment, Log]]:
     """Plan and run; the last segment first, since none may need another."""
+    options = options.for_model(model.io)
     ref, dist = (index_frames(path, VIDEO) for path in pair)
     assert ref is not None and dist is not None
     plan = plan_pairs(ref, dist, options, length)
@@ -90,6 +91,22 @@ def assert_equal(joined: Log, whole: Log) -> None:
 
 # --- the plan
 
+UNFILTERED = IoSpec()
+
+
+def test_pairs_are_split_where_the_model_has_no_filter(model: Model) -> None:
+    index = FrameIndex(np.arange(100), np.arange(0, 100, 10))
+    filtered = model.io.model_copy(update={"temporal_ms": 150.0})
+    for options, split in (
+        (ScoreOptions().for_model(model.io), True),
+        (ScoreOptions().for_model(filtered), False),
+        (ScoreOptions(extract=ExtractOptions(temporal="none")).for_model(filtered), True),
+        (ScoreOptions(), False),  # the filter is not known yet
+        (ScoreOptions(weight=0.0), True),  # no model looks
+    ):
+        assert may_split(options) == split
+        assert (len(plan_pairs(index, index, options, 20)) > 1) == split
+
 
 def test_a_plan_begins_where_decoding_both_costs_least() -> None:
     ref = FrameIndex(np.arange(200), np.array([0, 40, 55, 80, 120, 160]))
@@ -97,6 +114,7 @@ def test_a_plan_begins_where_decoding_both_costs_least() -> None:
 
     def starts(length: int, weight: float, **pairs: int) -> list[int]:
         options = ScoreOptions(weight=weight, pairs=PairOptions(**pairs))
+        options = options.for_model(UNFILTERED)
         return [s.start for s in plan_pairs(ref, dist, options, length)]
 
     # Two pairs behind a keyframe. At 42 the distorted one would be decoded from 0.
@@ -132,7 +150,9 @@ def test_a_plan_covers_every_pair_once(
         for n, ks in zip(lengths, keys, strict=True)
     )
     pairs = PairOptions(*offsets, shortest=shortest, frames=frames)
-    plan = plan_pairs(ref, dist, ScoreOptions(weight=weight, pairs=pairs), length)
+    plan = plan_pairs(
+        ref, dist, ScoreOptions(weight=weight, pairs=pairs).for_model(UNFILTERED), length
+    )
     assert (plan[0].start, plan[-1].stop) == (0, None)
     for left, right in pairwise(plan):
         assert left.stop == right.start
@@ -157,16 +177,16 @@ def test_what_depends_on_more_than_neighbours_is_not_split(options: ScoreOptions
     index = FrameIndex(np.arange(100), np.arange(0, 100, 10))
     assert not may_split(options)
     assert plan_pairs(index, index, options, 20) == [Segment(0, None)]
-    assert len(plan_pairs(index, index, ScoreOptions(), 20)) > 1
+    assert len(plan_pairs(index, index, ScoreOptions().for_model(UNFILTERED), 20)) > 1
 
 
 def test_lengths_that_differ_are_left_to_the_single_run() -> None:
     ref, dist = (FrameIndex(np.arange(n), np.arange(0, n, 10)) for n in (100, 90))
-    assert plan_pairs(ref, dist, ScoreOptions(), 20) == [Segment(0, None)]
+    assert plan_pairs(ref, dist, ScoreOptions().for_model(UNFILTERED), 20) == [Segment(0, None)]
     for pairs in (PairOptions(shortest=True), PairOptions(frames=90), PairOptions(ref_offset=10)):
-        assert len(plan_pairs(ref, dist, ScoreOptions(pairs=pairs), 20)) > 1
+        assert len(plan_pairs(ref, dist, ScoreOptions(pairs=pairs).for_model(UNFILTERED), 20)) > 1
     with pytest.raises(UsageError, match="segments of 0 pairs"):
-        plan_pairs(ref, dist, ScoreOptions(), 0)
+        plan_pairs(ref, dist, ScoreOptions().for_model(UNFILTERED), 0)
 
 
 # --- the join

@@ -286,11 +286,15 @@ def test_flicker_is_the_change_to_the_frame_before(tmp_path: Path) -> None:
     assert got == pytest.approx([0, 10 / 255, 0, 15 / 255], abs=1e-6)
 
 
+REST = math.exp(-0.5)
+
+
 @pytest.mark.parametrize(
     ("temporal", "expected"),
     [
         ("none", [100, 120, 100, 100, 100]),
-        ("ema", [100, 108, 104.8, 102.88, 101.728]),  # .6 of the past, .4 of the new
+        # 40 of 80 ms: the past keeps exp(-0.5).
+        ("ema", [100, *(100 + 20 * (1 - REST) * REST**i for i in range(4))]),
         ("median", [100, 100, 100, 100, 100]),
     ],
 )
@@ -299,6 +303,37 @@ def test_filters_act_on_the_maps(tmp_path: Path, temporal: str, expected: list[f
     clip = write_video(tmp_path / "clip.mkv", [plain(v) for v in levels])
     frames = run(clip, tiny(tmp_path), temporal=temporal)
     assert column(frames) == pytest.approx([v / 255 for v in expected], abs=1e-6)
+
+
+def test_the_filter_of_the_model_is_the_default(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mkv", [plain(v) for v in (100, 120, 100, 110)])
+    model = tiny(tmp_path, temporal_ms=150)
+    own, named, other = (
+        column(run(clip, model, **how))
+        for how in ({}, {"temporal": "ema", "temporal_ms": 150.0}, {"temporal": "none"})
+    )
+    assert own == named
+    assert other == pytest.approx([v / 255 for v in (100, 120, 100, 110)], abs=1e-6)
+    assert own[1] == pytest.approx((120 - 20 * math.exp(-40 / 150)) / 255, abs=1e-6)
+    assert column(run(clip, model, temporal="ema")) == own  # its time constant is the default
+
+
+def test_the_log_says_which_filter_it_was(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mkv", noise(1))
+    for io, want in (({}, ("none", None)), ({"temporal_ms": 150}, ("ema", 150.0))):
+        with eyeline.extract(clip, model=tiny(tmp_path, **io)) as extraction:
+            options = extraction.provenance["options"]
+        assert (options["temporal"], options["temporal_ms"]) == want
+
+
+def test_a_stride_leaves_the_time_constant_alone(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mkv", [plain(100), *[plain(110)] * 6])
+    every, third = (
+        column(run(clip, tiny(tmp_path), temporal="ema", stride=stride, fill="hold"))
+        for stride in (1, 3)
+    )
+    # The first two frames after the step are filled with the frame before it.
+    assert third[5:] == pytest.approx(every[3:5], abs=1e-6)
 
 
 def test_a_change_of_size_is_a_new_scene_at_a_new_working_size(tmp_path: Path) -> None:
@@ -448,6 +483,13 @@ def test_a_missing_video_is_one_line(tmp_path: Path) -> None:
         {"start": -1},
         {"start": 5, "stop": 5},
         {"workers": -1},
+        {"temporal": "mean"},
+        {"temporal_ms": 100.0},
+        {"temporal": "none", "temporal_ms": 100.0},
+        {"temporal": "median", "temporal_ms": 100.0},
+        {"temporal": "ema", "temporal_ms": 0.0},
+        {"temporal": "ema", "temporal_ms": 2001.0},
+        {"temporal": "ema", "temporal_ms": math.nan},
     ],
     ids=str,
 )
@@ -459,13 +501,16 @@ def test_options_that_can_not_be_honoured_are_refused(options: dict[str, Any]) -
 
 def test_provenance_is_json_and_names_model_and_options(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mkv", noise(1))
-    folder = write_registry(tmp_path / "own", {"mine": plane_model()})
+    folder = write_registry(
+        tmp_path / "own", {"mine": plane_model()}, schema_version=3, task="gaze"
+    )
     options = ExtractOptions(lines=32, stride=2, workers=3)
     with eyeline.extract(clip, model="mine", registry=folder, options=options) as extraction:
         p = extraction.provenance
     assert json.loads(json.dumps(p)) == json.loads(json.dumps(p, sort_keys=True))
     assert (p["model"], p["smoke"], p["eyeline"]) == ("mine", False, eyeline.__version__)
     assert p["model_sha256"] == eyeline.resolve_model("mine", folder).sha256
+    assert p["task"] == "gaze"
     assert p["working_size"] == [48, 32]
     assert (p["options"]["lines"], p["options"]["stride"]) == (32, 2)
     assert "workers" not in p["options"]  # it changes no number

@@ -174,6 +174,21 @@ def test_joined_segments_are_the_single_run(
     assert_equal(join_segments(runs), run_whole(clip, session, options))
 
 
+def test_segments_of_a_model_with_its_own_filter_are_the_single_run(
+    tmp_path: Path, session: Session
+) -> None:
+    model = replace(session.model, io=session.model.io.model_copy(update={"temporal_ms": 150.0}))
+    own = Session(model)
+    frames = scenes(60, (14, 33))
+    clip = write_clip(tmp_path / "clip.mkv", frames, codec_options={"g": "8"})
+    plan, runs = run_all(clip, own, ExtractOptions(), 12)
+    assert len(plan) > 2
+    joined = join_segments(runs)
+    assert_equal(joined, run_whole(clip, own, ExtractOptions()))
+    named = run_whole(clip, session, ExtractOptions(temporal="ema", temporal_ms=150.0))
+    assert rows(joined) == rows(named)
+
+
 FORMATS = {
     "mkv": ("libx264", {"x264-params": "scenecut=0"}),
     "mp4": ("libx264", {"x264-params": "open-gop=1:bframes=3:b-pyramid=normal"}),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +16,16 @@ from hypothesis import strategies as st
 from eyeline.errors import MissingExtraError
 from eyeline.media.types import Frame
 from eyeline.saliency.temporal import (
-    EMA_WEIGHT,
     FILTERS,
     MEDIAN_WINDOW,
+    TIME_CONSTANT_MS,
     Estimate,
     Flow,
+    TemporalFilter,
     ema,
     fill_skipped,
     median,
+    new_share,
 )
 
 HEIGHT, WIDTH = 48, 80
@@ -39,6 +43,18 @@ def estimates(
     return [
         Estimate(frame(start + i), i in cuts, None if v is None else np.array([[v]], np.float32))
         for i, v in enumerate(values)
+    ]
+
+
+def filtered(name: TemporalFilter, items: Iterable[Estimate]) -> Iterator[Estimate]:
+    return FILTERS[name](items, TIME_CONSTANT_MS, 25.0)
+
+
+def at_times(values: list[float], seconds: list[float]) -> list[Estimate]:
+    """A 1x1 map at each presentation time."""
+    return [
+        replace(e, frame=replace(e.frame, pts_time=s))
+        for e, s in zip(estimates(list(values)), seconds, strict=True)
     ]
 
 
@@ -77,13 +93,48 @@ def centre_x(m: np.ndarray) -> float:
 
 def test_none_passes_the_same_maps() -> None:
     given_ = estimates([0.1, 0.9, 0.3])
-    assert list(FILTERS["none"](given_)) == given_
+    assert list(filtered("none", given_)) == given_
 
 
 def test_ema_of_an_impulse_decays() -> None:
-    got = numbers(ema(estimates([0, 1, 0, 0])))
-    rest = 1 - EMA_WEIGHT
-    assert got == pytest.approx([0, EMA_WEIGHT, EMA_WEIGHT * rest, EMA_WEIGHT * rest**2], abs=1e-7)
+    got = numbers(ema(estimates([0, 1, 0, 0]), 80.0))
+    rest = math.exp(-40 / 80)  # 25 frames per second
+    new = 1 - rest
+    assert got == pytest.approx([0, new, new * rest, new * rest**2], abs=1e-7)
+
+
+@pytest.mark.parametrize("fps", [24, 25, 50, 60])
+@pytest.mark.parametrize("tau_ms", [20.0, 80.0, 250.0])
+def test_a_time_constant_means_the_same_at_every_frame_rate(fps: int, tau_ms: float) -> None:
+    seconds = [i / fps for i in range(fps + 1)]
+    got = numbers(ema(at_times([0.0] + [1.0] * fps, seconds), tau_ms, fps=1.0))
+    expected = [1 - math.exp(-1000 * s / tau_ms) for s in seconds]
+    assert got == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    st.lists(st.floats(1e-3, 0.5), min_size=1, max_size=12),
+    st.floats(1, 2000),
+)
+def test_frames_between_change_nothing_while_the_map_stands_still(
+    steps: list[float], tau_ms: float
+) -> None:
+    ends = [0.0, *np.cumsum(steps).tolist()]
+    fine = numbers(ema(at_times([0.0] + [1.0] * len(steps), ends), tau_ms))
+    (_, coarse) = numbers(ema(at_times([0.0, 1.0], [0.0, ends[-1]]), tau_ms))
+    assert fine[-1] == pytest.approx(coarse, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "second", [1.0, 0.5, -3.0, math.nan], ids=["equal", "earlier", "negative", "missing"]
+)
+def test_a_time_that_does_not_grow_counts_as_one_frame(second: float) -> None:
+    items = at_times([0.0, 1.0], [1.0, second])
+    assert numbers(ema(items, 80.0, fps=50.0)) == pytest.approx([0, new_share(1 / 50, 80.0)])
+
+
+def test_the_default_time_constant_keeps_three_fifths_at_25_frames_per_second() -> None:
+    assert new_share(1 / 25, TIME_CONSTANT_MS) == pytest.approx(0.4, abs=0.01)
 
 
 def test_ema_starts_again_at_a_cut() -> None:
@@ -139,19 +190,22 @@ def test_median_equals_brute_force(items: list[tuple[float, bool]], window: int)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=20))
 def test_ema_equals_brute_force(items: list[tuple[float, bool]]) -> None:
     expected: list[float] = []
+    new = 1 - math.exp(-0.5)  # 40 ms of 80
     for value, cut in items:
         fresh = cut or not expected
-        expected.append(value if fresh else 0.4 * value + 0.6 * expected[-1])
+        expected.append(value if fresh else new * value + (1 - new) * expected[-1])
     cuts = frozenset(i for i, (_, c) in enumerate(items) if c)
-    assert numbers(ema(estimates([v for v, _ in items], cuts))) == pytest.approx(expected, abs=1e-6)
+    assert numbers(ema(estimates([v for v, _ in items], cuts), 80.0)) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", list(FILTERS))
 def test_scenes_are_filtered_as_if_they_were_alone(name: str) -> None:
     first, second = moving(4, 2.0), moving(5, -1.0)
     joined = [*first, Estimate(second[0].frame, True, second[0].map), *second[1:]]
-    alone = [*FILTERS[name](first), *FILTERS[name](second)]
-    together = list(FILTERS[name](joined))
+    alone = [*filtered(name, first), *filtered(name, second)]
+    together = list(filtered(name, joined))
     assert len(together) == 9
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a.known_map, b.known_map)
@@ -164,7 +218,7 @@ def test_a_map_of_another_size_starts_a_scene(name: str) -> None:
         Estimate(frame(i, np.zeros((3, *m.shape), np.uint8)), False, m)
         for i, m in enumerate([small, small, big, big, small])
     ]
-    got = [e.known_map for e in FILTERS[name](items)]
+    got = [e.known_map for e in filtered(name, items)]
     assert [m.shape for m in got] == [(20, 24)] * 2 + [(24, 20)] * 2 + [(20, 24)]
     assert [float(m.mean()) for m in got] == [0.5, 0.5, 1, 1, 0.5]
 
@@ -178,7 +232,7 @@ def test_filters_are_lazy(name: str, ahead: int) -> None:
             taken.append(e.frame.index)
             yield e
 
-    result = FILTERS[name](source())
+    result = filtered(name, source())
     for i in range(5):
         assert next(result).frame.index == i
         assert len(taken) == i + 1 + ahead
@@ -263,14 +317,14 @@ def test_motion_average_does_not_lag_behind() -> None:
     last = truth[-1].known_map
 
     def lag(name: str) -> float:
-        return abs(centre_x(list(FILTERS[name](truth))[-1].known_map) - centre_x(last))
+        return abs(centre_x(list(filtered(name, truth))[-1].known_map) - centre_x(last))
 
     assert lag("ema") > 3  # .6 / .4 frames of 3 pixels
     assert lag("motion") < 0.5
 
 
 @pytest.mark.parametrize(
-    "use", ["FILTERS['motion']([])", "list(fill_skipped([], 'motion'))", "Flow()"]
+    "use", ["FILTERS['motion']([], 80.0, 25.0)", "list(fill_skipped([], 'motion'))", "Flow()"]
 )
 def test_without_opencv_the_extra_is_named(use: str) -> None:
     program = (
@@ -279,7 +333,7 @@ def test_without_opencv_the_extra_is_named(use: str) -> None:
         "from eyeline.errors import MissingExtraError\n"
         "from eyeline.saliency.temporal import *\n"
         "from eyeline.saliency.temporal import FILTERS, Flow, fill_skipped\n"
-        "list(FILTERS['median']([]))  # the others work\n"
+        "list(FILTERS['median']([], 80.0, 25.0))  # the others work\n"
         f"try: {use}\n"
         "except MissingExtraError as exc: print(exc)\n"
     )

@@ -48,9 +48,9 @@ class ExtractWork(Work):
 
 class _ExtractRunner(Runner):
     def __init__(self, work: ExtractWork, threads: int) -> None:
-        self._options = replace(work.extract, workers=threads)
+        self._session = Session(work.resolve(), work.extract.device)
+        self._options = replace(work.extract, workers=threads).for_model(self._session.model.io)
         self._video = replace(work.video, threads=threads)
-        self._session = Session(work.resolve(), self._options.device)
 
     def whole(
         self, title: Title, paths: Sequence[str], said: dict[str, Any], on_frame: OnFrame

@@ -33,6 +33,7 @@ class RoiMapWork(Work):
     block: int | None = None
 
     command = "roi-map"
+    use = "roi"
 
     @property
     def file(self) -> str:

@@ -28,6 +28,7 @@ class ScoreWork(Work):
     score: ScoreOptions = field(default_factory=ScoreOptions)
 
     command = "score"
+    use = "score"
     pairs = True
 
     def options(self) -> dict[str, Any]:
@@ -42,13 +43,13 @@ class ScoreWork(Work):
 
 class _ScoreRunner(Runner):
     def __init__(self, work: ScoreWork, threads: int) -> None:
+        self._model = work.resolve()
         self._options = replace(
             work.score,
             workers=threads,
             extract=replace(work.score.extract, workers=threads),
-        )
+        ).for_model(self._model.io)
         self._video = replace(work.video, threads=threads)
-        self._model = work.resolve()
 
     def whole(
         self, title: Title, paths: Sequence[str], said: dict[str, Any], on_frame: OnFrame

@@ -9,8 +9,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import eyeline
 from eyeline.batch.manifest import Title
@@ -19,7 +18,8 @@ from eyeline.logs import parquet_format
 from eyeline.logs.record import Log
 from eyeline.media.index import FrameIndex
 from eyeline.media.types import VideoOptions
-from eyeline.models.registry import Model, resolve_model
+from eyeline.models.records import Task
+from eyeline.models.registry import Model, Use, resolve_model
 from eyeline.saliency.segment import (
     Segment,
 )
@@ -105,16 +105,19 @@ class Work(ABC):
     Attributes:
         model: id or path of the saliency model; the registry's default when None.
         registry: the user's own registry folder.
+        task: take the production model of this task; see `eyeline.models.registry.resolve_model`.
         model_sha256: the model that the batch began with; another one is refused.
         video: how to read videos.
     """
 
     model: str | None = None
     registry: str | None = None
+    task: Task | None = None
     model_sha256: str = ""
     video: VideoOptions = field(default_factory=VideoOptions)
 
     command = ""
+    use: ClassVar[Use] = "extract"
     pairs = False
 
     @property
@@ -128,7 +131,7 @@ class Work(ABC):
         Raises:
             ModelError: it can't be used, or has changed since.
         """
-        model = resolve_model(self.model, Path(self.registry) if self.registry else None)
+        model = resolve_model(self.model, self.registry or None, task=self.task, use=self.use)
         if self.model_sha256 and model.sha256 != self.model_sha256:
             raise VerificationError(
                 f"{model.id}: is another file than when the batch began", "start the batch again"

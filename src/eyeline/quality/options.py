@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from eyeline.errors import UsageError
 from eyeline.logs.record import Log
 from eyeline.media.types import DecodeReport
+from eyeline.models.records import IoSpec
 from eyeline.quality import methods
 from eyeline.quality.pairs import PairOptions
 from eyeline.saliency.pipeline import ExtractOptions
@@ -73,6 +74,10 @@ class ScoreOptions:
                 )
         if self.method is not None and self.method not in get_args(methods.Method):
             raise UsageError(f"method is {self.method!r}", "crop or mask")
+
+    def for_model(self, io: IoSpec) -> ScoreOptions:
+        """These options with what they leave to a model taken from its I/O spec."""
+        return replace(self, extract=self.extract.for_model(io))
 
 
 @dataclass

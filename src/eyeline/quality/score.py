@@ -208,10 +208,8 @@ def _extraction(
     o: ScoreOptions,
     span: Span | None,
 ) -> Extraction:
-    if not isinstance(model, Model):
-        model = resolve_model(model, None if registry is None else Path(registry))
     wanted = looking(o)
-    session = Session(model, wanted.device)
+    session = Session(resolve_model(model, registry, use="score"), wanted.device)
     return Extraction(open_video(reference, ref_options), session, wanted, span)
 
 

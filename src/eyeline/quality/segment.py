@@ -3,6 +3,7 @@
 ::
 
     indexes = index_frames("ref.mkv"), index_frames("dist.mp4")
+    options = options.for_model(model.io)
     plan = plan_pairs(*indexes, options, length=500)
     logs = [score_segment("ref.mkv", "dist.mp4", s, indexes, options=options) for s in plan]
     log = join_scores(list(zip(plan, logs)))           # run anywhere, in any order
@@ -36,7 +37,7 @@ from eyeline.logs.text import compact
 from eyeline.media.planes import Planes
 from eyeline.media.reader import READ_WHOLE
 from eyeline.media.types import FrameIndex, VideoOptions
-from eyeline.models.registry import Model
+from eyeline.models.registry import Model, resolve_model
 from eyeline.quality.maps_in import Seen
 from eyeline.quality.options import ScoreOptions, ScoreResult
 from eyeline.quality.score import Part, looking, score_part
@@ -64,7 +65,8 @@ def plan_pairs(
     Args:
         ref: index of the reference.
         dist: of the distorted video.
-        options: what will be done.
+        options: what will be done; those of `ScoreOptions.for_model`, since a temporal filter that is
+            left to the model counts as one that remembers whole scenes.
         length: pairs.
 
     Returns:
@@ -169,6 +171,9 @@ def score_segment(
             are not where the indexes say.
         MediaError, ModelError, QualityError: see `eyeline.quality.score.score`.
     """
+    if _sees(options):
+        model = resolve_model(model, use="score")
+        options = options.for_model(model.io)
     total = _count(indexes, options)
     end = total if segment.stop is None else segment.stop
     start, stop = max(0, segment.start - REACH), min(end + REACH, total)

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -23,8 +23,10 @@ import eyeline
 from eyeline.cores import usable_cores
 from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media import Video, open_video
+from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.scene import difference
 from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
+from eyeline.models.records import IoSpec
 from eyeline.models.registry import Model, resolve_model
 from eyeline.saliency.features import map_features
 from eyeline.saliency.preprocess import finish, input_size, prepare
@@ -34,6 +36,8 @@ from eyeline.saliency.session import Session
 from eyeline.saliency.temporal import (
     CUT_THRESHOLD,
     FILTERS,
+    MAX_TIME_CONSTANT_MS,
+    TIME_CONSTANT_MS,
     Estimate,
     Fill,
     TemporalFilter,
@@ -49,6 +53,9 @@ LONGEST_STILL = 50
 MACHINE = ("workers", "keep_source", "device")
 """Options that decide how long a run takes, and nothing that it finds."""
 
+AVERAGES = ("ema", "motion")
+"""Temporal filters that have a time constant."""
+
 
 @dataclass(frozen=True)
 class ExtractOptions:
@@ -61,7 +68,9 @@ class ExtractOptions:
         still: percent of full scale: a frame that differs from the last inferred one by less, on
             average over the green plane, is filled, too; 0 = none is.
         fill: how frames between are filled.
-        temporal: filter on the maps.
+        temporal: filter on the maps; `model` is the one that the model's I/O spec names.
+        temporal_ms: time constant of `ema` and `motion`, milliseconds, above 0 and at most 2000;
+            None: the model's own, or 80 where it has none.
         start, stop: first frame and the one after the last, as decoded; None = all.
         device: where the model runs.
         workers: inference threads; 0 = one per core.
@@ -72,7 +81,8 @@ class ExtractOptions:
     stride: int = 1
     still: float = 0.0
     fill: Fill = "linear"
-    temporal: TemporalFilter = "none"
+    temporal: TemporalFilter = "model"
+    temporal_ms: float | None = None
     start: int = 0
     stop: int | None = None
     device: Device = "auto"
@@ -82,7 +92,7 @@ class ExtractOptions:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("fill", self.fill, get_args(Fill)),
-            ("temporal", self.temporal, tuple(FILTERS)),
+            ("temporal", self.temporal, get_args(TemporalFilter)),
             ("device", self.device, get_args(Device)),
         ):
             if value not in known:
@@ -93,6 +103,18 @@ class ExtractOptions:
             raise UsageError(f"still is {self.still:g}", "give percent of full scale, such as 0.5")
         if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
             raise UsageError(f"working size is {self.lines} lines", "give 16..4320, or 'native'")
+        if self.temporal_ms is not None:
+            if self.temporal not in AVERAGES:
+                raise UsageError(
+                    f"a time constant of {self.temporal_ms:g} ms is given, and the temporal filter is "
+                    f"{self.temporal!r}",
+                    f"choose one of {', '.join(AVERAGES)}, or leave the time constant out",
+                )
+            if not 0 < self.temporal_ms <= MAX_TIME_CONSTANT_MS:
+                raise UsageError(
+                    f"the time constant is {self.temporal_ms:g} ms",
+                    f"give more than 0 and at most {MAX_TIME_CONSTANT_MS:g}",
+                )
         if self.workers < 0:
             raise UsageError(f"workers are {self.workers}", "0 is one per core")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
@@ -102,6 +124,15 @@ class ExtractOptions:
     def skips(self) -> bool:
         """Whether frames are filled rather than inferred."""
         return self.stride > 1 or self.still > 0
+
+    def for_model(self, io: IoSpec) -> ExtractOptions:
+        """These options with the temporal filter and time constant that a model's I/O spec names."""
+        if self.temporal == "model":
+            own = io.temporal_ms or None
+            return replace(self, temporal="ema" if own else "none", temporal_ms=own)
+        if self.temporal in AVERAGES and self.temporal_ms is None:
+            return replace(self, temporal_ms=io.temporal_ms or TIME_CONSTANT_MS)
+        return self
 
 
 @dataclass(frozen=True)
@@ -258,7 +289,8 @@ class _Run:
         if self.options.skips:
             estimates = fill_skipped(estimates, self.options.fill)
         previous: Map | None = None
-        for e in FILTERS[self.options.temporal](estimates):
+        o, fps = self.options, float(self._video.info.fps or DEFAULT_FPS)
+        for e in FILTERS[o.temporal](estimates, o.temporal_ms or TIME_CONSTANT_MS, fps):
             m = e.known_map
             m.setflags(write=False)
             features = map_features(m, None if e.cut else previous)
@@ -276,28 +308,31 @@ class Extraction:
     Args:
         video: an open video.
         session: a loaded model.
-        options: see `ExtractOptions`.
+        options: see `ExtractOptions`; what they leave to the model is taken from its I/O spec.
         span: the frames to take, when it is one run of several; those of `options` when None.
 
     Attributes:
+        model: whose maps these are.
         info: facts of the video.
         report: what the decoder met; complete when the iteration ends.
-        provenance: model id, digest, options and versions, JSON values.
+        provenance: model id, digest, task, options and versions, JSON values.
     """
 
     def __init__(
         self, video: Video, session: Session, options: ExtractOptions, span: Span | None = None
     ) -> None:
-        self._video, self.options = video, options
-        self.info: VideoInfo = video.info
-        self.report: DecodeReport = video.report
         model, info = session.model, video.info
+        options = options.for_model(model.io)
+        self._video, self.options, self.model = video, options, model
+        self.info: VideoInfo = info
+        self.report: DecodeReport = video.report
         run = _Run(video, session, options, span)
         self._run, self._iterator = run, run.results()
         self.provenance: dict[str, Any] = {
             "eyeline": eyeline.__version__,
             "model": model.id,
             "model_sha256": model.sha256,
+            "task": model.task,
             "smoke": model.smoke,
             "io": model.io.model_dump(),
             "options": {k: v for k, v in asdict(options).items() if k not in MACHINE},
@@ -363,7 +398,8 @@ def extract(
     Args:
         video: path of a video, Y4M, raw YUV (with size and format in `video_options`), a folder
             of images, a list of image paths, or `-` for Y4M on stdin.
-        model: id, path, or `Model`; the registry's default when None.
+        model: id, path, or `Model`; the registry's default when None. For a map of viewers' gaze:
+            `resolve_model(task="gaze")`.
         registry: the user's own registry folder.
         video_options: how to read the video.
         options: what to do with it.
@@ -376,13 +412,6 @@ def extract(
         ModelError: a model that can't be used.
         DamagedMediaError: while iterating, after the last good frame.
     """
-    from pathlib import Path
-
-    chosen = (
-        model
-        if isinstance(model, Model)
-        else resolve_model(model, Path(registry) if registry is not None else None)
-    )
     o = options or ExtractOptions()
-    session = Session(chosen, o.device)
+    session = Session(resolve_model(model, registry), o.device)
     return Extraction(open_video(video, video_options or VideoOptions()), session, o)

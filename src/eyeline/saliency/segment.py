@@ -3,6 +3,7 @@
 ::
 
     index = index_frames("film.mkv")
+    options = options.for_model(session.model.io)
     segments = plan_segments(index, options, length=1500)
     runs = [run_segment("film.mkv", session, s, options=options, video_options=VideoOptions(index=index))
             for s in segments]                     # anywhere, in any order
@@ -75,7 +76,11 @@ class SegmentRun:
 
 
 def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
-    """Frames before and after one on which its map depends; None = those since the last cut."""
+    """Frames before and after one on which its map depends; None = those since the last cut.
+
+    Args:
+        options: of `ExtractOptions.for_model`; others count as depending on the most.
+    """
     return REACH[options.temporal] if not options.skips else None
 
 
@@ -139,6 +144,7 @@ def run_segment(
             not where the index says. Not for a segment that is all there is.
         MediaError, ModelError: see `eyeline.saliency.run.run_extraction`.
     """
+    options = options.for_model(session.model.io)
     if segment == Segment(options.start, options.stop):
         video = open_video(path, replace(video_options, index=None))
         result = run_extraction(Extraction(video, session, options), Outputs(), on_frame)

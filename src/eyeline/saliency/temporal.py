@@ -2,10 +2,15 @@
 
 Every function takes `Estimate`s in frame order and yields them in frame order; none looks across
 a cut. Optical flow (OpenCV's DIS) is an extra: `motion`.
+
+The averages `ema` and `motion` forget by time, not by frame: after dt seconds the past keeps the
+share exp(-dt / tau), so that tau means the same at every frame rate. The first map of a scene is
+taken as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,16 +20,23 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MissingExtraError
+from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.types import Frame
 
 Map = npt.NDArray[np.float32]
-TemporalFilter = Literal["none", "ema", "median", "motion"]
+TemporalFilter = Literal["model", "none", "ema", "median", "motion"]
+"""`model` is the filter that the model's I/O spec names: `ema` of its time constant, or `none`."""
+
 Fill = Literal["linear", "motion", "hold"]
 
 CUT_THRESHOLD = 10.0
 """Scene score (0..100) from which a frame starts a new scene: the default of FFmpeg's `scdet`."""
 
-EMA_WEIGHT = 0.4  # share of the new map in the moving average: half-life of 1.4 frames
+TIME_CONSTANT_MS = 80.0
+"""Time constant of the averages where neither the user nor the model names one, milliseconds: the
+new map's share is 0.39 at 25 frames per second."""
+
+MAX_TIME_CONSTANT_MS = 2000.0
 MEDIAN_WINDOW = 5  # frames, centred: removes flashes of up to two frames
 
 
@@ -125,8 +137,21 @@ def _same_scene(previous: Estimate | None, e: Estimate) -> bool:
     return previous is not None and not e.cut and previous.known_map.shape == e.known_map.shape
 
 
-def ema(estimates: Iterable[Estimate], flow: Flow | None = None) -> Iterator[Estimate]:
-    """Exponential moving average within a scene; with `flow`, the past is carried along first."""
+def ema(
+    estimates: Iterable[Estimate],
+    tau_ms: float = TIME_CONSTANT_MS,
+    fps: float = float(DEFAULT_FPS),
+    flow: Flow | None = None,
+) -> Iterator[Estimate]:
+    """Average the maps of a scene exponentially over time.
+
+    Args:
+        estimates: in frame order.
+        tau_ms: time constant, milliseconds, above 0.
+        fps: nominal frame rate. A frame whose presentation time is not after that of the frame
+            before it counts as one frame at this rate.
+        flow: carries the past along the motion of the picture first.
+    """
     previous: Estimate | None = None
     for e in estimates:
         smooth = e
@@ -134,9 +159,16 @@ def ema(estimates: Iterable[Estimate], flow: Flow | None = None) -> Iterator[Est
             past = previous.known_map
             if flow is not None:
                 past = flow.warp(past, previous.frame, e.frame)
-            smooth = replace(e, map=past + (e.known_map - past) * np.float32(EMA_WEIGHT))
+            seconds = e.frame.pts_time - previous.frame.pts_time
+            share = new_share(seconds if seconds > 0 else 1 / fps, tau_ms)
+            smooth = replace(e, map=past + (e.known_map - past) * np.float32(share))
         previous = smooth
         yield smooth
+
+
+def new_share(seconds: float, tau_ms: float) -> float:
+    """Share of the new map in an average that `seconds` passed since: 1 - exp(-seconds / tau)."""
+    return -math.expm1(-1000 * seconds / tau_ms)
 
 
 def median(estimates: Iterable[Estimate], window: int = MEDIAN_WINDOW) -> Iterator[Estimate]:
@@ -173,15 +205,17 @@ def median(estimates: Iterable[Estimate], window: int = MEDIAN_WINDOW) -> Iterat
     yield from settle(last=True)
 
 
-FILTERS: dict[TemporalFilter, Callable[[Iterable[Estimate]], Iterator[Estimate]]] = {
-    "none": iter,
+FILTERS: dict[TemporalFilter, Callable[[Iterable[Estimate], float, float], Iterator[Estimate]]] = {
+    "none": lambda estimates, tau_ms, fps: iter(estimates),
     "ema": ema,
-    "median": median,
-    "motion": lambda estimates: ema(estimates, Flow()),
+    "median": lambda estimates, tau_ms, fps: median(estimates),
+    "motion": lambda estimates, tau_ms, fps: ema(estimates, tau_ms, fps, Flow()),
 }
-"""Name of a temporal filter to what it does; to add one, add a function and a row here and below."""
+"""Name of a temporal filter to a function of the estimates, the time constant in milliseconds and
+the nominal frame rate; to add one, add a function and a row here and below."""
 
 REACH: dict[TemporalFilter, tuple[int, int] | None] = {
+    "model": None,  # not known before `ExtractOptions.for_model`: the widest that it may be
     "none": (0, 0),
     "ema": None,
     "median": (MEDIAN_WINDOW // 2, MEDIAN_WINDOW // 2),
