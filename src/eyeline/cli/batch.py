@@ -116,13 +116,15 @@ def extract(
     manifest: _Manifest,
     output: _Output,
     model: options.ModelName = None,
+    task: options.MapTask = None,
     registry: options.Registry = None,
     size: options.Size = None,
     device: options.Device = "auto",
     stride: options.Stride = 1,
     still: options.Still = 0.0,
     fill: options.Fill = "linear",
-    temporal: options.Temporal = "none",
+    temporal: options.Temporal = "model",
+    temporal_ms: options.TemporalMs = None,
     matrix: options.Matrix = None,
     color_range: options.ColorRange = None,
     hdr: options.Hdr = "map",
@@ -151,10 +153,11 @@ def extract(
         still=still,
         fill=fill,
         temporal=temporal,
+        temporal_ms=temporal_ms,
         device=device,
     )
     video = VideoOptions(matrix=matrix, color_range=color_range, hdr=hdr)
-    work = ExtractWork(model=model, registry=registry, video=video, extract=how)
+    work = ExtractWork(model=model, task=task, registry=registry, video=video, extract=how)
     run = _Run(workers, threads, engine, address, segment, retries, retry_failed)
     run.go(manifest, output, work, _limits(run, timeout, stall, memory), quiet, verbose)
 
@@ -180,9 +183,11 @@ def score(
         bool, typer.Option("--shortest", help="Of differing lengths, score the common part.")
     ] = False,
     model: options.ModelName = None,
+    task: options.MapTask = None,
     registry: options.Registry = None,
     size: options.Size = None,
-    temporal: options.Temporal = "none",
+    temporal: options.Temporal = "model",
+    temporal_ms: options.TemporalMs = None,
     matrix: options.Matrix = None,
     color_range: options.ColorRange = None,
     hdr: options.Hdr = "map",
@@ -213,10 +218,10 @@ def score(
         weight=weight,
         vmaf_model=vmaf_model,
         pairs=PairOptions(scale=scale, shortest=shortest),
-        extract=ExtractOptions(lines=parse_size(size), temporal=temporal),
+        extract=ExtractOptions(lines=parse_size(size), temporal=temporal, temporal_ms=temporal_ms),
     )
     video = VideoOptions(matrix=matrix, color_range=color_range, hdr=hdr)
-    work = ScoreWork(model=model, registry=registry, video=video, score=how)
+    work = ScoreWork(model=model, task=task, registry=registry, video=video, score=how)
     run = _Run(workers, threads, engine, address, segment, retries, retry_failed)
     run.go(manifest, output, work, _limits(run, timeout, stall, memory), quiet, verbose)
 
@@ -237,6 +242,7 @@ def roi_map(
     smoothing: options.Smoothing = None,
     levels: options.Levels = None,
     model: options.ModelName = None,
+    task: options.MapTask = None,
     registry: options.Registry = None,
     size: options.Size = None,
     stride: options.Stride = 1,
@@ -260,6 +266,7 @@ def roi_map(
 
     work = RoiMapWork(
         model=model,
+        task=task,
         registry=registry,
         kind=format_,
         block=block,
@@ -305,12 +312,11 @@ class _Run:
         titles = read_titles(manifest, pairs=work.pairs)
         model = work.resolve()
         work = replace(work, model_sha256=model.sha256)
-        if model.smoke:
-            sys.stderr.write(f"warning: {model.id} is a smoke model: its numbers mean nothing\n")
+        options.warn_of_smoke(model)
         version = version_of(work.command, model.id, work.facts())
         job = Job(work, output, version, limits, self.threads, self.segment)
         if verbose:
-            sys.stderr.write(f"{len(titles)} titles; version {version.name}\n")
+            sys.stderr.write(f"{len(titles)} titles; {model.label}; version {version.name}\n")
         InterruptShield()  # a cluster's SIGTERM ends a batch as Ctrl-C does
         try:
             with batch_view(quiet, verbose) as view, self._open(job, verbose) as engine:

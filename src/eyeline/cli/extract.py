@@ -78,6 +78,7 @@ def extract(
         ),
     ] = None,
     model: options.ModelName = None,
+    task: options.MapTask = None,
     registry: options.Registry = None,
     size: options.Size = None,
     device: options.Device = "auto",
@@ -92,7 +93,8 @@ def extract(
     stride: options.Stride = 1,
     still: options.Still = 0.0,
     fill: options.Fill = "linear",
-    temporal: options.Temporal = "none",
+    temporal: options.Temporal = "model",
+    temporal_ms: options.TemporalMs = None,
     width: Annotated[
         int | None,
         typer.Option("--width", "-w", min=1, help="Width, pixels.", rich_help_panel=_RAW),
@@ -130,7 +132,6 @@ def extract(
     verbose: options.Verbose = False,
 ) -> None:
     """Find where viewers look, for every frame: numbers, maps, and a heat-map video."""
-    from eyeline.models.registry import resolve_model
     from eyeline.saliency.pipeline import ExtractOptions
     from eyeline.saliency.pipeline import extract as library_extract
     from eyeline.saliency.run import Outputs
@@ -149,15 +150,13 @@ def extract(
         raise UsageError("--with-log without a log to write", "add -o FILE")
     outputs.check(video)
     from dataclasses import replace
-    from pathlib import Path
 
     how = ExtractOptions(
         lines=parse_size(size), stride=stride, still=still, fill=fill, temporal=temporal,
-        start=start, stop=stop, device=device, workers=workers, keep_source=overlay is not None,
+        temporal_ms=temporal_ms, start=start, stop=stop, device=device, workers=workers,
+        keep_source=overlay is not None,
     )  # fmt: skip
-    chosen = resolve_model(model, Path(registry) if registry else None)
-    if chosen.smoke:
-        sys.stderr.write(f"warning: {chosen.id} is a smoke model: its numbers mean nothing\n")
+    chosen = options.choose_model(model, registry, task, "extract")
     extraction = library_extract(
         video,
         model=chosen,
@@ -235,7 +234,7 @@ def _introduce(extraction: Extraction) -> None:
     sys.stderr.write(
         f"{i.path}: {i.codec} {i.pix_fmt} {i.width}x{i.height}, shown {i.display_width}x"
         f"{i.display_height}, {colour.matrix} {colour.color_range} {colour.transfer}{assumed}\n"
-        f"model {p['model']} sha256 {p['model_sha256'][:16]} at {p['working_size'][0]}x"
+        f"model {extraction.model.label} sha256 {p['model_sha256'][:16]} at {p['working_size'][0]}x"
         f"{p['working_size'][1]}, {p['provider']}\n"
     )
 

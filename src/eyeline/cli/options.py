@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from eyeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from eyeline.models.records import Task
+    from eyeline.models.registry import Model, Use
 
 MODEL, FRAMES, COLOUR, STEERING = "Model", "Frames", "Colour", "Steering"
 
@@ -24,6 +29,14 @@ Registry = Annotated[
     str | None,
     typer.Option(
         envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=MODEL
+    ),
+]
+MapTask = Annotated[
+    Literal["gaze", "objects"] | None,
+    typer.Option(
+        "--map",
+        help="What the map shows: takes the registry's production model for `gaze` or for `objects`.",
+        rich_help_panel=MODEL,
     ),
 ]
 Size = Annotated[
@@ -65,9 +78,17 @@ Fill = Annotated[
     ),
 ]
 Temporal = Annotated[
-    Literal["none", "ema", "median", "motion"],
+    Literal["model", "none", "ema", "median", "motion"],
     typer.Option(
-        help="Filter on the maps, reset at cuts (motion: extra `motion`).", rich_help_panel=FRAMES
+        help="Filter on the maps, reset at cuts; `model` is the model's own (motion: extra `motion`).",
+        rich_help_panel=FRAMES,
+    ),
+]
+TemporalMs = Annotated[
+    float | None,
+    typer.Option(
+        help="Time constant of `--temporal ema` and `motion`, ms; the model's own, or 80, by default.",
+        rich_help_panel=FRAMES,
     ),
 ]
 Matrix = Annotated[
@@ -110,6 +131,39 @@ Levels = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being run.")]
+
+
+def choose_model(model: str | None, registry: str | None, task: Task | None, use: Use) -> Model:
+    """The model of `--model`, or the production model of `--map` or of the command's default task.
+
+    Raises:
+        RegistryError: see `eyeline.models.registry.resolve_model`.
+    """
+    from eyeline.models.registry import resolve_model
+
+    chosen = resolve_model(model, registry or None, task=task, use=use)
+    warn_of_smoke(chosen)
+    return chosen
+
+
+def warn_of_smoke(model: Model) -> None:
+    """Say on stderr that the numbers of a smoke model mean nothing."""
+    if model.smoke:
+        sys.stderr.write(f"warning: {model.id} is a smoke model: its numbers mean nothing\n")
+
+
+def check_map_alone(task: Task | None, **files: str | None) -> None:
+    """Refuse `--map` beside an option that names ready maps.
+
+    Raises:
+        UsageError: both are given.
+    """
+    for name, path in files.items():
+        if task is not None and path is not None:
+            raise UsageError(
+                f"--map {task} asks for a model's maps, and --{name} {path} for ready ones",
+                f"leave out --map or --{name}",
+            )
 
 
 def parse_pairs(texts: list[str]) -> dict[str, str]:

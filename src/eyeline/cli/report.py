@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eyeline.cli import options
 from eyeline.cli.extract import raw_options
 from eyeline.errors import UsageError
 
@@ -100,6 +101,7 @@ def report(
             rich_help_panel=_MAPS,
         ),
     ] = None,
+    task: options.MapTask = None,
     registry: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +141,7 @@ def report(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Put logs and clips in one page that opens from disk, to look at and to send."""
+    options.check_map_alone(task, maps=maps)
     from eyeline.report import PageOptions, write_report
     from eyeline.report.media import MediaOptions
 
@@ -147,12 +150,12 @@ def report(
     if clip is not None and not no_media:
         media = MediaOptions(
             video=clip, distorted=dist, maps=maps, heat=not no_heat, model=model,
-            registry=registry, side=picture_size, max_size=max_size,
+            task=task, registry=registry, side=picture_size, max_size=max_size,
             video_options=raw_options(width, height, pix_fmt, bitdepth, fps),
         )  # fmt: skip
-    elif not no_media and (maps or model):
+    elif not no_media and (maps or model or task):
         raise UsageError("maps without a clip to lay them over", "add --video CLIP")
-    options = PageOptions(title=title, worst=worst, worst_by=worst_by, media=media)
+    page = PageOptions(title=title, worst=worst, worst_by=worst_by, media=media)
     from eyeline.cli.progress import item_progress
 
     with item_progress("frames", quiet) as advance:
@@ -167,7 +170,7 @@ def report(
             done += 1
             advance("frames", done, total)
 
-        facts = write_report(logs, output, options, on_frame, on_start)
+        facts = write_report(logs, output, page, on_frame, on_start)
     if not quiet:
         _conclude(facts, output)
 

@@ -15,6 +15,7 @@ from eyeline.cli.roi_compare import compare
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from eyeline.models.registry import Model
     from eyeline.roi.steer import SteerOptions
 
 app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
@@ -114,6 +115,7 @@ def encode(
         ),
     ] = None,
     model: options.ModelName = None,
+    task: options.MapTask = None,
     registry: options.Registry = None,
     size: options.Size = None,
     stride: options.Stride = 1,
@@ -130,6 +132,7 @@ def encode(
     from eyeline.roi.encode import EncodeOptions
     from eyeline.roi.encode import encode as library_encode
 
+    options.check_map_alone(task, maps=maps)
     how = EncodeOptions(
         codec=codec,
         crf=crf,
@@ -142,11 +145,14 @@ def encode(
         threads=threads,
     )
     row, rate = how.checked()
+    chosen = None
+    if maps is None and how.steer.strength:
+        chosen = options.choose_model(model, registry, task, "roi")
     passes = row.passes if rate.bitrate is not None else 1
     with frame_progress(_expected(source, frames, passes, quiet), quiet, "encode") as advance:
         result = library_encode(
             source, output, how, maps,
-            model=model, registry=registry, force=force, debug=debug_video,
+            model=chosen, force=force, debug=debug_video,
             on_frame=lambda run, done: advance(),
         )  # fmt: skip
     if verbose:
@@ -154,8 +160,12 @@ def encode(
     if not quiet:
         sys.stderr.write(
             f"{result.frames} frames, {result.video_bytes:,} bytes of picture in "
-            f"{result.seconds:.1f} s; wrote {result.path}\n"
+            f"{result.seconds:.1f} s{_steered_by(chosen)}; wrote {result.path}\n"
         )
+
+
+def _steered_by(model: Model | None) -> str:
+    return f", steered by {model.label}" if model is not None else ""
 
 
 def _expected(source: str, frames: str | None, passes: int, quiet: bool) -> int | None:
@@ -196,6 +206,7 @@ def make_map(
     levels: options.Levels = None,
     maps: _Maps = None,
     model: options.ModelName = None,
+    task: options.MapTask = None,
     registry: options.Registry = None,
     size: options.Size = None,
     stride: options.Stride = 1,
@@ -213,17 +224,19 @@ def make_map(
         from eyeline.cli.progress import frame_progress
         from eyeline.roi.mapping import write_map_file
 
+        options.check_map_alone(task, maps=maps)
+        chosen = None if maps else options.choose_model(model, registry, task, "roi")
         with frame_progress(_expected(source, frames, 1, quiet), quiet, "map") as advance:
             result = write_map_file(
                 source, output, format_, steer_options(strength, law, clamp, smoothing, levels), maps,
                 block=block, extract_options=_extract_options(size, stride, workers, frames),
-                model=model, registry=registry, force=force, on_frame=lambda done: advance(),
+                model=chosen, force=force, on_frame=lambda done: advance(),
             )  # fmt: skip
         if not quiet:
             rows, columns = result.grid
             sys.stderr.write(
-                f"{result.frames} maps of {columns} x {rows} cells of {result.block} pixels; "
-                f"wrote {output}\n"
+                f"{result.frames} maps of {columns} x {rows} cells of {result.block} pixels"
+                f"{_steered_by(chosen)}; wrote {output}\n"
             )
         if format_ not in ("kvazaar", "kvazaar-binary", "svtav1") or output == "-":
             return

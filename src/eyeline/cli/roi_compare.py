@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from eyeline.cli import options
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,22 +96,9 @@ def compare(
             rich_help_panel=_STEER,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="EYELINE_MODEL",
-            help="Registry id or path of the model that steers.",
-            rich_help_panel=_STEER,
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=_STEER
-        ),
-    ] = None,
+    model: options.ModelName = None,
+    task: options.MapTask = None,
+    registry: options.Registry = None,
     judge_model: Annotated[
         str | None,
         typer.Option(
@@ -147,7 +135,6 @@ def compare(
 ) -> None:
     """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
     from eyeline.cli.extract import parse_frames
-    from eyeline.cli.options import parse_pairs
     from eyeline.cli.progress import item_progress
     from eyeline.roi.compare import compare as library_compare
     from eyeline.roi.comparison import CompareOptions
@@ -161,16 +148,18 @@ def compare(
     start, stop = parse_frames(frames)
     given = {"strength": strength, "law": law}
     steer = SteerOptions(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    options = CompareOptions(
+    options.check_map_alone(task, maps=maps)
+    how = CompareOptions(
         codec=codec, rates=parse_rates(rates), preset=preset, steer=steer,
-        extra=parse_pairs(codec_option or []), maps=maps, judge_model=judge_model,
+        extra=options.parse_pairs(codec_option or []), maps=maps, judge_model=judge_model,
         judge_masks=judge_masks, extract=ExtractOptions(start=start, stop=stop),
         vmaf=vmaf, method=interpolation, jobs=jobs, still=still is not None,
     )  # fmt: skip
+    chosen = None if maps else options.choose_model(model, registry, task, "roi")
     with _folder(work) as folder:
         with item_progress("compare", quiet) as advance:
             result = library_compare(
-                source, folder, options, model=model, registry=registry, on_progress=advance
+                source, folder, how, model=chosen, registry=registry, on_progress=advance
             )
         if verbose:
             sys.stderr.write(json.dumps(result.provenance) + "\n")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from eyeline.cli import options
 from eyeline.cli.extract import parse_size, raw_options
 from eyeline.errors import EyelineError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoInfo, VideoOptions
+    from eyeline.models.registry import Model
     from eyeline.quality.score import ScoreOptions, ScoreResult
 
 _OUTPUT, _WEIGHT, _WHAT = "Output", "Weights", "What is measured"
@@ -116,33 +118,12 @@ def score(
             rich_help_panel=_WEIGHT,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="EYELINE_MODEL",
-            help="Registry id or path of an ONNX model.",
-            rich_help_panel=_WEIGHT,
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=_WEIGHT
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Short side of the working size in lines, or `native`; the model's own by default.",
-            rich_help_panel=_WEIGHT,
-        ),
-    ] = None,
-    temporal: Annotated[
-        Literal["none", "ema", "median", "motion"],
-        typer.Option(help="Filter on the maps, reset at cuts.", rich_help_panel=_WEIGHT),
-    ] = "none",
+    model: options.ModelName = None,
+    task: options.MapTask = None,
+    registry: options.Registry = None,
+    size: options.Size = None,
+    temporal: options.Temporal = "model",
+    temporal_ms: options.TemporalMs = None,
     ref_offset: Annotated[
         int, typer.Option(min=0, help="Frames of REF to leave out.", rich_help_panel=_ALIGN)
     ] = 0,
@@ -225,12 +206,13 @@ def score(
     from eyeline.quality.score import ScoreOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
+    options.check_map_alone(task, maps=maps, masks=masks, fixations=fixations)
     logs = tuple(output or ["-"])
     check_outputs(logs, with_log, (reference, distorted))
     raw = replace(
         raw_options(width, height, pix_fmt, bitdepth, fps), matrix=matrix, color_range=color_range
     )
-    options = ScoreOptions(
+    how = ScoreOptions(
         metrics=tuple(metrics.split(",")) if metrics is not None else None,
         weight=weight,
         pairs=PairOptions(
@@ -239,9 +221,14 @@ def score(
         ),
         maps=maps, masks=masks, fixations=fixations, pixels_per_degree=pixels_per_degree,
         method=method, vmaf_model=vmaf_model, workers=workers,
-        extract=ExtractOptions(lines=parse_size(size), temporal=temporal),
+        extract=ExtractOptions(
+            lines=parse_size(size), temporal=temporal, temporal_ms=temporal_ms
+        ),
     )  # fmt: skip
-    result = _run(reference, distorted, model, registry, options, raw, with_log, quiet, verbose)
+    chosen = None
+    if how.needs_model:
+        chosen = options.choose_model(model, registry, task, "score")
+    result = _run(reference, distorted, chosen, how, raw, with_log, quiet, verbose)
     _conclude(result, logs, with_log, quiet)
 
 
@@ -276,9 +263,8 @@ def _raw_or_not(path: str, other: str, raw: VideoOptions) -> VideoOptions:
 def _run(
     reference: str,
     distorted: str,
-    model: str | None,
-    registry: str | None,
-    options: ScoreOptions,
+    model: Model | None,
+    how: ScoreOptions,
     raw: VideoOptions,
     with_log: str | None,
     quiet: bool,
@@ -289,33 +275,27 @@ def _run(
 
     from eyeline.cli.interrupts import InterruptShield
     from eyeline.cli.progress import frame_progress
-    from eyeline.models.registry import resolve_model
     from eyeline.quality.save import check_clip
     from eyeline.quality.score import score as library_score
 
-    chosen = None
-    if not (options.maps or options.masks or options.fixations or options.weight == 0):
-        from pathlib import Path
-
-        chosen = resolve_model(model, Path(registry) if registry else None)
-        if chosen.smoke:
-            sys.stderr.write(f"warning: {chosen.id} is a smoke model: its maps mean nothing\n")
     InterruptShield()
     with contextlib.ExitStack() as stack:
         advance: list[Callable[[], None]] = []
 
         def begin(ref: VideoInfo, dist: VideoInfo) -> None:
             if with_log is not None:
-                check_clip(with_log, ref, dist, options.pairs)
+                check_clip(with_log, ref, dist, how.pairs)
             if verbose:
+                if model is not None:
+                    sys.stderr.write(f"model {model.label} sha256 {model.sha256[:16]}\n")
                 for info in (ref, dist):
                     sys.stderr.write(
                         f"{info.path}: {info.codec} {info.pix_fmt} {info.width}x{info.height}, "
                         f"{info.colour.matrix} {info.colour.color_range}\n"
                     )
             total = ref.expected_frames
-            left = None if total is None else max(0, total - options.pairs.ref_offset)
-            limit = options.pairs.frames
+            left = None if total is None else max(0, total - how.pairs.ref_offset)
+            limit = how.pairs.frames
             left = left if limit is None else min(limit, left or limit)
             advance.append(stack.enter_context(frame_progress(left, quiet, "score")))
 
@@ -326,8 +306,8 @@ def _run(
         return library_score(
             reference,
             distorted,
-            model=chosen,
-            options=options,
+            model=model,
+            options=how,
             ref_options=_raw_or_not(reference, distorted, raw),
             dist_options=_raw_or_not(distorted, reference, raw),
             on_start=begin,

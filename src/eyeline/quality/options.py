@@ -75,6 +75,11 @@ class ScoreOptions:
         if self.method is not None and self.method not in get_args(methods.Method):
             raise UsageError(f"method is {self.method!r}", "crop or mask")
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether a model looks at the reference."""
+        return self.weight > 0 and not (self.maps or self.masks or self.fixations)
+
     def for_model(self, io: IoSpec) -> ScoreOptions:
         """These options with what they leave to a model taken from its I/O spec."""
         return replace(self, extract=self.extract.for_model(io))

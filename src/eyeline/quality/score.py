@@ -127,7 +127,7 @@ def score_part(
         start, stop = _shifted(part, o.pairs.ref_offset)
         seen: Iterator[Seen]
         gaze: RecordedGaze | None = None
-        if o.weight == 0 or o.maps or o.masks or o.fixations:
+        if not o.needs_model:
             ref = stack.enter_context(open_video(reference, ref_options))
             info, report, provenance = ref.info, ref.report, _given(o)
             aligner = Aligner(info, dist.info, o.pairs)

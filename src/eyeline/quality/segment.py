@@ -106,7 +106,7 @@ def may_split(options: ScoreOptions) -> bool:
     They don't when frames are paired by time, nor when maps depend on whole scenes (`reach_of`).
     Nor is a score by recorded gaze split, whose provenance counts frames over the whole run.
     """
-    by_scenes = _sees(options) and reach_of(looking(options)) is None
+    by_scenes = options.needs_model and reach_of(looking(options)) is None
     return not (options.pairs.resample or by_scenes or options.fixations)
 
 
@@ -117,14 +117,9 @@ def _waste(places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.
     return waste
 
 
-def _sees(options: ScoreOptions) -> bool:
-    """Whether a model looks at the reference."""
-    return options.weight > 0 and not (options.maps or options.masks or options.fixations)
-
-
 def _lead(options: ScoreOptions) -> int:
     """Frames of the reference to decode before a segment's first, less its offset."""
-    return REACH + (lead_of(looking(options)) if _sees(options) else 0)
+    return REACH + (lead_of(looking(options)) if options.needs_model else 0)
 
 
 def _count(indexes: Indexes, options: ScoreOptions) -> int:
@@ -171,7 +166,7 @@ def score_segment(
             are not where the indexes say.
         MediaError, ModelError, QualityError: see `eyeline.quality.score.score`.
     """
-    if _sees(options):
+    if options.needs_model:
         model = resolve_model(model, use="score")
         options = options.for_model(model.io)
     total = _count(indexes, options)
@@ -211,7 +206,7 @@ def score_segment(
 
 def _span(start: int, stop: int | None, options: ScoreOptions) -> Span | None:
     """What a model looks at for the maps of these pairs."""
-    if not _sees(options):
+    if not options.needs_model:
         return None
     how = looking(options)
     return span_of(Segment(start + how.start, None if stop is None else stop + how.start), how)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from eyeline.errors import LogError, MediaError, VerificationError
 from eyeline.media import open_video
 from eyeline.media.types import Frame, VideoInfo, VideoOptions
+from eyeline.models.records import Task
 from eyeline.models.registry import Model, resolve_model
 from eyeline.report.pictures import (
     ERROR_QUALITY,
@@ -55,6 +56,7 @@ class MediaOptions:
         maps: ready maps of `video` (see `eyeline.saliency.maps`), or None.
         heat: show the heat map where the log's model or `maps` gives one.
         model: id or path of the model that makes the maps, in place of the log's.
+        task: take the production model of this task, in place of the log's model.
         registry: the user's own registry folder.
         side: long side of a picture, pixels.
         max_size: megabytes that the pictures may take in the page.
@@ -66,10 +68,16 @@ class MediaOptions:
     maps: str | None = None
     heat: bool = True
     model: str | None = None
+    task: Task | None = None
     registry: str | None = None
     side: int = 640
     max_size: float = 16.0
     video_options: VideoOptions = field(default_factory=VideoOptions)
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the maps come from a model that was asked for, in place of the log's."""
+        return self.model is not None or self.task is not None
 
 
 def make_media(
@@ -112,7 +120,7 @@ def make_media(
             if (row := rows.get(number)) is None:
                 _check_surplus(log, options.video, number)
                 continue
-            if saliency is not None and options.model is None and options.maps is None:
+            if saliency is not None and not options.names_model and options.maps is None:
                 _check_mean(log, row, saliency, options.video)
             if strip.wants(row, number):
                 strip.add(row, number, painter(frame, other, saliency))
@@ -239,10 +247,10 @@ def _paired(frames: Iterator[Frame], path: str) -> Shots:
 
 def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
     """The model that made the log's numbers, checked by digest; or the one that was asked for."""
-    registry = Path(options.registry) if options.registry else None
-    if options.model is not None:
-        model = resolve_model(options.model, registry)
-        return model, f"maps by {Path(model.id).name}, as asked for, sha256 {model.sha256[:16]}"
+    registry = options.registry or None
+    if options.names_model:
+        model = resolve_model(options.model, registry, task=options.task)
+        return model, f"maps by {model.label}, as asked for, sha256 {model.sha256[:16]}"
     maker = _maker_of_maps(log)
     name, digest = maker.get("model"), maker.get("model_sha256")
     if not isinstance(name, str) or not isinstance(digest, str):
@@ -254,7 +262,7 @@ def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
             f"this one has {model.sha256[:16]}...",
             "name the model with --model, give --maps, or leave the heat out with --no-heat",
         )
-    return model, f"maps by {Path(name).name}, sha256 {digest[:16]}"
+    return model, f"maps by {model.label}, sha256 {digest[:16]}"
 
 
 def _maker_of_maps(log: Rows) -> dict[str, Any]:
@@ -288,10 +296,10 @@ def _extract_options(log: Rows, options: MediaOptions) -> ExtractOptions:
     """The options that the log was made with, as far as they shape a map."""
     kept = _maker_of_maps(log).get("options")
     kept = kept if isinstance(kept, dict) else {}
-    names = () if options.model else ("lines", "stride", "fill", "temporal")
-    given = {name: kept[name] for name in (*names, "start", "stop") if kept.get(name) is not None}
+    own = () if options.names_model else ("lines", "stride", "fill", "temporal", "temporal_ms")
+    given = {name: kept[name] for name in (*own, "start", "stop") if kept.get(name) is not None}
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise LogError(f"{log.path}: option {name} of its provenance makes no sense")
     if any(isinstance(given.get(name, 0), str) for name in ("stride", "start", "stop")):
         raise LogError(f"{log.path}: its provenance has options that make no sense")

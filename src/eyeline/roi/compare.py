@@ -29,6 +29,7 @@ from eyeline.errors import MissingExtraError, QualityError, UsageError
 from eyeline.media import open_video
 from eyeline.media.planes import layout_of
 from eyeline.media.reader import DEFAULT_FPS
+from eyeline.models.registry import Model
 from eyeline.output import write_bytes
 from eyeline.quality.libvmaf import find_ffmpeg
 from eyeline.roi.bd import bjontegaard_delta
@@ -50,7 +51,7 @@ def compare(
     work: str | os.PathLike[str],
     options: CompareOptions | None = None,
     *,
-    model: str | None = None,
+    model: str | Model | None = None,
     registry: str | os.PathLike[str] | None = None,
     on_progress: Progress = lambda part, done, total: None,
 ) -> Comparison:
@@ -60,7 +61,7 @@ def compare(
         source: a video, a folder of images, anything `open_video` takes but stdin.
         work: folder of what is in between; made if it is missing, kept.
         options: see `CompareOptions`.
-        model: registry id or path of the model that steers; the registry's default when None.
+        model: registry id, path or `Model` that steers; the registry's default when None.
         registry: the user's own registry folder.
         on_progress: see `Progress`.
 
@@ -90,7 +91,7 @@ class _Run:
         source: Path,
         work: Path,
         options: CompareOptions,
-        model: str | None,
+        model: str | Model | None,
         registry: str | os.PathLike[str] | None,
         on_progress: Progress,
     ) -> None:

@@ -19,7 +19,7 @@ from eyeline.media import open_video
 from eyeline.media.images import list_images
 from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.types import VideoInfo
-from eyeline.models.registry import resolve_model
+from eyeline.models.registry import Model, resolve_model
 from eyeline.output import output_error
 from eyeline.quality.maps_in import from_masks
 from eyeline.quality.weights import resample
@@ -58,7 +58,7 @@ class WorkFolder:
         source: Path,
         info: VideoInfo,
         options: CompareOptions,
-        model: str | None,
+        model: str | Model | None,
         registry: Path | None,
         progress: Counter,
     ) -> None:
@@ -116,9 +116,9 @@ class WorkFolder:
                 f"{folder}: {count} masks for {last + 1} frames", "are they this clip's?"
             )
 
-    def model_maps(self, name: str | None) -> tuple[Path, str]:
+    def model_maps(self, name: str | Model | None) -> tuple[Path, str]:
         """A model's maps of the frames that are encoded, inferred once."""
-        chosen = resolve_model(name, self.registry)
+        chosen = resolve_model(name, self.registry, use="roi")
         depends = replace(self.o.extract, workers=0, device="auto", keep_source=False)
         path = self.named("maps", ".mkv", chosen.sha256, chosen.io, depends)
         if not path.exists():
@@ -126,7 +126,7 @@ class WorkFolder:
                 self.source, model=chosen, video_options=self.o.video, options=self.o.extract
             ) as extraction:
                 self.keep(path, ((f.index, self.shaped(f.map)) for f in extraction), 16)
-        return path, Path(chosen.id).name.removesuffix(".onnx")  # of a path, its name
+        return path, chosen.label
 
     def shaped(self, m: Map) -> Map:
         """A map in the picture's aspect; that of a model which squashes has another."""

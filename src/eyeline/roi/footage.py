@@ -20,6 +20,7 @@ import numpy.typing as npt
 from eyeline.errors import MediaError, UsageError
 from eyeline.media import Video, open_video
 from eyeline.media.types import Frame, VideoInfo, VideoOptions
+from eyeline.models.registry import resolve_model
 from eyeline.roi.grid import check_map, grid_size
 from eyeline.roi.steer import Steering, SteerOptions
 from eyeline.saliency.maps import read_maps
@@ -107,8 +108,7 @@ class Footage:
             else:
                 self._extraction = extract(
                     source,
-                    model=model,
-                    registry=registry,
+                    model=resolve_model(model, registry, use="roi"),
                     video_options=video,
                     options=replace(o, keep_source=True),
                 )
