@@ -268,3 +268,161 @@ def test_the_command_explains(
             main()
         assert int(caught.value.code or 0) == code
         assert said in capsys.readouterr().out
+
+
+# --- the gate of gaze
+
+GAZE_POLICY = f"""
+schema_version = 1
+significance = 0.05
+[[better]]
+measure = "information_gain"
+margin = 0.0
+against = "centre prior"
+[[better]]
+measure = "nss"
+margin = 0.0
+[[no_worse]]
+measure = "cc"
+margin = 0.02
+[latency.reference]
+name = "the yardstick"
+sha256 = "{"c" * 64}"
+ratio = 1.5
+[[set]]
+name = "clips"
+digest = "{SET}"
+"""
+
+
+@pytest.fixture
+def two_tasks(folder: Path) -> Path:
+    """`eyes` is a candidate for gaze; `old` is the default for objects, and there is none for gaze."""
+    content = json.loads((folder / "registry.json").read_text())
+    (folder / "eyes.onnx").write_bytes(OTHER)
+    (folder / "gazer.onnx").write_bytes(GAZER)
+    io = {"working_lines": 16, "multiple": 1, "temporal_ms": 150}
+    content["models"] += [
+        record_fields("eyes", OTHER) | {"task": "gaze", "io": io},
+        record_fields("gazer", GAZER) | {"task": "gaze"},
+    ]
+    content["schema_version"] = 3
+    (folder / "registry.json").write_text(json.dumps(content))
+    (folder / "promotion_gaze.toml").write_text(GAZE_POLICY)
+    if Registry(folder).production("gaze") is not None:
+        pytest.skip("the package has a production model for gaze")
+    return folder
+
+
+OTHER, GAZER = plane_model(gain=0.75), plane_model(gain=0.9)
+
+
+def gaze_evaluation(folder: Path) -> dict[str, Any]:
+    """`eyes` beats the centre prior and `gazer`, at 1.4 times the time of the yardstick."""
+
+    def row(name: str, sha256: str | None, gain: float, nss: float, ms: float | None) -> dict:
+        known = {m.id: m.io.model_dump() for m in read_registry(folder).models}
+        return {
+            "model": name, "baseline": sha256 is None, "model_sha256": sha256, "smoke": False,
+            "io": known.get(name, {}) if sha256 else None,
+            "dataset": "clips", "dataset_digest": SET, "size": "model" if sha256 else None,
+            "latency_ms": ms,
+            "estimates": {
+                "information_gain": {"value": gain}, "nss": {"value": nss}, "cc": {"value": 0.5},
+            },
+        }  # fmt: skip
+
+    def compared(other: str, gain: float, nss: float) -> dict:
+        return {
+            "dataset": "clips", "model": "eyes", "other": other,
+            "differences": {
+                "information_gain": {"value": gain, "low": 0.1, "high": 1, "p_value": 0.001},
+                "nss": {"value": nss, "low": 0.1, "high": 3, "p_value": 0.001},
+                "cc": {"value": 0.0, "low": -0.01, "high": 0.01, "p_value": 1.0},
+            },
+        }  # fmt: skip
+
+    return {
+        "schema_version": 1,
+        "lower_is_better": [],
+        "results": [],
+        "comparisons": [],
+        "gaze": {
+            "lower_is_better": ["kl"],
+            "sets": [{"digest": SET, "temporal": "model"}],
+            "results": [
+                row("eyes", sha256_hex(OTHER), 0.75, 3.0, 14.0),
+                row("gazer", sha256_hex(GAZER), 0.25, 2.0, 14.0),
+                row("yardstick", "c" * 64, -1.0, 1.0, 10.0),
+                row("centre prior", None, 0.0, 1.5, None),
+            ],
+            "comparisons": [compared("gazer", 0.5, 1.0), compared("centre prior", 0.75, 1.5)],
+        },
+    }
+
+
+def decide_gaze(folder: Path, content: dict[str, Any]) -> Decision:
+    report = folder.parent / "gaze.json"
+    report.write_text(json.dumps(content))
+    return promote("eyes", folder, report=report)
+
+
+def test_a_first_default_for_gaze_must_beat_the_centre_prior(two_tasks: Path) -> None:
+    decision = decide_gaze(two_tasks, gaze_evaluation(two_tasks))
+    assert (decision.promoted, decision.task, decision.default) == (True, "gaze", None)
+    names = [g.name for g in decision.grounds]
+    assert "information_gain against the centre prior on clips" in names
+    assert "nss on clips" not in names  # there is nothing else to compare with
+    assert roles(two_tasks) == {
+        "old": "production", "new": "candidate", "eyes": "production", "gazer": "candidate",
+    }  # fmt: skip
+    assert Registry(two_tasks).default("gaze").id == "eyes"
+    assert read_registry(two_tasks).decisions == [decision]
+
+
+def test_the_next_default_for_gaze_must_also_beat_the_first(two_tasks: Path) -> None:
+    content = json.loads((two_tasks / "registry.json").read_text())
+    content["models"][3]["role"] = "production"
+    (two_tasks / "registry.json").write_text(json.dumps(content))
+    found = gaze_evaluation(two_tasks)
+    worse = copy.deepcopy(found)
+    worse["gaze"]["comparisons"][0]["differences"]["cc"]["low"] = -0.03
+    decision = decide_gaze(two_tasks, worse)
+    assert [g.name for g in decision.grounds if not g.passed] == ["cc on clips"]
+    decision = decide_gaze(two_tasks, found)
+    assert (decision.promoted, decision.default) == (True, "gazer")
+    assert roles(two_tasks)["gazer"] == "candidate"
+    assert roles(two_tasks)["old"] == "production"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        ("gaze", None, "no fixation set"),
+        ("gaze/sets/0/temporal", "none", "own temporal filter"),
+        ("gaze/results/0/io", {"working_lines": 16, "multiple": 1}, "own I/O spec"),
+        ("gaze/results/0/latency_ms", 15.1, "1.51 times the yardstick's (budget 1.5)"),
+        ("gaze/results/0/latency_ms", None, "no latency"),
+        ("gaze/results/2/model_sha256", "d" * 64, "the yardstick's latency is not in the report"),
+        ("gaze/results/3/model", "blob", "no centre prior in the report"),
+        ("gaze/results/3/baseline", False, "no centre prior in the report"),
+        ("gaze/comparisons/1/differences/information_gain/low", -0.1, "information_gain against"),
+        ("gaze/comparisons/1/other", "uniform", "no paired comparison with centre prior"),
+    ],
+)
+def test_every_gap_in_the_evidence_of_gaze_is_a_no(
+    two_tasks: Path, path: str, value: object, why: str
+) -> None:
+    content = gaze_evaluation(two_tasks)
+    change(path, value)(content)
+    decision = decide_gaze(two_tasks, content)
+    assert not decision.promoted
+    assert why in " ".join(f"{g.name}: {g.detail}" for g in decision.grounds if not g.passed)
+    assert roles(two_tasks)["eyes"] == "candidate"
+
+
+def test_the_builtin_policy_of_gaze_parses(tmp_path: Path) -> None:
+    policy, _ = load_promotion_policy(None, tmp_path, "gaze")
+    reference = policy.latency.reference
+    assert reference is not None
+    assert Registry().get(reference.name).sha256 == reference.sha256

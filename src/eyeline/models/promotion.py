@@ -1,7 +1,9 @@
-"""The gate in front of the default: it changes on measured benefit only, and the decision is recorded.
+"""The gate in front of a task's default: it changes on measured benefit only, and the decision is recorded.
 
-A challenger must be verified, evaluated with today's default on every set of the policy, better by its
-margin with significance, no worse elsewhere, and within the latency budget. Whatever is missing is a "no".
+A challenger must be verified, evaluated with today's default of its task on every set of the policy,
+better by its margin with significance, no worse elsewhere, and within the latency budget. Whatever is
+missing is a "no". Each task has its own policy; that of `gaze` also compares every challenger with the
+centre prior, so that its first default needs no earlier one.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eyeline.digest import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, UsageError
 from eyeline.models.files import read_regular_file
-from eyeline.models.records import Decision, Digest, Ground, ModelRecord, Strict
+from eyeline.models.records import Decision, Digest, Ground, ModelRecord, Strict, Task
 from eyeline.models.register import read_own, registry_lock, write_own
 from eyeline.models.registry import REGISTRY_FILE, Model, Registry
 
-POLICY_FILE = "promotion.toml"
-DEFAULT_POLICY = Path(__file__).parent / POLICY_FILE
+POLICY_FILES: dict[Task, str] = {"objects": "promotion.toml", "gaze": "promotion_gaze.toml"}
+"""Name of each task's policy, in a registry's folder and in this package."""
+
+AS_DEPLOYED = "model"
+"""Size and temporal filter of an evaluation that left both to the model's I/O spec."""
+
 MAX_REPORT_BYTES = 256 * 1024 * 1024
 
 
@@ -35,10 +41,12 @@ class Margin(Strict):
     Attributes:
         measure: its name in the report.
         margin: 0 or more, in the measure's own unit.
+        against: what it is compared with: today's default, or a baseline of the report.
     """
 
     measure: str = Field(min_length=1)
     margin: float = Field(ge=0, lt=1)
+    against: Literal["default", "centre prior"] = "default"
 
 
 class NamedSet(Strict):
@@ -53,16 +61,38 @@ class NamedSet(Strict):
     digest: Digest
 
 
+class Reference(Strict):
+    """A fixed model that a latency is compared with.
+
+    Attributes:
+        name: for messages.
+        sha256: hex digest of its bytes, by which it is found in the report.
+        ratio: at most so many times its latency.
+    """
+
+    name: str = Field(min_length=1)
+    sha256: Digest
+    ratio: float = Field(gt=0)
+
+
 class Latency(Strict):
-    """The budget.
+    """The budget, each part of which counts that is stated.
 
     Attributes:
         ratio: at most so many times today's default, measured in the same report.
-        milliseconds: at most so long, on the machine of the report; None: only the ratio counts.
+        milliseconds: at most so long, on the machine of the report.
+        reference: see `Reference`.
     """
 
-    ratio: float = Field(gt=0)
+    ratio: float | None = Field(default=None, gt=0)
     milliseconds: float | None = Field(default=None, gt=0)
+    reference: Reference | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.ratio is None and self.milliseconds is None and self.reference is None:
+            raise ValueError("latency needs a ratio, milliseconds or a reference")
+        return self
 
 
 class PromotionPolicy(Strict):
@@ -103,14 +133,17 @@ class _Difference(_Estimate):
 
 
 class _Result(_Part):
+    """One model or baseline on one set; a baseline has neither bytes nor latency."""
+
     model: str
-    model_sha256: Digest
+    baseline: bool = False
+    model_sha256: Digest | None
     smoke: bool
-    io: dict[str, Any]
+    io: dict[str, Any] | None
     dataset: str
     dataset_digest: Digest
-    size: int | str
-    latency_ms: float = Field(gt=0, allow_inf_nan=False)
+    size: int | str | None
+    latency_ms: float | None = Field(gt=0, allow_inf_nan=False)
     estimates: dict[str, _Estimate]
 
 
@@ -121,28 +154,49 @@ class _Comparison(_Part):
     differences: dict[str, _Difference]
 
 
-class Evaluation(_Part):
-    """What `eyeline evaluate -o` (or `--summary`) wrote, as far as the gate reads it."""
-
-    schema_version: int = Field(ge=1, le=1)
+class _Tables(_Part):
     lower_is_better: tuple[str, ...]
     results: tuple[_Result, ...]
     comparisons: tuple[_Comparison, ...]
 
 
-def load_promotion_policy(path: Path | None, folder: Path) -> tuple[PromotionPolicy, str]:
-    """A promotion policy and its digest.
+class _GazeSet(_Part):
+    digest: Digest
+    temporal: str | None
+
+
+class _GazeTables(_Tables):
+    sets: tuple[_GazeSet, ...]
+
+
+class Evaluation(_Tables):
+    """What `eyeline evaluate -o` (or `--summary`) wrote, as far as the gate reads it."""
+
+    schema_version: int = Field(ge=1, le=1)
+    gaze: _GazeTables | None = None
+
+    def tables(self, task: Task) -> _Tables | None:
+        """What it found for a task; None when it has no set of that kind."""
+        return self.gaze if task == "gaze" else self
+
+
+def load_promotion_policy(
+    path: Path | None, folder: Path, task: Task = "objects"
+) -> tuple[PromotionPolicy, str]:
+    """A task's promotion policy and its digest.
 
     Args:
-        path: TOML; the registry's own `promotion.toml`, then the built-in one, when None.
+        path: TOML; the registry's own (see `POLICY_FILES`), then the built-in one, when None.
         folder: the registry's.
+        task: see `Task`.
 
     Raises:
         UsageError: not a policy.
         RegistryError: unreadable.
     """
-    own = folder / POLICY_FILE
-    chosen = path or (own if own.exists() or own.is_symlink() else DEFAULT_POLICY)
+    own = folder / POLICY_FILES[task]
+    builtin = Path(__file__).parent / POLICY_FILES[task]
+    chosen = path or (own if own.exists() or own.is_symlink() else builtin)
     data = read_regular_file(chosen, limit=1 << 20)
     try:
         return PromotionPolicy.model_validate(tomllib.loads(data.decode())), sha256_hex(data)
@@ -161,12 +215,12 @@ def promote(
     policy: Path | None = None,
     dry_run: bool = False,
 ) -> Decision:
-    """Decide whether a candidate becomes a registry's default, and record it.
+    """Decide whether a candidate becomes a registry's default for its task, and record it.
 
     Args:
         model_id: a candidate of the folder's own registry.
         folder: the registry's; the package's built-in folder too.
-        report: JSON of `eyeline evaluate`, with the candidate and today's default.
+        report: JSON of `eyeline evaluate`, with the candidate and today's default of its task.
         policy: see `load_promotion_policy`.
         dry_run: decide and write nothing.
 
@@ -178,7 +232,6 @@ def promote(
         UsageError: a policy that does not parse.
         OutputError: the registry can't be written.
     """
-    rules, policy_digest = load_promotion_policy(policy, folder)
     found = _read_evaluation(report)
     if not (folder / REGISTRY_FILE).exists():
         raise RegistryError(f"{folder}: no registry there", "eyeline model add makes one")
@@ -194,12 +247,14 @@ def promote(
             raise RegistryError(
                 f"{model_id} is registered as {record.role}", "only a candidate is promoted"
             )
+        rules, policy_digest = load_promotion_policy(policy, folder, record.task)
         registry = Registry(folder)
-        default = _today(registry)
+        default = registry.production(record.task)
         grounds = tuple(_grounds(record, registry, default, found, rules))
         decision = Decision(
             model=record.id,
             sha256=record.sha256,
+            task=record.task,
             promoted=all(g.passed for g in grounds),
             default=default.id if default else None,
             default_sha256=default.record.sha256 if default and default.record else None,
@@ -215,16 +270,14 @@ def promote(
 
 
 def _flip(models: list[ModelRecord], record: ModelRecord) -> list[ModelRecord]:
-    """The new default in its place; the old one is a candidate again."""
+    """The new default in its place; the old one of its task is a candidate again."""
     before = [
-        m.model_copy(update={"role": "candidate"}) if m.role == "production" else m for m in models
+        m.model_copy(update={"role": "candidate"})
+        if m.role == "production" and m.task == record.task
+        else m
+        for m in models
     ]
     return [m.model_copy(update={"role": "production"}) if m.id == record.id else m for m in before]
-
-
-def _today(registry: Registry) -> Model | None:
-    production = [m for m in registry if m.record and m.record.role == "production"]
-    return production[-1] if production else None
 
 
 @dataclass(frozen=True)
@@ -261,14 +314,26 @@ def _grounds(
         passed=not record.smoke,
         detail="its numbers mean nothing" if record.smoke else "its numbers mean something",
     )
-    if default is None or default.record is None:
-        yield Ground(name="default", passed=False, detail="no default to be better than")
-        return
+    if default is None:
+        first = any(rule.against != "default" for rule in rules.better)
+        detail = (
+            f"no default for {record.task} yet: only what is against a baseline counts"
+            if first
+            else "no default to be better than"
+        )
+        yield Ground(name="default", passed=first, detail=detail)
+        if not first:
+            return
     if found is None:
         yield Ground(name="evaluation", passed=False, detail="no report: nothing was measured")
         return
+    tables = found.content.tables(record.task)
+    if tables is None:
+        detail = "the report has no fixation set"
+        yield Ground(name="evaluation", passed=False, detail=detail)
+        return
     for wanted in rules.set:
-        yield from _on_set(record, default.record, found.content, wanted, rules)
+        yield from _on_set(record, default.record if default else None, tables, wanted, rules)
 
 
 def _verified(
@@ -297,34 +362,59 @@ def _verified(
 
 def _on_set(
     record: ModelRecord,
-    default: ModelRecord,
-    report: Evaluation,
+    default: ModelRecord | None,
+    report: _Tables,
     wanted: NamedSet,
     rules: PromotionPolicy,
 ) -> Iterator[Ground]:
     where = f"evaluated on {wanted.name}"
-    ours, theirs = (_result(report, m, wanted) for m in (record, default))
+    ours = _result(report, record, wanted)
+    theirs = None if default is None else _result(report, default, wanted)
     for model, result in ((record, ours), (default, theirs)):
-        if isinstance(result, str):
+        if model is not None and isinstance(result, str):
             yield Ground(name=where, passed=False, detail=f"{model.id}: {result}")
     if isinstance(ours, str) or isinstance(theirs, str):
         return
-    yield Ground(name=where, passed=True, detail="these bytes, as they are deployed; same images")
-    for rule in rules.better:
-        yield _measure(report, ours, theirs, rule, rules.significance)
-    for rule in rules.no_worse:
-        yield _measure(report, ours, theirs, rule, None)
-    ratio, budget = ours.latency_ms / theirs.latency_ms, rules.latency
-    absolute = budget.milliseconds if budget.milliseconds is not None else math.inf
-    yield Ground(
-        name=f"latency on {wanted.name}",
-        passed=ratio <= budget.ratio and ours.latency_ms <= absolute,
-        detail=f"{ours.latency_ms:.2f} ms, {ratio:.2f} times the default's (budget {budget.ratio:g}"
-        + (f", {absolute:g} ms)" if math.isfinite(absolute) else ")"),
-    )
+    yield Ground(name=where, passed=True, detail="these bytes, as they are deployed; same data")
+    for rows, significance in ((rules.better, rules.significance), (rules.no_worse, None)):
+        for rule in rows:
+            if rule.against != "default":
+                other = _baseline(report, rule.against, wanted)
+                yield _measure(report, ours, other, rule, significance)
+            elif theirs is not None:
+                yield _measure(report, ours, theirs, rule, significance)
+    yield _within_budget(report, ours, theirs, wanted, rules.latency)
 
 
-def _result(report: Evaluation, model: ModelRecord, wanted: NamedSet) -> _Result | str:
+def _within_budget(
+    report: _Tables, ours: _Result, theirs: _Result | None, wanted: NamedSet, budget: Latency
+) -> Ground:
+    """One ground for all parts of the latency budget."""
+    name = f"latency on {wanted.name}"
+    own = ours.latency_ms
+    if own is None:
+        return Ground(name=name, passed=False, detail="no latency in the report")
+    said, passed = [f"{own:.2f} ms"], True
+    limits: list[tuple[str, float | None, float]] = []
+    if budget.ratio is not None and theirs is not None:
+        limits.append(("the default's", theirs.latency_ms, budget.ratio))
+    if budget.reference is not None:
+        r = budget.reference
+        rows = [x for x in report.results if x.model_sha256 == r.sha256]
+        rows = [x for x in rows if x.dataset_digest == wanted.digest and x.size == AS_DEPLOYED]
+        limits.append((f"{r.name}'s", rows[0].latency_ms if rows else None, r.ratio))
+    for whose, ms, ratio in limits:
+        if ms is None:
+            return Ground(name=name, passed=False, detail=f"{whose} latency is not in the report")
+        said.append(f"{own / ms:.2f} times {whose} (budget {ratio:g})")
+        passed = passed and own / ms <= ratio
+    if budget.milliseconds is not None:
+        said.append(f"budget {budget.milliseconds:g} ms")
+        passed = passed and own <= budget.milliseconds
+    return Ground(name=name, passed=passed, detail=", ".join(said))
+
+
+def _result(report: _Tables, model: ModelRecord, wanted: NamedSet) -> _Result | str:
     """The one result of these bytes as deployed on this very set, or what is wrong."""
     bytes_ = [r for r in report.results if r.model_sha256 == model.sha256]
     if not bytes_:
@@ -333,19 +423,37 @@ def _result(report: Evaluation, model: ModelRecord, wanted: NamedSet) -> _Result
     if not found:
         return f"not on the set of digest {wanted.digest[:16]}..."
     io = json.loads(model.io.model_dump_json())
-    deployed = [r for r in found if r.io == io and r.size == "model"]
+    deployed = [r for r in found if r.io == io and r.size == AS_DEPLOYED]
     if len(deployed) != 1:
         return "not with its own I/O spec at its own size" if not deployed else "there twice"
     if deployed[0].smoke:
         return "a smoke model"
+    if isinstance(report, _GazeTables):
+        filters = {s.temporal for s in report.sets if s.digest == wanted.digest}
+        if not filters <= {None, AS_DEPLOYED}:
+            return "not with its own temporal filter"
     return deployed[0]
 
 
+def _baseline(report: _Tables, name: str, wanted: NamedSet) -> _Result | str:
+    """A baseline's result on this very set, or what is wrong."""
+    rows = [r for r in report.results if r.baseline and r.model == name]
+    found = [r for r in rows if r.dataset_digest == wanted.digest]
+    return found[0] if len(found) == 1 else f"no {name} in the report"
+
+
 def _measure(
-    report: Evaluation, ours: _Result, theirs: _Result, rule: Margin, significance: float | None
+    report: _Tables,
+    ours: _Result,
+    theirs: _Result | str,
+    rule: Margin,
+    significance: float | None,
 ) -> Ground:
     """One measure on one set; `significance` None: it must only not be worse."""
-    name = f"{rule.measure} on {ours.dataset}"
+    against = "" if rule.against == "default" else f" against the {rule.against}"
+    name = f"{rule.measure}{against} on {ours.dataset}"
+    if isinstance(theirs, str):
+        return Ground(name=name, passed=False, detail=theirs)
     difference = _difference(report, ours, theirs, rule.measure)
     if isinstance(difference, str):
         return Ground(name=name, passed=False, detail=difference)
@@ -365,15 +473,17 @@ def _measure(
 
 
 def _difference(
-    report: Evaluation, ours: _Result, theirs: _Result, measure: str
+    report: _Tables, ours: _Result, theirs: _Result, measure: str
 ) -> tuple[float, float, float, float] | str:
-    """Gain over the default with its interval (larger is better) and p-value, or what is wrong."""
+    """Gain over another with its interval (larger is better) and p-value, or what is wrong."""
     pair = {ours.model, theirs.model}
     found = [
         c for c in report.comparisons if c.dataset == ours.dataset and {c.model, c.other} == pair
     ]
     if len(found) != 1 or len(pair) != 2:
-        return "no paired comparison with the default" if not found else "compared more than once"
+        return (
+            f"no paired comparison with {theirs.model}" if not found else "compared more than once"
+        )
     d = found[0].differences.get(measure)
     a, b = (r.estimates.get(measure) for r in (ours, theirs))
     numbers = [d.value, d.low, d.high, d.p_value] if d else [None]

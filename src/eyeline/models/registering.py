@@ -37,7 +37,7 @@ MAX_PAPER = 16 * 1024 * 1024
 QUANTISATION = "quantisation"
 """`kind` of a parity report that `eyeline model quantize` left: near its source, not equal to it."""
 
-RESERVED = frozenset({"registry", "trust", "trusted_root", "promotion"})
+RESERVED = frozenset({"registry", "trust", "trusted_root", "promotion", "promotion_gaze"})
 """Ids whose I/O spec would overwrite a file of the registry itself."""
 
 
