@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from eyeline.cli import options
 from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.datasets.fixations import Fold
     from eyeline.evaluation.scoring import Resample, Size
-    from eyeline.saliency.temporal import TemporalFilter
 
 
 def evaluate(
@@ -62,13 +62,7 @@ def evaluate(
         int | None,
         typer.Option(help="Judged frames per video of a fixation set; 24 by default."),
     ] = None,
-    temporal: Annotated[
-        str | None,
-        typer.Option(
-            help="Temporal filter on the maps of videos, as in `eyeline extract`; the model's own by "
-            "default, `none` for single frames without history."
-        ),
-    ] = None,
+    temporal: options.Temporal = "model",
     fold: Annotated[
         str | None,
         typer.Option(
@@ -126,16 +120,15 @@ def evaluate(
     place = Path(registry) if registry else None
     models = [resolve_model(name, place) for name in model or ()] or [resolve_model(None, place)]
     for chosen in models:
-        if chosen.smoke:
-            sys.stderr.write(f"warning: {chosen.id} is a smoke model: its numbers mean nothing\n")
-    options = EvaluateOptions(
+        options.warn_of_smoke(chosen)
+    how = EvaluateOptions(
         size=asked,
         resample=parse_resample(resample),
         workers=workers,
         resume=resume,
         gaze=GazeOptions(
             frames=FRAMES if frames is None else frames,
-            temporal=cast("TemporalFilter | None", temporal),  # checked there
+            temporal=temporal,
             pixels_per_degree=pixels_per_degree,
             fold=cast("Fold | None", fold),  # checked there
         ),
@@ -144,7 +137,7 @@ def evaluate(
     InterruptShield()
     try:
         with item_progress("evaluate", quiet) as advance:
-            report = library_evaluate(models, data, options, advance)
+            report = library_evaluate(models, data, how, advance)
     except KeyboardInterrupt:
         kept = (
             f"finished images are kept in {resume}" if resume else "nothing is kept: see --resume"
@@ -166,7 +159,7 @@ def evaluate(
     if html:
         write_bytes(html, html_page(report).encode())
     if contact_sheet:
-        write_bytes(contact_sheet, draw_sheet(report, models, data, options, form))
+        write_bytes(contact_sheet, draw_sheet(report, models, data, how, form))
     if not quiet and "-" not in (output, summary, markdown, html):
         typer.echo(tables, nl=False)
 

@@ -176,7 +176,7 @@ def _facts(
         if degree is None
         else f"one degree of visual angle, {degree:g} pixels of the stimuli"
     )
-    temporal = (run.options.temporal or "the model's default") if dataset.kind == "videos" else None
+    temporal = run.options.temporal if dataset.kind == "videos" else None
     return GazeSet(
         dataset=dataset.name,
         digest=dataset.digest,

@@ -93,7 +93,8 @@ class GazeSet:
         blur: standard deviation of the recorded density, in words.
         prior: the centre prior.
         prior_sets: what it was fitted on.
-        temporal: filter on the maps of videos, as asked for; None for images.
+        temporal: filter on the maps of videos, as asked for (`model` is each model's own); None for
+            images.
         longest_side: resolution at which maps were judged, pixels.
         uniform_share: of a map's density.
         splits: random halvings of the viewers.
@@ -215,7 +216,6 @@ def gaze_notes(report: GazeReport) -> list[str]:
             f"standard deviation ({p.std_x:.3f}, {p.std_y:.3f}) of width and height."
         )
         if s.temporal:
-            notes.append(
-                f"{s.dataset}: models ran over whole videos; temporal filter: {s.temporal}."
-            )
+            used = "each model's own" if s.temporal == "model" else s.temporal
+            notes.append(f"{s.dataset}: models ran over whole videos; temporal filter: {used}.")
     return notes

@@ -46,7 +46,7 @@ from eyeline.models.registry import Model
 from eyeline.quality.weights import resample as scale_map
 from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency
 from eyeline.saliency.session import Session
-from eyeline.saliency.temporal import FILTERS, TemporalFilter
+from eyeline.saliency.temporal import TemporalFilter
 
 LONGEST_SIDE = 160
 """Pixels of the longest side at which maps are judged: finer than the blur of the fixations."""
@@ -66,7 +66,7 @@ class GazeOptions:
 
     Attributes:
         frames: judged frames per video, at regular times.
-        temporal: filter on the maps of a video; None for the model's default.
+        temporal: filter on the maps of a video; `model` is the model's own.
         pixels_per_degree: pixels of the stimuli per degree of visual angle; None where the viewing
             distance is not known.
         longest_side: resolution at which maps are judged, pixels.
@@ -75,7 +75,7 @@ class GazeOptions:
     """
 
     frames: int = FRAMES
-    temporal: TemporalFilter | None = None
+    temporal: TemporalFilter = "model"
     pixels_per_degree: float | None = None
     longest_side: int = LONGEST_SIDE
     splits: int = SPLITS
@@ -86,10 +86,10 @@ class GazeOptions:
             raise UsageError(
                 f"--fold {self.fold!r} is not a fold", f"choose one of: {', '.join(get_args(Fold))}"
             )
-        if self.temporal is not None and self.temporal not in FILTERS:
+        if self.temporal not in get_args(TemporalFilter):
             raise UsageError(
                 f"--temporal {self.temporal!r} is not a temporal filter",
-                f"choose one of: {', '.join(FILTERS)}",
+                f"choose one of: {', '.join(get_args(TemporalFilter))}",
             )
         if self.frames < 1:
             raise UsageError(
@@ -352,9 +352,7 @@ def _video_maps(
             f"--size {size[0]}x{size[1]} squashes images; videos keep their aspect",
             "give the lines of the short side, or leave the option out",
         )
-    extract = ExtractOptions(lines=size, workers=threads)
-    if options.temporal is not None:
-        extract = replace(extract, temporal=options.temporal)
+    extract = ExtractOptions(lines=size, workers=threads, temporal=options.temporal)
     with stimulus_path(stimulus) as path:
         video = open_video(path)
         total = video.info.expected_frames
