@@ -12,7 +12,7 @@ from onnx import helper
 
 from eyeline.digest import sha256_hex
 from eyeline.errors import RegistryError
-from eyeline.models.card import check_card, make_card
+from eyeline.models.card import GAZE_QUALITY, check_card, make_card
 from eyeline.models.registry import Registry
 from tiny_models import RED, conv, make_model, plane_weights, write_registry
 
@@ -52,8 +52,8 @@ def sources(tmp_path: Path) -> Path:
 
 def test_quality_comes_from_the_evaluation(sources: Path) -> None:
     card = make_card(Registry().get("placeholder"), sources)
-    assert "| **placeholder** | 4 | 64x48 | 0.1 | .250 [.200, .300] |" in card
-    assert "- against other: max F +0.500 (p < .001, paired bootstrap)" in card
+    assert "| **placeholder** | 4 | 64x48 | 0.1 | 0.250 [0.200, 0.300] |" in card
+    assert "- against other: max F +0.500 (p < 0.001, paired bootstrap)" in card
 
 
 def test_an_evaluation_with_each_image_serves_as_its_summary_does(sources: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_number_that_moved_fails_the_check(sources: Path) -> None:
     assert check_card(card, model, sources) == []
     path = sources / "placeholder.evaluation.json"
     path.write_text(path.read_text().replace("0.25", "0.26"))
-    assert any(".260 [" in line for line in check_card(card, model, sources))
+    assert any("0.260 [" in line for line in check_card(card, model, sources))
 
 
 def test_a_card_without_words_says_where_they_belong(tmp_path: Path) -> None:
@@ -205,3 +205,84 @@ def test_a_loss_that_moved_fails_the_check(quantised: Path) -> None:
 @pytest.mark.parametrize("model", list(Registry()), ids=lambda m: m.id)
 def test_the_cards_of_the_built_in_models_hold(model) -> None:  # type: ignore[no-untyped-def]
     assert check_card((DOCS / f"{model.id}.md").read_text(), model, DOCS) == []
+
+
+# --- a gaze model
+
+
+@pytest.fixture
+def gaze(tmp_path: Path) -> Path:
+    """A registry with a gaze model, and the sources of its card beside it."""
+    data = make_model([conv()], plane_weights(RED))
+    io = {"working_lines": 64, "multiple": 1, "temporal_ms": 150}
+    write_registry(tmp_path, {"eyes": data}, schema_version=3, task="gaze", io=io)
+    (tmp_path / "eyes.toml").write_text(
+        'does = "Predicts gaze."\nmeaning = "1 is the place that is looked at most."\ndata = ["osie"]\n'
+    )
+
+    def estimates(nss: float) -> dict[str, dict[str, float]]:
+        return {m: {"value": nss, "low": nss - 1, "high": nss + 10} for m in GAZE_QUALITY}
+
+    facts = {"dataset": "clips", "stimuli": 5, "kind": "videos", "fixations": 4167, "viewers": 32}
+    own = {
+        "model": "eyes", "model_sha256": sha256_hex(data), "parameters": 4, "dataset": "clips",
+        "working_size": [114, 64], "latency_ms": 0.1, "baseline": False, "estimates": estimates(2.9),
+    }  # fmt: skip
+    prior = dict.fromkeys(("model_sha256", "parameters", "working_size", "latency_ms"))
+    prior |= {"model": "centre prior", "dataset": "clips", "baseline": True}
+    difference = {"value": 1.5, "p_value": 0.0005}
+    found = {
+        "sets": [facts],
+        "results": [own, prior | {"estimates": estimates(1.4)}],
+        "comparisons": [
+            {
+                "dataset": "clips",
+                "model": "eyes",
+                "other": "centre prior",
+                "differences": {"nss": difference, "information_gain": difference},
+            }
+        ],
+        "notes": ["a note"],
+    }
+    (tmp_path / "eyes.evaluation.json").write_text(json.dumps({"results": [], "gaze": found}))
+    backbone = {"url": "https://example.org/net.tflite", "sha256": "a" * 64}
+    backbone |= {"license": "Apache-2.0", "trained_on": ["ImageNet", "COCO"]}
+    recipe = {"name": "gaze_v1", "epochs": 24, "batch": 16, "optimizer": "adamw", "lr": 0.001}
+    run = {
+        "recipe": recipe | {"seed": 0, "unlabelled": 16, "backbone": backbone},
+        "images": {"train": 1353, "selection": 184}, "versions": {"torch": "2"}, "device": "cpu",
+        "curve": [{"loss": -0.5}], "machine": "x86_64", "data_digest": "b" * 64,
+    }  # fmt: skip
+    (tmp_path / "eyes.run.json").write_text(json.dumps(run))
+    return tmp_path
+
+
+def test_the_card_of_a_gaze_model_has_the_table_of_gaze(gaze: Path) -> None:
+    card = make_card(Registry(gaze).get("eyes"), gaze)
+    assert (
+        "clips, 5 videos with 4,167 fixations of 32 viewers; 95 % bootstrap intervals over" in card
+    )
+    assert "| **eyes** | 4 | 114x64 | 0.1 | 2.900 [1.900, 12.900] |" in card
+    assert "| centre prior | - | - | - | 1.400 [0.400, 11.400] |" in card
+    assert (
+        "- against centre prior: NSS +1.500 (p < 0.001, paired bootstrap); information gain" in card
+    )
+    assert "max F" not in card
+    assert "task `gaze`, role `candidate`" in card
+    assert "with a time constant of 150 ms" in card
+
+
+def test_the_card_of_a_gaze_model_says_where_its_encoder_comes_from(gaze: Path) -> None:
+    card = make_card(Registry(gaze).get("eyes"), gaze)
+    assert "https://example.org/net.tflite" in card
+    assert "were trained on ImageNet, COCO." in card
+    assert (
+        "24 epochs of 1,353 images, batch 16 and 16 images with a teacher's density, adamw" in card
+    )
+    assert "OSIE, 700 images" in card
+
+
+def test_the_card_of_a_gaze_model_needs_an_evaluation_of_gaze(gaze: Path) -> None:
+    (gaze / "eyes.evaluation.json").write_text('{"results": [], "comparisons": [], "notes": []}')
+    with pytest.raises(RegistryError, match=r"not what eyeline evaluate --summary writes: .*gaze"):
+        make_card(Registry(gaze).get("eyes"), gaze)

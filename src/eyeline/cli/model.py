@@ -42,7 +42,7 @@ def list_models(
     registry: RegistryOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """List every model: id, role, parameters, working lines, licence.
+    """List every model: id, task, role, parameters, working lines, licence.
 
     Example:
         eyeline model list
@@ -57,13 +57,13 @@ def list_models(
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for name in ("id", "role"):
+    for name in ("id", "task", "role"):
         table.add_column(name, no_wrap=True)
     for name in ("parameters", "lines"):
         table.add_column(name, justify="right")
     table.add_column("licence")
     for r in records:
-        table.add_row(r.id, r.role, f"{r.parameters:,}", _lines(r.io), r.license)
+        table.add_row(r.id, r.task, r.role, f"{r.parameters:,}", _lines(r.io), r.license)
     Console().print(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,6 +45,10 @@ def add(
     io: Annotated[
         Path | None, typer.Option(help="I/O spec, JSON; the one beside the file if none.")
     ] = None,
+    task: Annotated[
+        Literal["objects", "gaze"],
+        typer.Option(help="What its map shows: salient objects, or the density of viewers' gaze."),
+    ] = "objects",
     registry: FolderOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -63,14 +67,16 @@ def add(
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "onnx", "audit") from exc
     place = _folder(registry)
-    told = parse_told(model_id or file.stem, license_id, description, provenance, io)
+    told = parse_told(model_id or file.stem, license_id, description, provenance, io, task)
     with item_progress("add", quiet) as advance:
         done = add_model(
             place, file, told,
             license_file=license_file, source=source, head=head, on_step=advance,
         )  # fmt: skip
     if not quiet:
-        typer.echo(f"registered {done.id} ({done.role}) in {place}, sha256 {done.sha256}")
+        typer.echo(
+            f"registered {done.id} ({done.role} for {done.task}) in {place}, sha256 {done.sha256}"
+        )
 
 
 def remove(
@@ -137,7 +143,7 @@ def promote(
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="TOML; the registry's promotion.toml, then the built-in one, if none."),
+        typer.Option(help="TOML; the registry's own for the task, then the built-in one, if none."),
     ] = None,
     registry: FolderOption = None,
     explain: Annotated[
@@ -149,7 +155,7 @@ def promote(
         bool, typer.Option("--quiet", "-q", help="Nothing but the exit code.")
     ] = False,
 ) -> None:
-    """Make a candidate the default, if it is verified and measurably better; the decision is recorded.
+    """Make a candidate its task's default, if it is verified and measurably better; this is recorded.
 
     Exit code 0: promoted; 1: not, because of a tie or a missing report, too.
 
@@ -170,11 +176,12 @@ def promote(
 def _print(decision: Decision, explain: bool, dry_run: bool) -> None:
     failed = [g for g in decision.grounds if not g.passed]
     over = f"over {decision.default}" if decision.default else "without a default"
+    model = f"{decision.model} for {decision.task}"
     if decision.promoted:
         said = "would be promoted" if dry_run else "promoted"
-        typer.echo(f"{said}: {decision.model}, {over}")
+        typer.echo(f"{said}: {model}, {over}")
     else:
-        typer.echo(f"not promoted: {decision.model}, {over}: {failed[0].name}: {failed[0].detail}")
+        typer.echo(f"not promoted: {model}, {over}: {failed[0].name}: {failed[0].detail}")
     if explain:
         for g in decision.grounds:
             typer.echo(f"  {'yes' if g.passed else 'no '} {g.name}: {g.detail}")

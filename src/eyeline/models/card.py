@@ -2,7 +2,7 @@
 
 | source | what it gives |
 |---|---|
-| registry record | id, role, licence, opset, parameters, I/O spec, digest |
+| registry record | id, task, role, licence, opset, parameters, I/O spec, digest |
 | the file itself, scanned | ops, worst-case memory, size |
 | `ID.toml` | the words: what it does, limits, when to use another model |
 | `ID.run.json` | recipe, data, versions and device, as `eyeline train` left it |
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eyeline.datasets.catalogue import catalogue
 from eyeline.errors import RegistryError
-from eyeline.models.records import IoSpec, ModelRecord
+from eyeline.models.records import IoSpec, ModelRecord, Task
 from eyeline.models.registry import Model
 from eyeline.models.scan import ScanReport, scan
 
@@ -63,7 +63,24 @@ QUALITY = {
     "iou": "IoU",
     "smeasure": "S",
 }
-"""Columns of the quality table: measures of `eyeline evaluate` and their heads."""
+"""Columns of the quality table of objects: measures of `eyeline evaluate` and their heads."""
+
+GAZE_QUALITY = {
+    "nss": "NSS",
+    "cc": "CC",
+    "sim": "SIM",
+    "kl": "KL, nats",
+    "auc_judd": "AUC-Judd",
+    "shuffled_auc": "shuffled AUC",
+    "information_gain": "information gain, bits",
+}
+"""Columns of the quality table of gaze."""
+
+COMPARED: dict[Task, tuple[str, ...]] = {
+    "objects": ("max_fmeasure_dataset",),
+    "gaze": ("nss", "information_gain"),
+}
+"""Measures in which a model is compared with others below the table."""
 
 
 def make_card(model: Model, sources: Path) -> str:
@@ -163,7 +180,8 @@ def _contract(record: ModelRecord, model: Model, report: ScanReport) -> str:
     return (
         f"**Deployment contract.** ONNX opset {record.opset}; `input` float32 (N, 3, H, W), "
         f"{_input(record.io)}; `saliency_map` float32 (N, 1, H, W). {_size(record.io)} "
-        f"{record.parameters:,} parameters, {len(model.data):,} bytes, role `{record.role}`.{memory}\n\n"
+        f"{record.parameters:,} parameters, {len(model.data):,} bytes, task `{record.task}`, role "
+        f"`{record.role}`.{memory}\n\n"
         f"sha256 `{record.sha256}`"
     )
 
@@ -182,31 +200,48 @@ def _size(io: IoSpec) -> str:
             f"Frames are scaled to {io.working_lines} lines on the short side, the aspect is kept, and "
             f"both sides are padded to a multiple of {io.multiple} by edge replication."
         )
-    return size + (" The map is min-max-normalised per frame." if io.output == "minmax" else "")
+    size += " The map is min-max-normalised per frame." if io.output == "minmax" else ""
+    if io.temporal_ms:
+        size += (
+            " The maps of a video are averaged exponentially over time, with a time constant of "
+            f"{io.temporal_ms:g} ms, anew from each cut on (`--temporal model`)."
+        )
+    return size
 
 
 def _quality(model: Model, evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
         return "Not evaluated: no evaluation stands beside this card."
+    task: Task = model.task or "objects"
+    if task == "gaze":
+        evaluation = evaluation["gaze"]
     results = evaluation["results"]
     own = [r for r in results if r["model_sha256"] == model.sha256]
     if not own:
         raise RegistryError(
             f"{model.id}: its evaluation is of other bytes", "run `eyeline evaluate` again"
         )
+    measures = GAZE_QUALITY if task == "gaze" else QUALITY
     parts = []
     for dataset in dict.fromkeys(r["dataset"] for r in own):
         rows = [r for r in results if r["dataset"] == dataset]
-        count = rows[0].get("image_count") or len(rows[0]["images"])  # a summary, or everything
-        parts.append(f"{dataset}, {count:,} images; 95 % bootstrap intervals:")
-        parts.append(_table(rows, model.sha256))
-        parts.append(_compared(evaluation["comparisons"], dataset, own[0]["model"]))
-    parts += [f"- {note}" for note in evaluation["notes"]]
-    return (
-        "\n\n".join(parts[: -len(evaluation["notes"])])
-        + "\n\n"
-        + "\n".join(parts[-len(evaluation["notes"]) :])
-    )
+        parts.append(_judged_on(dataset, evaluation, rows[0]))
+        parts.append(_table(rows, model.sha256, measures))
+        parts.append(_compared(evaluation["comparisons"], dataset, own[0]["model"], task))
+    parts.append("\n".join(f"- {note}" for note in evaluation["notes"]))
+    return "\n\n".join(parts)
+
+
+def _judged_on(dataset: str, evaluation: dict[str, Any], row: dict[str, Any]) -> str:
+    """What a set holds, and over what its intervals are."""
+    for s in evaluation.get("sets", ()):  # of recorded gaze
+        if s["dataset"] == dataset:
+            return (
+                f"{dataset}, {s['stimuli']:,} {s['kind']} with {s['fixations']:,} fixations of "
+                f"{s['viewers']} viewers; 95 % bootstrap intervals over {s['kind']}:"
+            )
+    count = row.get("image_count") or len(row["images"])  # a summary, or everything
+    return f"{dataset}, {count:,} images; 95 % bootstrap intervals:"
 
 
 def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path) -> list[str]:
@@ -275,14 +310,17 @@ def _gain(found: dict[str, Any]) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]], sha256: str) -> str:
-    heads = ["model", "parameters", "size", "ms, one thread", *QUALITY.values()]
+def _table(rows: list[dict[str, Any]], sha256: str, measures: dict[str, str]) -> str:
+    heads = ["model", "parameters", "size", "ms, one thread", *measures.values()]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        name = f"**{row['model']}**" if row["model_sha256"] == sha256 else row["model"]
-        size = "x".join(map(str, row["working_size"]))
-        cells = [name, f"{row['parameters']:,}", size, f"{row['latency_ms']:.1f}"]
-        cells += [_estimate(row["estimates"][key]) for key in QUALITY]
+        if row.get("baseline"):
+            cells = [row["model"], "-", "-", "-"]
+        else:
+            name = f"**{row['model']}**" if row["model_sha256"] == sha256 else row["model"]
+            size = "x".join(map(str, row["working_size"]))
+            cells = [name, f"{row['parameters']:,}", size, f"{row['latency_ms']:.1f}"]
+        cells += [_estimate(row["estimates"][key]) for key in measures]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -291,25 +329,26 @@ def _estimate(e: dict[str, float | None]) -> str:
     value, low, high = (e[key] for key in ("value", "low", "high"))
     if value is None:
         return "-"
-    text = f"{value:.3f}".replace("0.", ".", 1)
     if low is None or high is None:
-        return text
-    return f"{text} [{low:.3f}, {high:.3f}]".replace("0.", ".")
+        return f"{value:.3f}"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _compared(comparisons: list[dict[str, Any]], dataset: str, name: str) -> str:
+def _compared(comparisons: list[dict[str, Any]], dataset: str, name: str, task: Task) -> str:
+    heads = {"max_fmeasure_dataset": "max F"} | GAZE_QUALITY
     lines = []
     for c in comparisons:
         if c["dataset"] != dataset or name not in (c["model"], c["other"]):
             continue
         other = c["other"] if c["model"] == name else c["model"]
         sign = 1 if c["model"] == name else -1
-        d = c["differences"]["max_fmeasure_dataset"]
-        p = d["p_value"]
-        level = "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
-        lines.append(
-            f"- against {other}: max F {sign * d['value']:+.3f} ({level}, paired bootstrap)"
-        )
+        said = []
+        for measure in COMPARED[task]:
+            d = c["differences"][measure]
+            p = d["p_value"]
+            level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+            said.append(f"{heads[measure]} {sign * d['value']:+.3f} ({level}, paired bootstrap)")
+        lines.append(f"- against {other}: {'; '.join(said)}")
     return "\n".join(lines) or "Nothing to compare with in that evaluation."
 
 
@@ -322,19 +361,33 @@ def _provenance(
     if run is None:
         return "\n\n".join(parts)
     recipe, images = run["recipe"], run["images"]
+    if backbone := recipe.get("backbone"):
+        parts.append(
+            f"The encoder began with the weights of {backbone['url']} (sha256 `{backbone['sha256']}`, "
+            f"{backbone['license']}), which were trained on {', '.join(backbone['trained_on'])}."
+        )
     versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
     last = run["curve"][-1]
     host = run["machine"] + (f", {run['cores']} cores" if "cores" in run else "")
     took = f" in {run['seconds'] / 3600:.1f} h" if "seconds" in run else ""
     parts.append(
         f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs of {images['train']:,} images, batch "
-        f"{recipe['batch']}, {recipe['optimizer']} at {recipe['lr']:g}, teacher's share "
-        f"{recipe['teacher']:g}, seed {recipe['seed']}; {images['selection']:,} images selected the epoch "
+        f"{recipe['batch']}{_teacher(recipe)}, {recipe['optimizer']} at {recipe['lr']:g}, seed "
+        f"{recipe['seed']}; {images['selection']:,} images selected the epoch "
         f"and report nothing; training loss {last['loss']:.3f} in the last epoch. On {run['device']} "
         f"({host}){took}, {versions}. Data digest `{run['data_digest'][:16]}`. "
         f"[Run record]({record.id}.run.json)."
     )
     return "\n\n".join(parts)
+
+
+def _teacher(recipe: dict[str, Any]) -> str:
+    """How much of a run a teacher decided."""
+    if "teacher" in recipe:
+        return f", teacher's share {recipe['teacher']:g}"
+    if recipe["unlabelled"]:
+        return f" and {recipe['unlabelled']} images with a teacher's density"
+    return ""
 
 
 def _licence(record: ModelRecord, text: CardText) -> str:

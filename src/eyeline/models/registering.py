@@ -22,7 +22,7 @@ from eyeline.digest import sha256_hex
 from eyeline.errors import LicenceError, ModelError, OutputError, RegistryError, UsageError
 from eyeline.models.files import read_regular_file
 from eyeline.models.manifest import Material, canonical_json, check_subjects, statement
-from eyeline.models.records import IoSpec, ModelId, ModelRecord
+from eyeline.models.records import IoSpec, ModelId, ModelRecord, Task
 from eyeline.models.register import read_own, registry_lock, write_own
 from eyeline.models.registry import REGISTRY_FILE
 from eyeline.models.release import BUNDLE_SUFFIX, RELEASE_SUFFIX, SIGNATURE_SUFFIX
@@ -51,6 +51,7 @@ class Told:
         description: one plain sentence.
         provenance: where the weights come from.
         io: how frames become its input; None: the I/O spec beside the file, then the defaults.
+        task: what its map shows.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Told:
     description: str
     provenance: str
     io: IoSpec | None = None
+    task: Task = "objects"
 
 
 def add_model(
@@ -125,6 +127,7 @@ def add_model(
             file=f"{model_id}.onnx",
             sha256=sha256_hex(data),
             role="candidate",
+            task=told.task,
             opset=report.opset or 0,
             license=told.license,
             description=told.description,
@@ -355,7 +358,12 @@ def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Se
 
 
 def parse_told(
-    model_id: str, license_id: str, description: str, provenance: str, io: Path | None
+    model_id: str,
+    license_id: str,
+    description: str,
+    provenance: str,
+    io: Path | None,
+    task: Task = "objects",
 ) -> Told:
     """`Told` from words and an I/O spec's file.
 
@@ -370,4 +378,4 @@ def parse_told(
         except ValidationError as exc:
             first = " ".join(str(exc).split())[:200]
             raise UsageError(f"{io}: not an I/O spec: {first}", "see eyeline model schema") from exc
-    return Told(model_id, license_id, description, provenance, spec)
+    return Told(model_id, license_id, description, provenance, spec, task)
