@@ -117,7 +117,7 @@ def test_growth_is_the_mean_ratio_of_bits_at_one_setting(found: Comparison) -> N
 
 def test_the_verdict_is_the_numbers_in_words(found: Comparison) -> None:
     rate = -found.deltas["psnr_inside"].rate
-    assert f"The subject keeps its PSNR with {rate:.1f} % fewer bits." in to_markdown(found)
+    assert f"The subject's PSNR stays the same with {rate:.1f} % fewer bits." in to_markdown(found)
 
 
 def test_the_steering_maps_judge_themselves_and_that_is_said(

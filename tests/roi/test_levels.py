@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from eyeline.errors import MediaError, UsageError
 from eyeline.roi.grid import block_activity, block_means, check_map, grid_size, to_coded
-from eyeline.roi.laws import check_law, neutral, symmetric
+from eyeline.roi.laws import GAZE_SHARE, check_law, density, neutral, span_of, symmetric
 from eyeline.roi.regions import paint, rectangles
 from eyeline.roi.smooth import Steadier, level_step
 from eyeline.roi.steer import Steering, SteerOptions
@@ -36,10 +36,61 @@ def test_neutral_offsets_weigh_nothing(
     assert abs((w * offsets).sum() / w.sum()) < 1e-3
 
 
+def test_density_doubles_a_weight_for_its_strength() -> None:
+    """Two blocks whose weights are 4 to 1: two doublings, so twice the strength lies between them."""
+    k = GAZE_SHARE
+    # (1 - k) + k s / mean with a mean of 1: s such that the weights are 1.6 and 0.4.
+    s = np.array([[1 + 0.6 / k, 1 - 0.6 / k]], np.float32).clip(0)
+    weights = (1 - k) + k * s / s.mean()
+    found = density(s, 1.5)
+    assert found[0, 1] - found[0, 0] == pytest.approx(
+        1.5 * np.log2(weights[0, 0] / weights[0, 1]), abs=1e-5
+    )
+    assert found.sum() == pytest.approx(0, abs=1e-5)
+
+
+@given(saliency, st.floats(0.01, 100), st.floats(0.5, 3))
+def test_density_depends_on_the_shape_of_a_map_alone(
+    s: np.ndarray, level: float, strength: float
+) -> None:
+    s = s + np.float32(0.01)
+    np.testing.assert_allclose(density(s * level, strength), density(s, strength), atol=1e-3)
+
+
+def test_density_of_a_map_of_zeros_moves_nothing() -> None:
+    assert not density(np.zeros((3, 4), np.float32), 3).any()
+
+
+@given(saliency, weights, st.floats(0.5, 6), st.floats(1, 12))
+def test_density_offsets_weigh_nothing(
+    s: np.ndarray, w: np.ndarray, strength: float, clamp: float
+) -> None:
+    offsets = density(s, strength, clamp, w)
+    assert np.abs(offsets).max() <= clamp
+    assert abs((w * offsets).sum() / w.sum()) < 1e-3
+
+
+@pytest.mark.parametrize("peak", [1.0, 10.0, 35.0])
+def test_the_span_of_density_holds_maps_of_gaze(peak: float) -> None:
+    s = np.zeros((30, 40), np.float32)
+    s[0, 0] = 1
+    s += (1 / peak - 1 / s.size) / (1 - 1 / s.size) if peak < s.size else 0
+    found = density(s, 1.5)
+    assert np.ptp(found) <= span_of("density", 1.5, 12) + 1e-4
+
+
+def test_a_map_of_gaze_is_steered_by_its_density_and_one_of_objects_by_its_values() -> None:
+    gaze, objects = SteerOptions().for_map("gaze"), SteerOptions().for_map("objects")
+    assert (gaze.law, objects.law) == ("density", "neutral")
+    assert SteerOptions().for_map(None) == objects
+    named = SteerOptions(strength=2, law="symmetric").for_map("gaze")
+    assert (named.law, named.strength) == ("symmetric", 2)
+
+
 @given(saliency, strengths)
 def test_more_saliency_never_means_a_higher_qp(s: np.ndarray, strength: float) -> None:
     order = np.argsort(s, axis=None)
-    for offsets in (symmetric(s, strength), neutral(s, strength)):
+    for offsets in (symmetric(s, strength), neutral(s, strength), density(s, strength)):
         assert (np.diff(offsets.ravel()[order]) <= 0).all()
 
 

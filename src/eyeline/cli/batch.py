@@ -237,7 +237,7 @@ def roi_map(
         int | None, typer.Option(help="Side of a cell of json and npz, pixels (16).")
     ] = None,
     strength: options.Strength = None,
-    law: options.SteeringLaw = "neutral",
+    law: options.SteeringLaw = None,
     clamp: options.Clamp = 12.0,
     smoothing: options.Smoothing = None,
     levels: options.Levels = None,

@@ -108,14 +108,16 @@ Hdr = Annotated[
 Strength = Annotated[
     float | None,
     typer.Option(
-        help="QPs between the most and the least salient (3); 0 encodes plainly.",
+        help="QPs between the most and the least salient (3), or per doubling of the weight with law "
+        "`density` (1.5); 0 encodes plainly.",
         rich_help_panel=STEERING,
     ),
 ]
 SteeringLaw = Annotated[
-    Literal["neutral", "symmetric"],
+    Literal["neutral", "symmetric", "density"] | None,
     typer.Option(
-        help="`neutral`: offsets sum to no bits; `symmetric`: 2s - 1, twice the span.",
+        help="`neutral` (for objects): offsets sum to no bits; `density` (for gaze): by the logarithm "
+        "of how much a block's error counts; `symmetric`: 2s - 1, twice the span.",
         rich_help_panel=STEERING,
     ),
 ]

@@ -102,7 +102,7 @@ def encode(
         typer.Option(min=0, help="Encoder threads; 0 = its own choice.", rich_help_panel=_ENCODER),
     ] = 0,
     strength: options.Strength = None,
-    law: options.SteeringLaw = "neutral",
+    law: options.SteeringLaw = None,
     clamp: options.Clamp = 12.0,
     smoothing: options.Smoothing = None,
     levels: options.Levels = None,
@@ -200,7 +200,7 @@ def make_map(
         int | None, typer.Option(help="Side of a cell of json, npz and png, pixels (16).")
     ] = None,
     strength: options.Strength = None,
-    law: options.SteeringLaw = "neutral",
+    law: options.SteeringLaw = None,
     clamp: options.Clamp = 12.0,
     smoothing: options.Smoothing = None,
     levels: options.Levels = None,

@@ -17,6 +17,7 @@ from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.roi.comparison import Comparison
+    from eyeline.roi.trade_off import TradeOff
 
 _STEER, _JUDGE, _ENCODER, _OUTPUT = "Steering", "Judging", "Encoder", "Output"
 
@@ -26,6 +27,8 @@ Examples:
     eyeline roi compare clip.mp4 --plot curves.png --still still.png
 
     eyeline roi compare bear/ --judge-masks masks/ --frames :50 --work bear_work
+
+    eyeline roi compare park.mp4 --judge-fixations gaze.csv --steer gaze --steer centre
 
     eyeline roi compare clip.mp4 --codec x265 --rates 24,28,32,36 --judge-model u2netp_mirror_v1
 """
@@ -45,7 +48,11 @@ def compare(
         str | None, typer.Option(help="The tables as Markdown.", rich_help_panel=_OUTPUT)
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(help="Rate-quality curves: .png or .svg.", rich_help_panel=_OUTPUT)
+        str | None,
+        typer.Option(
+            help="Rate-quality curves, or gain against cost of several: .png or .svg.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     still: Annotated[
         str | None,
@@ -81,12 +88,28 @@ def compare(
             rich_help_panel=_ENCODER,
         ),
     ] = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MAP",
+            help="What steers: gaze, objects, centre (a fixed Gaussian), recorded (the gaze that judges), "
+            "a model's id or path, or gaze=PATH and objects=PATH. Repeatable: maps are compared.",
+            rich_help_panel=_STEER,
+        ),
+    ] = None,
     strength: Annotated[
         float | None,
         typer.Option(help="QPs; see `eyeline roi encode`.", rich_help_panel=_STEER),
     ] = None,
+    multiples: Annotated[
+        str,
+        typer.Option(
+            help="Multiples of the strength, apart by commas: several draw the curve of gain and cost.",
+            rich_help_panel=_STEER,
+        ),
+    ] = "1",
     law: Annotated[
-        Literal["neutral", "symmetric"] | None,
+        Literal["neutral", "symmetric", "density"] | None,
         typer.Option(help="See `eyeline roi encode`.", rich_help_panel=_STEER),
     ] = None,
     maps: Annotated[
@@ -110,6 +133,21 @@ def compare(
         str | None,
         typer.Option(
             help="Folder of ground-truth masks, the n-th by name for frame n.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None,
+    judge_fixations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recorded gaze that judges: fixations.csv[.gz], or a fixation set that holds IN's name.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None,
+    pixels_per_degree: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixels of IN per degree of visual angle; see `eyeline score`.",
             rich_help_panel=_JUDGE,
         ),
     ] = None,
@@ -140,34 +178,59 @@ def compare(
     from eyeline.roi.comparison import CompareOptions
     from eyeline.roi.plots import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
     from eyeline.roi.steer import SteerOptions
+    from eyeline.roi.trade_off import SteerMap, TradeOff, compare_maps, steer_map
     from eyeline.saliency.pipeline import ExtractOptions
 
     for path, suffixes in ((plot, PLOT_SUFFIXES), (still, STILL_SUFFIXES)):
         if path is not None:
             check_picture(path, suffixes)
     start, stop = parse_frames(frames)
+    multiples_ = parse_numbers("--multiples", multiples, "0.5,1,2")
+    several = bool(steer) or multiples_ != (1.0,)
+    if several and still is not None:
+        raise UsageError(
+            "--still shows one steered encode, and several are compared",
+            "leave out --steer and --multiples",
+        )
+    if steer and (task or maps or model):
+        raise UsageError(
+            "--steer and --map, --model or --maps all say what steers",
+            "name all maps with --steer, and leave out the others (EYELINE_MODEL counts as --model)",
+        )
     given = {"strength": strength, "law": law}
-    steer = SteerOptions(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    steering = SteerOptions(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     options.check_map_alone(task, maps=maps)
     how = CompareOptions(
-        codec=codec, rates=parse_rates(rates), preset=preset, steer=steer,
-        extra=options.parse_pairs(codec_option or []), maps=maps, judge_model=judge_model,
-        judge_masks=judge_masks, extract=ExtractOptions(start=start, stop=stop),
+        codec=codec, rates=parse_numbers("--rates", rates, "22,27,32,37"), preset=preset,
+        steer=steering, extra=options.parse_pairs(codec_option or []), maps=maps,
+        judge_model=judge_model, judge_masks=judge_masks, judge_fixations=judge_fixations,
+        pixels_per_degree=pixels_per_degree, extract=ExtractOptions(start=start, stop=stop),
         vmaf=vmaf, method=interpolation, jobs=jobs, still=still is not None,
     )  # fmt: skip
-    chosen = None if maps else options.choose_model(model, registry, task, "roi")
+    chosen = None if maps or steer else options.choose_model(model, registry, task, "roi")
     with _folder(work) as folder:
         with item_progress("compare", quiet) as advance:
-            result = library_compare(
-                source, folder, how, model=chosen, registry=registry, on_progress=advance
-            )
+            found: Comparison | TradeOff
+            if several:
+                maps_ = [steer_map(name, registry) for name in steer or ()]
+                if not steer:
+                    name = Path(str(maps)).name if chosen is None else chosen.label
+                    maps_ = [SteerMap(name, "model", chosen)]
+                found = compare_maps(
+                    source, folder, how, maps_, multiples_, registry=registry, on_progress=advance
+                )
+            else:
+                found = library_compare(
+                    source, folder, how, model=chosen, registry=registry, on_progress=advance
+                )
         if verbose:
-            sys.stderr.write(json.dumps(result.provenance) + "\n")
-        _render(result, output, markdown, plot, still, quiet)
+            for c in found.all() if isinstance(found, TradeOff) else [found]:
+                sys.stderr.write(json.dumps(c.provenance) + "\n")
+        _render(found, output, markdown, plot, still, quiet)
 
 
 def _render(
-    result: Comparison,
+    found: Comparison | TradeOff,
     output: str | None,
     markdown: str | None,
     plot: str | None,
@@ -175,18 +238,26 @@ def _render(
     quiet: bool,
 ) -> None:
     from eyeline.output import write_bytes
-    from eyeline.roi.compare_report import to_markdown
-    from eyeline.roi.plots import draw_still, plot_curves
+    from eyeline.roi.compare_report import name_of, to_markdown, trade_off_table
+    from eyeline.roi.plots import draw_still, plot_curves, plot_trade_off
+    from eyeline.roi.trade_off import TradeOff
 
-    if plot is not None:
-        plot_curves(result, plot)
-    if still is not None:
-        draw_still(result, still)
-    text = to_markdown(result)
+    if isinstance(found, TradeOff):
+        if plot is not None:
+            first = found.first
+            title = f"{first.source}, {first.provenance['codec']}, judged by {first.judge}"
+            plot_trade_off(found.lines, title, name_of("sw_psnr", first), plot)
+        text = trade_off_table(found)
+    else:
+        if plot is not None:
+            plot_curves(found, plot)
+        if still is not None:
+            draw_still(found, still)
+        text = to_markdown(found)
     if markdown is not None:
         write_bytes(markdown, text.encode())
     if output is not None:
-        write_bytes(output, (json.dumps(result.to_json(), indent=2) + "\n").encode())
+        write_bytes(output, (json.dumps(found.to_json(), indent=2) + "\n").encode())
     if "-" not in (output, markdown):
         typer.echo(text, nl=False)
     wrote = [p for p in (output, markdown, plot, still) if p not in (None, "-")]
@@ -203,8 +274,8 @@ def _folder(work: str | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def parse_rates(text: str) -> tuple[float, ...]:
-    """`22,27,32,37` to numbers.
+def parse_numbers(option: str, text: str, example: str) -> tuple[float, ...]:
+    """Numbers apart by commas.
 
     Raises:
         UsageError: anything else.
@@ -212,7 +283,7 @@ def parse_rates(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as exc:
-        raise UsageError(f"--rates {text!r} are not numbers", "for example 22,27,32,37") from exc
+        raise UsageError(f"{option} {text!r} are not numbers", f"for example {example}") from exc
 
 
 compare.__doc__ = f"{compare.__doc__}\n{EXAMPLES}"

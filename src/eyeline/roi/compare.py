@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ from eyeline.roi.comparison import CompareOptions, Comparison, Kind, Point
 from eyeline.roi.encode import EncodeOptions, encode
 from eyeline.roi.encoder import pixel_format
 from eyeline.roi.judge import Quality, Subject, find_subject, judge
+from eyeline.roi.steer import SteerOptions
 
 SAME_RATE = 0.01
 """Share by which the encodes of a still may differ in rate before another is tried."""
@@ -68,6 +69,7 @@ def compare(
     Raises:
         MediaError: the source, maps or masks can't be read, or do not belong together.
         EncoderError: an encoder that is absent, died, or would ignore the regions.
+        DatasetError: fixations that can't be read, or are not of this source.
         QualityError: maps without a subject, or a source whose samples the codec would convert.
         OutputError: the work folder can't be written.
         UsageError: options that contradict each other, or stdin.
@@ -95,7 +97,7 @@ class _Run:
         registry: str | os.PathLike[str] | None,
         on_progress: Progress,
     ) -> None:
-        self.source, self.o = source, options
+        self.source, self.o, self.steer = source, options, options.steer
         row = capability(options.codec)
         self.setting: Literal["crf", "qp"] = "crf" if "crf" in row.rates else "qp"
         self.suffix = row.containers[0]
@@ -124,7 +126,8 @@ class _Run:
     def encode_options(self, kind: Kind, rate: float) -> EncodeOptions:
         """Options of one encode."""
         o = self.o
-        steer = o.steer if kind == "roi" else replace(o.steer, strength=0.0)
+        # A plain encode is the same whatever steers the others.
+        steer = self.steer if kind == "roi" else SteerOptions(strength=0.0)
         value = {"crf": rate} if self.setting == "crf" else {"qp": int(rate)}
         return EncodeOptions(
             o.codec, preset=o.preset, steer=steer, extra=o.extra, extract=o.extract,
@@ -134,7 +137,8 @@ class _Run:
     def result(self) -> Comparison:
         """Do what is not done yet."""
         o = self.o
-        steering, steered_by = self.work.steering_maps()
+        steering, steered_by, shows = self.work.steering_maps()
+        self.steer = o.steer.for_map(shows)
         judging, judged_by, own = self.work.judging_maps(steering, steered_by)
         i = self.info
         subject = find_subject(judging, i.width, i.height, i.rotation)
@@ -160,7 +164,8 @@ class _Run:
             pool.shutdown(wait=True, cancel_futures=True)
         result = Comparison(
             self.source.name, i, o.extract.start, points, subject, judged_by, own, {}, {},
-            str(judging), self.provenance(steered_by, judged_by), pair,
+            str(judging), self.provenance(steered_by, judged_by),
+            self.o.judge_fixations is not None, pair,
         )  # fmt: skip
         for metric in points[0].quality.to_json():
             plain, roi = result.curve("plain", metric), result.curve("roi", metric)
@@ -182,7 +187,7 @@ class _Run:
             "preset": o.preset,
             self.setting: sorted(set(o.rates)),
             "extra": dict(o.extra),
-            "steer": asdict(o.steer),
+            "steer": asdict(self.steer),
             "steered_by": steered_by,
             "judged_by": judged_by,
             "frames": [o.extract.start, o.extract.stop],
@@ -251,7 +256,7 @@ class _Run:
     def judged(self, path: Path, judging: Path, subject: Subject) -> Quality:
         """The quality of an encode, or what an earlier run found."""
         depends = [path.name, judging.name, self.vmaf]
-        if self.o.judge_masks is None and self.o.judge_model is None and self.o.maps is not None:
+        if str(judging) == self.o.maps:
             depends.append(fingerprint(judging))
         note = self.work.named(f"{path.stem}-judged", ".json", *depends)
         found = read_note(note)

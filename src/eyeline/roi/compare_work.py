@@ -15,12 +15,15 @@ import numpy.typing as npt
 import eyeline
 from eyeline.digest import sha256_hex
 from eyeline.errors import MediaError, QualityError
+from eyeline.evaluation.centre_prior import CentreGaussian
 from eyeline.media import open_video
 from eyeline.media.images import list_images
 from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.types import VideoInfo
+from eyeline.models.records import Task
 from eyeline.models.registry import Model, resolve_model
 from eyeline.output import output_error
+from eyeline.quality.gaze import RecordedGaze, read_gaze
 from eyeline.quality.maps_in import from_masks
 from eyeline.quality.weights import resample
 from eyeline.roi.comparison import CompareOptions
@@ -32,7 +35,13 @@ Map = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the frames of it done so far, and its frames in all."""
 
-SCHEMA = 2  # rises with any change to what is computed
+CENTRE = CentreGaussian(0.5, 0.5, 0.25, 0.25)
+"""What steers by the picture's centre: wide enough to beat any model of salient objects on the gaze of
+video (docs/gaze.md)."""
+
+MAP_COLUMNS = 160
+
+SCHEMA = 3  # rises with any change to what is computed
 
 
 class WorkFolder:
@@ -76,10 +85,17 @@ class WorkFolder:
         text = json.dumps([*self.key, *map(repr, depends)])
         return self.folder / f"{prefix}-{sha256_hex(text.encode())[:12]}{suffix}"
 
-    def steering_maps(self) -> tuple[Path, str]:
-        """The maps that steer, and whose they are."""
+    def steering_maps(self) -> tuple[Path, str, Task | None]:
+        """The maps that steer, whose they are, and what they show where that is known."""
         if self.o.maps is not None:
-            return Path(self.o.maps), f"maps {Path(self.o.maps).name}"
+            return Path(self.o.maps), f"maps {Path(self.o.maps).name}", None
+        if self.o.steer_by == "recorded":
+            return *self.gaze_maps(), "gaze"
+        if self.o.steer_by == "centre":
+            path = self.named("centre", ".mkv")
+            if not path.exists():
+                self.keep(path, self.centre(), 16)
+            return path, "the centre of the picture", "gaze"
         return self.model_maps(self.model)
 
     def judging_maps(self, steering: Path, steered_by: str) -> tuple[Path, str, bool]:
@@ -90,8 +106,11 @@ class WorkFolder:
             if not path.exists():
                 self.keep(path, self.masks(o.judge_masks), 8)
             return path, f"ground truth {Path(o.judge_masks).name}", False
+        if o.judge_fixations is not None:
+            path, name = self.gaze_maps()
+            return path, name, path == steering
         if o.judge_model is not None:
-            path, name = self.model_maps(o.judge_model)
+            path, name, _ = self.model_maps(o.judge_model)
             return path, name, path == steering
         return steering, steered_by, True
 
@@ -116,7 +135,44 @@ class WorkFolder:
                 f"{folder}: {count} masks for {last + 1} frames", "are they this clip's?"
             )
 
-    def model_maps(self, name: str | Model | None) -> tuple[Path, str]:
+    def centre(self) -> Iterator[tuple[int, Map]]:
+        """A Gaussian around the centre of every frame that is encoded."""
+        i, o = self.info, self.o.extract
+        columns = min(MAP_COLUMNS, i.display_width)
+        rows = max(1, round(columns * i.display_height / i.display_width))
+        m = CENTRE.density(columns, rows)
+        m = (m / m.max()).astype(np.float32)
+        with open_video(self.source, self.o.video) as video:
+            for decoded in video.pictures(o.start, o.stop):
+                yield decoded.index, m
+
+    def gaze_maps(self) -> tuple[Path, str]:
+        """The density of recorded gaze at every frame that is encoded, its peak 1, and whose it is.
+
+        A frame at which no fixation is active has a map of zeros.
+
+        Raises:
+            DatasetError: fixations that can't be read, or are not of this source.
+        """
+        o = self.o
+        assert o.judge_fixations is not None  # noqa: S101 - CompareOptions checks it
+        gaze = read_gaze(Path(o.judge_fixations), self.info, o.pixels_per_degree)
+        path = self.named("gaze", ".mkv", gaze.digest, gaze.sigma)
+        if not path.exists():
+            self.keep(path, self.densities(gaze), 16)
+        viewers = len(np.unique(gaze.fixations.viewer))
+        return path, f"the recorded gaze of {viewers} viewers ({gaze.name})"
+
+    def densities(self, gaze: RecordedGaze) -> Iterator[tuple[int, Map]]:
+        """See `gaze_maps`."""
+        nothing = np.zeros(gaze.size[::-1], np.float32)
+        o = self.o.extract
+        with open_video(self.source, self.o.video) as video:
+            for decoded in video.pictures(o.start, o.stop):
+                density = gaze.density(decoded.index, decoded.seconds)
+                yield decoded.index, nothing if density is None else density / density.max()
+
+    def model_maps(self, name: str | Model | None) -> tuple[Path, str, Task | None]:
         """A model's maps of the frames that are encoded, inferred once."""
         chosen = resolve_model(name, self.registry, use="roi")
         depends = replace(self.o.extract, workers=0, device="auto", keep_source=False)
@@ -126,7 +182,7 @@ class WorkFolder:
                 self.source, model=chosen, video_options=self.o.video, options=self.o.extract
             ) as extraction:
                 self.keep(path, ((f.index, self.shaped(f.map)) for f in extraction), 16)
-        return path, chosen.label
+        return path, chosen.label, chosen.task
 
     def shaped(self, m: Map) -> Map:
         """A map in the picture's aspect; that of a model which squashes has another."""

@@ -15,6 +15,7 @@ from eyeline.roi.steer import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 Kind = Literal["plain", "roi"]
+SteerBy = Literal["model", "centre", "recorded"]
 
 RATES = (22.0, 27.0, 32.0, 37.0)
 """Of CRF or QP: the base QPs of JCT-VC's common test conditions (JCTVC-L1100), high to low quality."""
@@ -33,6 +34,10 @@ class CompareOptions:
         maps: files that steer in place of the model.
         judge_model: registry id or path of a model that judges.
         judge_masks: folder of ground-truth masks, the n-th by name for frame n.
+        judge_fixations: fixation table or set that judges, see `eyeline.quality.gaze.read_gaze`.
+        pixels_per_degree: pixels of the source per degree of visual angle, for `judge_fixations`.
+        steer_by: `model` or, in its place, a fixed map of the picture's `centre`, or the `recorded`
+            gaze that judges.
         extract: how the models are run; `start` and `stop` choose the frames.
         video: how the source is read.
         vmaf: run libvmaf; None = if it is installed.
@@ -49,6 +54,9 @@ class CompareOptions:
     maps: str | None = None
     judge_model: str | None = None
     judge_masks: str | None = None
+    judge_fixations: str | None = None
+    pixels_per_degree: float | None = None
+    steer_by: SteerBy = "model"
     extract: ExtractOptions = field(default_factory=ExtractOptions)
     video: VideoOptions = field(default_factory=VideoOptions)
     vmaf: bool | None = None
@@ -63,8 +71,15 @@ class CompareOptions:
             )
         if self.steer.strength == 0:
             raise UsageError("strength 0 steers nothing", "there is nothing to compare")
-        if self.judge_model and self.judge_masks:
-            raise UsageError("a model and masks are both to judge", "give one")
+        judges = [n for n in ("model", "masks", "fixations") if getattr(self, f"judge_{n}")]
+        if len(judges) > 1:
+            raise UsageError(f"{' and '.join(judges)} are to judge together", "give one of them")
+        if self.pixels_per_degree is not None and not self.judge_fixations:
+            raise UsageError("pixels per degree without fixations", "give fixations that judge")
+        if self.steer_by == "recorded" and not self.judge_fixations:
+            raise UsageError(
+                "recorded gaze is to steer, and there is none", "give fixations that judge"
+            )
         if self.jobs < 0:
             raise UsageError(f"jobs are {self.jobs}", "0 is one a core")
 
@@ -100,6 +115,7 @@ class Comparison:
         subject: what was judged.
         judge: who judged, in words.
         own_homework: whether the steering maps also judged.
+        by_gaze: whether recorded gaze judged, so that `sw_psnr` is the EWPSNR.
         deltas: metric to the steered curve against the plain one.
         refused: metric to why it has no delta.
         maps: the judging maps, in the work folder.
@@ -118,6 +134,7 @@ class Comparison:
     refused: dict[str, str]
     maps: str
     provenance: dict[str, Any]
+    by_gaze: bool = False
     pair: tuple[Point, Point] | None = None
 
     def of(self, kind: Kind) -> list[Point]:
@@ -142,6 +159,7 @@ class Comparison:
             "source": self.source,
             "judge": self.judge,
             "own_homework": self.own_homework,
+            "by_gaze": self.by_gaze,
             "subject": asdict(self.subject),
             "growth": self.growth,
             "deltas": {k: asdict(v) for k, v in self.deltas.items()},

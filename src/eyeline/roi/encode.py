@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ def encode(
         video=o.video, extract_options=o.extract, model=model, registry=registry,
     )  # fmt: skip
     with footage:
+        o = replace(o, steer=footage.steer)
         job = EncodeJob(source, out, o, row, rate, footage, advance)
         if debug is not None:
             job.drawn = LevelStore(footage.info.width, footage.info.height, row.block)

@@ -72,6 +72,9 @@ class Footage:
         model: registry id, path or `Model`; the default when None.
         registry: the user's own registry folder.
 
+    Attributes:
+        steer: with the law and strength that suit the maps where `steer` left them open.
+
     Raises:
         MediaError: the source can't be read.
         UsageError: an extraction without its sources.
@@ -92,7 +95,7 @@ class Footage:
     ) -> None:
         o = extract_options or ExtractOptions()
         self.start, self.stop = o.start, o.stop
-        self._steer, self._block, self._most_levels = steer, block, most_levels
+        self._block, self._most_levels = block, most_levels
         self._maps: MapSource | None = None
         self._video: Video | None = None
         self._extraction: Extraction | None = None
@@ -118,6 +121,8 @@ class Footage:
             self._video = open_video(source, video)
             if isinstance(maps, str | os.PathLike):
                 self.provenance = {"maps": Path(maps).name}
+        shows = None if self._extraction is None else self._extraction.model.task
+        self.steer = steer.for_map(shows)
         opened = self._extraction or self._video
         assert opened is not None  # noqa: S101 - one of the branches opened it
         self.info: VideoInfo = opened.info
@@ -137,7 +142,7 @@ class Footage:
             self._video.close()
 
     def __iter__(self) -> Iterator[Picture]:
-        pictures = self._steered() if self._steer.strength else self._plain()
+        pictures = self._steered() if self.steer.strength else self._plain()
         size = self.info.width, self.info.height, self.info.pix_fmt
         for p in pictures:
             now = p.frame.width, p.frame.height, p.frame.format.name
@@ -156,7 +161,7 @@ class Footage:
 
     def _steered(self) -> Iterator[Picture]:
         i = self.info
-        steering = Steering(self._steer, i.width, i.height, self._block, self._most_levels)
+        steering = Steering(self.steer, i.width, i.height, self._block, self._most_levels)
         if self._extraction is not None:
             frames: Iterator[tuple[Frame, npt.NDArray[np.float32], bool]] = (
                 (f.frame, f.map, f.cut) for f in self._extraction

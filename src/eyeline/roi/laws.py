@@ -1,15 +1,26 @@
-"""Saliency to QP offsets: `clamp(-strength * f(saliency))`, by one of two laws.
+"""Saliency to QP offsets: `clamp(-strength * f(saliency))`, by one of three laws.
 
 | law | f | for |
 |---|---|---|
 | `symmetric` | `2 s - 1`: -strength where s is 1, +strength where it is 0 | a look-alike of fixed maps |
-| `neutral` | `s - c`, c such that the bit-weighted mean offset is zero | the same file size, moved bits |
+| `neutral` | `s - c` | maps of objects: the same file size, moved bits |
+| `density` | `log2(w) - c`, w = (1 - k) + k s / mean(s) | maps of gaze: the least weighted error |
 
+c is such that the mean of a frame's offsets, weighted by each block's bits, is zero.
 An offset is in QP of H.264 and HEVC, where 6 double the quantiser step (ITU-T H.264, 8.5.9).
+
+`density` follows from what is to be minimised: the squared error that viewers see, weighted as
+`eyeline score` weights it, (1 - k) of it over the whole frame and k where they look. At a given rate the
+least weighted error has the same slope in every block, dD/dR = -lambda / w, and lambda doubles with every
+3 QP (Sullivan & Wiegand, "Rate-distortion optimization for video compression", IEEE Signal Processing
+Magazine 15(6), 1998; lambda = 0.85 * 2**((QP - 12) / 3) in the reference encoders of H.264 and HEVC).
+So the offset is -3 log2(w), if the map were known. A predicted map is less sure than it looks, and half
+of that or less gains more at equal cost (docs/roi_compare.md).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,11 +29,18 @@ import numpy.typing as npt
 from eyeline.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
-Law = Literal["symmetric", "neutral"]
+Law = Literal["symmetric", "neutral", "density"]
 LAWS: tuple[Law, ...] = get_args(Law)
 
 MAX_OFFSET = 51
 """Largest offset an 8-bit encoder knows: its whole range of QPs."""
+
+GAZE_SHARE = 0.75
+"""k of the `density` law: the share of the error that counts where viewers look. Of 0.25, 0.5, 0.75 and
+0.9 the one that gains most at equal cost with predicted maps; docs/roi_compare.md."""
+
+PEAK = 40.0
+"""Peak over mean of a narrow map of gaze: 32 viewers' fixations blurred by 3 % of the width."""
 
 DEFAULT_CLAMP = 12
 """Four times the quantiser step: beyond it a picture falls apart at the edges of regions."""
@@ -74,7 +92,7 @@ def neutral(
     by bisection: the mean falls monotonically in it.
 
     Args:
-        saliency: float32 (rows, columns) in [0, 1].
+        saliency: float32 (rows, columns), finite; in [0, 1] for the law of this name.
         strength: QP between saliency 0 and 1.
         clamp: largest offset either way, QP.
         weights: (rows, columns), at least 0: each block's share of the bits; equal when None.
@@ -89,8 +107,8 @@ def neutral(
         w, total = np.ones_like(s), float(s.size)
     centre = float((w * s).sum() / total)
     offsets = np.clip(strength * (centre - s), -clamp, clamp)
-    if strength > clamp:
-        low, high = 0.0, 1.0
+    low, high = float(s.min()), float(s.max())
+    if strength * (high - low) > clamp:
         for _ in range(24):  # 2**-24 of the range: below any encoder's step
             centre = (low + high) / 2
             offsets = np.clip(strength * (centre - s), -clamp, clamp)
@@ -101,6 +119,44 @@ def neutral(
     return offsets.astype(np.float32)
 
 
+def density(
+    saliency: Floats,
+    strength: float,
+    clamp: float = DEFAULT_CLAMP,
+    weights: npt.NDArray[np.floating] | None = None,
+) -> Floats:
+    """Offsets by the logarithm of how much each block's error counts, with a weighted mean of zero.
+
+    Only the map's shape counts, not its level: a map of zeros has offsets of zero.
+
+    Args:
+        saliency: float32 (rows, columns), at least 0.
+        strength: QP per doubling of the weight.
+        clamp: largest offset either way, QP.
+        weights: see `neutral`.
+
+    Returns:
+        float32 (rows, columns), QP.
+    """
+    mean = float(saliency.mean(dtype=np.float64))
+    share = GAZE_SHARE if mean > 0 else 0.0
+    counts = (1 - share) + share * saliency / (mean or 1.0)
+    return neutral(np.log2(counts), strength, clamp, weights)
+
+
+def span_of(law: Law, strength: float, clamp: float) -> float:
+    """QP between the least and the greatest offset of a law, for `eyeline.roi.smooth.level_step`.
+
+    The `density` law has no greatest weight; a peak of `PEAK` times the mean is taken.
+    """
+    one_way = {
+        "symmetric": 2.0,
+        "neutral": 1.0,
+        "density": math.log2(1 + GAZE_SHARE * (PEAK - 1)) - math.log2(1 - GAZE_SHARE),
+    }[law]
+    return min(one_way * strength, 2 * clamp)
+
+
 def offsets_of(
     law: Law,
     saliency: Floats,
@@ -108,7 +164,7 @@ def offsets_of(
     clamp: float = DEFAULT_CLAMP,
     weights: npt.NDArray[np.floating] | None = None,
 ) -> Floats:
-    """Apply a law by its name; see `symmetric` and `neutral`."""
+    """Apply a law by its name; see `symmetric`, `neutral` and `density`."""
     if law == "symmetric":
         return symmetric(saliency, strength, clamp)
-    return neutral(saliency, strength, clamp, weights)
+    return (neutral if law == "neutral" else density)(saliency, strength, clamp, weights)

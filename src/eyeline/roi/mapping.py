@@ -85,9 +85,9 @@ def write_map_file(
     )  # fmt: skip
     advance = on_frame or (lambda done: None)
     with footage:
-        i = footage.info
+        i, o = footage.info, footage.steer
         step = level_step(o.span, min(o.levels, most or o.levels))
-        lowest = -round(min(o.strength, o.clamp) / step) * step
+        lowest = round(o.lowest / step) * step
         if kind == "png":
             folder = PngMaps(Path(out))
             try:

@@ -20,7 +20,7 @@ from eyeline.roi.sidedata import MOST_REGIONS
 def encode_sidedata(job: EncodeJob) -> tuple[int, int]:
     """Encode with each picture's regions beside it; frames and bytes of the picture stream."""
     two = job.rate.bitrate is not None and job.row.passes == 2
-    if job.options.steer.strength:
+    if job.options.steer.strength != 0:
         probe = settings_of(job.row, job.rate, job.options.preset, job.options.extra)
         check_obeyed(job.row, probe, job.pix_fmt)
     if not two:
@@ -60,7 +60,7 @@ def _pass(
         keep: where to keep levels for the second.
     """
     o, i = job.options, job.info
-    steered = o.steer.strength > 0
+    steered = o.steer.strength != 0
     replay = iter(known) if known is not None and steered else None
     pending = None if run == 1 else PendingFile(job.out)
     passengers = job.passengers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from eyeline.media import open_video
 from eyeline.media.graph import upright_rgb
 from eyeline.output import whole_file
 from eyeline.roi.comparison import Comparison, Point
+from eyeline.roi.trade_off import Lines
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -26,6 +28,13 @@ PANELS = (
 )
 """Metric, title and unit, in rows of three; the second row needs VMAF."""
 
+COSTS = {
+    "vmaf": ("whole-frame VMAF", "points"),
+    "psnr_whole": ("whole-frame PSNR", "dB"),
+}
+"""What the whole frame pays in: metric to name and unit."""
+
+LINES = ("#c2571a", "#1a6fc2", "#555555", "#2a8c4a", "#8a4ab0", "#b08a1a")
 PLAIN, ROI = "#555555", "#c2571a"
 INK, FAINT = "#333333", "#dddddd"
 STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -84,10 +93,69 @@ def plot_curves(comparison: Comparison, path: str | Path) -> None:
         f"{steer['strength']:g}, judged by {judge}",
         x=0.01, ha="left", fontsize=10, color=INK, parse_math=False,
     )  # fmt: skip
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | Path) -> None:
     suffix = Path(path).suffix.lower()[1:]
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     with whole_file(path) as temporary:
         figure.savefig(temporary, format=suffix, metadata=metadata)
+
+
+def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> None:
+    """Gain where the judge looks against what the whole frame pays: a line per map, a point per strength.
+
+    Args:
+        lines: see `eyeline.roi.trade_off`.
+        title: what was compared, and who judged.
+        gain: name of the metric that gains.
+        path: `.png` or `.svg`.
+
+    Raises:
+        OutputError: another suffix, or the file can't be written.
+        UsageError: no map has both a gain and a cost.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_picture(path, PLOT_SUFFIXES)
+    costs = [m for m in COSTS if any(m in p.costs for points in lines.values() for p in points)]
+    if not costs:
+        raise UsageError(
+            "no map has both a gain and a cost, so there is no curve to draw",
+            "leave out --plot, and see the reasons in the table",
+        )
+    figure = _figure(5.4 * len(costs), 4.6)
+    axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+    for axis, metric in zip(axes, costs, strict=True):
+        name, unit = COSTS[metric]
+        for (label, points), colour, marker in zip(
+            lines.items(), cycle(LINES), cycle("osD^vPX"), strict=False
+        ):
+            known = [p for p in points if metric in p.costs]
+            x = [0.0, *(p.costs[metric] for p in known)]
+            y = [0.0, *(p.gain for p in known)]
+            axis.plot(
+                x, y, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label,
+                markevery=slice(1, None),
+            )  # fmt: skip
+            for p in known:
+                axis.annotate(
+                    f"{p.strength:g}", (p.costs[metric], p.gain), fontsize=7, color=colour,
+                    xytext=(4, -9), textcoords="offset points",
+                )  # fmt: skip
+        axis.set_title(f"cost in {name}", fontsize=9.5, loc="left", color=INK)
+        axis.set_xlabel(f"{name} lost at equal rate, {unit}", fontsize=8.5)
+        axis.tick_params(labelsize=8, color=FAINT)
+        axis.grid(color=FAINT, linewidth=0.6)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    axes[0].set_ylabel(f"bits saved at equal {gain}, %", fontsize=8.5)
+    axes[0].legend(frameon=False, fontsize=8.5, loc="lower right")
+    figure.suptitle(
+        f"{title}; numbers are strengths", x=0.01, ha="left", fontsize=10, color=INK,
+        parse_math=False,
+    )  # fmt: skip
+    _save(figure, path)
 
 
 def _draw_curves(axis: Any, comparison: Comparison, metric: str, title: str, unit: str) -> None:
@@ -194,4 +262,4 @@ def _picture(point: Point, index: int) -> Rgb:
     return np.ascontiguousarray(rgb.transpose(1, 2, 0))
 
 
-__all__ = ["check_picture", "draw_still", "plot_curves", "upright_box"]
+__all__ = ["check_picture", "draw_still", "plot_curves", "plot_trade_off", "upright_box"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -10,15 +10,21 @@ import numpy.typing as npt
 
 from eyeline.errors import UsageError
 from eyeline.roi.grid import block_activity, block_means, to_coded
-from eyeline.roi.laws import DEFAULT_CLAMP, Law, check_law, offsets_of
+from eyeline.roi.laws import DEFAULT_CLAMP, Law, check_law, offsets_of, span_of
 from eyeline.roi.smooth import DEFAULT_LEVELS, DEFAULT_SMOOTHING, HYSTERESIS, Steadier, level_step
 
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int16]
 
-DEFAULT_STRENGTH = 3.0
-"""QP. The greatest whole one at which the picture as a whole loses less than half a point of VMAF on
-the clip whose subject is known; docs/roi_compare.md."""
+LAW_FOR: dict[str, Law] = {"objects": "neutral", "gaze": "density"}
+"""What a map shows to the law that suits it."""
+
+STRENGTHS: dict[Law, float] = {"neutral": 3.0, "symmetric": 3.0, "density": 1.5}
+"""Strength of each law where none is given, QP.
+
+`neutral`: the greatest whole one at which the picture as a whole loses less than half a point of VMAF on
+the clip whose subject is known. `density`: that at which it loses half a point on the mean of five
+clips with recorded gaze. Both are measured in docs/roi_compare.md."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +32,23 @@ class SteerOptions:
     """How saliency becomes QP offsets.
 
     Attributes:
-        strength: QP; see `eyeline.roi.laws`. 0 steers nothing.
-        law: `neutral` or `symmetric`.
+        strength: QP; see `eyeline.roi.laws`. 0 steers nothing. None = what suits the map.
+        law: `neutral`, `symmetric` or `density`; None = what suits the map, see `for_map`.
         clamp: largest offset either way, QP.
         smoothing: share of the past in the average over frames, 0..0.99.
         levels: distinct offsets, zero included, 3..51.
         hysteresis: steps beyond the middle between two levels before a block changes, 0..1.
     """
 
-    strength: float = DEFAULT_STRENGTH
-    law: Law = "neutral"
+    strength: float | None = None
+    law: Law | None = None
     clamp: float = DEFAULT_CLAMP
     smoothing: float = DEFAULT_SMOOTHING
     levels: int = DEFAULT_LEVELS
     hysteresis: float = HYSTERESIS
 
     def __post_init__(self) -> None:
-        check_law(self.law, self.strength, self.clamp)
+        check_law(self.law or "neutral", self.strength or 0, self.clamp)
         if not 0 <= self.smoothing <= 0.99:
             raise UsageError(f"smoothing is {self.smoothing:g}", "give 0..0.99")
         if not 3 <= self.levels <= 51:
@@ -50,11 +56,33 @@ class SteerOptions:
         if not 0 <= self.hysteresis <= 1:
             raise UsageError(f"hysteresis is {self.hysteresis:g}", "give 0..1 steps")
 
+    def for_map(self, shows: str | None) -> SteerOptions:
+        """Fill in the law and the strength that were left open.
+
+        Args:
+            shows: `gaze` or `objects`, the task of the model that made the map; None if it is not
+                known, which is taken as `objects`.
+        """
+        known = replace(self, law=self.law or LAW_FOR[shows or "objects"])
+        law, strength = known.chosen
+        return replace(known, law=law, strength=strength)
+
+    @property
+    def chosen(self) -> tuple[Law, float]:
+        """Law and strength; those for objects where they were left open."""
+        law = self.law or LAW_FOR["objects"]
+        return law, STRENGTHS[law] if self.strength is None else self.strength
+
     @property
     def span(self) -> float:
         """QP between the least and the greatest offset that can come out."""
-        one_way = 2 * self.strength if self.law == "symmetric" else self.strength
-        return min(one_way, 2 * self.clamp)
+        return span_of(*self.chosen, self.clamp)
+
+    @property
+    def lowest(self) -> float:
+        """QP of the least offset that can come out, negative."""
+        law, strength = self.chosen
+        return -min(self.span if law == "density" else strength, self.clamp)
 
 
 class Steering:
@@ -95,19 +123,19 @@ class Steering:
             saliency: float32 (h, w) in [0, 1], upright, any size.
             rotation: clockwise degrees that make the coded picture upright.
             cut: whether a scene starts here.
-            picture: the decoded frame, whose activity stands in for bits in the `neutral` law;
-                without it all blocks weigh the same.
+            picture: the decoded frame, whose activity stands in for bits in the laws that keep
+                the file's size; without it all blocks weigh the same.
 
         Returns:
             int16 (rows, columns) of the coded picture, QP.
         """
-        o = self.options
+        law, strength = self.options.chosen
         means = block_means(to_coded(saliency, rotation), self.width, self.height, self.block)
         weights = None
-        if o.law == "neutral" and picture is not None:
+        if law != "symmetric" and picture is not None:
             luma, bits = luma_of(picture)
             weights = block_activity(luma, self.block, bits)
-        offsets = offsets_of(o.law, means, o.strength, o.clamp, weights)
+        offsets = offsets_of(law, means, strength, self.options.clamp, weights)
         return self._steady(offsets, reset=cut)
 
 

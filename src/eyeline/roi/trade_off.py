@@ -1,0 +1,206 @@
+"""What steering gains where viewers look, and what the whole frame pays: several maps and strengths.
+
+A comparison at one strength is one point. A stronger one gains more and costs more, so maps are
+compared by the curves that their strengths draw: the better map gains more at every cost.
+
+::
+
+    steers = [steer_map("gaze"), steer_map("centre"), steer_map("recorded")]
+    found = compare_maps("clip.mp4", "work", options, steers, multiples=(0.5, 1, 2))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from eyeline.errors import UsageError
+from eyeline.models.records import Task
+from eyeline.models.registry import Model, resolve_model
+from eyeline.roi.compare import compare
+from eyeline.roi.compare_work import Progress
+from eyeline.roi.comparison import CompareOptions, Comparison, SteerBy
+from eyeline.roi.steer import SteerOptions
+
+COSTS = ("vmaf", "psnr_whole")
+"""What the whole frame pays in."""
+
+FIXED: dict[str, SteerBy] = {"centre": "centre", "recorded": "recorded"}
+"""Names of maps that no model makes."""
+
+
+@dataclass(frozen=True)
+class SteerMap:
+    """A map that steers.
+
+    Attributes:
+        name: in tables and plots.
+        by: see `CompareOptions.steer_by`.
+        model: where `by` is `model`; None where `CompareOptions.maps` steer.
+    """
+
+    name: str
+    by: SteerBy
+    model: Model | None = None
+
+    @property
+    def shows(self) -> str | None:
+        """`gaze` or `objects`, where that is known; the centre is a prediction of gaze."""
+        if self.by != "model":
+            return "gaze"
+        return None if self.model is None else self.model.task
+
+
+@dataclass(frozen=True)
+class TradePoint:
+    """One map at one strength.
+
+    Attributes:
+        strength: QP.
+        gain: bits saved at equal quality where the judge looks (`sw_psnr`), percent.
+        costs: metric of the whole frame to what is lost of it at equal rate, in its unit.
+    """
+
+    strength: float
+    gain: float
+    costs: dict[str, float]
+
+
+Lines = Mapping[str, Sequence[TradePoint]]
+"""Name of a map to its points, by strength."""
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """The comparisons of several maps at several strengths with the same plain encodes.
+
+    Attributes:
+        comparisons: by the map's name, in the order of the strengths.
+    """
+
+    @property
+    def lines(self) -> Lines:
+        """Gain and costs of each map; comparisons without a gain are left out."""
+        return {
+            name: [
+                TradePoint(
+                    c.provenance["steer"]["strength"],
+                    -c.deltas["sw_psnr"].rate,
+                    {m: -c.deltas[m].quality for m in COSTS if m in c.deltas},
+                )
+                for c in found
+                if "sw_psnr" in c.deltas
+            ]
+            for name, found in self.comparisons.items()
+        }
+
+    comparisons: dict[str, tuple[Comparison, ...]]
+
+    @property
+    def first(self) -> Comparison:
+        """One of them, for what they share."""
+        return next(iter(self.comparisons.values()))[0]
+
+    def all(self) -> list[Comparison]:
+        """Every comparison, map by map."""
+        return [c for found in self.comparisons.values() for c in found]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every comparison, by the map's name."""
+        return {name: [c.to_json() for c in found] for name, found in self.comparisons.items()}
+
+
+def mean_lines(clips: Sequence[Lines]) -> Lines:
+    """Means over several clips that were compared with the same maps and multiples."""
+    means = {}
+    for name in clips[0]:
+        points = zip(*(lines[name] for lines in clips), strict=True)
+        means[name] = [
+            TradePoint(
+                same[0].strength,
+                float(np.mean([p.gain for p in same])),
+                {m: float(np.mean([p.costs[m] for p in same])) for m in same[0].costs},
+            )
+            for same in points
+        ]
+    return means
+
+
+def steer_map(name: str, registry: str | os.PathLike[str] | None = None) -> SteerMap:
+    """Find a map by its name.
+
+    Args:
+        name: `centre` (a Gaussian around the picture's centre), `recorded` (the gaze that judges),
+            `gaze` or `objects` (the registry's production model of that task), a model's id or path,
+            or `gaze=MODEL` and `objects=MODEL`, which say what a path's map shows.
+        registry: the user's own registry folder.
+
+    Raises:
+        RegistryError: there is no such model, or it has another task.
+    """
+    if name in FIXED:
+        return SteerMap(name, FIXED[name])
+    head, _, rest = name.partition("=")
+    task: Task | None = head if head in get_args(Task) else None  # type: ignore[assignment]
+    model = resolve_model(rest or None if task else name, registry, task=task, use="roi")
+    return SteerMap(model.label if rest or task is None else name, "model", model)
+
+
+def compare_maps(
+    source: str | os.PathLike[str],
+    work: str | os.PathLike[str],
+    options: CompareOptions,
+    steers: Sequence[SteerMap],
+    multiples: Sequence[float] = (1.0,),
+    *,
+    registry: str | os.PathLike[str] | None = None,
+    on_progress: Progress = lambda part, done, total: None,
+) -> TradeOff:
+    """Compare several maps at several strengths; see `eyeline.roi.compare.compare`.
+
+    Args:
+        source: a video or a folder of images.
+        work: folder of what is in between. Plain encodes are made once.
+        options: what all comparisons share.
+        steers: the maps.
+        multiples: of the strength of `options`, or of that which suits each map.
+        registry: the user's own registry folder.
+        on_progress: see `Progress`.
+
+    Raises:
+        UsageError: a map that is named twice, or several maps without a judge of their own.
+        EyelineError: see `eyeline.roi.compare.compare`.
+    """
+    names = [s.name for s in steers]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--steer {', '.join(names)} names a map twice", "name each map once")
+    if len(names) > 1 and not (
+        options.judge_fixations or options.judge_masks or options.judge_model
+    ):
+        raise UsageError(
+            f"{', '.join(names)} steer, and nothing judges them all",
+            "give --judge-fixations, --judge-masks or --judge-model",
+        )
+    found = {
+        s.name: tuple(
+            compare(
+                source,
+                work,
+                replace(options, steer_by=s.by, steer=_times(options.steer.for_map(s.shows), k)),
+                model=s.model,
+                registry=registry,
+                on_progress=on_progress,
+            )
+            for k in multiples
+        )
+        for s in steers
+    }
+    return TradeOff(found)
+
+
+def _times(steer: SteerOptions, multiple: float) -> SteerOptions:
+    return replace(steer, strength=steer.chosen[1] * multiple)
