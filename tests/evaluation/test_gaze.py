@@ -19,9 +19,11 @@ from eyeline.evaluation.gaze_report import GazeResult
 from eyeline.evaluation.gaze_scoring import GazeJudge, GazeOptions, ScoreBaseline, judged_frames
 from eyeline.evaluation.report import Report, html_page, markdown
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
+from eyeline.models.card import make_card
+from eyeline.models.promotion import promote
 from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
-from tiny_models import plane_model
+from eyeline.models.registry import Model, Registry
+from tiny_models import plane_model, write_registry
 
 WIDTH, HEIGHT = 80, 60
 IMAGES, VIEWERS = 10, 6
@@ -280,6 +282,39 @@ def test_a_frame_that_nobody_looks_at_has_no_score(tmp_path: Path, red: Model) -
     assert [f["nss"] is None for f in frames] == [True, True, False, False]
     assert found.gaze.sets[0].empty == 2
     assert "(2 without a fixation)" in markdown(found)
+
+
+def test_the_promotion_gate_and_the_card_read_what_an_evaluation_writes(
+    tmp_path: Path,
+) -> None:
+    videos = make_videos(tmp_path / "jumps", count=6)  # of fewer, p would be above 0.05
+    io = {"working_lines": HEIGHT, "multiple": 1, "temporal_ms": 20}
+    models = {"eyes": plane_model((1.0, 0.0, 0.0), gain=0.998, offset=0.001)}
+    folder = write_registry(tmp_path / "r", models, schema_version=3, task="gaze", io=io)
+    report = evaluate([Registry(folder).get("eyes")], [videos], EvaluateOptions(draws=200))
+    path = folder / "eyes.evaluation.json"
+    path.write_text(report.summary())
+    margins = "".join(
+        f'[[better]]\nmeasure = "{m}"\nmargin = 0.0\nagainst = "centre prior"\n'
+        for m in ("nss", "information_gain")
+    )
+    (folder / "promotion_gaze.toml").write_text(
+        f"schema_version = 1\nsignificance = 0.05\n{margins}"
+        "[latency]\nmilliseconds = 1e6\n"
+        f'[[set]]\nname = "jumps"\ndigest = "{report.gaze.sets[0].digest}"\n'
+    )
+    if Registry(folder).production("gaze") is None:
+        decision = promote("eyes", folder, report=path)
+        assert decision.promoted, decision.grounds
+        assert {"nss against the centre prior on jumps", "latency on jumps"} <= {
+            g.name for g in decision.grounds
+        }
+    (folder / "eyes.toml").write_text('does = "Follows the disc."\nmeaning = "Red."\n')
+    card = make_card(Registry(folder).get("eyes"), folder)
+    assert "jumps, 6 videos with" in card
+    assert "| **eyes** | 4 | 80x60 |" in card
+    assert "| inter-observer | - | - | - |" in card
+    assert "temporal filter: each model's own" in card
 
 
 def test_a_squash_can_not_be_asked_for_with_videos(videos: Path, red: Model) -> None:
