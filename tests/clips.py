@@ -131,12 +131,16 @@ def place_inside(path: Path, number: int) -> int:
     data, at = path.read_bytes(), 0
     with av.open(str(path)) as container:
         packets = [bytes(p) for p in container.demux(video=0) if p.size]
-    for packet in packets[: number + 1]:
-        # Only the first bytes are in one piece in a container that is made of packets itself.
-        begins = data.index(packet[:16], at)
-        at = begins + len(packet)
-    place = begins + len(packets[number]) // 2
-    return place + (place % 188 == 0 or place % 2048 == 0)
+    for i, packet in enumerate(packets):
+        # In a container that is made of packets itself only its first bytes are in one piece, and
+        # those of a few are not: the next one is taken then.
+        begins = data.find(packet[:40], at)
+        if begins >= 0:
+            at = begins + len(packet)
+            if i >= number:
+                place = begins + len(packet) // 2
+                return place + (place % 188 == 0 or place % 2048 == 0)
+    raise ValueError(f"{path} has no packet from {number} on that begins in one piece")
 
 
 def half(width: int, height: int) -> tuple[int, int]:
