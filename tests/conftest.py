@@ -35,3 +35,13 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"development data is not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def no_builtin_models(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's registry is empty, so that a user's registry is alone."""
+    package = tmp_path_factory.mktemp("package")
+    (package / "registry.json").write_text('{"schema_version": 1, "models": []}')
+    monkeypatch.setattr("eyeline.models.registry.BUILTIN", package)

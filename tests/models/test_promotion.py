@@ -296,7 +296,7 @@ digest = "{SET}"
 
 
 @pytest.fixture
-def two_tasks(folder: Path) -> Path:
+def two_tasks(folder: Path, no_builtin_models: None) -> Path:
     """`eyes` is a candidate for gaze; `old` is the default for objects, and there is none for gaze."""
     content = json.loads((folder / "registry.json").read_text())
     (folder / "eyes.onnx").write_bytes(OTHER)
@@ -309,8 +309,6 @@ def two_tasks(folder: Path) -> Path:
     content["schema_version"] = 3
     (folder / "registry.json").write_text(json.dumps(content))
     (folder / "promotion_gaze.toml").write_text(GAZE_POLICY)
-    if Registry(folder).production("gaze") is not None:
-        pytest.skip("the package has a production model for gaze")
     return folder
 
 
@@ -421,9 +419,66 @@ def test_every_gap_in_the_evidence_of_gaze_is_a_no(
     assert roles(two_tasks)["eyes"] == "candidate"
 
 
+def test_a_set_of_few_videos_decides_by_its_means(two_tasks: Path) -> None:
+    """Two sets: images with significant differences, and clips whose intervals hold zero."""
+    images = "b" * 64
+    policy = (
+        GAZE_POLICY
+        + f"""mean_only = true
+[[set]]
+name = "images"
+digest = "{images}"
+fold = "report"
+"""
+    )
+    (two_tasks / "promotion_gaze.toml").write_text(policy)
+    content = gaze_evaluation(two_tasks)
+    gaze = content["gaze"]
+    more = copy.deepcopy(gaze)
+    for row in [*more["results"], *more["comparisons"]]:
+        row["dataset"] = "images"
+        row["dataset_digest"] = images
+    for c in gaze["comparisons"]:
+        for d in c["differences"].values():
+            d |= {"low": -2.0, "p_value": 0.07}
+    gaze["results"] += more["results"]
+    gaze["comparisons"] += more["comparisons"]
+    gaze["sets"].append({"digest": images, "temporal": None, "fold": "report"})
+    decision = decide_gaze(two_tasks, content)
+    assert decision.promoted, [g for g in decision.grounds if not g.passed]
+    (mean,) = [g for g in decision.grounds if g.name.endswith("centre prior on clips")]
+    assert "the mean decides" in mean.detail
+
+
+@pytest.mark.parametrize(("fold", "why"), [(None, "not on the fold"), ("train", "not on the fold")])
+def test_another_fold_is_no_evidence(two_tasks: Path, fold: str | None, why: str) -> None:
+    (two_tasks / "promotion_gaze.toml").write_text(GAZE_POLICY + 'fold = "report"')
+    content = gaze_evaluation(two_tasks)
+    content["gaze"]["sets"][0]["fold"] = fold
+    decision = decide_gaze(two_tasks, content)
+    assert not decision.promoted
+    assert why in " ".join(g.detail for g in decision.grounds)
+
+
+def test_one_fold_is_no_evidence_for_the_whole_set(two_tasks: Path) -> None:
+    content = gaze_evaluation(two_tasks)
+    content["gaze"]["sets"][0]["fold"] = "train"
+    decision = decide_gaze(two_tasks, content)
+    assert "on one fold alone" in " ".join(g.detail for g in decision.grounds)
+
+
+def test_a_policy_needs_a_set_whose_intervals_count(two_tasks: Path) -> None:
+    (two_tasks / "promotion_gaze.toml").write_text(GAZE_POLICY + "mean_only = true")
+    with pytest.raises(UsageError, match="no set whose intervals count"):
+        decide_gaze(two_tasks, gaze_evaluation(two_tasks))
+
+
 def test_the_builtin_policy_of_gaze_parses(tmp_path: Path) -> None:
     policy, _ = load_promotion_policy(None, tmp_path, "gaze")
-    assert policy.significance > 2 * 2**-5  # what five videos that agree can reach
+    few = [s for s in policy.set if s.mean_only]
+    assert [s.name for s in few] == ["hevc-dev"]  # five videos: p is never below 0.0625
+    assert policy.significance < 2 * 2**-5
+    assert {s.fold for s in policy.set if not s.mean_only} == {"report"}
     reference = policy.latency.reference
     assert reference is not None
     assert Registry().get(reference.name).sha256 == reference.sha256

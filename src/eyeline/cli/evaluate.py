@@ -66,8 +66,8 @@ def evaluate(
     fold: Annotated[
         str | None,
         typer.Option(
-            help="Only the images of one fold of training: `report` holds those that no recipe of gaze "
-            "learned from or selected by."
+            help="Of fixation sets of images only one fold of training: `report` holds the images that no "
+            "recipe of gaze learned from or selected by."
         ),
     ] = None,
     pixels_per_degree: Annotated[

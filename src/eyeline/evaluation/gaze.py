@@ -194,5 +194,5 @@ def _facts(
         longest_side=run.options.longest_side,
         uniform_share=UNIFORM_SHARE,
         splits=run.options.splits,
-        fold=run.options.fold,
+        fold=run.options.fold if dataset.kind == "images" else None,
     )

@@ -71,7 +71,8 @@ class GazeOptions:
             distance is not known.
         longest_side: resolution at which maps are judged, pixels.
         splits: random halvings of the viewers for the inter-observer baseline.
-        fold: only the stimuli of one fold of training, see `eyeline.datasets.fixations.fold_of`.
+        fold: only the images of one fold of training, see `eyeline.datasets.fixations.fold_of`; a set
+            of videos is judged whole, since no recipe learns from videos.
     """
 
     frames: int = FRAMES
@@ -119,7 +120,7 @@ def load_judged_set(
         DatasetError: see `load_fixation_set`; or the fold holds none of the stimuli.
     """
     dataset = load_fixation_set(root, on_progress)
-    if options.fold is None:
+    if options.fold is None or dataset.kind == "videos":
         return dataset
     kept = tuple(s for s in dataset.stimuli if fold_of(s.digest) == options.fold)
     if not kept:

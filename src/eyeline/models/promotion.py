@@ -55,10 +55,15 @@ class NamedSet(Strict):
     Attributes:
         name: for messages.
         digest: what `eyeline evaluate` says that it is.
+        fold: the fold of training that was judged (`--fold`); None for the whole set.
+        mean_only: the means decide, without their intervals: for a set of so few videos that no
+            difference could be significant. A policy needs another set whose intervals count.
     """
 
     name: str = Field(min_length=1)
     digest: Digest
+    fold: str | None = None
+    mean_only: bool = False
 
 
 class Reference(Strict):
@@ -115,6 +120,12 @@ class PromotionPolicy(Strict):
     latency: Latency
     set: tuple[NamedSet, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _has_intervals(self) -> Self:
+        if all(s.mean_only for s in self.set):
+            raise ValueError("mean_only of every set leaves no set whose intervals count")
+        return self
+
 
 class _Part(BaseModel):
     """A part of an evaluation's JSON: what is read of it is checked, the rest is let be."""
@@ -163,6 +174,7 @@ class _Tables(_Part):
 class _GazeSet(_Part):
     digest: Digest
     temporal: str | None
+    fold: str | None = None
 
 
 class _GazeTables(_Tables):
@@ -380,9 +392,9 @@ def _on_set(
         for rule in rows:
             if rule.against != "default":
                 other = _baseline(report, rule.against, wanted)
-                yield _measure(report, ours, other, rule, significance)
+                yield _measure(report, ours, other, rule, significance, wanted.mean_only)
             elif theirs is not None:
-                yield _measure(report, ours, theirs, rule, significance)
+                yield _measure(report, ours, theirs, rule, significance, wanted.mean_only)
     yield _within_budget(report, ours, theirs, wanted, rules.latency)
 
 
@@ -429,9 +441,11 @@ def _result(report: _Tables, model: ModelRecord, wanted: NamedSet) -> _Result | 
     if deployed[0].smoke:
         return "a smoke model"
     if isinstance(report, _GazeTables):
-        filters = {s.temporal for s in report.sets if s.digest == wanted.digest}
-        if not filters <= {None, AS_DEPLOYED}:
+        sets = [s for s in report.sets if s.digest == wanted.digest]
+        if any(s.temporal not in (None, AS_DEPLOYED) for s in sets):
             return "not with its own temporal filter"
+        if any(s.fold != wanted.fold for s in sets):
+            return f"not on the fold {wanted.fold!r}" if wanted.fold else "on one fold alone"
     return deployed[0]
 
 
@@ -448,6 +462,7 @@ def _measure(
     theirs: _Result | str,
     rule: Margin,
     significance: float | None,
+    mean_only: bool,
 ) -> Ground:
     """One measure on one set; `significance` None: it must only not be worse."""
     against = "" if rule.against == "default" else f" against the {rule.against}"
@@ -459,6 +474,13 @@ def _measure(
         return Ground(name=name, passed=False, detail=difference)
     gain, low, high, p = difference
     numbers = f"{gain:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.4f}"
+    if mean_only:
+        least = -rule.margin if significance is None else rule.margin
+        return Ground(
+            name=name,
+            passed=gain >= least if significance is None else gain > 0 and gain >= least,
+            detail=f"{numbers}; the mean decides: {least:+g} is needed",
+        )
     if significance is None:
         return Ground(
             name=name,
