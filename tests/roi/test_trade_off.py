@@ -108,7 +108,7 @@ def test_lines_are_gains_and_costs_and_average_over_clips(found: TradeOff) -> No
     mild, strong = lines["recorded"]
     assert strong.gain == -found.comparisons["recorded"][1].deltas["sw_psnr"].rate > mild.gain
     assert strong.costs["psnr_whole"] > mild.costs["psnr_whole"]
-    assert (mild.strength, strong.strength) == (0.75, 2.25)
+    assert (mild.strength, strong.strength) == (0.5, 1.5)
     twice = {n: [replace(p, gain=3 * p.gain) for p in points] for n, points in lines.items()}
     assert mean_lines([lines, twice])["centre"][0].gain == pytest.approx(
         2 * lines["centre"][0].gain

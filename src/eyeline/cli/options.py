@@ -109,7 +109,7 @@ Strength = Annotated[
     float | None,
     typer.Option(
         help="QPs between the most and the least salient (3), or per doubling of the weight with law "
-        "`density` (1.5); 0 encodes plainly.",
+        "`density` (1); 0 encodes plainly.",
         rich_help_panel=STEERING,
     ),
 ]
