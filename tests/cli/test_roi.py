@@ -34,7 +34,7 @@ def test_one_command_makes_a_playable_file_and_a_look_at_it(clip: Path, tmp_path
     out, look = tmp_path / "out.mp4", tmp_path / "look.mp4"
     done = eyeline("roi", "encode", clip, "-o", out, "--debug-video", look, "-v")
     assert done.returncode == 0, done.stderr
-    assert '"strength": 3.0' in done.stderr
+    assert '"law": "density"' in done.stderr  # the production model for gaze steers
     with av.open(str(out)) as a, av.open(str(look)) as b:
         assert sum(1 for _ in a.decode(video=0)) == 8
         assert len(a.streams.audio) == 1

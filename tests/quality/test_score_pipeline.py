@@ -18,6 +18,7 @@ from eyeline.errors import (
 )
 from eyeline.logs import write_log
 from eyeline.logs.record import Log
+from eyeline.models.registry import resolve_model
 from eyeline.quality.measure import columns
 from eyeline.quality.methods import BIAS
 from eyeline.quality.pairs import PairOptions
@@ -110,7 +111,7 @@ def test_uniform_weights_give_the_whole(pair) -> None:
 
 
 def test_ready_maps_give_what_the_model_gives(pair, tmp_path: Path) -> None:
-    with extract(pair[0]) as extraction:
+    with extract(pair[0], model=resolve_model(task="gaze")) as extraction:
         maps = [f.full_map() for f in extraction]
     given = write_maps(tmp_path / "maps.npz", maps)
     direct, ready = run(*pair), run(*pair, maps=str(given))

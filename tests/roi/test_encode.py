@@ -10,6 +10,7 @@ from witness import SIZE, exact, frames, noise_clip, packets, qps, square
 
 from clips import moving, write_clip
 from eyeline.errors import DamagedMediaError, EncoderError, MediaError, OutputError, UsageError
+from eyeline.models.registry import resolve_model
 from eyeline.roi.encode import EncodeOptions, encode
 from eyeline.roi.steer import Steering, SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions, extract
@@ -199,7 +200,8 @@ def test_a_rotated_source_is_steered_where_it_is_coded(tmp_path: Path) -> None:
 
 def test_the_model_steers_by_an_extraction_too(tmp_path: Path) -> None:
     clip, sizes = noise_clip(tmp_path / "in.mkv"), []
-    for maps in (None, extract(str(clip), options=ExtractOptions(keep_source=True))):
+    gaze, options = resolve_model(task="gaze"), ExtractOptions(keep_source=True)
+    for maps in (None, extract(str(clip), model=gaze, options=options)):
         out = tmp_path / "out.mkv"
         sizes.append(encode(clip, out, EncodeOptions(crf=30), maps).video_bytes)
     assert sizes[0] == sizes[1]

@@ -146,7 +146,7 @@ def encode(
     )
     row, rate = how.checked()
     chosen = None
-    if maps is None and how.steer.strength:
+    if maps is None and how.steer.strength != 0:
         chosen = options.choose_model(model, registry, task, "roi")
     passes = row.passes if rate.bitrate is not None else 1
     with frame_progress(_expected(source, frames, passes, quiet), quiet, "encode") as advance:

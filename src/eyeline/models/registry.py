@@ -31,8 +31,8 @@ Use = Literal["extract", "score", "roi"]
 
 DEFAULT_TASKS: dict[Use, Task] = {
     "extract": "objects",  # the numbers of existing logs stay comparable
-    "score": "objects",
-    "roi": "objects",
+    "score": "gaze",  # nearest to scores that recorded gaze weights (benchmarks/gaze_scores.py)
+    "roi": "gaze",  # gains most at the gaze at equal cost (benchmarks/gaze_steering.py)
 }
 """Task whose production model is taken when neither a model nor a task is named."""
 
