@@ -52,9 +52,12 @@ def make_pairs(folder: Path, count: int = 3, frames: int = 60) -> Path:
     return manifest
 
 
+OBJECTS = "saliency_student_v4"  # whose maps depend on single frames, so that pairs are split
+
+
 def score_work(**options) -> ScoreWork:
-    """What `eyeline batch score --metrics psnr,sw_vmaf` does to a title."""
-    return ScoreWork(score=ScoreOptions(**{"metrics": METRICS} | options))
+    """What `eyeline batch score --metrics psnr,sw_vmaf --map objects` does to a title."""
+    return ScoreWork(model=OBJECTS, score=ScoreOptions(**{"metrics": METRICS} | options))
 
 
 def make_job(

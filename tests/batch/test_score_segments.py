@@ -9,7 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import METRICS, SEGMENT, call, dataset, make_job, make_pairs, parts, run, score_work
+from batches import (
+    METRICS,
+    OBJECTS,
+    SEGMENT,
+    call,
+    dataset,
+    make_job,
+    make_pairs,
+    parts,
+    run,
+    score_work,
+)
 from inline import InlineEngine
 from kills import die_at_write, kill_driver, kill_machine, kill_workers, start
 
@@ -21,6 +32,7 @@ pytest.importorskip("cv2")
 import eyeline
 from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
+from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.status import read_status
 from eyeline.batch.task import BatchResult, Job
 from eyeline.errors import BatchError
@@ -31,7 +43,7 @@ from eyeline.saliency.pipeline import ExtractOptions
 
 ARGUMENTS = (
     *("--workers", 2, "--segment", SEGMENT, "--retries", 100, "--quiet"),
-    *("--metrics", ",".join(METRICS)),
+    *("--metrics", ",".join(METRICS), "--map", "objects"),
 )
 
 
@@ -98,12 +110,21 @@ def test_segments_change_no_byte(
     nothing_is_left_over(tmp_path)
 
 
+def test_maps_that_depend_on_whole_scenes_are_scored_in_one_piece(
+    one: Path, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, ScoreWork(score=ScoreOptions(metrics=METRICS)))  # by gaze
+    with InlineEngine(job) as engine:
+        run_batch(read_titles(str(one), pairs=True), job, engine)
+    assert pieces(tmp_path) == [1]
+
+
 def test_a_part_has_the_rows_of_eyeline_score(one: Path, tmp_path: Path) -> None:
     run_here(one, tmp_path)
     for title, part in zip(read_titles(str(one), pairs=True), parts(tmp_path), strict=True):
         assert title.distorted is not None
         single = eyeline.score(
-            title.source, title.distorted, options=ScoreOptions(metrics=METRICS)
+            title.source, title.distorted, model=OBJECTS, options=ScoreOptions(metrics=METRICS)
         ).log
         log = read_log(part)
         assert log.frame_num == single.frame_num
@@ -297,7 +318,7 @@ def test_a_long_pair_with_every_metric_survives_kills(tmp_path: Path, shared_dat
     assert run(manifest, tmp_path / "whole", job=job).failed == []
     rng, kills = random.Random(3), 0
     out = tmp_path / "out"
-    words = ("--workers", 2, "--segment", 60, "--retries", 100, "--quiet")
+    words = ("--workers", 2, "--segment", 60, "--retries", 100, "--quiet", "--map", "objects")
     while kills < 12:
         process = start("score", manifest, "-o", out, *words)
         if rng.random() < 0.5:
