@@ -227,7 +227,7 @@ def test_a_folder_may_take_the_place_of_an_empty_one_alone(tmp_path):
     (tmp_path / "out").mkdir()
     with whole_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("a")
-    with pytest.raises(OutputError, match="is there already"), whole_folder(tmp_path / "out"):
+    with pytest.raises(OutputError, match="exists already"), whole_folder(tmp_path / "out"):
         pass
     with pytest.raises(OutputError, match="can't be written"), whole_folder(tmp_path / "no/out"):
         pass

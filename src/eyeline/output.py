@@ -94,7 +94,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     target = path.resolve()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError(f"{path}: is there already", "name a folder that is not there")
+            raise OutputError(f"{path} exists already", "name a folder that does not exist")
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     except OSError as exc:
         raise output_error(path, exc) from exc

@@ -224,7 +224,7 @@ def test_a_folder_that_is_there_is_left_alone(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("words")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already"):
         import_set("osie", write_folder(tmp_path / "in", source("osie")), tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
 

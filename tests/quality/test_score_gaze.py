@@ -165,8 +165,8 @@ def test_a_table_without_the_reference_is_refused(pair, tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"maps": "a.npz", "fixations": "f.csv"}, "maps and fixations are given together"),
-        ({"fixations": "f.csv", "weight": 0.0}, "weight 0 makes no use of fixations"),
-        ({"pixels_per_degree": 40.0}, "without fixations"),
+        ({"fixations": "f.csv", "weight": 0.0}, "--fixations has no effect with --weight 0"),
+        ({"pixels_per_degree": 40.0}, "without --fixations"),
         ({"fixations": "f.csv", "pixels_per_degree": -1.0}, "must be more than 0"),
     ],
 )

@@ -129,9 +129,12 @@ def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"steer_by": "recorded"}, "there is none"),
-        ({"pixels_per_degree": 20.0}, "without fixations"),
-        ({"judge_fixations": "a", "judge_masks": "b"}, "masks and fixations are to judge together"),
+        ({"steer_by": "recorded"}, "--steer recorded is given without"),
+        ({"pixels_per_degree": 20.0}, "without --judge-fixations"),
+        (
+            {"judge_fixations": "a", "judge_masks": "b"},
+            "masks and fixations are both given as judges",
+        ),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, object], said: str) -> None:
@@ -167,7 +170,7 @@ def test_the_command_compares_maps(clip: Path, fixations: str, tmp_path: Path) -
     ("words", "said"),
     [
         (("--steer", "centre", "--still", "a.png"), "--still shows one steered encode"),
-        (("--steer", "centre", "--maps", "a.npz"), "all say what steers"),
+        (("--steer", "centre", "--maps", "a.npz"), "also say what steers"),
         (("--multiples", "1,x"), "--multiples '1,x' are not numbers"),
         (("--steer", "absent_model"), "absent_model"),
     ],

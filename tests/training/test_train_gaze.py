@@ -227,7 +227,7 @@ def test_a_recipe_of_unlabelled_pictures_needs_some(
 def test_unlabelled_pictures_and_a_teacher_need_each_other(
     gaze_set: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="need each other"):
+    with pytest.raises(UsageError, match="is given without"):
         prepare_gaze(
             recipe_of(backbone), [gaze_set], tmp_path, backbone=backbone, unlabelled=gaze_set
         )
@@ -237,7 +237,7 @@ def test_masks_do_not_train_gaze(gaze_set: Path, backbone: Path, tmp_path: Path)
     recipe = recipe_of(backbone)
     material = prepare_gaze(recipe, [gaze_set], tmp_path / "cache", backbone=backbone)
     assert isinstance(material, GazeMaterial)
-    with pytest.raises(TrainingError, match="the data are of the other one"):
+    with pytest.raises(TrainingError, match="the data are for the other task"):
         fit(load_recipe("smoke"), material, tmp_path / "run", progress=False)
 
 

@@ -66,21 +66,21 @@ def evaluate(
     fold: Annotated[
         str | None,
         typer.Option(
-            help="Of fixation sets of images only one fold of training: `report` holds the images that no "
-            "recipe of gaze learned from or selected by."
+            help="Judge only one fold of fixation sets of images: train, select or report. No gaze recipe "
+            "learned from or selected an epoch by the fold `report`."
         ),
     ] = None,
     pixels_per_degree: Annotated[
         float | None,
         typer.Option(
-            help="Pixels of the images or videos per degree of visual angle: the blur of the recorded "
-            "density is one degree. Without it, the blur is 3 % of the width."
+            help="Pixels of the images or videos per degree of visual angle: the recorded density is then "
+            "blurred by 1 degree. Without it, the blur is 3 % of the width."
         ),
     ] = None,
     prior: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Fixation set that the centre prior is fitted on, in place of OSIE, Crowd and Scene. "
+            help="Fixation set to fit the centre prior on, in place of OSIE, Crowd and Scene. "
             "Repeatable."
         ),
     ] = None,

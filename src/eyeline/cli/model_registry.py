@@ -143,7 +143,9 @@ def promote(
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="TOML; the registry's own for the task, then the built-in one, if none."),
+        typer.Option(
+            help="Policy as TOML; by default the registry's own for the task, else the built-in one."
+        ),
     ] = None,
     registry: FolderOption = None,
     explain: Annotated[

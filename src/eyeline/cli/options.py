@@ -35,7 +35,7 @@ MapTask = Annotated[
     Literal["gaze", "objects"] | None,
     typer.Option(
         "--map",
-        help="What the map shows: takes the registry's production model for `gaze` or for `objects`.",
+        help="What the map shows: use the registry's production model for `gaze` or for `objects`.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -116,8 +116,8 @@ Strength = Annotated[
 SteeringLaw = Annotated[
     Literal["neutral", "symmetric", "density"] | None,
     typer.Option(
-        help="`neutral` (for objects): offsets sum to no bits; `density` (for gaze): by the logarithm "
-        "of how much a block's error counts; `symmetric`: 2s - 1, twice the span.",
+        help="`neutral` (for objects): weighted offsets sum to zero; `density` (for gaze): offsets follow "
+        "the logarithm of a block's weight; `symmetric`: 2s - 1, twice the span.",
         rich_help_panel=STEERING,
     ),
 ]

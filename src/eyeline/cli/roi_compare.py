@@ -104,7 +104,7 @@ def compare(
     multiples: Annotated[
         str,
         typer.Option(
-            help="Multiples of the strength, apart by commas: several draw the curve of gain and cost.",
+            help="Multiples of the strength, separated by commas: several give a curve of gain and cost.",
             rich_help_panel=_STEER,
         ),
     ] = "1",
@@ -140,7 +140,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Recorded gaze that judges: fixations.csv[.gz], or a fixation set that holds IN's name.",
+            help="Recorded gaze that judges: fixations.csv[.gz], or a fixation set with a video of "
+            "IN's name.",
             rich_help_panel=_JUDGE,
         ),
     ] = None,
@@ -189,12 +190,12 @@ def compare(
     several = bool(steer) or multiples_ != (1.0,)
     if several and still is not None:
         raise UsageError(
-            "--still shows one steered encode, and several are compared",
-            "leave out --steer and --multiples",
+            "--still shows one steered encode, and --steer or --multiples ask for several",
+            "leave out --still, or --steer and --multiples",
         )
     if steer and (task or maps or model):
         raise UsageError(
-            "--steer and --map, --model or --maps all say what steers",
+            "--steer is given beside --map, --model or --maps, which also say what steers",
             "name all maps with --steer, and leave out the others (EYELINE_MODEL counts as --model)",
         )
     given = {"strength": strength, "law": law}
@@ -275,7 +276,7 @@ def _folder(work: str | None) -> Iterator[Path]:
 
 
 def parse_numbers(option: str, text: str, example: str) -> tuple[float, ...]:
-    """Numbers apart by commas.
+    """Read numbers that are separated by commas.
 
     Raises:
         UsageError: anything else.
@@ -283,7 +284,9 @@ def parse_numbers(option: str, text: str, example: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as exc:
-        raise UsageError(f"{option} {text!r} are not numbers", f"for example {example}") from exc
+        raise UsageError(
+            f"{option} {text!r} are not numbers", f"write them like {example}"
+        ) from exc
 
 
 compare.__doc__ = f"{compare.__doc__}\n{EXAMPLES}"

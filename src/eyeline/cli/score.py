@@ -105,16 +105,16 @@ def score(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Recorded gaze: fixations.csv[.gz], or a fixation set (folder, .tar, .zip) that "
-            "holds REF's name. Weighted columns begin with `ew_`.",
+            help="Weight by recorded gaze: fixations.csv[.gz], or a fixation set (folder, .tar, .zip) "
+            "with a video of REF's name. Weighted columns begin with `ew_`.",
             rich_help_panel=_WEIGHT,
         ),
     ] = None,
     pixels_per_degree: Annotated[
         float | None,
         typer.Option(
-            help="Pixels of REF per degree of visual angle: recorded gaze is blurred by 1 degree, "
-            "else by 3 % of the width.",
+            help="Pixels of REF per degree of visual angle: recorded gaze is then blurred by 1 degree. "
+            "Without it, the blur is 3 % of the width.",
             rich_help_panel=_WEIGHT,
         ),
     ] = None,

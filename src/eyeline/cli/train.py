@@ -19,7 +19,7 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="Folder, .tar or .zip with images/ and masks/ (a recipe of gaze: a fixation set). "
+            help="Folder, .tar or .zip with images/ and masks/, or a fixation set for a gaze recipe. "
             "Repeatable: a union."
         ),
     ],
@@ -30,11 +30,15 @@ def train(
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option(help="Gaze: image/mask set whose pictures the teacher labels; masks unused."),
+        typer.Option(
+            help="Gaze: image/mask set whose pictures the teacher labels; masks are not used."
+        ),
     ] = None,
     backbone: Annotated[
         Path | None,
-        typer.Option(help="Gaze: local copy of the recipe's backbone; fetched if not given."),
+        typer.Option(
+            help="Gaze: local copy of the recipe's backbone; by default it is downloaded."
+        ),
     ] = None,
     without: Annotated[
         list[Path] | None,
@@ -82,8 +86,8 @@ def train(
     foreign |= {"--without": without[0]} if gaze and without else {}
     if unused := [name for name, value in foreign.items() if value is not None]:
         raise UsageError(
-            f"{unused[0]} has no effect with recipe {chosen.name}",
-            f"the recipe's task is {chosen.task}: leave the option out",
+            f"{unused[0]} has no effect with recipe {chosen.name}, whose task is {chosen.task}",
+            "leave the option out",
         )
     place = cache or out / "cache"
     material: Material | GazeMaterial

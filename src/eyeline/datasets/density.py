@@ -1,7 +1,7 @@
-"""The density of recorded gaze: a Gaussian around every fixation, added up.
+"""Compute the density of recorded gaze: the sum of one Gaussian per fixation.
 
-It says where viewers looked, blurred by how sharply an eye tracker and the fovea know that. Metrics
-of predicted maps compare with it, and scores of encodes weight errors by it.
+The blur stands for the accuracy of an eye tracker and the size of the fovea. Metrics compare predicted
+maps with the density, and scores of encodes weight errors by it.
 """
 
 from __future__ import annotations

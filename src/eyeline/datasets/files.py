@@ -238,7 +238,7 @@ def _stem(parts: tuple[str, ...]) -> str:
 
 def unreadable_file(source: Source, exc: OSError) -> DatasetError:
     """Return the error for a file whose bytes cannot be read."""
-    return DatasetError(f"{source}: can't be read: {exc.strerror}", "is it whole?")
+    return DatasetError(f"{source}: can't be read: {exc.strerror}", "check that it is whole")
 
 
 def read_bytes(source: Source) -> bytes:

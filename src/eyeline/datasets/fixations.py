@@ -458,7 +458,7 @@ def _read_table(
             _check_row(rows, stimuli, name, line, cells, columns, kind, seen)
     except csv.Error as exc:
         raise DatasetError(
-            f"{table}: line {reader.line_num} is not CSV: {exc}", "write it again"
+            f"{table}: line {reader.line_num} is not CSV: {exc}", "save the table as CSV"
         ) from exc
     rows.digest = digest.hexdigest()
     for viewer in seen:
@@ -469,7 +469,7 @@ def _read_table(
             names = ", ".join(repr(name) for name in sorted(others)) or "nothing"
             raise DatasetError(
                 f"{table}: has no fixations on video {only!r}; it names {names}",
-                "rows are chosen by the video's file name without suffix",
+                "name the video's file, without its suffix, as in the column `video`",
             )
         worst = max(rows.problems.all(), key=lambda p: p.count, default=None)
         why = f": {worst}" if worst else ""
@@ -580,7 +580,8 @@ def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
             total += len(line)
             if len(line) > _MAX_LINE:
                 raise DatasetError(
-                    f"{table}: line {number} has more than {_MAX_LINE:,} bytes", "is it a table?"
+                    f"{table}: line {number} has more than {_MAX_LINE:,} bytes",
+                    "give a table in CSV",
                 )
             if total > MAX_TABLE_BYTES:
                 raise DatasetError(
@@ -593,4 +594,4 @@ def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
             f"{table}: line {number} is not UTF-8", "save the table as UTF-8"
         ) from exc
     except (OSError, EOFError, zlib.error) as exc:
-        raise DatasetError(f"{table}: can't be unpacked: {exc}", "is it whole?") from exc
+        raise DatasetError(f"{table}: can't be unpacked: {exc}", "check that it is whole") from exc

@@ -121,14 +121,14 @@ def import_set(
     except _DAMAGED as exc:
         raise DatasetError(
             f"{table}: does not hold fixations in the layout {layout!r}: {exc}",
-            "is it the authors' own file?",
+            "give the file as its authors publish it",
         ) from exc
     missing = sorted({g.name for g in recorded if g.name} - stimuli.keys())
     if missing:
         raise DatasetError(
             f"{source}: {len(missing)} {form.kind} with fixations are not in "
             f"{form.stimuli}, first {missing[0]!r}",
-            "is the copy complete?",
+            "check that the copy is complete",
         )
     with whole_folder(target) as folder:
         copies = {}
@@ -152,7 +152,9 @@ def find_layout(name: str) -> Layout:
         DatasetError: an unknown name.
     """
     if name not in LAYOUTS:
-        raise DatasetError(f"no layout {name!r} is known", f"choose one of: {', '.join(LAYOUTS)}")
+        raise DatasetError(
+            f"{name!r} is not a known layout", f"choose one of: {', '.join(LAYOUTS)}"
+        )
     return LAYOUTS[name]
 
 
@@ -215,7 +217,7 @@ def _matlab_cells(data: bytes) -> npt.NDArray[Any]:
 
 
 def _check_unpacked(data: bytes) -> None:
-    """Refuse a MATLAB file whose compressed variables swell beyond `MAX_BYTES`.
+    """Refuse a MATLAB file whose variables have more than `MAX_BYTES` when they are unpacked.
 
     MathWorks, MAT-File Format, "Level 5 MAT-File Format": a header of 128 bytes, then elements that
     begin with a type and a length of 4 bytes each.

@@ -1,8 +1,8 @@
-"""Models over a fixation set: every image or video to a row, beside three baselines.
+"""Evaluate models and three baselines on a fixation set, with one row per image or video.
 
-The baselines stand in every table: a uniform map, the centre prior fitted on other sets, and half of
-the viewers as a map for the other half. A model is of use where it beats the centre prior; what
-viewers have in common bounds what any map can reach.
+The baselines are in every table: a uniform map, the centre prior fitted on other sets, and the density
+of half of the viewers as a map for the other half. A model is useful if it is better than the centre
+prior. The last baseline says how well viewers predict each other.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BASELINES: tuple[Baseline, ...] = ("uniform", "centre prior", "inter-observer")
 
 @dataclass(frozen=True)
 class GazeRun:
-    """What all models on all fixation sets share.
+    """Options that are the same for all models and fixation sets.
 
     Attributes:
         options: how maps are judged.
@@ -56,9 +56,9 @@ class GazeRun:
         resample: see `Resample`.
         priors: fits of the user's own sets; None for those that come with the package.
         rows: where rows are kept, and how many processes make them.
-        draws: of the bootstrap.
-        seed: of the bootstrap and of the halvings of viewers.
-        versions: of the libraries that rows depend on.
+        draws: number of draws of the bootstrap.
+        seed: seed of the bootstrap and of the halvings of viewers.
+        versions: versions of the libraries that rows depend on.
     """
 
     options: GazeOptions
@@ -84,7 +84,7 @@ def evaluate_set(
         dataset: the set.
         models: label and session of each.
         describe: parameters and latency of a model at a working size.
-        run: how.
+        run: options of the evaluation.
         report: called with what is running, stimuli done, and stimuli in all.
 
     Returns:
@@ -157,7 +157,7 @@ def evaluate_set(
 
 
 def _row_json(row: GazeRow, videos: bool) -> dict[str, Any]:
-    """The numbers of an image or video; of a video each judged frame's, too."""
+    """Return the numbers of an image or video, and for a video those of each judged frame."""
     means = replace(row.frames[0], values={m: row.mean(m) for m in GAZE_MEASURES}).to_json()
     if not videos:
         return {"name": row.name} | {k: v for k, v in means.items() if k != "time_ms"}
@@ -168,7 +168,7 @@ def _row_json(row: GazeRow, videos: bool) -> dict[str, Any]:
 def _facts(
     dataset: FixationSet, run: GazeRun, priors: list[FittedPrior], rows: list[GazeRow]
 ) -> GazeSet:
-    """Facts of a set whose judged frames are those of `rows`."""
+    """Return the facts of a set whose judged frames are those of `rows`."""
     frames = [frame for row in rows for frame in row.frames]
     degree = run.options.pixels_per_degree
     blur = (

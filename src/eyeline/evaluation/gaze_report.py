@@ -1,4 +1,4 @@
-"""What an evaluation on fixation sets found: records for programs, tables and notes for people."""
+"""Results of an evaluation on fixation sets, as records, tables and notes."""
 
 from __future__ import annotations
 

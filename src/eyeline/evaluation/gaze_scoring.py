@@ -1,7 +1,7 @@
-"""An image or video of a fixation set to its row: maps at judged frames, scored by the fixations.
+"""Make the row of an image or video of a fixation set: score maps by the fixations.
 
 All maps are judged at one resolution, whose longest side is `LONGEST_SIDE`: maps are scaled to it by
-area averaging. The frames of a video are judged at regular times by the fixations that are active
+area averaging. Frames at regular times of a video are judged by the fixations that are active
 then, after the model ran over the whole video with its temporal filter.
 """
 
@@ -52,7 +52,7 @@ LONGEST_SIDE = 160
 """Pixels of the longest side at which maps are judged: finer than the blur of the fixations."""
 
 FRAMES = 24
-"""Frames of a video that are judged, unless it is said otherwise."""
+"""Default number of judged frames per video."""
 
 SPLITS = 4
 """Random halvings of the viewers; each is judged in both directions."""
@@ -71,8 +71,8 @@ class GazeOptions:
             distance is not known.
         longest_side: resolution at which maps are judged, pixels.
         splits: random halvings of the viewers for the inter-observer baseline.
-        fold: only the images of one fold of training, see `eyeline.datasets.fixations.fold_of`; a set
-            of videos is judged whole, since no recipe learns from videos.
+        fold: judge only the images of this fold, see `eyeline.datasets.fixations.fold_of`; a set of
+            videos is judged whole, since no recipe learns from videos.
     """
 
     frames: int = FRAMES
@@ -113,7 +113,7 @@ def load_judged_set(
 
     Args:
         root: folder, .tar or .zip.
-        options: which fold.
+        options: options that name the fold.
         on_progress: see `load_fixation_set`.
 
     Raises:
@@ -138,7 +138,7 @@ class FrameScore:
 
     Attributes:
         time_ms: milliseconds from the first frame; 0 for an image.
-        fixations: by which the map was judged.
+        fixations: number of fixations that the map was judged by.
         values: a number for each of `GAZE_MEASURES`; NaN where there is none.
     """
 
@@ -147,7 +147,7 @@ class FrameScore:
     values: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; None for a value that there is none of."""
+        """Return JSON values, with None in place of NaN."""
         values = {k: v if math.isfinite(v) else None for k, v in self.values.items()}
         return {"time_ms": self.time_ms, "fixations": self.fixations} | values
 
@@ -157,7 +157,7 @@ class GazeRow:
     """One image or video of a fixation set.
 
     Attributes:
-        name: of the stimulus.
+        name: name of the stimulus.
         working_size: (width, height) that the model saw, pixels; None for a baseline.
         frames: the judged frames, in order; one for an image.
     """
@@ -197,10 +197,10 @@ class GazeJudge:
     Args:
         dataset: the set.
         prior: the centre prior.
-        options: how.
+        options: how maps are judged.
 
     Attributes:
-        options: as given.
+        options: how maps are judged.
         videos: whether the stimuli are videos.
     """
 
@@ -405,7 +405,7 @@ class ScoreBaseline:
         return GazeRow(stimulus.name, None, tuple(scores))
 
     def _halves(self, stimulus: Stimulus, times: tuple[float, ...]) -> list[FrameScore]:
-        """Half of the viewers predicts the other half, in both directions, over several splits."""
+        """Score half of the viewers by the other half, in both directions, over several splits."""
         # By its own digest: the halves do not depend on what else is judged.
         rng = np.random.default_rng([self._seed, int(stimulus.digest[:12], 16)])
         viewers = np.unique(stimulus.fixations.viewer)

@@ -62,7 +62,7 @@ class Means:
         self.count = len(next(iter(self.columns.values())))
 
     def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
-        """See `Poolable`."""
+        """Return the mean of every measure, or its weighted means, as `Poolable` defines them."""
         w = np.ones((1, self.count)) if weights is None else weights
         out = {}
         for name, column in self.columns.items():

@@ -1,4 +1,4 @@
-"""When each frame of a container is shown: strictly rising times from what the decoder says."""
+"""Compute strictly rising presentation times of a container's frames from the decoder's times."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from fractions import Fraction
 import av
 
 REORDERING_CODECS = ("h264", "hevc", "vvc")
-"""Codecs whose frames the decoder alone puts in order: from decoding times FFmpeg's demuxers derive
-presentation times for all codecs but these (`compute_pkt_fields` of libavformat/demux.c)."""
+"""Codecs whose frames only the decoder puts in order. For all other codecs FFmpeg's demuxers derive
+presentation times from decoding times (`compute_pkt_fields` of libavformat/demux.c)."""
 
 RESTART = 0.1
-"""Seconds by which times run back where another recording begins: the limit of FFmpeg's command
-line for formats whose times may do so (`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
+"""Times that run back by more than this, in seconds, are taken as the start of another recording. The
+limit is that of FFmpeg's command line for formats whose times may run back
+(`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
 
 
 class FrameTimes:
-    """Tells the presentation times of frames, which come in presentation order.
+    """Compute the presentation times of frames, which come in presentation order.
 
     A decoder gives a frame two times: the presentation time of its own packet, and the decoding time
     of the packet that brought it out. Both should rise. As in FFmpeg, the one that failed to rise less
@@ -33,7 +34,7 @@ class FrameTimes:
         self._base = time_base
         self._step = step
         # A decoding time says when a frame leaves the decoder, which may be later than its time.
-        # Beside presentation times of other frames it can't count.
+        # So it does not replace a missing presentation time once other frames have one.
         self._reorders = codec in REORDERING_CODECS
         self._states_pts = False
         self._pts: int | None = None  # the last one; likewise below

@@ -1,4 +1,4 @@
-"""Recorded gaze as weights: where viewers looked while each frame of a reference was shown.
+"""Weight the frames of a reference by the recorded gaze of its viewers.
 
 Weighting squared errors by a Gaussian density around the recorded fixations gives the
 eye-tracking-weighted PSNR, EWPSNR (Li, Qin & Itti, "Visual attention guided bit allocation in video
@@ -43,15 +43,15 @@ class RecordedGaze:
     """The gaze of all viewers on one reference.
 
     Attributes:
-        name: of the file or set that the fixations were read from.
-        digest: sha256 hex digest of it.
+        name: name of the file or set that the fixations were read from.
+        digest: its sha256 hex digest.
         fixations: valid fixations.
         start: presentation time of the reference's first frame, seconds.
         size: (width, height) of the density maps, samples.
         sigma: standard deviation of the Gaussian around a fixation, share of the width.
         still: whether the reference is an image, so that all fixations count at any time.
-        problems: what was wrong with rows of the table; they are left out.
-        empty: numbers of the frames so far that no fixation was active at.
+        problems: kinds of invalid rows of the table; these rows are left out.
+        empty: numbers of the frames so far at which no fixation was active.
     """
 
     name: str
@@ -82,7 +82,7 @@ class RecordedGaze:
         return gaze_density(active, *self.size, self.sigma)
 
     def provenance(self) -> dict[str, Any]:
-        """Say what the weights depend on, as JSON values; after the last frame."""
+        """Return what the weights depend on, as JSON values; call it after the last frame."""
         return {
             "fixations": self.name,
             "fixations_sha256": self.digest,
@@ -94,10 +94,10 @@ class RecordedGaze:
         }
 
     def warnings(self, frames: int) -> list[str]:
-        """Say what a reader of the scores must know; after the last frame.
+        """Return warnings for a reader of the scores; call it after the last frame.
 
         Args:
-            frames: that were scored.
+            frames: number of frames that were scored.
         """
         said = [
             f"{self.name}: {p.count} left out: {p.kind}, such as {p.examples[0]}"
@@ -112,7 +112,7 @@ class RecordedGaze:
 
 
 def rename_columns(log: Log) -> None:
-    """Give the weighted columns of a score the prefix of recorded gaze."""
+    """Replace the prefix `sw_` of a score's weighted columns by that of recorded gaze."""
     names = {c: COLUMNS + c.removeprefix("sw_") if c.startswith("sw_") else c for c in log.columns}
     log.columns = list(names.values())
     log.values = {names[c]: values for c, values in log.values.items()}
@@ -124,7 +124,7 @@ def read_gaze(path: Path, info: VideoInfo, pixels_per_degree: float | None = Non
     Args:
         path: a fixation table (`fixations.csv`, `.csv.gz`), or a fixation set (folder, .tar, .zip)
             that holds an image or video with the reference's name.
-        info: of the reference.
+        info: size, times and name of the reference.
         pixels_per_degree: pixels of the reference per degree of visual angle; None if not known.
 
     Raises:

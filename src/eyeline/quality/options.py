@@ -60,16 +60,16 @@ class ScoreOptions:
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given together", "give one of them")
         if self.fixations and self.weight == 0:
-            raise UsageError("weight 0 makes no use of fixations", "give a weight above 0")
+            raise UsageError("--fixations has no effect with --weight 0", "give a weight above 0")
         if self.pixels_per_degree is not None:
             if not self.fixations:
                 raise UsageError(
-                    "pixels per degree are given without fixations",
-                    "give fixations, or leave them out",
+                    "--pixels-per-degree is given without --fixations",
+                    "give --fixations, or leave out --pixels-per-degree",
                 )
             if not self.pixels_per_degree > 0:
                 raise UsageError(
-                    f"pixels per degree are {self.pixels_per_degree:g}; they must be more than 0",
+                    f"--pixels-per-degree is {self.pixels_per_degree:g}; it must be more than 0",
                     "for example 40",
                 )
         if self.method is not None and self.method not in get_args(methods.Method):

@@ -164,7 +164,7 @@ class WorkFolder:
         return path, f"the recorded gaze of {viewers} viewers ({gaze.name})"
 
     def densities(self, gaze: RecordedGaze) -> Iterator[tuple[int, Map]]:
-        """See `gaze_maps`."""
+        """Yield frame number and density of recorded gaze, float32 (h, w), of every encoded frame."""
         nothing = np.zeros(gaze.size[::-1], np.float32)
         o = self.o.extract
         with open_video(self.source, self.o.video) as video:

@@ -73,12 +73,16 @@ class CompareOptions:
             raise UsageError("strength 0 steers nothing", "there is nothing to compare")
         judges = [n for n in ("model", "masks", "fixations") if getattr(self, f"judge_{n}")]
         if len(judges) > 1:
-            raise UsageError(f"{' and '.join(judges)} are to judge together", "give one of them")
+            raise UsageError(f"{' and '.join(judges)} are both given as judges", "give one of them")
         if self.pixels_per_degree is not None and not self.judge_fixations:
-            raise UsageError("pixels per degree without fixations", "give fixations that judge")
+            raise UsageError(
+                "--pixels-per-degree is given without --judge-fixations",
+                "give --judge-fixations, or leave out --pixels-per-degree",
+            )
         if self.steer_by == "recorded" and not self.judge_fixations:
             raise UsageError(
-                "recorded gaze is to steer, and there is none", "give fixations that judge"
+                "--steer recorded is given without --judge-fixations",
+                "give --judge-fixations, or steer by another map",
             )
         if self.jobs < 0:
             raise UsageError(f"jobs are {self.jobs}", "0 is one a core")

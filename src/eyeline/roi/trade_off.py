@@ -1,7 +1,7 @@
-"""What steering gains where viewers look, and what the whole frame pays: several maps and strengths.
+"""Compare several maps at several strengths: gain where viewers look, and loss of the whole frame.
 
-A comparison at one strength is one point. A stronger one gains more and costs more, so maps are
-compared by the curves that their strengths draw: the better map gains more at every cost.
+A comparison at one strength is one point. A higher strength gains more and costs more, so maps are
+compared by the curves through their strengths: the better map gains more at the same cost.
 
 ::
 
@@ -27,7 +27,7 @@ from eyeline.roi.comparison import CompareOptions, Comparison, SteerBy
 from eyeline.roi.steer import SteerOptions
 
 COSTS = ("vmaf", "psnr_whole")
-"""What the whole frame pays in."""
+"""Metrics that measure the loss of the whole frame."""
 
 FIXED: dict[str, SteerBy] = {"centre": "centre", "recorded": "recorded"}
 """Names of maps that no model makes."""
@@ -38,9 +38,9 @@ class SteerMap:
     """A map that steers.
 
     Attributes:
-        name: in tables and plots.
-        by: see `CompareOptions.steer_by`.
-        model: where `by` is `model`; None where `CompareOptions.maps` steer.
+        name: label of the map in tables and plots.
+        by: kind of the map, see `CompareOptions.steer_by`.
+        model: the model that makes the map if `by` is `model`; None if `CompareOptions.maps` steer.
     """
 
     name: str
@@ -60,9 +60,9 @@ class TradePoint:
     """One map at one strength.
 
     Attributes:
-        strength: QP.
+        strength: strength of the law, QP.
         gain: bits saved at equal quality where the judge looks (`sw_psnr`), percent.
-        costs: metric of the whole frame to what is lost of it at equal rate, in its unit.
+        costs: each metric of the whole frame and its loss at equal rate, in the metric's unit.
     """
 
     strength: float
@@ -79,8 +79,10 @@ class TradeOff:
     """The comparisons of several maps at several strengths with the same plain encodes.
 
     Attributes:
-        comparisons: by the map's name, in the order of the strengths.
+        comparisons: the map's name to its comparisons, in the order of the strengths.
     """
+
+    comparisons: dict[str, tuple[Comparison, ...]]
 
     @property
     def lines(self) -> Lines:
@@ -98,24 +100,22 @@ class TradeOff:
             for name, found in self.comparisons.items()
         }
 
-    comparisons: dict[str, tuple[Comparison, ...]]
-
     @property
     def first(self) -> Comparison:
-        """One of them, for what they share."""
+        """The first comparison, for the facts that all of them share."""
         return next(iter(self.comparisons.values()))[0]
 
     def all(self) -> list[Comparison]:
-        """Every comparison, map by map."""
+        """Return every comparison, map by map."""
         return [c for found in self.comparisons.values() for c in found]
 
     def to_json(self) -> dict[str, Any]:
-        """Every comparison, by the map's name."""
+        """Return the JSON values of every comparison, by the map's name."""
         return {name: [c.to_json() for c in found] for name, found in self.comparisons.items()}
 
 
 def mean_lines(clips: Sequence[Lines]) -> Lines:
-    """Means over several clips that were compared with the same maps and multiples."""
+    """Return the means over several clips that were compared with the same maps and multiples."""
     means = {}
     for name in clips[0]:
         points = zip(*(lines[name] for lines in clips), strict=True)
@@ -164,10 +164,10 @@ def compare_maps(
 
     Args:
         source: a video or a folder of images.
-        work: folder of what is in between. Plain encodes are made once.
-        options: what all comparisons share.
+        work: folder for maps, encodes and scores. Plain encodes are made once.
+        options: the options that all comparisons share.
         steers: the maps.
-        multiples: of the strength of `options`, or of that which suits each map.
+        multiples: factors of the strength of `options`, or else of the default for each map.
         registry: the user's own registry folder.
         on_progress: see `Progress`.
 
@@ -182,7 +182,7 @@ def compare_maps(
         options.judge_fixations or options.judge_masks or options.judge_model
     ):
         raise UsageError(
-            f"{', '.join(names)} steer, and nothing judges them all",
+            f"{', '.join(names)} are compared, and no judge is given",
             "give --judge-fixations, --judge-masks or --judge-model",
         )
     found = {

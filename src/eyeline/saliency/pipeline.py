@@ -113,7 +113,7 @@ class ExtractOptions:
             if not 0 < self.temporal_ms <= MAX_TIME_CONSTANT_MS:
                 raise UsageError(
                     f"the time constant is {self.temporal_ms:g} ms",
-                    f"give more than 0 and at most {MAX_TIME_CONSTANT_MS:g}",
+                    f"give more than 0 and at most {MAX_TIME_CONSTANT_MS:g} ms",
                 )
         if self.workers < 0:
             raise UsageError(f"workers are {self.workers}", "0 is one per core")

@@ -1,6 +1,6 @@
 """Pretrained encoders: fetched by digest, read from TensorFlow Lite files (extra `train`).
 
-Only the schema of the format is needed, which the package `tflite` brings: no TensorFlow.
+The package `tflite` has the schema of the format, so TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
             raise TrainingError(
                 f"convolution {number} of the backbone is {weight.shape}, "
                 f"the net's is {tuple(layer.weight.shape)}",
-                "is `width` in the recipe that of the backbone?",
+                "set `width` in the recipe to that of the backbone",
             )
         assert layer.bias is not None  # noqa: S101 - as `MobileNetV2` builds it
         with torch.no_grad():
@@ -128,7 +128,7 @@ def _tensor(tflite: Any, model: Any, graph: Any, index: int) -> Floats:
     if tensor.Type() not in kinds:
         raise TrainingError(
             f"tensor {index} of the backbone has the type {tensor.Type()}",
-            "float32, uint8 and int32 can be read",
+            "use a backbone whose tensors are float32, uint8 or int32",
         )
     raw = model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
     values = np.frombuffer(raw, kinds[tensor.Type()]).reshape(tensor.ShapeAsNumpy())

@@ -89,7 +89,9 @@ def load_gaze_arrays(
     """
     for s in sets:
         if s.kind != "images":
-            raise DatasetError(f"{s.name} holds videos", "training needs fixation sets of images")
+            raise DatasetError(
+                f"{s.name} holds videos, and training needs images", "give fixation sets of images"
+            )
     kept = [
         (f"{s.name}/{t.name}", t)
         for s in sets
@@ -98,7 +100,10 @@ def load_gaze_arrays(
     ]
     train = np.array([fold_of(t.digest) == "train" for _, t in kept])
     if not train.any() or train.all():
-        raise DatasetError(f"{len(kept)} pictures leave a fold empty", "add pictures")
+        raise DatasetError(
+            f"{len(kept)} pictures leave a fold empty: some must train, others select the epoch",
+            "add pictures",
+        )
     digest = sha256_hex("\n".join(s.digest for s in sets).encode())
     folder = cache / f"gaze-{digest[:16]}-{size}"
     if not (folder / "done").exists():

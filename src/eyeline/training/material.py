@@ -135,7 +135,9 @@ def prepare_gaze(
 
     if (unlabelled is None) != (teacher is None):
         raise UsageError(
-            "--unlabelled and --teacher need each other", "give both, or neither of them"
+            f"{'--unlabelled' if teacher is None else '--teacher'} is given without "
+            f"{'--teacher' if teacher is None else '--unlabelled'}",
+            "give both of them, or neither",
         )
     weights = fetch_backbone(recipe.backbone, cache, backbone, part("fetching the backbone"))
     sets = [load_fixation_set(root, part(f"checking {root.stem}")) for root in data]

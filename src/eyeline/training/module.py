@@ -296,7 +296,7 @@ class StudentModule(TrainingModule):
         super().__init__(recipe, arrays.train)
         if recipe.teacher > 0 and teacher is None:
             raise TrainingError(
-                f"recipe {recipe.name} wants a teacher's maps",
+                f"recipe {recipe.name} learns from a teacher's maps, and none were given",
                 "give --teacher u2netp.onnx, or set teacher = 0 in the recipe",
             )
         self.arrays, self.teacher = arrays, teacher

@@ -67,8 +67,8 @@ def _module(recipe: Recipe | GazeRecipe, material: Material | GazeMaterial) -> T
         module = GazeModule(recipe, material.arrays, material.unlabelled)
         if not isinstance(module.net, GazeNet):
             raise TrainingError(
-                f"recipe {recipe.name} has the net {recipe.net.get('arch')!r}",
-                "a recipe of the task gaze needs arch = 'gaze'",
+                f"recipe {recipe.name} has arch = {recipe.net.get('arch')!r}; its task is gaze",
+                "set arch = 'gaze' in the recipe",
             )
         load_backbone(module.net.encoder, material.backbone)
         module.average.module.load_state_dict(module.net.state_dict())
@@ -76,8 +76,8 @@ def _module(recipe: Recipe | GazeRecipe, material: Material | GazeMaterial) -> T
     if isinstance(recipe, Recipe) and isinstance(material, Material):
         return StudentModule(recipe, material.arrays, material.teacher)
     raise TrainingError(
-        f"recipe {recipe.name} is of the task {recipe.task}, the data are of the other one",
-        "masks train objects, fixation sets train gaze",
+        f"recipe {recipe.name} has the task {recipe.task}, and the data are for the other task",
+        "give images with masks for objects, or fixation sets for gaze",
     )
 
 
