@@ -53,7 +53,7 @@ def test_every_frame_has_its_pictures(saliency_log: Path, clip: Path) -> None:
     assert (media["width"], media["height"]) == (80, 48)
     assert media["frames"] == list(range(FRAMES))
     assert all(media["tracks"][name] for name in ("picture", "heat"))
-    assert "saliency_gaze_v1 (map: gaze)" in media["maps"]
+    assert "saliency_student_v4" in media["maps"]
 
 
 def test_a_small_budget_keeps_the_frames_picked_out(saliency_log: Path, clip: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_score_log_has_the_heat_of_its_weights(
     log = read_rows([str(score_log(clip, distorted, tmp_path / "s.json"))])[0]
     media = make_media(MediaOptions(str(clip), distorted=str(distorted)), log)
     assert "heat" in media["tracks"]
-    assert "saliency_student_v4" in media["maps"]
+    assert "saliency_gaze_v1 (map: gaze)" in media["maps"]
 
 
 def test_a_pair_scored_in_part_has_the_pictures_of_that_part(
