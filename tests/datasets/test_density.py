@@ -51,3 +51,10 @@ def test_one_degree_is_taken_where_it_is_known() -> None:
 def test_without_a_fixation_there_is_no_density() -> None:
     with pytest.raises(ValueError, match="no fixation"):
         gaze_density(fixations((0.5, 0.5)).select(np.zeros(1, bool)), 64, 36)
+
+
+def test_a_gaussian_between_the_samples_does_not_vanish() -> None:
+    found = gaze_density(fixations((0.5, 0.5), (0.5, 96.5 / 160)), 1, 160, 1e-6)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    both = found[70:90].sum(), found[90:].sum()
+    assert both[0] == pytest.approx(both[1], rel=0.2)  # on a sample's edge, and in its middle

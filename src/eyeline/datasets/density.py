@@ -10,11 +10,36 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.datasets.fixations import Fixations
+from eyeline.errors import UsageError
 
 DEFAULT_SIGMA = 0.03
 """Standard deviation as a share of the picture's width where the viewing distance is not known. One
 degree of visual angle is the field's choice (Le Meur & Baccino, "Methods for comparing scanpaths and
 saliency maps", Behavior Research Methods 45, 2013); a screen is some 30 to 40 degrees wide."""
+
+PIXELS_PER_DEGREE = (1.0, 1000.0)
+"""Least and most pixels per degree of visual angle: beyond, a density is a point, or flat."""
+
+NARROWEST = 0.5
+"""Least standard deviation, samples: a narrower Gaussian falls between the samples, so that fixations
+would count by how near they are to the middle of one."""
+
+
+def check_pixels_per_degree(pixels_per_degree: float | None) -> None:
+    """Refuse a viewing distance that no screen is seen from.
+
+    Args:
+        pixels_per_degree: see `sigma_of`.
+
+    Raises:
+        UsageError: a number out of `PIXELS_PER_DEGREE`.
+    """
+    least, most = PIXELS_PER_DEGREE
+    if pixels_per_degree is not None and not least <= pixels_per_degree <= most:
+        raise UsageError(
+            f"--pixels-per-degree is {pixels_per_degree:g}; it must be between {least:g} and {most:g}",
+            "a screen of 1920 pixels that is 40 degrees wide has 48",
+        )
 
 
 def sigma_of(width: int, pixels_per_degree: float | None) -> float:
@@ -42,7 +67,8 @@ def gaze_density(
         fixations: at least one.
         width: columns of the result, which has the aspect of the picture as shown.
         height: rows of the result.
-        sigma: standard deviation of the Gaussian, share of the width.
+        sigma: standard deviation of the Gaussian, share of the width; at least `NARROWEST` samples
+            are taken.
 
     Returns:
         float32 (height, width), positive or zero, sum 1.
@@ -52,8 +78,9 @@ def gaze_density(
     """
     if not len(fixations):
         raise ValueError("no fixation, so there is no density")
-    across = _gaussians(fixations.x * width, width, sigma * width)
-    down = _gaussians(fixations.y * height, height, sigma * width)
+    narrowest = max(sigma * width, NARROWEST)
+    across = _gaussians(fixations.x * width, width, narrowest)
+    down = _gaussians(fixations.y * height, height, narrowest)
     # einsum, not a matrix product: BLAS would wake a thread per core for a millisecond's work.
     total = np.einsum("nh,nw->hw", down, across)
     density: npt.NDArray[np.float32] = (total / total.sum()).astype(np.float32)

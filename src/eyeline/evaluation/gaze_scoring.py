@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eyeline.datasets.density import sigma_of
+from eyeline.datasets.density import check_pixels_per_degree, sigma_of
 from eyeline.datasets.fixations import (
     Fixations,
     FixationSet,
@@ -96,12 +96,7 @@ class GazeOptions:
             raise UsageError(
                 f"--frames is {self.frames}; it must be 1 or more", f"the default is {FRAMES}"
             )
-        degree = self.pixels_per_degree
-        if degree is not None and not 1 <= degree <= 1000:
-            raise UsageError(
-                f"--pixels-per-degree is {degree:g}; it must be between 1 and 1000",
-                "a screen of 1920 pixels that is 40 degrees wide has 48",
-            )
+        check_pixels_per_degree(self.pixels_per_degree)
 
 
 def load_judged_set(

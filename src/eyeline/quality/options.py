@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from eyeline.datasets.density import check_pixels_per_degree
 from eyeline.errors import UsageError
 from eyeline.logs.record import Log
 from eyeline.media.types import DecodeReport
@@ -67,11 +68,7 @@ class ScoreOptions:
                     "--pixels-per-degree is given without --fixations",
                     "give --fixations, or leave out --pixels-per-degree",
                 )
-            if not self.pixels_per_degree > 0:
-                raise UsageError(
-                    f"--pixels-per-degree is {self.pixels_per_degree:g}; it must be more than 0",
-                    "for example 40",
-                )
+            check_pixels_per_degree(self.pixels_per_degree)
         if self.method is not None and self.method not in get_args(methods.Method):
             raise UsageError(f"method is {self.method!r}", "crop or mask")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from eyeline.datasets.density import check_pixels_per_degree
 from eyeline.errors import UsageError
 from eyeline.media.types import VideoInfo, VideoOptions
 from eyeline.roi.bd import FEWEST_POINTS, Curve, Delta, Method
@@ -79,6 +80,7 @@ class CompareOptions:
                 "--pixels-per-degree is given without --judge-fixations",
                 "give --judge-fixations, or leave out --pixels-per-degree",
             )
+        check_pixels_per_degree(self.pixels_per_degree)
         if self.steer_by == "recorded" and not self.judge_fixations:
             raise UsageError(
                 "--steer recorded is given without --judge-fixations",
