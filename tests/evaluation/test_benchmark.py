@@ -20,6 +20,7 @@ pytest.importorskip("py_sod_metrics")
 
 from eyeline.errors import DatasetError, OutputError, UsageError
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate, load_dataset
+from eyeline.evaluation.gaze_scoring import GazeOptions
 from eyeline.evaluation.report import Report, html_page, markdown
 from eyeline.evaluation.scoring import Size, predict
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
@@ -305,6 +306,22 @@ def test_html_shows_names_as_text(discs: Path, tmp_path: Path) -> None:
     assert "<b>|bold" not in page
     assert "<b>\\|bold" in markdown(found)
     assert page.count("<tr>") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (EvaluateOptions(gaze=GazeOptions(fold="report")), "--fold"),
+        (EvaluateOptions(gaze=GazeOptions(pixels_per_degree=40)), "--pixels-per-degree"),
+        (EvaluateOptions(gaze=GazeOptions(frames=3)), "--frames"),
+        (EvaluateOptions(prior=(Path("osie"),)), "--prior"),
+    ],
+)
+def test_options_of_fixation_sets_are_refused_for_masks(
+    discs: Path, red: Model, options: EvaluateOptions, said: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{said} is of fixation sets, and no dataset is one"):
+        evaluate([red], [discs], options)
 
 
 def test_the_contact_sheet_shows_the_worst_images_first(tmp_path: Path, red: Model) -> None:

@@ -425,6 +425,15 @@ def test_the_contact_sheet_shows_fixations_density_and_map(
     assert pink.any()
 
 
+def test_the_contact_sheet_shows_strips(tmp_path: Path, red: Model) -> None:
+    root = make_images(tmp_path / "strips", 1)
+    Image.new("RGB", (4096, 2), (200, 0, 0)).save(root / "images" / "00.png")
+    options = EvaluateOptions(draws=10)
+    found = evaluate([red], [root], options)
+    sheet = Image.open(io.BytesIO(contact_sheet(found, [red], [root], options)))
+    assert sheet.height == 4 * LINE + GAP + 1  # a title, a label, and a picture of one line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -200,6 +200,8 @@ def evaluate(
     o = options or EvaluateOptions()
     gaze_paths = [path for path in datasets if is_fixation_set(path)]
     mask_paths = [path for path in datasets if path not in gaze_paths]
+    if not gaze_paths:
+        _check_unused(o)
     if mask_paths:
         import_engine()
     sessions = [Session(m, "cpu") for m in models]  # refuses what can't be used, first of all
@@ -241,6 +243,22 @@ def evaluate(
     }
     gaze = _evaluate_gaze(list(zip(labels, sessions, strict=True)), gaze_sets, o, on_image)
     return Report(results, comparisons, about, gaze)
+
+
+def _check_unused(o: EvaluateOptions) -> None:
+    """Refuse options of fixation sets where every dataset has masks.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    changed = [f.name for f in fields(GazeOptions) if getattr(o.gaze, f.name) != f.default]
+    if o.prior is not None:
+        changed.append("prior")
+    if changed:
+        raise UsageError(
+            f"--{changed[0].replace('_', '-')} is of fixation sets, and no dataset is one",
+            "leave it out, or add a fixation set with --data",
+        )
 
 
 def _evaluate_gaze(

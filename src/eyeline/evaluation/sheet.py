@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from eyeline.cores import usable_cores
 from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set
@@ -154,7 +154,13 @@ def _masked(
 
 
 def _contained(picture: Image.Image) -> Image.Image:
-    return ImageOps.contain(picture.convert("RGB"), CELL)
+    return picture.convert("RGB").resize(_box(picture.size))
+
+
+def _box(size: tuple[int, int]) -> tuple[int, int]:
+    """Size of a picture that fits into a cell; a strip keeps one pixel of its short side."""
+    scale = min(CELL[0] / size[0], CELL[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _grey(values: npt.NDArray[np.floating]) -> Image.Image:
@@ -198,7 +204,7 @@ def _gaze_example(
 ) -> Example:
     fixations = judge.fixations(stimulus, time_ms)
     density = judge.truth(stimulus, fixations).density
-    box = ImageOps.contain(Image.new("L", stimulus.size), CELL).size  # a working size may squash
+    box = _box(stimulus.size)  # a working size may squash
     drawn = picture.convert("RGB").resize(box)
     draw = ImageDraw.Draw(drawn)
     for x, y in zip(fixations.x * box[0], fixations.y * box[1], strict=True):
