@@ -18,6 +18,7 @@ from eyeline.roi.plots import plot_trade_off
 from eyeline.roi.steer import SteerOptions
 from eyeline.roi.trade_off import TradeOff, compare_maps, mean_lines, steer_map
 from eyeline.saliency.maps import read_maps
+from eyeline.saliency.pipeline import ExtractOptions
 
 W, H, COUNT = 192, 128, 6
 OPTIONS = CompareOptions(preset="veryfast", steer=SteerOptions(smoothing=0), vmaf=False, jobs=2)
@@ -127,6 +128,25 @@ def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("multiples", "said"),
+    [
+        ((0.0,), "--multiples 0: each must be more than 0"),
+        ((1.0, 1.0), "none may stand there twice"),
+        ((1.0, float("inf")), "--multiples 1,inf"),
+        ((1.0, 1e3), "strength is 1000"),
+    ],
+)
+def test_multiples_are_checked_before_the_first_encode(
+    multiples: tuple[float, ...], said: str, clip: Path, fixations: str, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, judge_fixations=fixations, steer=SteerOptions())
+    work = tmp_path / "work"
+    with pytest.raises(UsageError, match=said):
+        compare_maps(clip, work, options, [steer_map("centre")], multiples)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"steer_by": "recorded"}, "--steer recorded is given without"),
@@ -135,6 +155,7 @@ def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None
             {"judge_fixations": "a", "judge_masks": "b"},
             "masks and fixations are both given as judges",
         ),
+        ({"judge_fixations": "a", "pixels_per_degree": 0.0}, "must be between 1 and 1000"),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, object], said: str) -> None:
@@ -148,6 +169,14 @@ def test_fixations_on_another_video_are_refused(clip: Path, tmp_path: Path) -> N
     options = replace(OPTIONS, judge_fixations=str(other), steer_by="centre")
     with pytest.raises(DatasetError, match="park"):
         compare(clip, tmp_path / "work", options)
+
+
+def test_fixations_on_other_frames_cannot_judge(clip: Path, tmp_path: Path) -> None:
+    late = tmp_path / "fixations.csv"
+    late.write_text("video,viewer,onset_ms,duration_ms,x,y\npark,a,200,100,20,30\n")
+    options = replace(OPTIONS, judge_fixations=str(late), extract=ExtractOptions(stop=3))
+    with pytest.raises(DatasetError, match="no fixation is active at any of the 3 frames"):
+        compare(clip, tmp_path / "work", replace(options, steer_by="centre"))
 
 
 def test_the_command_compares_maps(clip: Path, fixations: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 import eyeline
 from eyeline.digest import sha256_hex
-from eyeline.errors import MediaError, QualityError
+from eyeline.errors import DatasetError, MediaError, QualityError
 from eyeline.evaluation.centre_prior import CentreGaussian
 from eyeline.media import open_video
 from eyeline.media.images import list_images
@@ -152,7 +152,8 @@ class WorkFolder:
         A frame at which no fixation is active has a map of zeros.
 
         Raises:
-            DatasetError: fixations that can't be read, or are not of this source.
+            DatasetError: fixations that can't be read, are not of this source, or are not active at
+                any frame that is encoded.
         """
         o = self.o
         assert o.judge_fixations is not None  # noqa: S101 - CompareOptions checks it
@@ -166,11 +167,17 @@ class WorkFolder:
     def densities(self, gaze: RecordedGaze) -> Iterator[tuple[int, Map]]:
         """Yield frame number and density of recorded gaze, float32 (h, w), of every encoded frame."""
         nothing = np.zeros(gaze.size[::-1], np.float32)
-        o = self.o.extract
+        o, count = self.o.extract, 0
         with open_video(self.source, self.o.video) as video:
             for decoded in video.pictures(o.start, o.stop):
+                count += 1
                 density = gaze.density(decoded.index, decoded.seconds)
                 yield decoded.index, nothing if density is None else density / density.max()
+        if count == len(gaze.empty):
+            raise DatasetError(
+                f"{gaze.name}: no fixation is active at any of the {count} frames that are compared",
+                "choose other frames with --frames, or judge by masks or a model",
+            )
 
     def model_maps(self, name: str | Model | None) -> tuple[Path, str, Task | None]:
         """A model's maps of the frames that are encoded, inferred once."""

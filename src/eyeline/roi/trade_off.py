@@ -172,7 +172,8 @@ def compare_maps(
         on_progress: see `Progress`.
 
     Raises:
-        UsageError: a map that is named twice, or several maps without a judge of their own.
+        UsageError: a map that is named twice, several maps without a judge of their own, or
+            multiples that are not positive, stand there twice, or give too great a strength.
         EyelineError: see `eyeline.roi.compare.compare`.
     """
     names = [s.name for s in steers]
@@ -185,19 +186,26 @@ def compare_maps(
             f"{', '.join(names)} are compared, and no judge is given",
             "give --judge-fixations, --judge-masks or --judge-model",
         )
+    if len(set(multiples)) < len(multiples) or not all(0 < k < float("inf") for k in multiples):
+        given = ",".join(f"{k:g}" for k in multiples)
+        raise UsageError(
+            f"--multiples {given}: each must be more than 0, and none may stand there twice",
+            "give for example 0.5,1,2",
+        )
+    # All options are made, and so checked, before the first comparison takes its time.
+    asked = {
+        s: [
+            replace(options, steer_by=s.by, steer=_times(options.steer.for_map(s.shows), k))
+            for k in multiples
+        ]
+        for s in steers
+    }
     found = {
         s.name: tuple(
-            compare(
-                source,
-                work,
-                replace(options, steer_by=s.by, steer=_times(options.steer.for_map(s.shows), k)),
-                model=s.model,
-                registry=registry,
-                on_progress=on_progress,
-            )
-            for k in multiples
+            compare(source, work, o, model=s.model, registry=registry, on_progress=on_progress)
+            for o in each
         )
-        for s in steers
+        for s, each in asked.items()
     }
     return TradeOff(found)
 
