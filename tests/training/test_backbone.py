@@ -153,3 +153,17 @@ def test_the_recipes_backbones_load(name: str, width: float) -> None:
     load_backbone(encoder, file.read_bytes())
     first = encoder.convolutions[0].weight
     assert first.std() > 0.1  # PyTorch's own start has 0.11 at most here
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "text"])
+def test_a_damaged_file_is_refused(damage: str) -> None:
+    encoder = MobileNetV2(0.25)
+    whole = make_tflite(layers_of(encoder))
+    data = {
+        "empty": b"",
+        "short": whole[: len(whole) // 2],
+        "zeros": bytes(1000),
+        "text": b"<html>not found</html>" * 9,
+    }[damage]
+    with pytest.raises(TrainingError, match="not a whole TensorFlow Lite file"):
+        load_backbone(encoder, data)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -27,8 +28,14 @@ from eyeline.training.gaze import (  # noqa: E402
     load_gaze_arrays,
 )
 from eyeline.training.material import GazeMaterial, prepare_gaze  # noqa: E402
-from eyeline.training.nets import GazeNet, MobileNetV2  # noqa: E402
-from eyeline.training.recipes import Backbone, GazeRecipe, load_recipe, parse_recipe  # noqa: E402
+from eyeline.training.nets import ARCHITECTURES, GazeNet, MobileNetV2  # noqa: E402
+from eyeline.training.recipes import (  # noqa: E402
+    Backbone,
+    GazeRecipe,
+    Recipe,
+    load_recipe,
+    parse_recipe,
+)
 from eyeline.training.trainer import fit  # noqa: E402
 from training.test_backbone import layers_of, make_tflite  # noqa: E402
 
@@ -273,3 +280,11 @@ def test_recipes_of_both_tasks_parse() -> None:
     assert isinstance(load_recipe("gaze_v1_teacher"), GazeRecipe)
     smoke = load_recipe("smoke")
     assert parse_recipe(smoke.model_dump(mode="json")) == smoke
+
+
+def test_a_recipe_takes_the_nets_of_its_task_alone() -> None:
+    assert {*Recipe.architectures, *GazeRecipe.architectures} == set(ARCHITECTURES)
+    content = load_recipe("gaze_v1").model_dump()
+    for arch in ("fpn", "resnet", None):
+        with pytest.raises(ValidationError, match="nets of this task are: gaze"):
+            parse_recipe(content | {"net": content["net"] | {"arch": arch}})

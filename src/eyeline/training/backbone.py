@@ -5,6 +5,7 @@ The package `tflite` has the schema of the format, so TensorFlow is not needed.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,15 @@ def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
         data: the bytes of the file, uint8-quantised or float32.
 
     Raises:
-        TrainingError: the file holds another net.
+        TrainingError: the file is damaged, or holds another net.
         MissingExtraError: the package `tflite` is not installed.
     """
-    found = _convolutions(data)
+    try:
+        found = _convolutions(data)
+    except (struct.error, ValueError, TypeError, AttributeError, IndexError) as exc:
+        raise TrainingError(
+            f"the backbone is not a whole TensorFlow Lite file: {exc}", "fetch it again"
+        ) from exc
     own = encoder.convolutions
     if len(found) < len(own):
         raise TrainingError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    field_validator,
 )
 
 from eyeline.errors import TrainingError
@@ -83,6 +84,16 @@ class Run(_Strict):
     seed: int = 0
     bf16: bool = False
 
+    architectures: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("net")
+    @classmethod
+    def _of_this_task(cls, net: dict[str, Any]) -> dict[str, Any]:
+        if net.get("arch") not in cls.architectures:
+            known = ", ".join(cls.architectures)
+            raise ValueError(f"arch is {net.get('arch')!r}; nets of this task are: {known}")
+        return net
+
 
 class Recipe(Run):
     """Everything that decides a training run on object masks, besides the data and the versions.
@@ -96,6 +107,8 @@ class Recipe(Run):
         selection_share: share of the images that select an epoch, 0..1.
         selection_lines: short side, in pixels, at which they are scored: the model's working size.
     """
+
+    architectures: ClassVar[tuple[str, ...]] = ("fpn", "unet")
 
     task: Literal["objects"] = "objects"
     overlap: Literal["iou", "dice"] = "iou"
@@ -143,6 +156,8 @@ class GazeRecipe(Run):
         correlation: weight of the correlation beside the Kullback-Leibler divergence in the loss.
         unlabelled: pictures per step whose density a teacher predicts; 0 = none.
     """
+
+    architectures: ClassVar[tuple[str, ...]] = ("gaze",)
 
     task: Literal["gaze"]
     backbone: Backbone
