@@ -117,7 +117,7 @@ def test_lines_are_gains_and_costs_and_average_over_clips(found: TradeOff) -> No
 
 
 def test_several_maps_need_a_judge_of_their_own(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing judges them all"):
+    with pytest.raises(UsageError, match="are compared, and no judge is given"):
         compare_maps(clip, tmp_path, OPTIONS, [steer_map("centre"), steer_map("recorded")])
 
 
