@@ -75,7 +75,7 @@ def soft_maps(
     Args:
         pairs: images, in order.
         teacher: ONNX file.
-        cache: folder for the maps, named by the digests of teacher and data.
+        cache: folder for the maps, named by the digests of teacher and data, and by `look`.
         on_progress: called with images done and in all.
         look: how the teacher sees pictures.
 
@@ -87,7 +87,8 @@ def soft_maps(
         DatasetError: an unreadable image.
     """
     data = read_regular_file(teacher)
-    key = sha256_hex("\n".join([sha256_hex(data), *(p.digest for p in pairs)]).encode())[:16]
+    parts = [sha256_hex(data), str(look), *(p.digest for p in pairs)]
+    key = sha256_hex("\n".join(parts).encode())[:16]
     folder = cache / f"teacher-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     path, note = folder / "maps.npy", folder / "done.json"
