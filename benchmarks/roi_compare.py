@@ -26,6 +26,8 @@ from eyeline.roi.plots import draw_still, plot_curves
 from eyeline.roi.steer import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
+OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 LINES = 480
@@ -107,7 +109,7 @@ def main() -> None:
                     judge_model=None if masks else arguments.judge,
                     extract=ExtractOptions(stop=arguments.frames), still=not arguments.sweep,
                 )  # fmt: skip
-                c = compare(source, work / clip, options, model=arguments.model)
+                c = compare(source, work / clip, options, model=arguments.model or OBJECTS)
                 judge = "masks" if masks else c.judge + (" (steers)" if c.own_homework else "")
                 row = [clip, f"{steer.law} {steer.strength:g}", judge, f"{c.subject.share:.0%}"]
                 rows.append([*row, *cells(c), f"{c.growth:+.0%}"])

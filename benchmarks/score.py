@@ -36,6 +36,8 @@ from eyeline.quality.ssim import TAPS, _index, _shrunk, shrink_factor
 from eyeline.quality.weights import Weights, resample
 from eyeline.saliency.pipeline import ExtractOptions
 
+OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with
+
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
 FRAMES = 60
 METRICS = {
@@ -69,7 +71,7 @@ def run_decode(clip: Path) -> int:
 
 
 def run_score(ref: Path, dist: Path, metrics: tuple[str, ...]) -> int:
-    return len(score(ref, dist, options=ScoreOptions(metrics=metrics)).log)
+    return len(score(ref, dist, model=OBJECTS, options=ScoreOptions(metrics=metrics)).log)
 
 
 def bench(name: str, ref: Path, dist: Path, rounds: int) -> None:
@@ -228,7 +230,7 @@ def shift(folder: Path, plot: Path | None) -> None:
     columns = ("psnr_y", "float_ssim", "float_ms_ssim", "eyeline_vmaf")
     print(f"{'pair':32}" + "".join(f"{c:>24}" for c in ("PSNR-Y", "SSIM", "MS-SSIM", "VMAF")))
     for a, b, options in pairs:
-        log = score(a, b, ref_options=options, dist_options=options).log
+        log = score(a, b, model=OBJECTS, ref_options=options, dist_options=options).log
         cells = []
         for column in columns:
             weighted = "sw_" + column.removeprefix("float_").removeprefix("eyeline_")
