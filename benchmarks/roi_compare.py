@@ -99,7 +99,7 @@ def main() -> None:
                 source = SHARED / "video" / "bikes.mp4"
             else:
                 source = smaller(SHARED / "video" / "bigbuckbunny.mp4", work)
-            default = SteerOptions()
+            default = SteerOptions().for_map("objects")
             steers = [default]
             if arguments.sweep:
                 steers = [SteerOptions(s, law) for law, all_ in STRENGTHS.items() for s in all_]
