@@ -80,6 +80,7 @@ def test_extract_takes_it(folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "log.json").read_text())["frames"]
 
 
+@pytest.mark.slow
 def test_evaluate_takes_it(folder: Path) -> None:
     done = run(
         "evaluate", "--model", folder / "small.onnx", "--data", folder / "pictures", "-o", "-"

@@ -127,6 +127,7 @@ def test_a_killed_run_goes_on_bit_equally(discs: Path, tmp_path: Path) -> None:
     assert resumed > before > 0
 
 
+@pytest.mark.slow
 def test_two_devices_share_each_batch(discs: Path, tmp_path: Path) -> None:
     two = [*command(discs, tmp_path / "run"), "--devices", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
