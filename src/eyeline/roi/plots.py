@@ -144,7 +144,7 @@ def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> Non
                     xytext=(4, -9), textcoords="offset points",
                 )  # fmt: skip
         axis.set_title(f"cost in {name}", fontsize=9.5, loc="left", color=INK)
-        axis.set_xlabel(f"{name} lost at equal rate, {unit}", fontsize=8.5)
+        axis.set_xlabel(f"{name} lost at equal rate, {unit} (below 0: gained)", fontsize=8.5)
         axis.tick_params(labelsize=8, color=FAINT)
         axis.grid(color=FAINT, linewidth=0.6)
         for side in ("top", "right"):
