@@ -23,8 +23,8 @@ STRENGTHS: dict[Law, float] = {"neutral": 3.0, "symmetric": 3.0, "density": 1.0}
 """Strength of each law where none is given, QP.
 
 `neutral`: the greatest whole one at which the picture as a whole loses less than half a point of VMAF on
-the clip whose subject is known. `density`: of 0.5, 1 and 1.5 the greatest one at which the whole frame loses
-no VMAF on the mean of five clips with recorded gaze. Both are measured in docs/roi_compare.md.
+the clip whose subject is known. `density`: of 0.5, 1 and 1.5 the greatest one at which the whole frame
+loses no VMAF on the mean of five clips with recorded gaze. Both are measured in docs/roi_compare.md.
 """
 
 
