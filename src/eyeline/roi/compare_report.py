@@ -136,8 +136,9 @@ def trade_off_table(trade_off: TradeOff) -> str:
             cells = [delta_cell(c, m) for m in shown]
             law = f"{steer['law']} {steer['strength']:g}"
             rows.append([name, law, *cells, f"{c.growth:+.1%}"])
+    encoder = " ".join(filter(None, (first.provenance["codec"], first.provenance["preset"])))
     said = (
-        f"{first.source}: {first.provenance['codec']} {first.provenance['preset'] or ''}, judged by "
+        f"{first.source}: {encoder}, judged by "
         f"{first.judge}; {first.subject.frames} frames{_unseen(first)}. Each cell is the rate at equal "
         "quality and the quality at equal rate against the plain encodes; negative rates and positive "
         "qualities are gains."
