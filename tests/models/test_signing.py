@@ -308,7 +308,7 @@ def test_tampered_with_the_registry(package: tuple[Path, ModelRecord], keys: Pat
     other = plane_model(BLUE)
     changed = record.model_copy(update={"sha256": sha256_hex(other)})
     refused(changed, other, policy(keys), folder, "not the signed ones")
-    refused(record, other, policy(keys), folder, "not the registered ones")
+    refused(record, other, policy(keys), folder, "the registry says")
 
 
 def test_wrongly_keyed(tmp_path: Path, keys: Path) -> None:

@@ -123,7 +123,7 @@ def test_several_maps_need_a_judge_of_their_own(clip: Path, tmp_path: Path) -> N
 
 def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None:
     options = replace(OPTIONS, judge_fixations=fixations)
-    with pytest.raises(UsageError, match="twice"):
+    with pytest.raises(UsageError, match="is given more than once"):
         compare_maps(clip, tmp_path, options, [steer_map("centre"), steer_map("centre")])
 
 

@@ -221,9 +221,13 @@ def raw_options(
     try:
         rate = Fraction(fps) if fps is not None else None
     except (ValueError, ZeroDivisionError) as exc:
-        raise UsageError(f"--fps {fps!r} is no frame rate", "for example 25 or 30000/1001") from exc
+        raise UsageError(
+            f"--fps {fps!r} is not a frame rate", "give frames per second, such as 25 or 30000/1001"
+        ) from exc
     if rate is not None and not 0 < rate <= 100000:
-        raise UsageError(f"--fps {fps} is no frame rate", "for example 25 or 30000/1001")
+        raise UsageError(
+            f"--fps is {fps}; it must be above 0 and at most 100000", "for example 25 or 30000/1001"
+        )
     return VideoOptions(width=width, height=height, pix_fmt=pix_fmt, fps=rate)
 
 

@@ -140,7 +140,10 @@ class PlaneReader:
                 self._graph.push(frame)
                 out = self._graph.pull()
             except av.error.FFmpegError as exc:
-                raise MediaError(f"{kind[2]} can't be converted to planes: {exc}") from exc
+                raise MediaError(
+                    f"the pixel format {kind[2]} cannot be converted for measuring: {exc}",
+                    "convert the video to yuv420p, yuv422p or yuv444p first",
+                ) from exc
             assert isinstance(out, av.VideoFrame)  # noqa: S101 - a video graph gives video
             frame = out
         count = 1 if self._layout.chroma == "grey" else 3

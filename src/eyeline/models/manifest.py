@@ -108,7 +108,10 @@ def check_subjects(manifest: bytes, files: Mapping[str, bytes]) -> None:
     except (ValueError, KeyError, TypeError) as exc:
         raise VerificationError("not a manifest: no in-toto statement", "export it again") from exc
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):
-        raise VerificationError(f"not a manifest of ours: {kinds[1]}", "export it again")
+        raise VerificationError(
+            f"the manifest's predicate is {kinds[1]}; a manifest of eyeline has {PREDICATE_TYPE}",
+            "export the model again",
+        )
     for name, digest in wanted.items():
         if name not in files:
             raise VerificationError(

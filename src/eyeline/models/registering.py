@@ -230,7 +230,10 @@ def _exported(
     except (ValueError, AttributeError) as exc:
         raise RegistryError(f"{stem}{PARITY}: not a parity report", "export it again") from exc
     if passed is not True:
-        raise ModelError(f"{file}: no parity report that passed", "export it again, or --source")
+        raise ModelError(
+            f"{stem}{PARITY}: the parity check of {file} did not pass, or there is no report of it",
+            "export the model again, or give the file that it was exported from with --source",
+        )
     return dict(papers)
 
 

@@ -107,5 +107,5 @@ def _subjects(kind: str, payload: bytes) -> set[str]:
     """Digests of an in-toto statement's subjects: `verify_dsse` does not look at them."""
     statement = json.loads(payload)
     if kind != _PAYLOAD_TYPE or statement["_type"] != _STATEMENT:
-        raise ValueError("not an in-toto statement")
+        raise ValueError(f"the signed payload is {kind}, not an in-toto statement of version 1")
     return {str(subject["digest"]["sha256"]) for subject in statement["subject"]}

@@ -67,7 +67,9 @@ class SigstoreIdentity(Signer):
             try:
                 re.compile(self.identity_pattern)
             except re.error as exc:
-                raise ValueError(f"identity_pattern: {exc}") from exc
+                raise ValueError(
+                    f"identity_pattern {self.identity_pattern!r} is not a regular expression: {exc}"
+                ) from exc
         return self
 
     def admits(self, subject: str) -> bool:

@@ -177,7 +177,10 @@ def verify_model(record: ModelRecord, data: bytes, policy: TrustPolicy, folder: 
     where = f"{record.id}: "
     digest = sha256_hex(data)
     if digest != record.sha256:
-        raise VerificationError(f"{where}its bytes are not the registered ones", "restore the file")
+        raise VerificationError(
+            f"{where}the file's sha256 is {digest[:16]}..., the registry says {record.sha256[:16]}...",
+            "restore the registered file, or register this one",
+        )
     if digest in policy.revoked_models:
         raise VerificationError(f"{where}this model is revoked", "take a newer release")
     wanted = policy.requirement(record.role).signers

@@ -51,10 +51,17 @@ class PairOptions:
     frames: int | None = None
 
     def __post_init__(self) -> None:
-        if self.ref_offset < 0 or self.dist_offset < 0:
-            raise UsageError("offsets count frames that are left out", "give 0 or more")
+        for name, offset in (("reference", self.ref_offset), ("distorted", self.dist_offset)):
+            if offset < 0:
+                raise UsageError(
+                    f"the offset of the {name} video is {offset}; it must be 0 or more",
+                    "give the number of frames to leave out at its start",
+                )
         if self.frames is not None and self.frames < 1:
-            raise UsageError(f"frames are {self.frames}", "give 1 or more")
+            raise UsageError(
+                f"--frames is {self.frames}; it must be 1 or more",
+                "leave it out to score all pairs",
+            )
 
 
 @dataclass(frozen=True)

@@ -246,4 +246,7 @@ def _check(pair: LumaPair) -> None:
     if float(weight.min()) < 0:
         raise QualityError("the map has negative values")
     if total == 0:
-        raise QualityError("the map is zero everywhere", "nothing to weigh by: give another map")
+        raise QualityError(
+            "the map is zero everywhere, so no pixel has a weight",
+            "give a map with a value above 0",
+        )

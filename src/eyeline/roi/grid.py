@@ -103,7 +103,10 @@ def check_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where
     values = saliency.astype(np.float32, copy=False)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also what is not a number
-        raise MediaError(f"{where}: the map holds {low:g} to {high:g}", "saliency lies in 0..1")
+        raise MediaError(
+            f"{where}: the map has values from {low:g} to {high:g}; they must be between 0 and 1",
+            "divide the map by its largest possible value",
+        )
     return values
 
 

@@ -178,7 +178,8 @@ def compare_maps(
     """
     names = [s.name for s in steers]
     if len(set(names)) < len(names):
-        raise UsageError(f"--steer {', '.join(names)} names a map twice", "name each map once")
+        twice = next(n for n in names if names.count(n) > 1)
+        raise UsageError(f"--steer {twice} is given more than once", "give each map once")
     if len(names) > 1 and not (
         options.judge_fixations or options.judge_masks or options.judge_model
     ):

@@ -131,10 +131,15 @@ def _session(data: bytes, teacher: Path, look: Look) -> Callable[[Map], Map]:
             y: Map = session.run([answer], {source: x})[0]
         except failures as exc:
             raise ModelError(
-                f"{teacher}: fails on a {look.width}x{look.height} image", "not a teacher"
+                f"{teacher}: ONNX Runtime cannot run it on an image of {look.width}x{look.height} pixels",
+                "use a model that takes one RGB image of that size",
             ) from exc
         if y.shape != (1, 1, look.height, look.width) or not (y.min() >= 0 and y.max() <= 1):
-            raise ModelError(f"{teacher}: its first output is no map in [0, 1]", "not a teacher")
+            raise ModelError(
+                f"{teacher}: its first output has the shape {y.shape} and values from {y.min():g} to "
+                f"{y.max():g}; a teacher's is (1, 1, {look.height}, {look.width}) in 0 to 1",
+                "use a model whose first output is its saliency map",
+            )
         map_: Map = y[0, 0]
         return map_
 
