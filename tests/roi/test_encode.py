@@ -220,7 +220,7 @@ def test_an_extraction_without_sources_is_refused(tmp_path: Path) -> None:
         ([square()] * 7, "more maps"),
         ([np.zeros((50, 50), np.float32)] * 6, "50x50"),
         ([(i + 1, square()) for i in range(6)], "map of frame 1"),
-        ([square() + 1] * 6, "holds 1 to 2"),
+        ([square() + 1] * 6, "values from 1 to 2"),
     ],
 )
 def test_maps_that_do_not_fit_leave_no_file(tmp_path: Path, maps: list, match: str) -> None:
