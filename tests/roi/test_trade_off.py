@@ -133,7 +133,7 @@ def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None
         ((0.0,), "--multiples 0: each must be more than 0"),
         ((1.0, 1.0), "none may stand there twice"),
         ((1.0, float("inf")), "--multiples 1,inf"),
-        ((1.0, 1e3), "strength is 1000"),
+        ((1.0, 1e3), "strength is 3000"),
     ],
 )
 def test_multiples_are_checked_before_the_first_encode(

@@ -95,7 +95,7 @@ class WorkFolder:
             path = self.named("centre", ".mkv")
             if not path.exists():
                 self.keep(path, self.centre(), 16)
-            return path, "the centre of the picture", "gaze"
+            return path, "the centre of the picture", None
         return self.model_maps(self.model)
 
     def judging_maps(self, steering: Path, steered_by: str) -> tuple[Path, str, bool]:

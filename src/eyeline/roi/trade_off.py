@@ -49,8 +49,8 @@ class SteerMap:
 
     @property
     def shows(self) -> str | None:
-        """`gaze` or `objects`, where that is known; the centre is a prediction of gaze."""
-        if self.by != "model":
+        """`gaze` or `objects`; None where that is not known, and for the wide map of the centre."""
+        if self.by == "recorded":
             return "gaze"
         return None if self.model is None else self.model.task
 
