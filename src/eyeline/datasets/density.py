@@ -6,6 +6,8 @@ maps with the density, and scores of encodes weight errors by it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -85,6 +87,38 @@ def gaze_density(
     total = np.einsum("nh,nw->hw", down, across)
     density: npt.NDArray[np.float32] = (total / total.sum()).astype(np.float32)
     return density
+
+
+@dataclass(frozen=True)
+class CentreGaussian:
+    """A Gaussian over the picture with independent axes.
+
+    Attributes:
+        x, y: mean, fractions of the width and height.
+        std_x, std_y: standard deviations, fractions of the width and height.
+    """
+
+    x: float
+    y: float
+    std_x: float
+    std_y: float
+
+    def density(self, width: int, height: int) -> npt.NDArray[np.float64]:
+        """Return the density at the pixel centres, cut off at the picture's edges.
+
+        Args:
+            width: columns.
+            height: rows.
+
+        Returns:
+            float64 (height, width), sum 1.
+        """
+        stds = max(self.std_x * width, NARROWEST), max(self.std_y * height, NARROWEST)
+        across = _gaussians(np.array([self.x * width]), width, stds[0])[0]
+        down = _gaussians(np.array([self.y * height]), height, stds[1])[0]
+        density = np.outer(down, across)
+        scaled: npt.NDArray[np.float64] = density / density.sum()
+        return scaled
 
 
 def _gaussians(

@@ -19,44 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eyeline.datasets.density import CentreGaussian
 from eyeline.datasets.fixations import FixationSet, load_fixation_set
 from eyeline.errors import UsageError
-from eyeline.evaluation.gaze_metrics import normalised
-from eyeline.evaluation.statistics import Floats
-
-
-@dataclass(frozen=True)
-class CentreGaussian:
-    """A Gaussian over the picture with independent axes.
-
-    Attributes:
-        x, y: mean, fractions of the width and height.
-        std_x, std_y: standard deviations, fractions of the width and height.
-    """
-
-    x: float
-    y: float
-    std_x: float
-    std_y: float
-
-    def density(self, width: int, height: int) -> Floats:
-        """Return the density at the pixel centres, cut off at the picture's edges.
-
-        Args:
-            width: columns.
-            height: rows.
-
-        Returns:
-            float64 (height, width), sum 1.
-        """
-        across = _bell(width, self.x, self.std_x)
-        down = _bell(height, self.y, self.std_y)
-        return normalised(np.outer(down, across).astype(np.float64))
-
-
-def _bell(count: int, mean: float, std: float) -> Floats:
-    bell: Floats = np.exp(-0.5 * (((np.arange(count) + 0.5) / count - mean) / std) ** 2)
-    return bell
 
 
 @dataclass(frozen=True)

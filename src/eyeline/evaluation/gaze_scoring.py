@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eyeline.datasets.density import check_pixels_per_degree, sigma_of
+from eyeline.datasets.density import CentreGaussian, check_pixels_per_degree, sigma_of
 from eyeline.datasets.fixations import (
     Fixations,
     FixationSet,
@@ -29,7 +29,6 @@ from eyeline.datasets.fixations import (
 )
 from eyeline.datasets.pairs import read_image
 from eyeline.errors import DatasetError, UsageError
-from eyeline.evaluation.centre_prior import CentreGaussian
 from eyeline.evaluation.gaze_metrics import (
     GAZE_MEASURES,
     GazeTruth,

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 import eyeline
+from eyeline.datasets.density import CentreGaussian
 from eyeline.digest import sha256_hex
 from eyeline.errors import DatasetError, MediaError, QualityError
-from eyeline.evaluation.centre_prior import CentreGaussian
 from eyeline.media import open_video
 from eyeline.media.images import list_images
 from eyeline.media.reader import DEFAULT_FPS
@@ -36,8 +36,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, the frames of it done so far, and its frames in all."""
 
 CENTRE = CentreGaussian(0.5, 0.5, 0.25, 0.25)
-"""What steers by the picture's centre: wide enough to beat any model of salient objects on the gaze of
-video (docs/gaze.md)."""
+"""What steers by the picture's centre: a standard deviation of a quarter of each side."""
 
 MAP_COLUMNS = 160
 
