@@ -1,0 +1,71 @@
+"""How a gaze model's prior and time constant were chosen: the tables of docs/research/gaze.md.
+
+    python benchmarks/gaze_choices.py runs/gaze --videos hevc-dev.tar --images osie.tar
+
+RUN is the folder that `eyeline train` left. The net is exported once per weight of the prior (`centre` in
+the recipe) and judged as `eyeline evaluate` does: on the videos with each time constant, and on the images
+that no recipe learned from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
+from eyeline.evaluation.gaze_scoring import GazeOptions
+from eyeline.models.export import export_run
+from eyeline.models.records import IoSpec
+from eyeline.models.registry import Model
+from eyeline.roi.compare_report import table
+
+WEIGHTS = (0.0, 0.5, 1.0)
+TIMES = (0.0, 100.0, 200.0, 300.0, 450.0)
+MEASURES = {"nss": "NSS", "cc": "CC", "auc_judd": "AUC-Judd", "information_gain": "IG, bits"}
+
+
+def exported(run: Path, centre: float, folder: Path) -> Path:
+    """The run's net with another weight of the prior."""
+    copy = folder / f"run-{centre:g}"
+    copy.mkdir()
+    shutil.copy(run / "weights.pt", copy)
+    record = json.loads((run / "run.json").read_text())
+    record["recipe"]["net"]["centre"] = centre
+    (copy / "run.json").write_text(json.dumps(record))
+    return export_run(copy, folder / f"{centre:g}.onnx").path
+
+
+def cells(onnx: Path, data: Path, milliseconds: float) -> list[str]:
+    """The means of a model on a set."""
+    model = Model(str(onnx), onnx, IoSpec(multiple=16, temporal_ms=milliseconds))
+    options = EvaluateOptions(draws=10, gaze=GazeOptions(fold="report"))
+    values = evaluate([model], [data], options).gaze.results[0].estimates
+    return [f"{values[m].value:.3f}" for m in MEASURES]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        nets = {w: exported(a.run, w, Path(name)) for w in WEIGHTS}
+        rows = [
+            [f"{w:g}", where, *cells(net, data, 200.0)]
+            for w, net in nets.items()
+            for where, data in (("videos", a.videos), ("images", a.images))
+        ]
+        rows += [[f"0.5, {t:g} ms", "videos", *cells(nets[0.5], a.videos, t)] for t in TIMES]
+        rows += [["0, 0 ms", "videos", *cells(nets[0.0], a.videos, 0.0)]]
+    sys.stdout.write(
+        "\n".join(table(["weight of the prior", "on", *MEASURES.values()], rows)) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
