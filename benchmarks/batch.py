@@ -27,23 +27,21 @@ import psutil
 
 from extract import CORES, SHARED, make_clip, repeat_clip, run_decode, run_native
 from eyeline.batch.driver import run_batch
-from eyeline.batch.engine import Engine
 from eyeline.batch.extract_work import ExtractWork
 from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import version_of
-from eyeline.batch.task import Job
+from eyeline.batch.task import Engine, Job
 from eyeline.batch.work import Work
+from eyeline.inference.preprocess import finish, prepare, working_size
+from eyeline.inference.session import Session
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
-from eyeline.models.registry import Model, resolve_model
 from eyeline.quality.score import ScoreOptions
+from eyeline.registry.registry import Model, resolve_model
 from eyeline.saliency.features import map_features
 from eyeline.saliency.pipeline import Extraction, ExtractOptions
-from eyeline.saliency.preprocess import finish, prepare
-from eyeline.saliency.resize import working_size
-from eyeline.saliency.session import Session
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 CLIP = 120  # frames of `make_clip`

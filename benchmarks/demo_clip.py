@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import eyeline
-from eyeline.saliency.pipeline import ExtractOptions
-from eyeline.saliency.run import Outputs, run_extraction
+from eyeline.saliency.pipeline import ExtractOptions, Outputs, run_extraction
 
 Colour = tuple[int, int, int]
 Image = npt.NDArray[np.float32]

@@ -24,13 +24,12 @@ import av
 import numpy as np
 
 import eyeline
+from eyeline.inference.preprocess import prepare, working_size
+from eyeline.inference.session import Session
 from eyeline.media import open_video
-from eyeline.models.registry import Model, resolve_model
-from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
+from eyeline.registry.registry import Model, resolve_model
+from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.pipeline import ExtractOptions
-from eyeline.saliency.preprocess import prepare
-from eyeline.saliency.resize import working_size
-from eyeline.saliency.session import Session
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FRAMES = 120

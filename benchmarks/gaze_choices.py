@@ -16,12 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from eyeline.convert.export import export_run
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
-from eyeline.evaluation.gaze_scoring import GazeOptions
-from eyeline.models.export import export_run
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
-from eyeline.roi.compare_report import table
+from eyeline.evaluation.gaze import GazeOptions
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model
+from eyeline.roi.compare.report import table
 
 WEIGHTS = (0.0, 0.5, 1.0)
 TIMES = (0.0, 100.0, 200.0, 300.0, 450.0)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from eyeline.datasets.fixations import load_fixation_set
-from eyeline.roi.compare_report import table
+from eyeline.roi.compare.report import table
 from gaze_steering import SHARED, prepared
 
 MEASURES = {"psnr_y": "PSNR, dB", "ssim": "SSIM"}

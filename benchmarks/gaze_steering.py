@@ -19,14 +19,13 @@ import av
 import numpy as np
 
 from eyeline.datasets.fixations import Stimulus, load_fixation_set, stimulus_path
+from eyeline.files import whole_file
 from eyeline.media import open_video
-from eyeline.output import whole_file
-from eyeline.roi import laws
-from eyeline.roi.compare import CompareOptions
-from eyeline.roi.compare_report import delta_cell, table
-from eyeline.roi.plots import plot_trade_off
-from eyeline.roi.steer import SteerOptions
-from eyeline.roi.trade_off import TradeOff, compare_maps, mean_lines, steer_map
+from eyeline.roi.compare.compare import CompareOptions
+from eyeline.roi.compare.report import delta_cell, plot_trade_off, table
+from eyeline.roi.compare.trade_off import TradeOff, compare_maps, mean_lines, steer_map
+from eyeline.roi.steering import laws
+from eyeline.roi.steering.levels import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaze" / "hevc-dev.tar"

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eyeline.models.parity import natural_inputs
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
-from eyeline.saliency.session import Session
+from eyeline.convert.parity import natural_inputs
+from eyeline.inference.session import Session
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model
 
 SIZES = ((96, 128), (128, 96))
 SEEDS = 4  # images of each size

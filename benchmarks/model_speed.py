@@ -22,8 +22,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from eyeline.models.registry import Model, resolve_model
-from eyeline.saliency.session import Session
+from eyeline.inference.session import Session
+from eyeline.registry.registry import Model, resolve_model
 
 SIZES = ((192, 144), (256, 144), (256, 192), (320, 192), (512, 288))
 PRODUCT = 1024  # side of the matrices of the peak

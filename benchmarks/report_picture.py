@@ -20,9 +20,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 import demo_clip
 from eyeline.report import PageOptions, write_report
-from eyeline.report.media import MediaOptions
-from eyeline.saliency.pipeline import extract
-from eyeline.saliency.run import Outputs, run_extraction
+from eyeline.report.pictures import MediaOptions
+from eyeline.saliency.pipeline import Outputs, extract, run_extraction
 
 WINDOWS = (((1440, 900), "light"), ((390, 844), "dark"))
 HEIGHT = 720

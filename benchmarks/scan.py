@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from eyeline.models.registry import BUILTIN
-from eyeline.models.scan import scan
+from eyeline.registry.registry import BUILTIN
+from eyeline.scan import scan
 
 FRESH = (
     "import time; began = time.process_time(); import sys; from pathlib import Path\n"
-    "from eyeline.models.scan import scan_file\n"
+    "from eyeline.scan import scan_file\n"
     "scan_file(Path(sys.argv[1]), load=False); print(time.process_time() - began)"
 )
 
@@ -43,8 +43,8 @@ def fresh_ms(path: Path) -> float:
 
 def signature_ms() -> tuple[float, float]:
     """Signing and verifying the default model, milliseconds."""
-    from eyeline.models.signing import make_key, sign_model
-    from eyeline.models.verifying import verify_file
+    from eyeline.registry.signing import make_key, sign_model
+    from eyeline.registry.verification import verify_file
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

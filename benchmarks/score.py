@@ -25,10 +25,10 @@ import numpy as np
 
 import eyeline
 from extract import CORES, SHARED, repeat_clip, source_frames, timed
-from eyeline.logs.pooling import pool
+from eyeline.files import whole_file
+from eyeline.logs.base import pool
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
-from eyeline.output import whole_file
 from eyeline.quality.measure import Measured, measure
 from eyeline.quality.pairs import Aligner, PairOptions
 from eyeline.quality.score import ScoreOptions, score

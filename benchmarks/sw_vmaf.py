@@ -27,9 +27,8 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 
-from eyeline.output import whole_file
-from eyeline.quality.svr import load_model
-from eyeline.quality.sw_vmaf import LumaPair, SwVmaf
+from eyeline.files import whole_file
+from eyeline.quality.sw_vmaf import LumaPair, SwVmaf, load_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WIDTH, HEIGHT, FRAMES = 854, 480, 48

@@ -44,4 +44,4 @@ def no_builtin_models(
     """The package's registry is empty, so that a user's registry is alone."""
     package = tmp_path_factory.mktemp("package")
     (package / "registry.json").write_text('{"schema_version": 1, "models": []}')
-    monkeypatch.setattr("eyeline.models.registry.BUILTIN", package)
+    monkeypatch.setattr("eyeline.registry.registry.BUILTIN", package)

@@ -123,8 +123,8 @@ def test_help_loads_no_runtime() -> None:
 def test_a_session_loads_no_torch(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from eyeline.models import resolve_model\n"
-        "from eyeline.saliency.session import Session\n"
+        "from eyeline.registry import resolve_model\n"
+        "from eyeline.inference.session import Session\n"
         "Session(resolve_model('placeholder'))\n"
         "print('torch' in sys.modules, 'onnx' in sys.modules)\n"
     )
@@ -146,8 +146,8 @@ def test_a_session_writes_nothing_and_says_nothing(tmp_path: Path) -> None:
         del environment[name]
     program = (
         "import numpy as np\n"
-        "from eyeline.models import resolve_model\n"
-        "from eyeline.saliency.session import Session\n"
+        "from eyeline.registry import resolve_model\n"
+        "from eyeline.inference.session import Session\n"
         "session = Session(resolve_model())\n"
         "session.run(np.zeros((1, 3, 64, 96), np.float32))\n"
     )

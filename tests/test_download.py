@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from eyeline.download import Asset, download
 from eyeline.errors import DownloadError
+from eyeline.files import Asset, download
 
 DATA = bytes(range(256)) * 2000  # 512 kB
 DIGEST = hashlib.sha256(DATA).hexdigest()

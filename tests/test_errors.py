@@ -17,9 +17,9 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_is_the_same_after_a_pipe(kind: type[EyelineError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("what", "mend")))
+    error = pickle.loads(pickle.dumps(kind("what", "hint")))
     assert type(error) is kind
-    assert (error.message, error.mend, str(error)) == ("what", "mend", "what (mend)")
+    assert (error.message, error.hint, str(error)) == ("what", "hint", "what (hint)")
 
 
 def test_what_an_error_carries_comes_along() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eyeline.npz import read_member
+from eyeline.arrays import read_member
 
 
 class Garbage:

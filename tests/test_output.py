@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eyeline.errors import ContractError, DamagedMediaError, OutputError
-from eyeline.output import PendingFile, Sink, open_output, whole_file, whole_folder, write_bytes
+from eyeline.files import PendingFile, Sink, open_output, whole_file, whole_folder, write_bytes
 
 
 def names(folder):
@@ -70,7 +70,7 @@ def test_a_closed_pipe_on_stdout_is_one_line():
     script = (
         "import sys\n"
         "from eyeline.errors import OutputError\n"
-        "from eyeline.output import open_output\n"
+        "from eyeline.files import open_output\n"
         "try:\n"
         "    with open_output('-') as out:\n"
         "        for _ in range(100): out.write(b'x' * 65536)\n"
@@ -88,7 +88,7 @@ def test_writing_bytes_to_a_closed_stdout_is_one_line():
     script = (
         "import sys\n"
         "from eyeline.errors import OutputError\n"
-        "from eyeline.output import write_bytes\n"
+        "from eyeline.files import write_bytes\n"
         "try: write_bytes('-', bytes(10_000_000))\n"
         "except OutputError as exc: print(exc, file=sys.stderr); sys.exit(7)\n"
     )
@@ -142,7 +142,7 @@ def limited(body):
     script = (
         "import resource, sys\n"
         "from eyeline.errors import OutputError\n"
-        "from eyeline.output import *\n"
+        "from eyeline.files import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         f"try:\n{body}"
         "except OutputError as exc: print(exc); sys.exit(exc.exit_code)\n"
@@ -184,7 +184,7 @@ def test_a_folder_of_somebody_else_is_refused(mode):
     script = (
         "import os, sys\n"
         "from eyeline.errors import OutputError\n"
-        "from eyeline.output import write_bytes\n"
+        "from eyeline.files import write_bytes\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: write_bytes(sys.argv[1], b'x')\n"
         "except OutputError as exc: print(exc)\n"

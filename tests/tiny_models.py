@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from eyeline.digest import sha256_hex
-from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
+from eyeline.digests import sha256_hex
+from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 
 OPSET = 17
 RED, GREEN, BLUE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)

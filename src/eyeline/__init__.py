@@ -19,7 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from eyeline._version import __version__
 
 _HOMES = {
     "extract": "eyeline.saliency.pipeline",
@@ -31,11 +31,11 @@ _HOMES = {
     "VideoOptions": "eyeline.media.types",
     "VideoInfo": "eyeline.media.types",
     "open_video": "eyeline.media",
-    "Log": "eyeline.logs.record",
+    "Log": "eyeline.logs.base",
     "read_log": "eyeline.logs",
     "write_log": "eyeline.logs",
-    "Registry": "eyeline.models.registry",
-    "resolve_model": "eyeline.models.registry",
+    "Registry": "eyeline.registry.registry",
+    "resolve_model": "eyeline.registry.registry",
     "EyelineError": "eyeline.errors",
 }
 
@@ -61,11 +61,11 @@ __all__ = [
 if TYPE_CHECKING:
     from eyeline.errors import EyelineError
     from eyeline.logs import read_log, write_log
-    from eyeline.logs.record import Log
+    from eyeline.logs.base import Log
     from eyeline.media import open_video
     from eyeline.media.types import VideoInfo, VideoOptions
-    from eyeline.models.registry import Registry, resolve_model
     from eyeline.quality.score import ScoreOptions, score
+    from eyeline.registry.registry import Registry, resolve_model
     from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency, extract
 
 

@@ -24,7 +24,7 @@
      +-- TrainingError            a run that can't start, or diverged
      +-- MissingExtraError        an optional dependency is not installed
 
-A message is one clear line: what is wrong and where; `mend` says what to do about it.
+A message is one clear line: what is wrong and where; `hint` says what to do about it.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class EyelineError(Exception):
 
     Args:
         message: what is wrong, and where.
-        mend: what the reader can do about it.
+        hint: what the reader can do about it.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.mend})" if self.mend else self.message
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By its parts: a worker's error reaches the driver whatever its constructor takes.
@@ -77,14 +77,14 @@ class DamagedMediaError(MediaError):
 
     Args:
         message: what is wrong, and where.
-        mend: what the reader can do about it.
+        hint: what the reader can do about it.
         frames: frames delivered before the damage.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, mend: str = "", frames: int = 0) -> None:
-        super().__init__(message, mend)
+    def __init__(self, message: str, hint: str = "", frames: int = 0) -> None:
+        super().__init__(message, hint)
         self.frames = frames
 
 

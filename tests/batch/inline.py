@@ -1,7 +1,6 @@
 """An engine that does tasks in the process of the driver: every write in one process, in order."""
 
-from eyeline.batch.engine import Engine
-from eyeline.batch.task import Event, Job, Task
+from eyeline.batch.task import Engine, Event, Job, Task
 from eyeline.batch.worker import Worker
 
 

@@ -18,15 +18,14 @@ pytest.importorskip("pyarrow")
 
 import eyeline
 from eyeline.batch.extract_work import ExtractWork
-from eyeline.batch.limits import Limits
 from eyeline.batch.roi_map_work import RoiMapWork
 from eyeline.batch.score_work import ScoreWork
-from eyeline.batch.status import read_status
+from eyeline.batch.store import read_status
+from eyeline.batch.task import Limits
 from eyeline.errors import ModelError
 from eyeline.logs import read_log
 from eyeline.quality.score import ScoreOptions
-from eyeline.saliency.pipeline import ExtractOptions
-from eyeline.saliency.run import Outputs, run_extraction
+from eyeline.saliency.pipeline import ExtractOptions, Outputs, run_extraction
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +244,7 @@ def test_scores_become_a_dataset(clips: Path, tmp_path: Path) -> None:
 
 
 def test_roi_maps_become_files(clips: Path, tmp_path: Path) -> None:
-    from eyeline.roi.mapping import write_map_file
+    from eyeline.roi.maps.write import write_map_file
 
     out = tmp_path / "out"
     assert len(run(clips, out, job=make_job(out, RoiMapWork(kind="kvazaar"), segment=0)).ok) == 4

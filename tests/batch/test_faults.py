@@ -22,7 +22,7 @@ from shared import SHARED
 
 pytest.importorskip("pyarrow")
 
-from eyeline.batch.status import read_status
+from eyeline.batch.store import read_status
 from eyeline.errors import BatchError
 
 ARGUMENTS = ("--workers", 2, "--segment", SEGMENT, "--retries", 100, "--quiet")

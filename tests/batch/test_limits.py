@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from eyeline.batch.limits import Limits, Watchdog, memory_share, resident_mebibytes
 from eyeline.batch.local import plan_cores
+from eyeline.batch.task import Limits, Watchdog, memory_share, resident_mebibytes
 
 
 def watch(limits: Limits) -> tuple[Watchdog, list[str], threading.Event]:

@@ -21,10 +21,9 @@ from ray.cluster_utils import Cluster
 
 from eyeline.batch import ray_engine
 from eyeline.batch.driver import run_batch
-from eyeline.batch.limits import Limits
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.ray_engine import RayEngine
-from eyeline.batch.task import BatchResult, Job
+from eyeline.batch.task import BatchResult, Job, Limits
 from eyeline.errors import UsageError
 
 

@@ -33,7 +33,7 @@ import eyeline
 from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.score_work import ScoreWork
-from eyeline.batch.status import read_status
+from eyeline.batch.store import read_status
 from eyeline.batch.task import BatchResult, Job
 from eyeline.errors import BatchError
 from eyeline.logs import parquet_format, read_log

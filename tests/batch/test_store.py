@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyeline.batch.lock import exclusive
-from eyeline.batch.places import LocalPlace
+from eyeline.batch.manifest import LocalPlace
 from eyeline.batch.store import Store, TitleRecord, slug, version_of
 from eyeline.errors import BatchError
-from eyeline.output import is_temporary, whole_file
+from eyeline.files import is_temporary, whole_file
 
 
 @given(st.text(min_size=1, max_size=300))
@@ -79,7 +79,7 @@ def test_a_record_that_does_not_parse_is_named(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from eyeline.batch.lock import exclusive
-from eyeline.batch.places import LocalPlace
+from eyeline.batch.manifest import LocalPlace
 with exclusive(LocalPlace(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

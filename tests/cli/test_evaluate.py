@@ -159,10 +159,10 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path, here: Here) -> Non
     data = squares.parent / "nowhere" if case == "missing folder" else squares
     code, out, err = here("-d", data, "--workers", "1", "-q")
     assert (code, out) == (2, "")
-    line, mend = err.splitlines()
+    line, hint = err.splitlines()
     assert line.startswith("error: ")
     assert BROKEN[case] in line
-    assert mend.startswith("  ")
+    assert hint.startswith("  ")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clips import write_clip
-from eyeline.batch.status import read_status
+from eyeline.batch.store import read_status
 from eyeline.cli import main
 from eyeline.logs import read_log
 from tiny_models import GREEN, RED, plane_model, write_registry

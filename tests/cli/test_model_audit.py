@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from eyeline.audit.policy import load_policy
+from eyeline.audit.tree import open_tree
+from eyeline.audit.verdict import audit, text
 from eyeline.cli import main
-from eyeline.models.audit.policy import load_policy
-from eyeline.models.audit.report import text
-from eyeline.models.audit.tree import open_tree
-from eyeline.models.audit.verdict import audit
 from fake_upstream import FILES, README, make_checkout
 from tiny_models import plane_model
 
@@ -43,7 +42,7 @@ def test_blocked_is_exit_1_and_says_what_would_mend_it(here: Here, checkout: Pat
     code, out, _ = here(checkout)
     assert code == 1
     assert "verdict: blocked: VIEWER-LINK" in out
-    assert "mend: give the file with --checkpoint" in out
+    assert "hint: give the file with --checkpoint" in out
 
 
 def test_admissible_is_exit_0(here: Here, checkout: Path, tmp_path: Path) -> None:

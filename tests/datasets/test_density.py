@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("PIL")
-from eyeline.datasets.density import DEFAULT_SIGMA, gaze_density, sigma_of
-from eyeline.datasets.fixations import Fixations
+from eyeline.datasets.fixations import DEFAULT_SIGMA, Fixations, gaze_density, sigma_of
 
 
 def fixations(*places: tuple[float, float]) -> Fixations:

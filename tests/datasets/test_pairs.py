@@ -133,7 +133,7 @@ def test_a_compressed_tar_says_what_to_do(tmp_path: Path) -> None:
         tar.add(write_folder(tmp_path / "set", files()), "set")
     with pytest.raises(DatasetError) as caught:
         find_pairs(tmp_path / "set.tar.gz")
-    assert "unpack a compressed" in caught.value.mend
+    assert "unpack a compressed" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["set.tar", "set.zip"])

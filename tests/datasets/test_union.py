@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("PIL")
 from PIL import Image
 
-from eyeline.datasets.union import NEAR, difference_hash, find_union
+from eyeline.datasets.pairs import NEAR, difference_hash, find_union
 from eyeline.errors import DatasetError
 
 

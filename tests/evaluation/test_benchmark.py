@@ -20,13 +20,13 @@ pytest.importorskip("py_sod_metrics")
 
 from eyeline.errors import DatasetError, OutputError, UsageError
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate, load_dataset
-from eyeline.evaluation.gaze_scoring import GazeOptions
+from eyeline.evaluation.gaze import GazeOptions
 from eyeline.evaluation.report import Report, html_page, markdown
-from eyeline.evaluation.scoring import Size, predict
+from eyeline.evaluation.rows import Size, predict
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
-from eyeline.saliency.session import Session
+from eyeline.inference.session import Session
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model
 
 COUNT, WIDTH, HEIGHT = 14, 80, 60
 
@@ -111,7 +111,7 @@ def test_the_report_says_where_its_numbers_come_from(report: Report, red: Model)
 
 
 def test_the_parameters_are_those_of_the_record(discs: Path, tmp_path: Path) -> None:
-    from eyeline.models.registry import Registry
+    from eyeline.registry.registry import Registry
 
     folder = write_registry(tmp_path / "r", {"known": plane_model(gain=0.9, offset=0.05)})
     result = evaluate([Registry(folder).get("known")], [discs], EvaluateOptions(draws=10))

@@ -6,9 +6,8 @@ import pytest
 from shared import SHARED
 
 pytest.importorskip("PIL")
-from eyeline.datasets.density import CentreGaussian
-from eyeline.datasets.fixations import load_fixation_set
-from eyeline.evaluation.centre_prior import fit_prior, shipped_priors
+from eyeline.datasets.fixations import CentreGaussian, load_fixation_set
+from eyeline.evaluation.gaze_metrics import fit_prior, shipped_priors
 
 
 def test_the_density_has_the_moments_of_its_parameters() -> None:

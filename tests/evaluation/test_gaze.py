@@ -10,19 +10,24 @@ import pytest
 from PIL import Image
 
 from clips import write_clip
+from eyeline.admission.card import make_card
+from eyeline.admission.promote import promote
 from eyeline.datasets.fixations import fold_of, load_fixation_set
 from eyeline.errors import DatasetError, UsageError
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
-from eyeline.evaluation.centre_prior import combined, fit_prior, priors_for, shipped_priors
-from eyeline.evaluation.gaze_metrics import GAZE_MEASURES
+from eyeline.evaluation.gaze import GazeJudge, GazeOptions, ScoreBaseline, judged_frames
+from eyeline.evaluation.gaze_metrics import (
+    GAZE_MEASURES,
+    combined,
+    fit_prior,
+    priors_for,
+    shipped_priors,
+)
 from eyeline.evaluation.gaze_report import GazeResult
-from eyeline.evaluation.gaze_scoring import GazeJudge, GazeOptions, ScoreBaseline, judged_frames
 from eyeline.evaluation.report import Report, html_page, markdown
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
-from eyeline.models.card import make_card
-from eyeline.models.promotion import promote
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model, Registry
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model, Registry
 from tiny_models import plane_model, write_registry
 
 ROOT = Path(__file__).parents[2]

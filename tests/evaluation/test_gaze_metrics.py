@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyeline.datasets.density import CentreGaussian
-from eyeline.datasets.fixations import Fixations
+from eyeline.datasets.fixations import CentreGaussian, Fixations
 from eyeline.evaluation.gaze_metrics import (
     GAZE_MEASURES,
     UNIFORM_SHARE,

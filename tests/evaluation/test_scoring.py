@@ -12,17 +12,12 @@ from tiny_models import plane_model
 pytest.importorskip("py_sod_metrics")
 
 from eyeline.errors import DatasetError
-from eyeline.evaluation.benchmark import (
-    EvaluateOptions,
-    count_parameters,
-    evaluate,
-    load_dataset,
-)
+from eyeline.evaluation.benchmark import EvaluateOptions, count_parameters, evaluate, load_dataset
 from eyeline.evaluation.metrics import score_image
-from eyeline.evaluation.scoring import Resample, predict
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
-from eyeline.saliency.session import Session
+from eyeline.evaluation.rows import Resample, predict
+from eyeline.inference.session import Session
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model
 
 RED = (1.0, 0.0, 0.0)
 

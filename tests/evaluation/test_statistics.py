@@ -6,13 +6,7 @@ import pytest
 pytest.importorskip("py_sod_metrics")
 
 from eyeline.evaluation.metrics import SCALARS, ImageScore, Scores
-from eyeline.evaluation.statistics import (
-    differences,
-    draw_weights,
-    estimates,
-    pool,
-    tail_share,
-)
+from eyeline.evaluation.statistics import differences, draw_weights, estimates, pool, tail_share
 
 
 def scores_of(iou: np.ndarray, *, curve: float = 0.5) -> Scores:

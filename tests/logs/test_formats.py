@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eyeline.errors import LogError, MissingExtraError, OutputError
 from eyeline.logs import Log, read_log, write_log
-from eyeline.logs.pooling import POOLED
+from eyeline.logs.base import POOLED
 
 DATA = Path(__file__).parent / "data"
 SUFFIXES = ("json", "csv", "parquet")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyeline.logs.pooling import POOLED, pool
+from eyeline.logs.base import POOLED, pool
 
 VMAF = Path(__file__).parent / "data" / "vmaf.json"
 

@@ -10,8 +10,7 @@ import pytest
 from clips import half, moving, place_inside, read_until_error, write_clip
 from eyeline.errors import DamagedMediaError, MediaError
 from eyeline.media import open_video
-from eyeline.media.length import cut_short
-from eyeline.media.matroska import broken_at
+from eyeline.media.container import broken_at, cut_short
 from eyeline.media.types import VideoOptions
 
 FRONT = {"movflags": "faststart"}

@@ -5,7 +5,7 @@ import pytest
 
 from clips import fill_planes, picture, put_planes
 from eyeline.media import upright_rgb
-from eyeline.media.graph import Scaler
+from eyeline.media.colour import Scaler
 from eyeline.media.types import Colour
 
 FULL = Colour("bt709", "full", "sdr")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from clips import flat, half, put_planes, read_all, whole, write_clip
 from eyeline.errors import MediaError
 from eyeline.media import open_video
-from eyeline.media.hdr import (
+from eyeline.media.colour import (
     BT2020_TO_BT709,
     compress,
     hlg_to_scene,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from clips import half, picture, read_all, whole
 from eyeline.errors import MediaError, UsageError
 from eyeline.media import open_video
-from eyeline.media.images import natural_order
-from eyeline.media.length import cut_short
+from eyeline.media.container import cut_short
+from eyeline.media.source import natural_order
 from eyeline.media.types import VideoOptions
 
 ENCODERS = {".png": "png", ".jpg": "mjpeg", ".webp": "libwebp", ".bmp": "bmp", ".tif": "tiff"}

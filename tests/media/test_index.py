@@ -16,8 +16,7 @@ import pytest
 from clips import half, moving, place_inside, read_all, write_clip
 from eyeline.errors import MediaError, SeekError, UsageError
 from eyeline.media import open_video
-from eyeline.media.h264 import Pictures, units
-from eyeline.media.index import FrameIndex, index_frames
+from eyeline.media.index import FrameIndex, Pictures, index_frames, units
 from eyeline.media.types import VideoOptions
 
 COUNT = 40

@@ -9,7 +9,7 @@ import pytest
 
 from eyeline.errors import EncoderError, QualityError
 from eyeline.logs import read_log
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.media.planes import Layout, Planes
 from eyeline.media.types import VideoOptions
 from eyeline.quality.libvmaf import LibvmafRun, find_ffmpeg

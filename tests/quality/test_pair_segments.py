@@ -16,19 +16,18 @@ from hypothesis import strategies as st
 from clips import write_clip
 from eyeline.errors import MediaError, QualityError, SeamError, UsageError
 from eyeline.logs import read_log, write_log
-from eyeline.logs.record import Log
-from eyeline.logs.text import compact
+from eyeline.logs.base import Log, compact
 from eyeline.media.index import index_frames
 from eyeline.media.types import FrameIndex, VideoOptions
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
 from eyeline.quality.options import ScoreOptions
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.score import score
 from eyeline.quality.segment import join_scores, may_split, plan_pairs, score_segment
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model
 from eyeline.saliency.maps import open_map_sink
 from eyeline.saliency.pipeline import ExtractOptions, extract
-from eyeline.saliency.segment import SEAM, Segment
+from eyeline.segments.frames import SEAM, Segment
 from tiny_models import plane_model
 
 SMALL = ("psnr", "ssim", "sw_vmaf")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from eyeline.inference.preprocess import upscale
 from eyeline.quality.psnr import cap, combined, decibels, squared_error
 from eyeline.quality.weights import Weights
-from eyeline.saliency.resize import upscale
 
 
 def planes(seed: int, size: tuple[int, int] = (70, 90), depth: int = 8) -> tuple[np.ndarray, ...]:

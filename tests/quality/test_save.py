@@ -6,7 +6,7 @@ import pytest
 
 from eyeline.errors import LogError
 from eyeline.logs import write_log
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.media import open_video
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.save import check_clip, save_scores

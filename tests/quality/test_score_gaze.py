@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from clips import put_planes, write_clip
-from eyeline.datasets.density import DEFAULT_SIGMA, gaze_density
-from eyeline.datasets.fixations import Fixations
+from eyeline.datasets.fixations import DEFAULT_SIGMA, Fixations, gaze_density
 from eyeline.errors import DatasetError, UsageError
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.score import ScoreOptions, score
-from eyeline.roi.encode import EncodeOptions, encode
-from eyeline.roi.steer import SteerOptions
+from eyeline.roi.encode.encode import EncodeOptions, encode
+from eyeline.roi.steering.levels import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 from shared import SHARED
 

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 
 from clips import put_planes
-from eyeline.errors import (
-    DatasetError,
-    LogError,
-    MediaError,
-    QualityError,
-    UsageError,
-)
+from eyeline.errors import DatasetError, LogError, MediaError, QualityError, UsageError
 from eyeline.logs import write_log
-from eyeline.logs.record import Log
-from eyeline.models.registry import resolve_model
-from eyeline.quality.measure import columns
-from eyeline.quality.methods import BIAS
+from eyeline.logs.base import Log
+from eyeline.quality.measure import BIAS, columns
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.save import save_scores
 from eyeline.quality.score import METRICS, ScoreOptions, score
+from eyeline.registry.registry import resolve_model
 from eyeline.saliency.maps import open_map_sink
 from eyeline.saliency.pipeline import extract
 from quality.pair_clips import noisy, textured, write_ffv1

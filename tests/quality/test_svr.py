@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from eyeline.errors import MissingExtraError, ModelError, VerificationError
-from eyeline.quality import svr
-from eyeline.quality.svr import load_model, parse_model
+from eyeline.quality import sw_vmaf as svr
+from eyeline.quality.sw_vmaf import load_model, parse_model
 
 FEATURES = {"adm2": 0.9, "motion2": 4.0, "vif_scale0": 0.5}
 

@@ -10,8 +10,7 @@ import pytest
 
 from clips import write_clip
 from eyeline.errors import QualityError
-from eyeline.quality.svr import load_model
-from eyeline.quality.sw_vmaf import LumaPair, SwVmaf
+from eyeline.quality.sw_vmaf import LumaPair, SwVmaf, load_model
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("cv2")

@@ -7,7 +7,7 @@ import pytest
 
 from clips import put_planes, write_clip
 from eyeline.errors import DamagedMediaError, QualityError, UsageError
-from eyeline.logs.pooling import pool
+from eyeline.logs.base import pool
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
 from eyeline.quality.pairs import PairOptions, Prefetch

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eyeline.errors import QualityError
+from eyeline.inference.preprocess import upscale
 from eyeline.quality.weights import Weights, resample
-from eyeline.saliency.resize import upscale
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 

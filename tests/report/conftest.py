@@ -11,8 +11,7 @@ import pytest
 
 from clips import picture, write_clip
 from eyeline.logs import Log, write_log
-from eyeline.saliency.pipeline import extract
-from eyeline.saliency.run import Outputs, run_extraction
+from eyeline.saliency.pipeline import Outputs, extract, run_extraction
 from report_pages import FRAMES, MakeLog, Open, Opened, noisy, square
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

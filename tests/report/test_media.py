@@ -12,8 +12,7 @@ import pytest
 from clips import picture, write_clip
 from eyeline.errors import LogError, UsageError, VerificationError
 from eyeline.report import PageOptions, write_report
-from eyeline.report.media import MediaOptions, make_media
-from eyeline.report.pictures import error_map, grey, resize_map, webp
+from eyeline.report.pictures import MediaOptions, error_map, grey, make_media, resize_map, webp
 from eyeline.report.series import read_rows
 from eyeline.saliency.maps import open_map_sink
 from report_pages import FRAMES, HEIGHT, WIDTH, MakeLog, noisy, square

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from eyeline.errors import LogError
-from eyeline.report.series import pack, panels_of, pooled_table, read_rows
-from eyeline.report.strip import Strip
-from eyeline.report.worst import pick_worst
+from eyeline.report.pictures import Strip
+from eyeline.report.series import pack, panels_of, pick_worst, pooled_table, read_rows
 from report_pages import MakeLog
 
 

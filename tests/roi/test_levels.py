@@ -7,11 +7,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from eyeline.errors import MediaError, UsageError
-from eyeline.roi.grid import block_activity, block_means, check_map, grid_size, to_coded
-from eyeline.roi.laws import GAZE_SHARE, check_law, density, neutral, span_of, symmetric
-from eyeline.roi.regions import paint, rectangles
-from eyeline.roi.smooth import Steadier, level_step
-from eyeline.roi.steer import Steering, SteerOptions
+from eyeline.roi.encode.regions import paint, rectangles
+from eyeline.roi.steering.laws import GAZE_SHARE, check_law, density, neutral, span_of, symmetric
+from eyeline.roi.steering.levels import (
+    Steadier,
+    Steering,
+    SteerOptions,
+    block_activity,
+    block_means,
+    check_map,
+    grid_size,
+    level_step,
+    to_coded,
+)
 
 saliency = arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
 weights = arrays(np.float64, (5, 7), elements=st.floats(0.5, 100))

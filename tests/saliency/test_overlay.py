@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from eyeline.errors import OutputError
-from eyeline.media.graph import upright_rgb
+from eyeline.media.colour import upright_rgb
 from eyeline.media.types import Colour, Frame
 from eyeline.saliency.overlay import CONTOUR, HEAT_SIZE, RAMP, OverlayWriter, paint, ramp
 

@@ -25,13 +25,13 @@ from onnx import helper
 import eyeline
 from eyeline.cli import main
 from eyeline.errors import ContractError, DamagedMediaError, MediaError, UsageError
-from eyeline.models.records import IoSpec
-from eyeline.models.registry import Model
-from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
+from eyeline.inference.preprocess import finish, prepare
+from eyeline.inference.session import Session
+from eyeline.registry.records import IoSpec
+from eyeline.registry.registry import Model
+from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 from eyeline.saliency.features import FEATURES
 from eyeline.saliency.pipeline import LONGEST_STILL, Extraction, ExtractOptions, FrameSaliency
-from eyeline.saliency.preprocess import finish, prepare
-from eyeline.saliency.session import Session
 from tiny_models import (
     BLUE,
     GREEN,

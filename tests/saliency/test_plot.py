@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyeline.errors import LogError, MissingExtraError, OutputError
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.saliency.plot import CUT, MOST_POINTS, PANELS, _envelope, plot_log
 
 COLUMNS = [name for panel in PANELS for name in panel[2]]

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 tflite = pytest.importorskip("tflite")
 import flatbuffers  # noqa: E402 - comes with tflite
 
-from eyeline.digest import sha256_hex  # noqa: E402
+from eyeline.digests import sha256_hex  # noqa: E402
 from eyeline.errors import TrainingError  # noqa: E402
 from eyeline.training.backbone import fetch_backbone, load_backbone  # noqa: E402
 from eyeline.training.nets import MobileNetV2  # noqa: E402

@@ -12,30 +12,18 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 pytest.importorskip("lightning")
 
+from eyeline.convert.export import export_run  # noqa: E402
 from eyeline.datasets.fixations import fold_of, load_fixation_set  # noqa: E402
-from eyeline.digest import sha256_hex  # noqa: E402
+from eyeline.digests import sha256_hex  # noqa: E402
 from eyeline.errors import DatasetError, TrainingError, UsageError  # noqa: E402
-from eyeline.models.export import export_run  # noqa: E402
-from eyeline.models.records import IoSpec  # noqa: E402
-from eyeline.models.registry import Model  # noqa: E402
-from eyeline.models.scan import scan_file  # noqa: E402
-from eyeline.saliency.session import Session  # noqa: E402
-from eyeline.training.gaze import (  # noqa: E402
-    GRID,
-    GazeBatches,
-    correlation,
-    divergence,
-    load_gaze_arrays,
-)
+from eyeline.inference.session import Session  # noqa: E402
+from eyeline.registry.records import IoSpec  # noqa: E402
+from eyeline.registry.registry import Model  # noqa: E402
+from eyeline.scan import scan_file  # noqa: E402
+from eyeline.training.gaze import GRID, GazeBatches, correlation, divergence, load_gaze_arrays  # noqa: E402
 from eyeline.training.material import GazeMaterial, prepare_gaze  # noqa: E402
 from eyeline.training.nets import ARCHITECTURES, GazeNet, MobileNetV2  # noqa: E402
-from eyeline.training.recipes import (  # noqa: E402
-    Backbone,
-    GazeRecipe,
-    Recipe,
-    load_recipe,
-    parse_recipe,
-)
+from eyeline.training.recipes import Backbone, GazeRecipe, Recipe, load_recipe, parse_recipe  # noqa: E402
 from eyeline.training.trainer import fit  # noqa: E402
 from training.test_backbone import layers_of, make_tflite  # noqa: E402
 

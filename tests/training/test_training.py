@@ -18,22 +18,25 @@ torch.set_num_threads(1)  # two threads on a busy machine wait for each other
 pytest.importorskip("lightning")
 
 from eyeline.datasets.pairs import find_pairs  # noqa: E402
-from eyeline.digest import file_sha256  # noqa: E402
+from eyeline.digests import file_sha256  # noqa: E402
 from eyeline.errors import DatasetError, ModelError, TrainingError  # noqa: E402
-from eyeline.training.augment import Augmentation, crop_grid, photometric  # noqa: E402
-from eyeline.training.data import is_selection_fold, load_arrays  # noqa: E402
-from eyeline.training.material import prepare  # noqa: E402
-from eyeline.training.module import Batches, learning_rate_factor  # noqa: E402
-from eyeline.training.nets import (  # noqa: E402
-    ARCHITECTURES,
-    build_net,
-    count_parameters,
-    start_from,
+from eyeline.training.data import (  # noqa: E402  # noqa: E402
+    Augmentation,
+    crop_grid,
+    is_selection_fold,
+    load_arrays,
+    photometric,
 )
-from eyeline.training.progress import duration  # noqa: E402
+from eyeline.training.material import prepare_material as prepare  # noqa: E402
+from eyeline.training.material import soft_maps  # noqa: E402
+from eyeline.training.module import Batches, learning_rate_factor  # noqa: E402
+from eyeline.training.nets import ARCHITECTURES, build_net, count_parameters, start_from  # noqa: E402
 from eyeline.training.recipes import Recipe, Restart, load_recipe, recipe_names  # noqa: E402
-from eyeline.training.teacher import soft_maps  # noqa: E402
-from eyeline.training.trainer import fit, train  # noqa: E402
+from eyeline.training.trainer import (  # noqa: E402
+    duration,
+    fit,
+    train,
+)
 
 
 def make_discs(root: Path, count: int = 40, size: tuple[int, int] = (80, 60)) -> Path:

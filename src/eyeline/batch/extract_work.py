@@ -9,20 +9,13 @@ from typing import Any
 
 from eyeline.batch.manifest import Title
 from eyeline.batch.work import Indexes, OnFrame, Product, Runner, Work, plain, serialise
+from eyeline.inference.session import Session
 from eyeline.logs import parquet_format
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.media import open_video
 from eyeline.media.index import index_frames
-from eyeline.saliency.pipeline import MACHINE, Extraction, ExtractOptions
-from eyeline.saliency.run import Outputs, run_extraction
-from eyeline.saliency.segment import (
-    Segment,
-    SegmentRun,
-    join_segments,
-    plan_segments,
-    run_segment,
-)
-from eyeline.saliency.session import Session
+from eyeline.saliency.pipeline import MACHINE, Extraction, ExtractOptions, Outputs, run_extraction
+from eyeline.segments.frames import Segment, SegmentRun, join_segments, plan_segments, run_segment
 
 
 @dataclass(frozen=True)

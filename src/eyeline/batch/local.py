@@ -15,11 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from eyeline.batch.engine import Engine
-from eyeline.batch.limits import Watchdog
-from eyeline.batch.task import Event, Job, Task
+from eyeline.batch.task import Engine, Event, Job, Task, Watchdog
 from eyeline.batch.worker import Worker, do_watched
-from eyeline.processes import become_worker
+from eyeline.parallel import become_worker
 
 _WAIT = 0.5  # seconds that `events` waits for something to happen
 

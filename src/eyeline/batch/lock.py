@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from eyeline.batch.places import LocalPlace, Place
+from eyeline.batch.manifest import LocalPlace, Place
 from eyeline.batch.store import STATE
 from eyeline.errors import BatchError, OutputError
-from eyeline.output import output_error
+from eyeline.files import output_error
 
 RENEW = 15.0
 STALE = 60.0
@@ -34,10 +34,10 @@ def _who() -> dict[str, Any]:
 
 
 def _refusal(
-    place: Place, holder: dict[str, Any], mend: str = "wait for it, or stop it"
+    place: Place, holder: dict[str, Any], hint: str = "wait for it, or stop it"
 ) -> BatchError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-    return BatchError(f"{place.url}: another batch is at work there, {who}", mend)
+    return BatchError(f"{place.url}: another batch is at work there, {who}", hint)
 
 
 @contextlib.contextmanager
@@ -89,8 +89,8 @@ def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
     holder = _parse((place.read(_LOCK) or b"").decode())
     left = stale - (time.time() - float(holder.get("time", 0)))
     if left > 0:
-        mend = f"wait for it, or stop it; if it was killed, try again in {left:.0f} s"
-        raise _refusal(place, holder, mend)
+        hint = f"wait for it, or stop it; if it was killed, try again in {left:.0f} s"
+        raise _refusal(place, holder, hint)
     renew()
     # Of two that began at once the later writer wins, and the other sees it here. One that took so
     # long that the other may have looked before waits for the other's renewal instead.

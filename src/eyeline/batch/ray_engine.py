@@ -19,13 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import eyeline
-from eyeline.batch.engine import Engine
-from eyeline.batch.limits import Watchdog
-from eyeline.batch.task import Event, Job, Task
+from eyeline._version import __version__
+from eyeline.batch.task import Engine, Event, Job, Task, Watchdog
 from eyeline.batch.worker import Worker, do_watched
-from eyeline.cores import usable_cores
 from eyeline.errors import BatchError, MissingExtraError, UsageError
+from eyeline.parallel import usable_cores
 
 _WAIT = 0.5  # seconds that `events` waits for something to happen
 _LOOK = 2.0  # seconds between two questions to the head
@@ -107,9 +105,9 @@ def do_task(job: Job, task: Task, number: int, board: Any) -> tuple[str, Any]:
     """
     global _seat  # noqa: PLW0603 - what a process keeps between tasks is its modules
     wanted = job.version.facts["eyeline"]
-    if eyeline.__version__ != wanted:
+    if __version__ != wanted:
         return "stop", BatchError(
-            f"{socket.gethostname()}: has eyeline {eyeline.__version__}, the driver {wanted}",
+            f"{socket.gethostname()}: has eyeline {__version__}, the driver {wanted}",
             "install one release on every node",
         )
     if _seat is None or _seat.job != job:

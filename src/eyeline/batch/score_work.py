@@ -14,7 +14,7 @@ from eyeline.media.index import index_frames
 from eyeline.quality.score import ScoreOptions, score
 from eyeline.quality.segment import join_scores, may_split, plan_pairs, score_segment
 from eyeline.saliency.pipeline import MACHINE
-from eyeline.saliency.segment import Segment
+from eyeline.segments.frames import Segment
 
 
 @dataclass(frozen=True)

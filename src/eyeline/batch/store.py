@@ -12,6 +12,8 @@
 Readers of datasets skip names that begin with an underscore, so they see finished titles alone. The
 order of writes makes a death between any two harmless: segments, then the part, then the record of
 the title, and only then are the segments removed.
+
+How the titles of a dataset stand, read from its records: works while a batch runs, and after.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from eyeline.batch.places import Place, open_place
-from eyeline.digest import sha256_hex
+from eyeline.batch.manifest import Place, open_place
+from eyeline.digests import sha256_hex
 from eyeline.errors import BatchError
 
 STATE = "_eyeline"
@@ -205,3 +207,45 @@ def read_versions(place: Place) -> list[Version]:
         if data is not None:
             versions.append(Version(name.removesuffix(".json"), json.loads(data)))
     return versions
+
+
+@dataclass
+class VersionStatus:
+    """The titles of one version.
+
+    Attributes:
+        version: what made them.
+        records: how each ended, by title.
+    """
+
+    version: Version
+    records: list[TitleRecord]
+
+
+def read_status(output: str, *, verify: bool = False) -> list[VersionStatus]:
+    """How every title of every version stands.
+
+    Args:
+        output: folder or URL of the dataset.
+        verify: read each part, too: one whose bytes are not the recorded ones is `failed`.
+
+    Raises:
+        BatchError: no batch has worked there, or a record does not parse.
+    """
+    place = open_place(output)
+    versions = read_versions(place)
+    if not versions:
+        raise BatchError(f"{output}: no batch has worked there", "name its output folder")
+    found = []
+    for version in versions:
+        records = read_records(place, version.name)
+        for record in records if verify else ():
+            if record.state != "ok":
+                continue
+            data = place.read(record.part)
+            if data is None:
+                record.state, record.reason = "failed", f"{record.part} is missing"
+            elif sha256_hex(data) != record.part_sha256:
+                record.state, record.reason = "failed", f"{record.part} has other bytes"
+        found.append(VersionStatus(version, records))
+    return found

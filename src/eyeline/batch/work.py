@@ -11,18 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-import eyeline
+from eyeline._version import __version__
 from eyeline.batch.manifest import Title
 from eyeline.errors import VerificationError
 from eyeline.logs import parquet_format
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.media.index import FrameIndex
 from eyeline.media.types import VideoOptions
-from eyeline.models.records import Task
-from eyeline.models.registry import Model, Use, resolve_model
-from eyeline.saliency.segment import (
-    Segment,
-)
+from eyeline.registry.records import Task
+from eyeline.registry.registry import Model, Use, resolve_model
+from eyeline.segments.frames import Segment
 
 OnFrame = Callable[[], None]
 Indexes = tuple[FrameIndex, ...]
@@ -105,7 +103,7 @@ class Work(ABC):
     Attributes:
         model: id or path of the saliency model; the registry's default when None.
         registry: the user's own registry folder.
-        task: take the production model of this task; see `eyeline.models.registry.resolve_model`.
+        task: take the production model of this task; see `eyeline.registry.registry.resolve_model`.
         model_sha256: the model that the batch began with; another one is refused.
         video: how to read videos.
     """
@@ -142,7 +140,7 @@ class Work(ABC):
         """All that decides the rows, JSON values."""
         model = self.resolve()
         return {
-            "eyeline": eyeline.__version__,
+            "eyeline": __version__,
             "model": model.id,
             "model_sha256": model.sha256,
             "io": model.io.model_dump(),

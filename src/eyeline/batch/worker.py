@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from eyeline.batch.engine import Throttle
-from eyeline.batch.limits import Watchdog
-from eyeline.batch.manifest import Title
-from eyeline.batch.places import as_local, is_url
+from eyeline.arrays import read_member
+from eyeline.batch.manifest import Title, as_local, is_url
 from eyeline.batch.store import Store, TitleRecord, segment_name
-from eyeline.batch.task import Job, Outcome, Plan, Task
+from eyeline.batch.task import Job, Outcome, Plan, Task, Throttle, Watchdog
 from eyeline.batch.work import Indexes, Product, Runner
-from eyeline.digest import file_sha256
+from eyeline.digests import file_sha256
 from eyeline.errors import (
     EyelineError,
     MediaError,
@@ -29,8 +27,7 @@ from eyeline.errors import (
     SeekError,
 )
 from eyeline.media.index import FrameIndex
-from eyeline.npz import read_member
-from eyeline.saliency.segment import Segment
+from eyeline.segments.frames import Segment
 
 OnFrames = Callable[[int], None]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eyeline import __version__
+from eyeline._version import __version__
 from eyeline.cli.batch import app as batch_app
 from eyeline.cli.data import app as data_app
 from eyeline.cli.evaluate import evaluate
@@ -72,5 +72,5 @@ def main() -> None:
 
 
 def _complain(exc: EyelineError) -> None:
-    mend = f"\n  {exc.mend}" if exc.mend else ""
-    sys.stderr.write(f"error: {exc.message}{mend}\n")
+    hint = f"\n  {exc.hint}" if exc.hint else ""
+    sys.stderr.write(f"error: {exc.message}{hint}\n")

@@ -15,7 +15,7 @@ from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.datasets.fixations import Fold
-    from eyeline.evaluation.scoring import Resample, Size
+    from eyeline.evaluation.rows import Resample, Size
 
 
 def evaluate(
@@ -99,15 +99,14 @@ def evaluate(
         eyeline evaluate --model saliency_student_v4 --data ECSSD --markdown table.md
         eyeline evaluate --model mine.onnx --model saliency_student_v4 --data my-gaze-set
     """
-    from eyeline.cli.interrupts import InterruptShield
-    from eyeline.cli.progress import item_progress
-    from eyeline.models.registry import resolve_model
-    from eyeline.output import write_bytes
+    from eyeline.cli.progress import InterruptShield, item_progress
+    from eyeline.files import write_bytes
+    from eyeline.registry.registry import resolve_model
 
     try:
         from eyeline.evaluation.benchmark import EvaluateOptions
         from eyeline.evaluation.benchmark import evaluate as library_evaluate
-        from eyeline.evaluation.gaze_scoring import FRAMES, GazeOptions
+        from eyeline.evaluation.gaze import FRAMES, GazeOptions
         from eyeline.evaluation.report import html_page
         from eyeline.evaluation.report import markdown as markdown_tables
         from eyeline.evaluation.sheet import contact_sheet as draw_sheet

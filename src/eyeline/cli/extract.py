@@ -13,8 +13,7 @@ from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoOptions
-    from eyeline.saliency.pipeline import Extraction
-    from eyeline.saliency.run import Outputs, RunResult
+    from eyeline.saliency.pipeline import Extraction, Outputs, RunResult
 
 _INPUT, _RAW = "Output", "Raw video"
 
@@ -132,9 +131,8 @@ def extract(
     verbose: options.Verbose = False,
 ) -> None:
     """Find where viewers look, for every frame: numbers, maps, and a heat-map video."""
-    from eyeline.saliency.pipeline import ExtractOptions
+    from eyeline.saliency.pipeline import ExtractOptions, Outputs
     from eyeline.saliency.pipeline import extract as library_extract
-    from eyeline.saliency.run import Outputs
 
     start, stop = parse_frames(frames)
     raw = raw_options(width, height, pix_fmt, bitdepth, fps)
@@ -244,9 +242,8 @@ def _introduce(extraction: Extraction) -> None:
 
 
 def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
-    from eyeline.cli.interrupts import InterruptShield
-    from eyeline.cli.progress import frame_progress
-    from eyeline.saliency.run import run_extraction
+    from eyeline.cli.progress import InterruptShield, frame_progress
+    from eyeline.saliency.pipeline import run_extraction
 
     o, total = extraction.options, extraction.info.expected_frames
     if o.stop is not None:
@@ -258,7 +255,7 @@ def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
 
 def _conclude(result: RunResult, extraction: Extraction, quiet: bool) -> None:
     from eyeline.errors import EyelineError
-    from eyeline.logs.pooling import pool
+    from eyeline.logs.base import pool
 
     report = extraction.report
     if not quiet:

@@ -10,8 +10,8 @@ import typer
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.models.records import Task
-    from eyeline.models.registry import Model, Use
+    from eyeline.registry.records import Task
+    from eyeline.registry.registry import Model, Use
 
 MODEL, FRAMES, COLOUR, STEERING = "Model", "Frames", "Colour", "Steering"
 
@@ -139,9 +139,9 @@ def choose_model(model: str | None, registry: str | None, task: Task | None, use
     """The model of `--model`, or the production model of `--map` or of the command's default task.
 
     Raises:
-        RegistryError: see `eyeline.models.registry.resolve_model`.
+        RegistryError: see `eyeline.registry.registry.resolve_model`.
     """
-    from eyeline.models.registry import resolve_model
+    from eyeline.registry.registry import resolve_model
 
     chosen = resolve_model(model, registry or None, task=task, use=use)
     warn_of_smoke(chosen)

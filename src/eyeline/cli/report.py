@@ -13,7 +13,7 @@ from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.report.build import PageFacts
-    from eyeline.report.media import MediaOptions
+    from eyeline.report.pictures import MediaOptions
 
 _PAGE, _CLIPS, _MAPS, _RAW = "Page", "Clips", "Maps", "Raw video"
 
@@ -143,7 +143,7 @@ def report(
     """Put logs and clips in one page that opens from disk, to look at and to send."""
     options.check_map_alone(task, maps=maps)
     from eyeline.report import PageOptions, write_report
-    from eyeline.report.media import MediaOptions
+    from eyeline.report.pictures import MediaOptions
 
     media: MediaOptions | None = None
     clip = _clip(video, ref, dist)

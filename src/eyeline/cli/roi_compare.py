@@ -16,8 +16,8 @@ from eyeline.cli import options
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.roi.comparison import Comparison
-    from eyeline.roi.trade_off import TradeOff
+    from eyeline.roi.compare.records import Comparison
+    from eyeline.roi.compare.trade_off import TradeOff
 
 _STEER, _JUDGE, _ENCODER, _OUTPUT = "Steering", "Judging", "Encoder", "Output"
 
@@ -175,11 +175,11 @@ def compare(
     """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
     from eyeline.cli.extract import parse_frames
     from eyeline.cli.progress import item_progress
-    from eyeline.roi.compare import compare as library_compare
-    from eyeline.roi.comparison import CompareOptions
-    from eyeline.roi.plots import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
-    from eyeline.roi.steer import SteerOptions
-    from eyeline.roi.trade_off import SteerMap, TradeOff, compare_maps, steer_map
+    from eyeline.roi.compare.compare import compare as library_compare
+    from eyeline.roi.compare.records import CompareOptions
+    from eyeline.roi.compare.report import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
+    from eyeline.roi.compare.trade_off import SteerMap, TradeOff, compare_maps, steer_map
+    from eyeline.roi.steering.levels import SteerOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
     for path, suffixes in ((plot, PLOT_SUFFIXES), (still, STILL_SUFFIXES)):
@@ -238,10 +238,16 @@ def _render(
     still: str | None,
     quiet: bool,
 ) -> None:
-    from eyeline.output import write_bytes
-    from eyeline.roi.compare_report import name_of, to_markdown, trade_off_table
-    from eyeline.roi.plots import draw_still, plot_curves, plot_trade_off
-    from eyeline.roi.trade_off import TradeOff
+    from eyeline.files import write_bytes
+    from eyeline.roi.compare.report import (
+        draw_still,
+        name_of,
+        plot_curves,
+        plot_trade_off,
+        to_markdown,
+        trade_off_table,
+    )
+    from eyeline.roi.compare.trade_off import TradeOff
 
     if isinstance(found, TradeOff):
         if plot is not None:

@@ -14,8 +14,8 @@ from eyeline.errors import EyelineError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoInfo, VideoOptions
-    from eyeline.models.registry import Model
     from eyeline.quality.score import ScoreOptions, ScoreResult
+    from eyeline.registry.registry import Model
 
 _OUTPUT, _WEIGHT, _WHAT = "Output", "Weights", "What is measured"
 _ALIGN, _RAW, _COLOUR = "Alignment", "Raw video (both)", "Colour (both)"
@@ -273,8 +273,7 @@ def _run(
     import contextlib
     from collections.abc import Callable
 
-    from eyeline.cli.interrupts import InterruptShield
-    from eyeline.cli.progress import frame_progress
+    from eyeline.cli.progress import InterruptShield, frame_progress
     from eyeline.quality.save import check_clip
     from eyeline.quality.score import score as library_score
 

@@ -71,7 +71,7 @@ def train(
     from eyeline.errors import MissingExtraError, UsageError
 
     try:
-        from eyeline.training.material import GazeMaterial, Material, prepare, prepare_gaze
+        from eyeline.training.material import GazeMaterial, Material, prepare_gaze, prepare_material
         from eyeline.training.recipes import GazeRecipe, load_recipe
         from eyeline.training.trainer import fit
     except ModuleNotFoundError as exc:
@@ -98,7 +98,7 @@ def train(
                 on_step=advance,
             )  # fmt: skip
         else:
-            material = prepare(
+            material = prepare_material(
                 chosen, data, place, without=without or (), teacher=teacher, on_step=advance
             )
     if not quiet:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eyeline.download import Asset, download
 from eyeline.errors import DatasetError
+from eyeline.files import Asset, download
 
 
 class Entry(BaseModel):
@@ -75,7 +75,7 @@ def fetch(
 
     Raises:
         DatasetError: a set whose bytes are not pinned.
-        DownloadError: see `eyeline.download.download`.
+        DownloadError: see `eyeline.files.download`.
     """
     if entry.url is None or entry.sha256 is None or entry.size is None:
         raise DatasetError(

@@ -38,7 +38,7 @@ from eyeline.datasets.fixations import (
     probe_stimulus,
 )
 from eyeline.errors import DatasetError, MissingExtraError
-from eyeline.output import whole_folder
+from eyeline.files import whole_folder
 
 Floats = npt.NDArray[np.float64]
 

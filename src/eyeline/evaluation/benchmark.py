@@ -20,21 +20,27 @@ from typing import Any
 
 import numpy as np
 
-import eyeline
-from eyeline.cores import usable_cores
+from eyeline._version import __version__
 from eyeline.datasets.files import file_digest
 from eyeline.datasets.fixations import FixationSet, is_fixation_set, load_fixation_set
 from eyeline.datasets.pairs import Pair, check_sizes, find_pairs, read_mask
-from eyeline.digest import sha256_hex
+from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
-from eyeline.evaluation.centre_prior import fit_prior
-from eyeline.evaluation.gaze import GazeRun, evaluate_set
+from eyeline.evaluation.gaze import GazeOptions, GazeRun, evaluate_set, load_judged_set
+from eyeline.evaluation.gaze_metrics import fit_prior
 from eyeline.evaluation.gaze_report import GazeReport
-from eyeline.evaluation.gaze_scoring import GazeOptions, load_judged_set
 from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.report import Report, Result, VideoScore
-from eyeline.evaluation.rows import Row, RowOptions, make_rows
-from eyeline.evaluation.scoring import Resample, ScorePair, Size, jobs, video_of
+from eyeline.evaluation.rows import (
+    Resample,
+    Row,
+    RowOptions,
+    ScorePair,
+    Size,
+    jobs,
+    make_rows,
+    video_of,
+)
 from eyeline.evaluation.statistics import (
     DRAWS,
     SEED,
@@ -44,9 +50,10 @@ from eyeline.evaluation.statistics import (
     estimates,
     pool,
 )
-from eyeline.models.registry import Model
-from eyeline.saliency.preprocess import prepare
-from eyeline.saliency.session import Session
+from eyeline.inference.preprocess import prepare
+from eyeline.inference.session import Session
+from eyeline.parallel import usable_cores
+from eyeline.registry.registry import Model
 
 LATENCY_RUNS = 31
 LATENCY_WARM_UP = 3
@@ -169,7 +176,7 @@ GAZE_LIBRARIES = ("numpy", "pillow", "av")
 
 def versions(libraries: Iterable[str], session: Session) -> dict[str, str]:
     """Return the versions of what the numbers depend on."""
-    found = {"eyeline": eyeline.__version__} | {n: metadata.version(n) for n in libraries}
+    found = {"eyeline": __version__} | {n: metadata.version(n) for n in libraries}
     return found | {"onnxruntime": session.runtime_version}
 
 

@@ -3,43 +3,451 @@
 The baselines are in every table: a uniform map, the centre prior fitted on other sets, and the density
 of half of the viewers as a map for the other half. A model is useful if it is better than the centre
 prior. The last baseline says how well viewers predict each other.
+
+Make the row of an image or video of a fixation set: score maps by the fixations.
+
+All maps are judged at one resolution, whose longest side is `LONGEST_SIDE`: maps are scaled to it by
+area averaging. Frames at regular times of a video are judged by the fixations that are active
+then, after the model ran over the whole video with its temporal filter.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
-from eyeline.datasets.density import sigma_of
-from eyeline.datasets.fixations import FixationSet
-from eyeline.digest import sha256_hex
-from eyeline.evaluation.centre_prior import FittedPrior, combined, priors_for
-from eyeline.evaluation.gaze_metrics import GAZE_MEASURES, UNIFORM_SHARE
-from eyeline.evaluation.gaze_report import GazeResult, GazeSet
-from eyeline.evaluation.gaze_scoring import (
-    Baseline,
-    GazeJudge,
-    GazeOptions,
-    GazeRow,
-    ScoreBaseline,
-    ScoreStimulus,
+from eyeline.datasets.fixations import (
+    CentreGaussian,
+    Fixations,
+    FixationSet,
+    Fold,
+    Stimulus,
+    check_pixels_per_degree,
+    fold_of,
+    load_fixation_set,
+    sigma_of,
+    stimulus_path,
 )
-from eyeline.evaluation.rows import RowOptions, make_rows
-from eyeline.evaluation.scoring import Resample, Size
+from eyeline.datasets.pairs import read_image
+from eyeline.digests import sha256_hex
+from eyeline.errors import DatasetError, UsageError
+from eyeline.evaluation.gaze_metrics import (
+    GAZE_MEASURES,
+    UNIFORM_SHARE,
+    FittedPrior,
+    GazeTruth,
+    combined,
+    gaze_truth,
+    map_density,
+    pixels,
+    priors_for,
+    score_gaze,
+)
+from eyeline.evaluation.gaze_report import GazeResult, GazeSet
+from eyeline.evaluation.metrics import Map
+from eyeline.evaluation.rows import Resample, RowOptions, Size, make_rows, working_map
 from eyeline.evaluation.statistics import (
     Comparison,
+    Floats,
     Means,
     Pooled,
     differences,
     estimates,
     pool,
 )
-from eyeline.saliency.session import Session
+from eyeline.inference.session import Session
+from eyeline.media import open_video
+from eyeline.quality.weights import resample as scale_map
+from eyeline.registry.registry import Model
+from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency
+from eyeline.saliency.temporal import TemporalFilter
+
+LONGEST_SIDE = 160
+"""Pixels of the longest side at which maps are judged: finer than the blur of the fixations."""
+
+FRAMES = 24
+"""Default number of judged frames per video."""
+
+SPLITS = 4
+"""Random halvings of the viewers; each is judged in both directions."""
+
+Baseline = Literal["uniform", "centre prior", "inter-observer"]
+
+
+@dataclass(frozen=True)
+class GazeOptions:
+    """How maps are judged by fixations.
+
+    Attributes:
+        frames: judged frames per video, at regular times.
+        temporal: filter on the maps of a video; `model` is the model's own.
+        pixels_per_degree: pixels of the stimuli per degree of visual angle; None where the viewing
+            distance is not known.
+        longest_side: resolution at which maps are judged, pixels.
+        splits: random halvings of the viewers for the inter-observer baseline.
+        fold: judge only the images of this fold, see `eyeline.datasets.fixations.fold_of`; a set of
+            videos is judged whole, since no recipe learns from videos.
+    """
+
+    frames: int = FRAMES
+    temporal: TemporalFilter = "model"
+    pixels_per_degree: float | None = None
+    longest_side: int = LONGEST_SIDE
+    splits: int = SPLITS
+    fold: Fold | None = None
+
+    def __post_init__(self) -> None:
+        if self.fold is not None and self.fold not in get_args(Fold):
+            raise UsageError(
+                f"--fold {self.fold!r} is not a fold", f"choose one of: {', '.join(get_args(Fold))}"
+            )
+        if self.temporal not in get_args(TemporalFilter):
+            raise UsageError(
+                f"--temporal {self.temporal!r} is not a temporal filter",
+                f"choose one of: {', '.join(get_args(TemporalFilter))}",
+            )
+        if self.frames < 1:
+            raise UsageError(
+                f"--frames is {self.frames}; it must be 1 or more", f"the default is {FRAMES}"
+            )
+        check_pixels_per_degree(self.pixels_per_degree)
+
+
+def load_judged_set(
+    root: Path,
+    options: GazeOptions,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FixationSet:
+    """Read a fixation set, and keep what is to be judged.
+
+    Args:
+        root: folder, .tar or .zip.
+        options: options that name the fold.
+        on_progress: see `load_fixation_set`.
+
+    Raises:
+        DatasetError: see `load_fixation_set`; or the fold holds none of the stimuli.
+    """
+    dataset = load_fixation_set(root, on_progress)
+    if options.fold is None or dataset.kind == "videos":
+        return dataset
+    kept = tuple(s for s in dataset.stimuli if fold_of(s.digest) == options.fold)
+    if not kept:
+        raise DatasetError(
+            f"{root}: none of its {len(dataset.stimuli)} {dataset.kind} is in the fold "
+            f"{options.fold!r}",
+            "leave --fold out",
+        )
+    return replace(dataset, stimuli=kept)
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One judged picture.
+
+    Attributes:
+        time_ms: milliseconds from the first frame; 0 for an image.
+        fixations: number of fixations that the map was judged by.
+        values: a number for each of `GAZE_MEASURES`; NaN where there is none.
+    """
+
+    time_ms: float
+    fixations: int
+    values: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, with None in place of NaN."""
+        values = {k: v if math.isfinite(v) else None for k, v in self.values.items()}
+        return {"time_ms": self.time_ms, "fixations": self.fixations} | values
+
+
+@dataclass(frozen=True)
+class GazeRow:
+    """One image or video of a fixation set.
+
+    Attributes:
+        name: name of the stimulus.
+        working_size: (width, height) that the model saw, pixels; None for a baseline.
+        frames: the judged frames, in order; one for an image.
+    """
+
+    name: str
+    working_size: tuple[int, int] | None
+    frames: tuple[FrameScore, ...]
+
+    def mean(self, measure: str) -> float:
+        """Return the mean of a measure over the frames that have it; NaN where none has."""
+        known = [v for f in self.frames if math.isfinite(v := f.values[measure])]
+        return sum(known) / len(known) if known else float("nan")
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return all of the row, for `from_fields`."""
+        frames = [f.to_json() for f in self.frames]
+        return {"name": self.name, "working_size": self.working_size, "frames": frames}
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """Make the row that `to_fields` wrote."""
+        frames = tuple(
+            FrameScore(
+                f["time_ms"],
+                f["fixations"],
+                {k: float("nan") if f[k] is None else float(f[k]) for k in GAZE_MEASURES},
+            )
+            for f in fields["frames"]
+        )
+        size = fields["working_size"]
+        return cls(fields["name"], tuple(size) if size else None, frames)
+
+
+class GazeJudge:
+    """Brings the fixations of a set to the resolution at which maps are judged.
+
+    Args:
+        dataset: the set.
+        prior: the centre prior.
+        options: how maps are judged.
+
+    Attributes:
+        options: how maps are judged.
+        videos: whether the stimuli are videos.
+    """
+
+    def __init__(self, dataset: FixationSet, prior: CentreGaussian, options: GazeOptions) -> None:
+        self.options, self.videos, self._prior = options, dataset.kind == "videos", prior
+        self._everybody = [s.fixations for s in dataset.stimuli]
+        self._totals: dict[tuple[int, int], Floats] = {}
+        self._priors: dict[tuple[int, int], Floats] = {}
+
+    def grid(self, stimulus: Stimulus) -> tuple[int, int]:
+        """Return the (width, height) at which maps of a stimulus are judged."""
+        width, height = stimulus.size
+        scale = self.options.longest_side / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def truth(self, stimulus: Stimulus, fixations: Fixations) -> GazeTruth:
+        """Return what viewers did on one picture.
+
+        Args:
+            stimulus: the image, or the video that the picture is a frame of.
+            fixations: of the picture; at least one.
+        """
+        grid = self.grid(stimulus)
+        if grid not in self._totals:
+            self._totals[grid] = sum(
+                (_histogram(f, grid) for f in self._everybody), np.zeros(grid[::-1])
+            )
+            self._priors[grid] = map_density(self.prior(stimulus))
+        others = self._totals[grid] - _histogram(stimulus.fixations, grid)
+        sigma = sigma_of(stimulus.size[0], self.options.pixels_per_degree)
+        return gaze_truth(fixations, others, self._priors[grid], sigma)
+
+    def prior(self, stimulus: Stimulus) -> Floats:
+        """Return the centre prior as a map, float64 (h, w)."""
+        return self._prior.density(*self.grid(stimulus))
+
+    def fixations(self, stimulus: Stimulus, time_ms: float) -> Fixations:
+        """Return the fixations that judge a picture: those active then, or all on an image."""
+        return stimulus.fixations.active_at(time_ms) if self.videos else stimulus.fixations
+
+    def score(
+        self, stimulus: Stimulus, saliency: npt.NDArray[np.floating], time_ms: float
+    ) -> FrameScore:
+        """Score a map of any size by the fixations at a time; NaN where there are none."""
+        fixations = self.fixations(stimulus, time_ms)
+        if not len(fixations):
+            return FrameScore(time_ms, 0, dict.fromkeys(GAZE_MEASURES, float("nan")))
+        truth = self.truth(stimulus, fixations)
+        if saliency.shape != truth.density.shape:
+            height, width = truth.density.shape
+            saliency = scale_map(saliency.astype(np.float32, copy=False), width, height)
+        return FrameScore(time_ms, len(fixations), score_gaze(saliency, truth))
+
+
+def _histogram(fixations: Fixations, grid: tuple[int, int]) -> Floats:
+    """How many fixations fall on each pixel, float64 (h, w)."""
+    width, height = grid
+    rows, columns = pixels(fixations, width, height)
+    counts = np.bincount(rows * width + columns, minlength=width * height)
+    return counts.reshape(height, width).astype(np.float64)
+
+
+def judged_frames(total: int, count: int) -> list[int]:
+    """Return the indices of `count` frames at regular distances, from the middle of each part.
+
+    Args:
+        total: frames of the video.
+        count: how many of them; all where there are fewer.
+    """
+    return sorted({int((k + 0.5) * total / count) for k in range(count)})
+
+
+class ScoreStimulus:
+    """An image or video to its row, by a model; made anew in each process.
+
+    Args:
+        model: what makes the maps.
+        size: see `Size`; a squash can't be asked for with videos.
+        resample: how images shrink; videos are always scaled by area.
+        judge: of the set.
+        threads: inference threads for a video.
+    """
+
+    def __init__(
+        self, model: Model, size: Size, resample: Resample, judge: GazeJudge, threads: int
+    ) -> None:
+        self._session = Session(model, "cpu")
+        self._size, self._resample, self._judge = size, resample, judge
+        self._threads = threads
+
+    def __call__(self, stimulus: Stimulus) -> GazeRow:
+        """Return the row of a stimulus.
+
+        Raises:
+            DatasetError: an unreadable image.
+            MediaError: an unreadable video.
+            ModelError: the model fails.
+        """
+        size = (0, 0)
+        scores = []
+        for time_ms, _, saliency in judged_maps(
+            self._session, stimulus, self._size, self._resample, self._judge, self._threads
+        ):
+            size = (saliency.shape[1], saliency.shape[0])
+            scores.append(self._judge.score(stimulus, saliency, time_ms))
+        return GazeRow(stimulus.name, size, tuple(scores))
+
+
+def judged_maps(
+    session: Session,
+    stimulus: Stimulus,
+    size: Size,
+    resample: Resample,
+    judge: GazeJudge,
+    threads: int,
+) -> Iterator[tuple[float, Image.Image, Map]]:
+    """Yield the maps of an image, or of the judged frames of a video, at their working size.
+
+    Args:
+        session: the model.
+        stimulus: the image or video.
+        size: see `Size`; a squash can't be asked for with videos.
+        resample: how images shrink; videos are always scaled by area.
+        judge: of the set.
+        threads: inference threads for a video.
+
+    Yields:
+        Milliseconds from the first frame, the picture as 8-bit RGB, and its map.
+
+    Raises:
+        DatasetError: an unreadable image, or fewer frames than the video's header states.
+        MediaError: an unreadable video.
+        ModelError: the model fails.
+        UsageError: a size that only images can have.
+    """
+    if not judge.videos:
+        image = read_image(stimulus.source)
+        yield 0.0, image, working_map(session, image, size, resample)
+        return
+    for time_ms, frame in _video_maps(session, stimulus, size, judge.options, threads):
+        yield time_ms, Image.fromarray(frame.frame.rgb.transpose(1, 2, 0)), frame.map
+
+
+def _video_maps(
+    session: Session, stimulus: Stimulus, size: Size, options: GazeOptions, threads: int
+) -> Iterator[tuple[float, FrameSaliency]]:
+    """Run a model over a whole video and yield the judged frames with their times."""
+    if isinstance(size, tuple):
+        raise UsageError(
+            f"--size {size[0]}x{size[1]} squashes images; videos keep their aspect",
+            "give the lines of the short side, or leave the option out",
+        )
+    extract = ExtractOptions(lines=size, workers=threads, temporal=options.temporal)
+    with stimulus_path(stimulus) as path:
+        video = open_video(path)
+        total = video.info.expected_frames
+        if total is None:
+            with open_video(path) as counted:
+                total = sum(1 for _ in counted.pictures())
+        wanted = set(judged_frames(total, options.frames))
+        found = 0
+        with Extraction(video, session, extract) as frames:
+            first: float | None = None
+            for frame in frames:
+                first = frame.pts_time if first is None else first
+                if frame.index in wanted:
+                    found += 1
+                    yield (frame.pts_time - first) * 1000, frame
+    if not found:
+        raise DatasetError(
+            f"{stimulus.source}: its header states {total} frames, but the judged ones are missing",
+            "remux the video",
+        )
+
+
+class ScoreBaseline:
+    """An image or video to the row of a baseline; made anew in each process.
+
+    Args:
+        baseline: which.
+        judge: of the set.
+        seed: of the random halvings.
+    """
+
+    def __init__(self, baseline: Baseline, judge: GazeJudge, seed: int) -> None:
+        self._baseline, self._judge, self._seed = baseline, judge, seed
+
+    def __call__(self, job: tuple[Stimulus, tuple[float, ...]]) -> GazeRow:
+        """Return the row of a stimulus.
+
+        Args:
+            job: the stimulus, and the times of its judged frames in milliseconds.
+        """
+        stimulus, times = job
+        if self._baseline == "inter-observer":
+            scores = self._halves(stimulus, times)
+        else:
+            width, height = self._judge.grid(stimulus)
+            flat = self._baseline == "uniform"
+            m = np.ones((height, width)) if flat else self._judge.prior(stimulus)
+            scores = [self._judge.score(stimulus, m, t) for t in times]
+        return GazeRow(stimulus.name, None, tuple(scores))
+
+    def _halves(self, stimulus: Stimulus, times: tuple[float, ...]) -> list[FrameScore]:
+        """Score half of the viewers by the other half, in both directions, over several splits."""
+        # By its own digest: the halves do not depend on what else is judged.
+        rng = np.random.default_rng([self._seed, int(stimulus.digest[:12], 16)])
+        viewers = np.unique(stimulus.fixations.viewer)
+        splits = [
+            rng.permutation(viewers)[: len(viewers) // 2] for _ in range(self._judge.options.splits)
+        ]
+        scores = []
+        for time_ms in times:
+            fixations = self._judge.fixations(stimulus, time_ms)
+            values: list[dict[str, float]] = []
+            for half in splits:
+                chosen = np.isin(fixations.viewer, half)
+                parts = fixations.select(chosen), fixations.select(~chosen)
+                if not all(map(len, parts)):
+                    continue
+                a, b = (self._judge.truth(stimulus, part) for part in parts)
+                values += [score_gaze(a.density, b), score_gaze(b.density, a)]
+            mean = {
+                k: float(np.mean([v[k] for v in values])) if values else float("nan")
+                for k in GAZE_MEASURES
+            }
+            scores.append(FrameScore(time_ms, len(fixations), mean))
+        return scores
+
 
 ROW_SCHEMA = 1  # rises with any change to what a row holds or how it is computed
 

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from eyeline.datasets.density import CentreGaussian
-from eyeline.datasets.fixations import Fold, Kind, Problem
-from eyeline.evaluation.centre_prior import FittedPrior
-from eyeline.evaluation.gaze_metrics import GAZE_LOWER_IS_BETTER, GAZE_MEASURES
+from eyeline.datasets.fixations import CentreGaussian, Fold, Kind, Problem
+from eyeline.evaluation.gaze_metrics import GAZE_LOWER_IS_BETTER, GAZE_MEASURES, FittedPrior
 from eyeline.evaluation.statistics import Comparison, Estimate
 from eyeline.evaluation.tables import Table, difference_cells, estimate_cell
 

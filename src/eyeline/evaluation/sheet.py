@@ -14,18 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from eyeline.cores import usable_cores
 from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set
 from eyeline.datasets.pairs import read_image, read_mask
 from eyeline.errors import OutputError
 from eyeline.evaluation.benchmark import Dataset, EvaluateOptions, load_dataset
+from eyeline.evaluation.gaze import GazeJudge, judged_maps, load_judged_set
 from eyeline.evaluation.gaze_report import GazeResult
-from eyeline.evaluation.gaze_scoring import GazeJudge, judged_maps, load_judged_set
 from eyeline.evaluation.metrics import Map
 from eyeline.evaluation.report import Report, Result
-from eyeline.evaluation.scoring import predict
-from eyeline.models.registry import Model
-from eyeline.saliency.session import Session
+from eyeline.evaluation.rows import predict
+from eyeline.inference.session import Session
+from eyeline.parallel import usable_cores
+from eyeline.registry.registry import Model
 
 CELL = (200, 150)  # a picture's box, pixels; its aspect is kept
 ACROSS = 2  # triples in a row

@@ -16,11 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from eyeline.errors import LogError, OutputError
+from eyeline.files import open_output
 from eyeline.logs import csv_format, json_format, parquet_format, xml_format
-from eyeline.logs.base import LogFormat
-from eyeline.logs.pooling import harmonic_mean, pool
-from eyeline.logs.record import Log
-from eyeline.output import open_output
+from eyeline.logs.base import Log, LogFormat, harmonic_mean, pool
 
 __all__ = ["FORMATS", "Log", "format_for", "harmonic_mean", "pool", "read_log", "write_log"]
 

@@ -20,13 +20,14 @@ from eyeline.errors import LogError
 from eyeline.logs.base import (
     MERGED_LOG,
     PTS_TIME,
+    Log,
     LogFormat,
     check_unique,
+    compact,
     match_frames,
+    parse,
     read_text,
 )
-from eyeline.logs.record import Log
-from eyeline.logs.text import compact, parse
 
 FRAME = "Frame"
 PROVENANCE = "eyeline="

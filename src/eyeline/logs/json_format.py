@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import eyeline
+from eyeline._version import __version__
 from eyeline.errors import LogError
 from eyeline.logs.base import (
     FRAME_NUM,
     MERGED_LOG,
     PTS_TIME,
+    Log,
     LogFormat,
     check_unique,
+    dump,
     match_frames,
+    parse,
+    pool,
     read_text,
 )
-from eyeline.logs.pooling import pool
-from eyeline.logs.record import Log
-from eyeline.logs.text import dump, parse
 
 NAN = float("nan")
 
@@ -47,7 +48,7 @@ def _pooled(log: Log) -> dict[str, dict[str, float]]:
 def write(log: Log, out: BinaryIO) -> None:
     """Write `log`, a frame at a time."""
     document = {
-        "version": eyeline.__version__,
+        "version": __version__,
         "fps": log.fps,
         "frames": _frames(log),
         "pooled_metrics": _pooled(log),

@@ -12,9 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from eyeline.errors import LogError, MissingExtraError
-from eyeline.logs.base import FRAME_NUM, PTS_TIME, LogFormat, check_unique
-from eyeline.logs.record import Log
-from eyeline.logs.text import compact, parse
+from eyeline.logs.base import FRAME_NUM, PTS_TIME, Log, LogFormat, check_unique, compact, parse
 
 METADATA = b"eyeline"
 ROWS_A_GROUP = 65536

@@ -14,20 +14,21 @@ from typing import Any, BinaryIO
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
-import eyeline
+from eyeline._version import __version__
 from eyeline.errors import LogError
 from eyeline.logs.base import (
     FRAME_NUM,
     MERGED_LOG,
     PTS_TIME,
+    Log,
     LogFormat,
     check_unique,
+    compact,
     match_frames,
+    parse,
+    pool,
     read_text,
 )
-from eyeline.logs.pooling import pool
-from eyeline.logs.record import Log
-from eyeline.logs.text import compact, parse
 
 Attributes = dict[str, str]
 
@@ -193,9 +194,7 @@ def write(log: Log, out: BinaryIO) -> None:
     ]
     before = [] if log.fps is None else [("fyi", {"fps": _spelt(log.fps)})]
     after: list[tuple[str, Attributes]] = [("aggregate_metrics", {})]
-    _emit(
-        out, {"version": eyeline.__version__}, before, frames, _pooled(log), after, log.provenance
-    )
+    _emit(out, {"version": __version__}, before, frames, _pooled(log), after, log.provenance)
 
 
 def read(path: Path) -> Log:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eyeline.media.graph import upright_rgb
+from eyeline.media.colour import upright_rgb
 from eyeline.media.source import Video, open_video
 
 __all__ = ["Video", "open_video", "upright_rgb"]

@@ -1,11 +1,33 @@
-"""Containers and elementary streams through FFmpeg: threaded decode, damage counted and survived."""
+"""Containers and elementary streams through FFmpeg: threaded decode, damage counted and survived.
+
+Matroska and WebM, as far as damage needs it: where the file should end, where it is broken.
+
+FFmpeg skips what it can't parse without a word, and a whole cluster of frames may go with it; so
+where frames are missing, `broken_at` looks at the headers of all elements.
+
+Whether a file is as long as its container says: the surest sign of a cut-off copy or download.
+
+What tells: boxes in MP4 and MOV, EBML elements in Matroska and WebM, RIFF chunks in AVI and WebP,
+tags in FLV, packets of one length in MPEG-TS, and what ends a GIF or a JPEG. Anything else is not
+judged.
+
+What FFmpeg may open: the file that was named and nothing else, whatever that file says.
+
+Files come from anywhere. Playlists and scripts are refused before they are parsed, and so are
+pictures of absurd size; a file that does not open gets one line that says why.
+"""
 
 from __future__ import annotations
 
+import io
+import re
+import struct
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import av
 import av.container
@@ -14,12 +36,8 @@ from av.container import Flags
 from av.format import Flags as FormatFlags
 from av.stream import Disposition
 
-from eyeline.cores import usable_cores
 from eyeline.errors import MediaError, SeekError
 from eyeline.media.colour import Tags
-from eyeline.media.length import cut_short
-from eyeline.media.matroska import broken_at
-from eyeline.media.opening import open_container, shorter_than_stated
 from eyeline.media.reader import (
     DEFAULT_FPS,
     IMAGE_SUFFIXES,
@@ -27,12 +45,354 @@ from eyeline.media.reader import (
     READ_WHOLE,
     Decoded,
     Facts,
+    FrameTimes,
     Reader,
     check_size,
     too_short,
 )
-from eyeline.media.times import FrameTimes
 from eyeline.media.types import DecodeReport, FrameIndex
+from eyeline.parallel import usable_cores
+
+EBML = bytes.fromhex("1a45dfa3")  # RFC 8794: every file begins with it
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+# RFC 9559, section 5: what stands in a segment, then in a cluster; Void and CRC-32 may be anywhere.
+_ANYWHERE = frozenset({0xEC, 0xBF})
+_IN_SEGMENT = _ANYWHERE | {
+    *(0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER),  # SeekHead, Info, Tracks
+    *(0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),  # Cues, Attachments, Chapters, Tags
+}
+_IN_CLUSTER = _ANYWHERE | {
+    *(0xE7, 0xA3, 0xA0, 0xA7, 0xAB),  # Timestamp, SimpleBlock, BlockGroup, Position, PrevSize
+    *(0x5854, 0xAF),  # SilentTracks, EncryptedBlock
+}
+
+
+class _Element(NamedTuple):
+    """A header: its ID, and where the element begins, its content begins, and it ends (or None)."""
+
+    id: int
+    start: int
+    content: int
+    end: int | None
+
+
+def _number(f: BinaryIO, keep_marker: bool) -> int | None:
+    """A number as RFC 8794 section 4 codes it; None at the end of the file or where it is invalid."""
+    first = f.read(1)
+    if not first or first[0] == 0:
+        return None
+    width = 9 - first[0].bit_length()
+    rest = f.read(width - 1)
+    if len(rest) < width - 1:
+        return None
+    value = int.from_bytes(first + rest, "big")
+    return value if keep_marker else value - (1 << 7 * width)
+
+
+def _element(f: BinaryIO, at: int) -> _Element | None:
+    """The header at an offset, or None where there is none."""
+    f.seek(at)
+    id_ = _number(f, keep_marker=True)
+    before = f.tell()
+    size = _number(f, keep_marker=False)
+    if id_ is None or size is None:
+        return None
+    content = f.tell()
+    unknown = size == (1 << 7 * (content - before)) - 1  # live streams leave lengths open
+    return _Element(id_, at, content, None if unknown else content + size)
+
+
+def _segment(f: BinaryIO) -> _Element | None:
+    header = _element(f, 0)
+    segment = None if header is None or header.end is None else _element(f, header.end)
+    return segment if segment is not None and segment.id == _SEGMENT else None
+
+
+def segment_end(f: BinaryIO, length: int) -> int:
+    """Where the segment, which holds everything, says that it ends; 0 when it doesn't.
+
+    Args:
+        f: a file of `length` bytes that begins with `EBML`.
+        length: bytes.
+    """
+    segment = _segment(f)
+    if segment is None:
+        return 0
+    if segment.end is not None:
+        return segment.end
+    at = segment.content
+    while at < length:  # an open segment: its last element with a length
+        element = _element(f, at)
+        if element is None or element.id not in _IN_SEGMENT or element.end is None:
+            return at
+        at = element.end
+    return at
+
+
+def broken_at(path: str) -> int | None:
+    """Find the first place where a file does not follow Matroska's structure.
+
+    Args:
+        path: a regular file.
+
+    Returns:
+        Its offset in bytes; None when there is none, or it is no Matroska.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with Path(path).open("rb") as f:
+        length = f.seek(0, 2)
+        f.seek(0)
+        segment = _segment(f) if f.read(4) == EBML else None
+        if segment is None:
+            return None
+        at, cluster_end = segment.content, None
+        end = length if segment.end is None else min(segment.end, length)
+        while at < end:
+            element = _element(f, at)
+            inside = cluster_end is not None and at < cluster_end
+            # A cluster without a length ends where another element of the segment begins.
+            allowed = _IN_CLUSTER | _IN_SEGMENT if inside else _IN_SEGMENT
+            if element is None or element.id not in allowed:
+                return at
+            if element.end is None:
+                if element.id != _CLUSTER:
+                    return at
+                at, cluster_end = element.content, end
+            elif element.id == _CLUSTER:
+                at, cluster_end = element.content, element.end
+            else:
+                at = element.end
+                if inside and cluster_end is not None and at > cluster_end:
+                    return element.start
+    return None
+
+
+_BOXES = frozenset(
+    {
+        *(b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx"),
+        *(b"ssix", b"mfra", b"uuid", b"meta", b"udta", b"emsg", b"prft", b"pnot", b"PICT"),
+    }
+)
+"""Top-level boxes of ISO/IEC 14496-12 and QuickTime; at another name the walk ends, unjudged."""
+
+
+# What ends the coded samples of a JPEG: a marker other than a stuffed zero or a restart (T.81, B.1.1).
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+
+
+def cut_short(path: str) -> str | None:
+    """Say how a file is shorter than its container states.
+
+    Args:
+        path: a regular file.
+
+    Returns:
+        One clause such as "its mdat box goes on for 1,234 bytes more", an empty string for a file
+        that is whole, None for a container that is not judged.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with Path(path).open("rb") as f:
+        length = f.seek(0, 2)
+        f.seek(0)
+        head = f.read(400)
+        f.seek(0)
+        if head.startswith(b"GIF8"):
+            return _gif_end(f)
+        # By its suffix: a stream of motion JPEG begins like a picture.
+        if head.startswith(b"\xff\xd8") and Path(path).suffix.lower() in (".jpg", ".jpeg"):
+            return _jpeg_end(f.read())
+        if head[4:8] in _BOXES:
+            what, end = _last_box(f, length)
+        elif head[:4] == EBML:
+            what, end = "segment", segment_end(f, length)
+        elif head[:4] == b"RIFF":
+            what, end = _last_chunk(f, length)
+        elif head[:3] == b"FLV":
+            what, end = _last_tag(f, length)
+        elif head[0:189:188] == b"GG":  # sync bytes of ISO/IEC 13818-1
+            what, end = "last transport packet", -(-length // 188) * 188
+        elif head[4:197:192] == b"GG":  # the same behind time codes, of Blu-ray and cameras
+            what, end = "last transport packet", -(-length // 192) * 192
+        else:
+            return None
+    return f"its {what} goes on for {end - length:,} bytes more" if end > length else ""
+
+
+def _last_box(f: BinaryIO, length: int) -> tuple[str, int]:
+    """Name and end of the last top-level box."""
+    name, end = "first box", 0
+    while end + 8 <= length:
+        f.seek(end)
+        size, kind = struct.unpack(">I4s", f.read(8))
+        if kind not in _BOXES or size == 0:  # 0: up to the end of the file
+            break
+        header = 8
+        if size == 1:
+            wide = f.read(8)
+            if len(wide) < 8:
+                break
+            (size,), header = struct.unpack(">Q", wide), 16
+        if size < header:
+            break
+        name, end = f"{kind.decode()} box", end + size
+    return name, end
+
+
+def _last_chunk(f: BinaryIO, length: int) -> tuple[str, int]:
+    """Name and end of the last RIFF chunk (OpenDML strings several of them together)."""
+    end = 0
+    while end + 8 <= length:
+        f.seek(end)
+        kind, size = struct.unpack("<4sI", f.read(8))
+        if kind != b"RIFF" or size in (0, 0xFFFFFFFF):  # not filled in: a capture, not judged
+            break
+        end += 8 + size
+    return "RIFF chunk", end
+
+
+def _last_tag(f: BinaryIO, length: int) -> tuple[str, int]:
+    """End of the last FLV tag (Adobe's FLV specification 10.1, annex E)."""
+    header = f.read(9)
+    at = end = int.from_bytes(header[5:], "big") + 4  # behind a length of the tag before, none
+    while len(header) == 9 and at < length:
+        f.seek(at)
+        tag = f.read(11)
+        if tag[0] & 0x1F not in (8, 9, 18):  # neither sound, picture nor data: not judged
+            break
+        end = at + 11 + int.from_bytes(tag[1:4], "big")
+        at = end + 4
+    return "last tag", end
+
+
+def _gif_end(f: BinaryIO) -> str | None:
+    """Walk the blocks of a GIF89a up to its trailer."""
+
+    def skip_colours(flags: int) -> None:
+        if flags & 0x80:
+            f.seek(3 << (flags & 7) + 1, 1)
+
+    def skip_blocks() -> None:
+        while size := f.read(1):
+            if size == b"\0":
+                return
+            f.seek(size[0], 1)
+
+    screen = f.read(13)
+    if len(screen) == 13:
+        skip_colours(screen[10])
+    while kind := f.read(1):
+        if kind == b";":
+            return ""
+        if kind == b"!":  # an extension: its label, then blocks
+            f.seek(1, 1)
+        elif kind == b",":  # a picture: its descriptor, colours, code size, then blocks
+            descriptor = f.read(9)
+            skip_colours(descriptor[8] if len(descriptor) == 9 else 0)
+            f.seek(1, 1)
+        else:
+            return None
+        skip_blocks()
+    return "its last block is not there"
+
+
+def _jpeg_end(data: bytes) -> str | None:
+    """Walk the segments of a JPEG (ITU-T T.81, annex B) up to the end of its picture."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == 0xD9:
+            return ""
+        at += int.from_bytes(data[at : at + 2], "big")
+    return "its picture has no end"
+
+
+_FORBIDDEN = frozenset(
+    {
+        # What opens files and addresses that the file names.
+        *("hls", "concat", "dash", "imf", "sdp", "rtsp", "rtp", "sap", "webm_dash_manifest"),
+        *("image2", "mlv", "vobsub"),
+        # What runs scripts and graphs.
+        *("lavfi", "vapoursynth", "avisynth"),
+        # Devices.
+        *("fbdev", "kmsgrab", "video4linux2,v4l2", "x11grab", "alsa", "oss", "jack", "pulse"),
+        # What shows any text as pictures.
+        *("tty", "bin", "xbin", "adf", "idf"),
+    }
+)
+"""Demuxers that an untrusted file must not reach."""
+
+MAX_IMAGE_BYTES = 2**31
+"""Largest still image that is read: `MAX_PIXELS` at 8 bytes, uncompressed."""
+
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"v=0")
+
+
+@cache
+def _allowed() -> str:
+    return ",".join(sorted(av.formats_available - _FORBIDDEN))
+
+
+def open_container(path: str, *, image: bool = False) -> av.container.InputContainer:
+    """Open a file with FFmpeg, and only that file.
+
+    Args:
+        path: a regular file or a named pipe.
+        image: a still image, whose name FFmpeg must not see: it takes such names for patterns.
+
+    Raises:
+        MediaError: it can't be read, or is no video.
+    """
+    limits = {
+        "protocol_whitelist": "file",
+        "format_whitelist": _allowed(),
+        "max_pixels": str(MAX_PIXELS),
+    }
+    try:
+        if image:
+            data = _read_image(path)
+            # FFmpeg doubts a JPEG with something behind it, such as the film of a phone's picture.
+            kind = "jpeg_pipe" if data.startswith(b"\xff\xd8") else None
+            return av.open(io.BytesIO(data), "r", kind, options=limits)
+        # The prefix keeps a name such as `concat:a` a name.
+        return av.open(f"file:{path}", options=limits)
+    except (av.error.FFmpegError, OSError, ValueError) as exc:
+        raise MediaError(*_why_not(path, exc)) from exc
+
+
+def _read_image(path: str) -> bytes:
+    size = Path(path).stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        raise MediaError(f"{path}: {size:,} bytes are too large for an image", "is it an image?")
+    return Path(path).read_bytes()
+
+
+def _why_not(path: str, exc: Exception) -> tuple[str, str]:
+    """Message and hint for a file that FFmpeg did not open."""
+    reason = getattr(exc, "strerror", None) or str(exc)
+    if isinstance(exc, FileNotFoundError | PermissionError):
+        return f"{path}: can't be read: {reason}", "check the path and its permissions"
+    if Path(path).is_file():  # a pipe can't be read again
+        with Path(path).open("rb") as f:
+            head = f.read(64).lstrip(b"\xef\xbb\xbf \r\n")
+        if head.startswith(_PLAYLISTS):
+            return f"{path}: a playlist or manifest, not a video", "name the video itself"
+    if short := shorter_than_stated(path):
+        return too_short(path, short)
+    if isinstance(exc, OSError):
+        return f"{path}: can't be read: {reason}", "is the disk or the network at fault?"
+    if isinstance(exc, av.error.EOFError):
+        return f"{path}: no frames", "is it a whole video?"
+    return f"{path}: not a video that FFmpeg reads: {reason}", "is it a video?"
+
+
+def shorter_than_stated(path: str) -> str:
+    """What shows that a file was cut off (see `length.cut_short`), or an empty string."""
+    return (cut_short(path) or "") if Path(path).is_file() else ""
+
 
 _LONG_BEFORE = 1 << 32
 """Ticks of any time base."""
@@ -110,11 +470,11 @@ class ContainerReader(Reader):
         check_size(self.path, stream.width, stream.height)
         return stream
 
-    def _refused(self, message: str, mend: str) -> MediaError:
+    def _refused(self, message: str, hint: str) -> MediaError:
         """The error for a file that holds no picture; where it was cut off, that is the reason."""
         if short := shorter_than_stated(self.path):
             return MediaError(*too_short(self.path, short))
-        return MediaError(f"{self.path}: {message}", mend)
+        return MediaError(f"{self.path}: {message}", hint)
 
     @property
     def facts(self) -> Facts:

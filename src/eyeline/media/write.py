@@ -22,7 +22,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from eyeline.errors import OutputError
-from eyeline.output import PendingFile, Sink, output_error
+from eyeline.files import PendingFile, Sink, output_error
 
 CONTAINERS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
     {

@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from eyeline.media.planes import Samples
-from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of, sum_of_products
+from eyeline.quality.vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
 _ROWS = 256  # worked on at a time: bounds what is held beside the map

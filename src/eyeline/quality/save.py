@@ -7,10 +7,10 @@ from typing import Any
 
 from eyeline.errors import LogError, UsageError
 from eyeline.logs import format_for, pool, read_log, write_log
-from eyeline.logs.record import Log
+from eyeline.logs.base import Log
 from eyeline.media.types import VideoInfo
-from eyeline.quality.gaze import COLUMNS
 from eyeline.quality.pairs import SAME_RATE, PairOptions
+from eyeline.quality.weights import COLUMNS
 
 TOLERANCE = {"psnr": 0.05, "float": 0.002}
 """How far a number of the same name may lie from ours (dB; index of similarity) in a log of this pair.

@@ -11,7 +11,7 @@
 A segment is a range of pairs. Each video is sought by its own index, to its own keyframe. The row of
 a pair depends on the pair and on its two neighbours (VMAF's motion looks at the frame before and at
 the next, in libvmaf as in `sw_vmaf`), and its map on a few frames of the reference
-(`eyeline.saliency.segment.span_of`). So a segment also measures `REACH` pairs before and behind it
+(`eyeline.segments.frames.span_of`). So a segment also measures `REACH` pairs before and behind it
 and drops their rows.
 
 Nothing is taken on trust. At each seam both neighbours measured the last pair of the one and the
@@ -32,17 +32,15 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import DamagedMediaError, SeamError, SeekError, UsageError
-from eyeline.logs.record import Log
-from eyeline.logs.text import compact
+from eyeline.logs.base import Log, compact
 from eyeline.media.planes import Planes
 from eyeline.media.reader import READ_WHOLE
 from eyeline.media.types import FrameIndex, VideoOptions
-from eyeline.models.registry import Model, resolve_model
-from eyeline.quality.maps_in import Seen
-from eyeline.quality.options import ScoreOptions, ScoreResult
+from eyeline.quality.options import ScoreOptions, ScoreResult, Seen
 from eyeline.quality.score import Part, looking, score_part
+from eyeline.registry.registry import Model, resolve_model
 from eyeline.saliency.pipeline import Span
-from eyeline.saliency.segment import SEAM, Segment, lead_of, reach_of, span_of
+from eyeline.segments.frames import SEAM, Segment, lead_of, reach_of, span_of
 
 REACH = 2
 """Pairs that a segment measures on each side of its own: the first row depends on the pair before it,

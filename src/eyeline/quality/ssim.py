@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from eyeline.errors import QualityError
 from eyeline.media.planes import Samples
-from eyeline.quality.kernels import FLOAT, opencv, scratch, sum_of, sum_of_products
+from eyeline.quality.vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
 Plane = npt.NDArray[np.float32]

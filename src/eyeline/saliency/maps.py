@@ -25,10 +25,10 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from eyeline.arrays import read_member
 from eyeline.errors import MediaError, OutputError
+from eyeline.files import PendingFile, Sink, output_error, whole_file
 from eyeline.media.write import FFV1_GRAY8, FFV1_GRAY16, TIME_BASE, VideoWriter
-from eyeline.npz import read_member
-from eyeline.output import PendingFile, Sink, output_error, whole_file
 
 Map = npt.NDArray[np.float32]
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MediaError
-from eyeline.media.colour import is_rgb
-from eyeline.media.graph import TURNS, Scaler, kind_of
+from eyeline.files import Sink
+from eyeline.inference.preprocess import upscale
+from eyeline.media.colour import TURNS, Scaler, is_rgb, kind_of
 from eyeline.media.types import Colour, Frame
 from eyeline.media.write import H264, TIME_BASE, VideoWriter, encodable_size
-from eyeline.output import Sink
-from eyeline.saliency.resize import upscale
 
 Rgba = npt.NDArray[np.uint8]
 

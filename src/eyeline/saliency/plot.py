@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import LogError, MissingExtraError, OutputError
-from eyeline.logs.record import Log
-from eyeline.output import whole_file
+from eyeline.files import whole_file
+from eyeline.logs.base import Log
 
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # title, unit, columns

@@ -1,4 +1,4 @@
 """Train small saliency models (extra `train`): nets, data, augmentation, losses, recipes, trainer.
 
-torch is imported here and in `eyeline.models.export` only.
+torch is imported here and in `eyeline.convert.export` only.
 """

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from eyeline.digest import sha256_hex
-from eyeline.download import Asset, download
+from eyeline.digests import sha256_hex
 from eyeline.errors import MissingExtraError, TrainingError
+from eyeline.files import Asset, download
 from eyeline.training.nets import MobileNetV2
 from eyeline.training.recipes import Backbone
 

@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
-from eyeline.datasets.density import gaze_density
-from eyeline.datasets.fixations import FixationSet, Stimulus, fold_of
+from eyeline.datasets.fixations import FixationSet, Stimulus, fold_of, gaze_density
 from eyeline.datasets.pairs import read_image
-from eyeline.digest import sha256_hex
+from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, TrainingError
-from eyeline.output import write_bytes
-from eyeline.training.augment import Augmentation, normalise, photometric
-from eyeline.training.data import epoch_batches
+from eyeline.files import write_bytes
+from eyeline.training.data import Augmentation, epoch_batches, normalise, photometric
 from eyeline.training.module import TrainingModule, gather
 from eyeline.training.recipes import GazeRecipe
 

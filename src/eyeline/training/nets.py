@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyeline.errors import TrainingError
-from eyeline.saliency.contract import IMAGENET_MEAN, IMAGENET_STD
+from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Net(nn.Module):

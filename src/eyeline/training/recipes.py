@@ -63,7 +63,7 @@ class Run(_Strict):
         restarts: warm restarts of the cosine, in order of their epochs.
         optimizer: AdamW, or Adam without decay.
         ema: decay of the exponential moving average of the weights; 0 = none.
-        augmentation: arguments of `eyeline.training.augment.Augmentation`.
+        augmentation: arguments of `eyeline.training.data.Augmentation`.
         store: side of the squashed training arrays, pixels.
         seed: seed of everything random.
         bf16: compute convolutions in bfloat16.

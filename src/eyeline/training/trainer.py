@@ -1,15 +1,21 @@
 """A training run: recipe + data -> weights and a run record, resumable at every epoch.
 
 What a step is stands in `module`; here are folder, data, checkpoints and what is left behind.
+
+Pictures of a run: the curve, and a strip of the same examples every few epochs.
+
+What people watch while a run goes on: the bar, `curve.csv`, `curve.png`, and `examples/`.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import pickle
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +25,145 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from PIL import Image
 
-from eyeline.digest import sha256_hex
+from eyeline.digests import sha256_hex
 from eyeline.errors import TrainingError, UsageError
-from eyeline.output import output_error, write_bytes
-from eyeline.saliency.runtime import first_line
+from eyeline.files import output_error, whole_file, write_bytes
+from eyeline.runtime import first_line
 from eyeline.training.backbone import load_backbone
 from eyeline.training.gaze import GazeModule
-from eyeline.training.material import GazeMaterial, Material, prepare
+from eyeline.training.material import GazeMaterial, Material, prepare_material
 from eyeline.training.module import StudentModule, TrainingModule
 from eyeline.training.nets import GazeNet, count_parameters, start_from
-from eyeline.training.progress import Bar, Pictures
 from eyeline.training.recipes import GazeRecipe, Recipe
+
+LABELS = {"iou": "IoU", "kl": "KL divergence, nats"}
+EXAMPLES = 8
+HEIGHT = 120  # of an example, pixels
+GAP = 4
+GROUND = (24, 24, 24)
+
+
+def plot_curve(curve: list[dict[str, float]], measures: tuple[str, ...], path: Path) -> None:
+    """Draw the loss, and the selection fold's scores, over epochs, as a PNG of 900 x 400 pixels.
+
+    Args:
+        curve: one row per epoch, with `epoch`, the two measures and, from the second on, `loss`.
+        measures: names of the two scores.
+        path: the file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in curve]
+    known = [row for row in curve if "loss" in row]  # a resumed run lacks one
+    left.plot([row["epoch"] for row in known], [row["loss"] for row in known], color="#444444")
+    left.set(xlabel="epoch", ylabel="training loss")
+    other = right.twinx()  # each on its own scale: a run that starts well moves little
+    for axes, name, colour in zip((right, other), measures, ("#1b6ca8", "#c0504d"), strict=True):
+        axes.plot(epochs, [row[name] for row in curve], color=colour)
+        axes.set_ylabel(LABELS.get(name, name.upper()), color=colour)
+    right.set(xlabel="epoch", title="selection fold: picks an epoch, reports nothing")
+    right.title.set_fontsize(9)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary)
+
+
+def draw_strip(module: TrainingModule, path: Path) -> None:
+    """Draw image, ground truth and prediction of the first images of the selection fold, as a JPEG.
+
+    Args:
+        module: the run's module, between two epochs.
+        path: the file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    columns: list[list[Image.Image]] = []
+    for index in np.flatnonzero(~module.train_fold)[:EXAMPLES]:
+        pictures, aspect = module.example(int(index))
+        size = max(1, round(HEIGHT * aspect)), HEIGHT
+        columns.append([Image.fromarray(np.asarray(p)).resize(size) for p in pictures])
+    width = sum(c[0].width + GAP for c in columns) + GAP
+    sheet = Image.new("RGB", (width, 3 * (HEIGHT + GAP) + GAP), GROUND)
+    x = GAP
+    for column in columns:
+        for row, picture in enumerate(column):
+            sheet.paste(picture, (x, GAP + row * (HEIGHT + GAP)))
+        x += column[0].width + GAP
+    with whole_file(path) as temporary:
+        sheet.save(temporary, "JPEG", quality=88)
+
+
+STRIPS = 20  # strips of example predictions that a run leaves
+
+
+class Pictures(L.Callback):
+    """Curve and examples in the run's folder, after each epoch.
+
+    Args:
+        out: the run's folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Draw them anew."""
+        if not trainer.is_global_zero or not isinstance(module, TrainingModule):
+            return
+        rows = io.StringIO()
+        writer = csv.DictWriter(rows, sorted({k for row in module.curve for k in row}))
+        writer.writeheader()
+        writer.writerows(module.curve)
+        write_bytes(self.out / "curve.csv", rows.getvalue().encode())
+        plot_curve(module.curve, module.measures, self.out / "curve.png")
+        epochs = module.recipe.epochs
+        if trainer.current_epoch % max(1, epochs // STRIPS) == 0:
+            folder = self.out / "examples"
+            folder.mkdir(exist_ok=True)
+            draw_strip(module, folder / f"epoch_{trainer.current_epoch:03}.jpg")
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar of an epoch, on stderr, with the time left of the whole run."""
+
+    def __init__(self) -> None:
+        super().__init__(console_kwargs={"stderr": True})
+        self._begun: tuple[float, int] | None = None
+        self._left = ""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Reckon by the epochs of this call: those before may have run elsewhere."""
+        super().on_train_epoch_start(trainer, pl_module)
+        now, epoch = time.monotonic(), trainer.current_epoch
+        if self._begun is None:
+            self._begun = now, epoch
+            return
+        since, first = self._begun
+        each = (now - since) / (epoch - first)
+        self._left = duration(each * ((trainer.max_epochs or epoch) - epoch))
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Lightning's, and the time left, once an epoch is done."""
+        metrics: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        return metrics | {"all done in": self._left} if self._left else metrics
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `12 min`, or `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
 @dataclass(frozen=True)
@@ -127,7 +259,9 @@ def train(
         start: weights to begin with, see `fit`.
         progress: show Lightning's progress bar.
     """
-    material = prepare(recipe, data, cache or out / "cache", without=without, teacher=teacher)
+    material = prepare_material(
+        recipe, data, cache or out / "cache", without=without, teacher=teacher
+    )
     return fit(recipe, material, out, start=start, progress=progress)
 
 

@@ -1,0 +1,1 @@
+"""Take models into a registry, check them, describe them and promote them."""

@@ -1,0 +1,413 @@
+"""Model cards: Markdown made of a model's sources, so that no number is typed.
+
+| source | what it gives |
+|---|---|
+| registry record | id, task, role, licence, opset, parameters, I/O spec, digest |
+| the file itself, scanned | ops, worst-case memory, size |
+| `ID.toml` | the words: what it does, limits, when to use another model |
+| `ID.run.json` | recipe, data, versions and device, as `eyeline train` left it |
+| `ID.evaluation.json` | quality, as `eyeline evaluate --summary` left it |
+| `ID.quantization.json` | origin and loss of an INT8 model, as `eyeline model quantize --report` left it |
+
+All but the first two stand beside the card. A source that is missing is said to be missing; of a model
+whose file is quantised the last one is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eyeline.datasets.catalogue import catalogue
+from eyeline.errors import RegistryError
+from eyeline.registry.records import IoSpec, ModelRecord, Task
+from eyeline.registry.registry import Model
+from eyeline.scan import ScanReport, scan
+
+
+class CardText(BaseModel):
+    """The words of a card: nothing that could be computed.
+
+    Attributes:
+        does: what the model does, in plain words.
+        meaning: what an output value means.
+        data: ids of the datasets it learned from, see `eyeline.datasets.catalogue`.
+        calibration: id of the dataset that a quantised model was calibrated on.
+        training: how it was made, beyond what the run record says.
+        limits: where it fails.
+        instead: when to use another model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    does: str
+    meaning: str
+    data: list[str] = []
+    calibration: str = ""
+    training: str = ""
+    limits: list[str] = []
+    instead: list[str] = []
+
+
+QUALITY = {
+    "max_fmeasure_dataset": "max F (dataset PR)",
+    "max_fmeasure_mean": "max F (mean curve)",
+    "mae": "MAE",
+    "iou": "IoU",
+    "smeasure": "S",
+}
+"""Columns of the quality table of objects: measures of `eyeline evaluate` and their heads."""
+
+GAZE_QUALITY = {
+    "nss": "NSS",
+    "cc": "CC",
+    "sim": "SIM",
+    "kl": "KL, nats",
+    "auc_judd": "AUC-Judd",
+    "shuffled_auc": "shuffled AUC",
+    "information_gain": "information gain, bits",
+}
+"""Columns of the quality table of gaze."""
+
+COMPARED: dict[Task, tuple[str, ...]] = {
+    "objects": ("max_fmeasure_dataset",),
+    "gaze": ("nss", "information_gain"),
+}
+"""Measures in which a model is compared with others below the table."""
+
+
+def make_card(model: Model, sources: Path) -> str:
+    """The card of a registered model.
+
+    Args:
+        model: from a registry.
+        sources: folder with `ID.toml` and, where they exist, run record and evaluation.
+
+    Raises:
+        RegistryError: an unregistered model, a source that does not parse, or an evaluation that
+            does not hold these very bytes.
+    """
+    record = model.record
+    if record is None:
+        raise RegistryError(f"{model.id}: not registered, so it has no card", "add it first")
+    text = _text(sources / f"{record.id}.toml")
+    report = scan(model.data, name=record.file)
+    evaluation, run = (sources / f"{record.id}.{kind}.json" for kind in ("evaluation", "run"))
+    with _as_written(evaluation, "eyeline evaluate --summary"):
+        quality = _quality(model, _json(evaluation))
+    with _as_written(run, "eyeline train"):
+        provenance = _provenance(record, text, _json(run), sources)
+    parts = [
+        f"# {record.id}",
+        f"**What it does.** {text.does}",
+        f"**Output.** `saliency_map`, float32 (N, 1, H, W) in [0, 1]. {text.meaning}",
+        _contract(record, model, report),
+        f"**Example.**\n\n    eyeline extract clip.mp4 --model {record.id} -o clip.json",
+        "## Quality\n\n" + quality,
+        *_quantization(model, text, report, sources / f"{record.id}.quantization.json"),
+        "## Provenance\n\n" + provenance,
+        "## Licence\n\n" + _licence(record, text),
+        "## Operators\n\n" + _operators(report),
+        "## Limits\n\n" + _items(text.limits),
+        "## When to use another model\n\n" + _items(text.instead),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+@contextlib.contextmanager
+def _as_written(path: Path, command: str) -> Iterator[None]:
+    """Say of a file that lacks what a card reads in it, whose it should have been."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise RegistryError(f"{path}: not what {command} writes: {exc!r}", "make it again") from exc
+
+
+def check_card(card: str, model: Model, sources: Path) -> list[str]:
+    """Lines in which a card differs from its sources, as a unified diff; empty when it holds.
+
+    Raises:
+        RegistryError: see `make_card`.
+    """
+    fresh = make_card(model, sources)
+    lines = difflib.unified_diff(
+        card.splitlines(), fresh.splitlines(), "the card", "its sources", n=0, lineterm=""
+    )
+    return list(lines)
+
+
+def _text(path: Path) -> CardText:
+    try:
+        return CardText.model_validate(tomllib.loads(path.read_text()))
+    except OSError as exc:
+        raise RegistryError(
+            f"{path}: can't be read: {exc.strerror}", "a card needs its words there"
+        ) from exc
+    except (tomllib.TOMLDecodeError, ValidationError) as exc:
+        first = " ".join(str(exc).split())[:200]
+        raise RegistryError(f"{path}: not a card's words: {first}", "fix the file") from exc
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise RegistryError(f"{path}: can't be read: {exc}", "make it again") from exc
+    return value
+
+
+def _items(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "Nothing is stated."
+
+
+def _contract(record: ModelRecord, model: Model, report: ScanReport) -> str:
+    worst = report.worst_case
+    memory = (
+        f" At {worst.input[3]}x{worst.input[2]}, the largest input the scanner allows for, all tensors "
+        f"together take {worst.peak_bytes / 2**20:,.0f} MiB at most."
+        if worst
+        else ""
+    )
+    return (
+        f"**Deployment contract.** ONNX opset {record.opset}; `input` float32 (N, 3, H, W), "
+        f"{_input(record.io)}; `saliency_map` float32 (N, 1, H, W). {_size(record.io)} "
+        f"{record.parameters:,} parameters, {len(model.data):,} bytes, task `{record.task}`, role "
+        f"`{record.role}`.{memory}\n\n"
+        f"sha256 `{record.sha256}`"
+    )
+
+
+def _input(io: IoSpec) -> str:
+    kind = "RGB" if io.channels == "rgb" else "luma three times"
+    scale = "divided by 255" if io.scale == "255" else "divided by the frame's own maximum"
+    return f"{kind} {scale}, ImageNet-normalised"
+
+
+def _size(io: IoSpec) -> str:
+    if io.squash:
+        size = f"Frames are squashed to {io.squash[0]}x{io.squash[1]}."
+    else:
+        size = (
+            f"Frames are scaled to {io.working_lines} lines on the short side, the aspect is kept, and "
+            f"both sides are padded to a multiple of {io.multiple} by edge replication."
+        )
+    size += " The map is min-max-normalised per frame." if io.output == "minmax" else ""
+    if io.temporal_ms:
+        size += (
+            " The maps of a video are averaged exponentially over time, with a time constant of "
+            f"{io.temporal_ms:g} ms, anew from each cut on (`--temporal model`)."
+        )
+    return size
+
+
+def _quality(model: Model, evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return "Not evaluated: no evaluation stands beside this card."
+    task: Task = model.task or "objects"
+    if task == "gaze":
+        evaluation = evaluation["gaze"]
+    results = evaluation["results"]
+    own = [r for r in results if r["model_sha256"] == model.sha256]
+    if not own:
+        raise RegistryError(
+            f"{model.id}: its evaluation is of other bytes", "run `eyeline evaluate` again"
+        )
+    measures = GAZE_QUALITY if task == "gaze" else QUALITY
+    parts = []
+    for dataset in dict.fromkeys(r["dataset"] for r in own):
+        rows = [r for r in results if r["dataset"] == dataset]
+        parts.append(_judged_on(dataset, evaluation, rows[0]))
+        parts.append(_table(rows, model.sha256, measures))
+        parts.append(_compared(evaluation["comparisons"], dataset, own[0]["model"], task))
+    parts.append("\n".join(f"- {note}" for note in evaluation["notes"]))
+    return "\n\n".join(parts)
+
+
+def _judged_on(dataset: str, evaluation: dict[str, Any], row: dict[str, Any]) -> str:
+    """What a set holds, and over what its intervals are."""
+    for s in evaluation.get("sets", ()):  # of recorded gaze
+        if s["dataset"] == dataset:
+            return (
+                f"{dataset}, {s['stimuli']:,} {s['kind']} with {s['fixations']:,} fixations of "
+                f"{s['viewers']} viewers; 95 % bootstrap intervals over {s['kind']}:"
+            )
+    count = row.get("image_count") or len(row["images"])  # a summary, or everything
+    return f"{dataset}, {count:,} images; 95 % bootstrap intervals:"
+
+
+def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path) -> list[str]:
+    """What a quantised model was made from, how, and what that cost; nothing of a float model."""
+    found = _json(path)
+    if found is None:
+        if "DequantizeLinear" in scanned.ops:
+            raise RegistryError(
+                f"{model.id}: quantised, and no {path.name} says from what",
+                "eyeline model quantize --report makes it",
+            )
+        return []
+    try:
+        if found["model"]["sha256"] != model.sha256:
+            raise RegistryError(f"{model.id}: {path.name} is of other bytes", "quantise it again")
+        lines = [
+            _made_from(found, path.parent),
+            _row_of(text.calibration, model.id),
+            _losses(found),
+            _gain(found),
+        ]
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RegistryError(f"{path}: not a quantisation's report", "quantise it again") from exc
+    return ["## Quantisation", *lines]
+
+
+def _made_from(found: dict[str, Any], sources: Path) -> str:
+    source, how, data = found["source"], found["how"], found["calibration"]
+    card = f"{source['name']}.md"
+    link = f" ([card]({card}))" if (sources / card).is_file() else ""
+    kept = f"; {', '.join(how['keep_float'])} stay float" if how["keep_float"] else ""
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    return (
+        f"Made from `{source['name']}`{link}, sha256 `{source['sha256']}`, by static QDQ of "
+        f"{', '.join(how['ops'])}{kept}: activations {how['activations']}, weights {how['weights']}, "
+        f"{'a scale for each output channel' if how['per_channel'] else 'one scale a tensor'}; ranges by "
+        f"{how['method']} over {data['images']:,} images of {data['data']} "
+        f"(digest `{data['sha256'][:16]}`). "
+        f"{found['model']['bytes']:,} bytes for {source['bytes']:,}. {versions}."
+    )
+
+
+def _losses(found: dict[str, Any]) -> str:
+    lines = [
+        f"Against the float model, on {found['check']['images']:,} other images of the same set (the gate: "
+        f"`saliency_mean` moves by {found['limits']['shift']:g} at most, a mean over images; "
+        f"{'passed' if found['passed'] else 'NOT PASSED'}):\n",
+        "| lines | images | maps differ by | at most | saliency_mean by | at most | IoU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['lines'] or 'fixed'} | {row['images']} | {row['map_mean']:.4f} | {row['map_max']:.3f} | "
+        f"{row['shift']:.4f} | {row['shift_max']:.4f} | {row['iou']:.3f} |"
+        for row in found["losses"]
+    ]
+    return "\n".join(lines)
+
+
+def _gain(found: dict[str, Any]) -> str:
+    speed, vnni = found["speed"], found["machine"]["vnni"]
+    where = {True: "with VNNI", False: "without VNNI", None: "of which VNNI is not known"}[vnni]
+    size = "x".join(map(str, speed["size"]))
+    return (
+        f"{speed['quantized_ms']:.2f} ms for {speed['float_ms']:.2f} at {size} on one thread, "
+        f"{speed['ratio']:.2f} times as fast ({found['machine']['machine']}, a CPU {where})."
+    )
+
+
+def _table(rows: list[dict[str, Any]], sha256: str, measures: dict[str, str]) -> str:
+    heads = ["model", "parameters", "size", "ms, one thread", *measures.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        if row.get("baseline"):
+            cells = [row["model"], "-", "-", "-"]
+        else:
+            name = f"**{row['model']}**" if row["model_sha256"] == sha256 else row["model"]
+            size = "x".join(map(str, row["working_size"]))
+            cells = [name, f"{row['parameters']:,}", size, f"{row['latency_ms']:.1f}"]
+        cells += [_estimate(row["estimates"][key]) for key in measures]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _estimate(e: dict[str, float | None]) -> str:
+    value, low, high = (e[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    if low is None or high is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _compared(comparisons: list[dict[str, Any]], dataset: str, name: str, task: Task) -> str:
+    heads = {"max_fmeasure_dataset": "max F"} | GAZE_QUALITY
+    lines = []
+    for c in comparisons:
+        if c["dataset"] != dataset or name not in (c["model"], c["other"]):
+            continue
+        other = c["other"] if c["model"] == name else c["model"]
+        sign = 1 if c["model"] == name else -1
+        said = []
+        for measure in COMPARED[task]:
+            d = c["differences"][measure]
+            p = d["p_value"]
+            level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+            said.append(f"{heads[measure]} {sign * d['value']:+.3f} ({level}, paired bootstrap)")
+        lines.append(f"- against {other}: {'; '.join(said)}")
+    return "\n".join(lines) or "Nothing to compare with in that evaluation."
+
+
+def _provenance(
+    record: ModelRecord, text: CardText, run: dict[str, Any] | None, sources: Path
+) -> str:
+    parts = [record.provenance]
+    if text.training:
+        parts.append(text.training)
+    if run is None:
+        return "\n\n".join(parts)
+    recipe, images = run["recipe"], run["images"]
+    if backbone := recipe.get("backbone"):
+        parts.append(
+            f"The encoder began with the weights of {backbone['url']} (sha256 `{backbone['sha256']}`, "
+            f"{backbone['license']}), which were trained on {', '.join(backbone['trained_on'])}."
+        )
+    versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
+    last = run["curve"][-1]
+    host = run["machine"] + (f", {run['cores']} cores" if "cores" in run else "")
+    took = f" in {run['seconds'] / 3600:.1f} h" if "seconds" in run else ""
+    parts.append(
+        f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs of {images['train']:,} images, batch "
+        f"{recipe['batch']}{_teacher(recipe)}, {recipe['optimizer']} at {recipe['lr']:g}, seed "
+        f"{recipe['seed']}; {images['selection']:,} images selected the epoch "
+        f"and report nothing; training loss {last['loss']:.3f} in the last epoch. On {run['device']} "
+        f"({host}){took}, {versions}. Data digest `{run['data_digest'][:16]}`. "
+        f"[Run record]({record.id}.run.json)."
+    )
+    return "\n\n".join(parts)
+
+
+def _teacher(recipe: dict[str, Any]) -> str:
+    """How much of a run a teacher decided."""
+    if "teacher" in recipe:
+        return f", teacher's share {recipe['teacher']:g}"
+    if recipe["unlabelled"]:
+        return f" and {recipe['unlabelled']} images with a teacher's density"
+    return ""
+
+
+def _licence(record: ModelRecord, text: CardText) -> str:
+    lines = [f"Weights: {record.license}.", *(_row_of(name, record.id) for name in text.data)]
+    lines.append("Whether terms of training data bind weights is for your counsel, not for a card.")
+    return "\n\n".join(lines)
+
+
+def _row_of(name: str, model_id: str) -> str:
+    """A dataset and its terms, from the catalogue."""
+    known = catalogue()
+    if name not in known:
+        raise RegistryError(f"{model_id}: its data {name!r} is not in the catalogue", "add it")
+    row = known[name]
+    return f"Data: {row.title} ({row.paper}): {row.terms}. {row.page}"
+
+
+def _operators(report: ScanReport) -> str:
+    rows = ", ".join(f"{op} {count}" for op, count in sorted(report.ops.items()))
+    verdict = "all admitted" if report.admitted else "REFUSED"
+    name, version = report.policy["name"], report.policy["version"]
+    findings = "".join(f"\n- {f}" for f in report.findings)
+    return f"{rows}: {verdict} by the scanner's policy {name} {version}.{findings}"

@@ -1,0 +1,1 @@
+"""Make models: export, mirror, prove and quantise them."""

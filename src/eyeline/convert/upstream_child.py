@@ -1,0 +1,150 @@
+"""Runs an upstream's module where it can do little harm: `python -I -B upstream_child.py FOLDER`.
+
+Started by `eyeline.convert.upstream` with an empty environment and limits; imports nothing of eyeline.
+Reads `job.json`, `module.py` and `weights` in FOLDER, then one JSON command a line from stdin, and
+answers one JSON line each: `export` writes `net.onnx`; `run` turns `x.npy` into `y.npy`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+def guard(folder: str) -> None:
+    """Refuse what computing a net never needs: sockets, processes, files elsewhere.
+
+    An audit hook can't be taken off again (Python documentation, `sys.addaudithook`). It is a second
+    fence behind the static check of imports, not a sandbox.
+    """
+    folders = {folder, sys.prefix, sys.base_prefix, "/proc", "/sys", *(p for p in sys.path if p)}
+    readable = (*(f.rstrip("/") + "/" for f in folders), "/dev/null", "/dev/urandom")
+    forbidden = (
+        "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
+        "os.kill", "os.startfile", "os.putenv", "os.symlink", "os.link", "os.chmod", "os.chown",
+        "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.utime", "shutil.",
+        "pty.", "ftplib.", "smtplib.", "urllib.", "http.", "webbrowser.", "ctypes.dlopen",
+        "code.__new__",
+    )  # fmt: skip
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event.startswith(forbidden):
+            raise PermissionError(f"the upstream's code tried {event}")
+        if event == "open" and isinstance(args[0], str | bytes):
+            path = os.fsdecode(args[0])
+            whole = path if path.startswith("/") else f"{folder}/{path}"
+            writes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            inside = whole.startswith(f"{folder}/") or whole == "/dev/null"
+            if ".." in whole or (not inside if writes else not whole.startswith(readable)):
+                raise PermissionError(f"the upstream's code tried to open {path}")
+
+    sys.addaudithook(hook)
+
+
+def load_net(folder: Path, job: dict[str, Any]) -> Any:
+    """The net of the job, with its weights, in evaluation mode."""
+    import torch
+
+    code = compile((folder / "module.py").read_bytes(), job["module"], "exec", dont_inherit=True)
+    weights = io.BytesIO((folder / "weights").read_bytes())
+    guard(str(folder))
+    # Tensors only: a pickle that asks for anything else is refused by torch itself.
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise TypeError("the checkpoint holds no state dict")
+    torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
+    scope: dict[str, Any] = {"__name__": "upstream"}
+    exec(code, scope)  # noqa: S102  (verified bytes, guarded, limited)
+    torch.manual_seed(0)
+    net = scope[job["net"]](*job["arguments"])
+    net.load_state_dict(state, strict=True)
+
+    class Head(torch.nn.Module):
+        """One output of the net."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Any) -> Any:
+            y = self.net(x)
+            return y[job["head"]] if isinstance(y, tuple | list) else y
+
+    return Head().eval()
+
+
+def export(head: Any, folder: Path, opset: int) -> None:
+    """Trace the net to `net.onnx`, sizes free; batch normalisation is left for a deterministic folding."""
+    import torch
+
+    axes = {0: "N", 2: "H", 3: "W"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer is deprecated, and the one without onnxscript
+        torch.onnx.export(
+            head,
+            (torch.zeros(1, 3, 64, 96),),
+            folder / "net.onnx",
+            opset_version=opset,
+            input_names=["input"],
+            output_names=["saliency_map"],
+            dynamic_axes={"input": axes, "saliency_map": axes},
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            dynamo=False,
+        )
+
+
+def serve(folder: Path, answers: Any) -> None:
+    """Load the job's net and obey commands until stdin ends."""
+    import numpy as np
+    import torch
+
+    job = json.loads((folder / "job.json").read_text())
+    torch.set_num_threads(job["threads"])
+    head = load_net(folder, job)
+    parameters = sum(p.numel() for p in head.parameters())
+    versions = {"torch": torch.__version__.split("+")[0], "numpy": np.__version__}
+    print(
+        json.dumps({"ok": True, "parameters": parameters, "versions": versions}),
+        file=answers,
+        flush=True,
+    )
+    double: Any = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        if command["do"] == "export":
+            export(head, folder, command["opset"])
+        else:
+            x = torch.from_numpy(np.load(folder / "x.npy", allow_pickle=False))
+            if x.dtype == torch.float64 and double is None:
+                import copy
+
+                double = copy.deepcopy(head).double()
+            with torch.no_grad():
+                y = (head if x.dtype == torch.float32 else double)(x)
+            np.save(folder / "y.npy", y.numpy())
+        print(json.dumps({"ok": True}), file=answers, flush=True)
+
+
+def main() -> None:
+    """Keep stdout for answers: what the upstream prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        serve(Path(sys.argv[1]), answers)
+    except Exception as exc:
+        text = " ".join(f"{type(exc).__name__}: {exc}".split())[:300]
+        print(json.dumps({"ok": False, "error": text}), file=answers, flush=True)
+        raise SystemExit(1) from exc
+
+
+if __name__ == "__main__":
+    main()

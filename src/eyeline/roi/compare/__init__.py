@@ -1,0 +1,1 @@
+"""Compare steered encodes with a plain one at equal quality."""

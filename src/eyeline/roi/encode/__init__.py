@@ -1,0 +1,1 @@
+"""Encode a video with QP offsets per region."""

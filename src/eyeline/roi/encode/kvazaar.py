@@ -1,0 +1,218 @@
+"""kvazaar through FFmpeg's binary: a map file, a pipe of pictures, and a remux with the source's times.
+
+Only in a child process: kvazaar aborts on a map file that it does not like. A pipe carries no
+timestamps, so the stream it makes is muxed again here; with `gop=lp-g4d3t1` pictures are coded in
+the order in which they are shown, which is also the order in which the map file is read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from eyeline.errors import EncoderError, MissingExtraError, UsageError
+from eyeline.files import PendingFile
+from eyeline.media import open_video
+from eyeline.roi.encode.capabilities import parse_parameters
+from eyeline.roi.encode.encoder import MUXERS, TICK
+from eyeline.roi.encode.job import EncodeJob
+from eyeline.roi.maps.write import KvazaarText
+
+SMALLEST_CU = 8
+"""FFmpeg's kvazaar refuses sizes that its smallest coding unit does not divide."""
+
+ENVIRONMENT = "EYELINE_FFMPEG"
+"""Names an FFmpeg of the user's own, before the extra's and the one on the path."""
+
+
+def find_ffmpeg(encoder: str = "libkvazaar") -> str:
+    """An FFmpeg binary that has an encoder: the user's, the `vmaf` extra's, or the one on the path.
+
+    Raises:
+        EncoderError: the one that the environment names lacks it.
+        MissingExtraError: none has it.
+    """
+    own = os.environ.get(ENVIRONMENT)
+    if own:
+        if not _has(own, encoder):
+            raise EncoderError(
+                f"{own}: has no {encoder}", f"unset {ENVIRONMENT}, or name an FFmpeg that has it"
+            )
+        return own
+    candidates = []
+    try:
+        imageio_ffmpeg = import_module("imageio_ffmpeg")  # it carries no types
+    except ImportError:
+        pass
+    else:
+        candidates.append(str(imageio_ffmpeg.get_ffmpeg_exe()))
+    if on_path := shutil.which("ffmpeg"):
+        candidates.append(on_path)
+    for candidate in candidates:
+        if _has(candidate, encoder):
+            return candidate
+    raise MissingExtraError(f"an FFmpeg with {encoder}", "vmaf")
+
+
+def _has(binary: str, encoder: str) -> bool:
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own FFmpeg or the extra's
+            [binary, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return False
+    return f" {encoder} " in done.stdout
+
+
+def encode_kvazaar(job: EncodeJob) -> tuple[int, int]:
+    """Encode a job through kvazaar.
+
+    Returns:
+        Frames, and bytes of the picture stream.
+
+    Raises:
+        EncoderError: kvazaar died; its last words.
+        MissingExtraError: no FFmpeg with kvazaar.
+    """
+    i, o = job.info, job.options
+    if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
+        raise UsageError("kvazaar reads its maps before the pictures", "give a file, not a pipe")
+    if i.width % SMALLEST_CU or i.height % SMALLEST_CU:
+        raise EncoderError(
+            f"libkvazaar: codes sizes that {SMALLEST_CU} divides, not {i.width}x{i.height}",
+            "crop or pad it, or use x265",
+        )
+    binary = find_ffmpeg()
+    pending = PendingFile(job.out)
+    try:
+        with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
+            roi = Path(folder) / "roi.txt"
+            if o.steer.strength:
+                _write_maps(job, roi)
+            stream = Path(folder) / "out.hevc"
+            times = _pipe(job, binary, roi if o.steer.strength else None, stream)
+            size = stream.stat().st_size
+            _mux(job, stream, pending.temporary, times)
+    except BaseException:
+        pending.discard()
+        raise
+    pending.commit()
+    return len(times), size
+
+
+def _write_maps(job: EncodeJob, roi: Path) -> None:
+    with roi.open("wb") as f:
+        writer = KvazaarText(f)
+        for count, p in enumerate(job.footage, 1):
+            assert p.levels is not None  # noqa: S101 - strength is not 0
+            writer.write(p.index, p.levels)
+            if job.drawn is not None:
+                job.drawn.append(p.levels)
+            job.advance(1, count)
+
+
+def _pipe(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> list[float]:
+    """Feed kvazaar; the pictures' times, seconds."""
+    i, o, row = job.info, job.options, job.row
+    parameters = dict(row.fixed_parameters)
+    extra = dict(o.extra)
+    if row.parameters in extra:
+        parameters |= parse_parameters(extra.pop(str(row.parameters)), row.separator)
+    if o.preset:
+        parameters = {"preset": o.preset} | parameters  # first: it would reset what stands before
+    if job.rate.qp is not None:
+        parameters["qp"] = str(job.rate.qp)
+    if roi is not None:
+        parameters["roi"] = str(roi)
+    rate = i.fps or Fraction(25)
+    command = [
+        *(binary, "-hide_banner", "-loglevel", "error", "-y"),
+        *("-f", "rawvideo", "-pix_fmt", job.pix_fmt, "-s", f"{i.width}x{i.height}"),
+        *("-r", str(rate), "-i", "pipe:0", "-c:v", row.library),
+        *(("-b:v", str(job.rate.bitrate)) if job.rate.bitrate else ()),
+        *(word for name, value in extra.items() for word in (f"-{name}", value)),
+        *("-kvazaar-params", ",".join(f"{k}={v}" for k, v in parameters.items())),
+        *("-f", "hevc", str(stream)),
+    ]
+    times: list[float] = []
+    with tempfile.TemporaryFile() as words:
+        child = subprocess.Popen(  # noqa: S603 - see find_ffmpeg
+            command, stdin=subprocess.PIPE, stderr=words, stdout=words
+        )
+        assert child.stdin is not None  # noqa: S101 - a pipe was asked for
+        try:
+            with open_video(job.source, o.video) as video:
+                for d in video.pictures(job.footage.start, job.footage.stop):
+                    frame = d.frame
+                    if frame.format.name != job.pix_fmt:
+                        frame = frame.reformat(format=job.pix_fmt)
+                    child.stdin.write(_samples(frame))
+                    times.append(d.seconds)
+                    job.advance(2, len(times))
+            child.stdin.close()
+        except BrokenPipeError:
+            pass  # its exit status says why
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        status = child.wait()
+        words.seek(0)
+        last = words.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+    if status or not stream.is_file():
+        said = "; ".join(last[-3:]) or f"exit status {status}"
+        raise EncoderError(f"libkvazaar: died at frame {len(times)}: {said}")
+    start = times[0] if times and not job.whole else 0.0
+    return [t - start for t in times]
+
+
+def _samples(frame: av.VideoFrame) -> bytes:
+    """A planar 8-bit frame as raw video: rows without padding."""
+    parts = []
+    for plane in frame.planes:
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
+        parts.append(rows[:, : plane.width].tobytes())
+    return b"".join(parts)
+
+
+def _mux(job: EncodeJob, stream: Path, target: Path, times: list[float]) -> None:
+    passengers = job.passengers()
+    tick = passengers.time_base or TICK
+    try:
+        with (
+            av.open(str(stream), format="hevc") as source,
+            av.open(str(target), "w", format=MUXERS[job.out.suffix.lower()]) as out,
+        ):
+            video = source.streams.video[0]
+            copy = out.add_stream_from_template(video)
+            copy.time_base = tick
+            if job.info.rotation:
+                copy.set_display_rotation(-job.info.rotation)
+            passengers.board(out, copy)
+            count = 0
+            for packet in source.demux(video):
+                if not packet.size:
+                    continue
+                packet.time_base = tick
+                packet.pts = packet.dts = round(times[count] / tick)
+                packet.duration = 0
+                packet.stream = copy
+                out.mux(packet)
+                passengers.ride(out, times[count])
+                count += 1
+            passengers.ride(out, None)
+    except (av.error.FFmpegError, IndexError) as exc:
+        raise EncoderError(f"libkvazaar: what it wrote can't be muxed: {exc}") from exc
+    finally:
+        passengers.close()
+    if count != len(times):
+        raise EncoderError(f"libkvazaar: wrote {count} of {len(times)} pictures")

@@ -1,0 +1,1 @@
+"""Write and read the QP map files of encoders."""

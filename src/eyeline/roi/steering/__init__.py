@@ -1,0 +1,1 @@
+"""Turn saliency maps into QP offsets per block."""

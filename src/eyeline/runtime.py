@@ -1,0 +1,104 @@
+"""The one place that creates ONNX Runtime sessions: telemetry off, one thread, bytes in memory.
+
+The tensor contract: the names, shapes and normalisation that every saliency model shares.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from eyeline.errors import ModelError, UsageError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any:
+    """Create a session from bytes, never from a path.
+
+    One thread and no spinning: callers run frames side by side, and an idle thread must not burn
+    its neighbour's core.
+
+    Args:
+        data: an ONNX model.
+        name: named in errors.
+        device: `auto` takes CUDA when its provider is there.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+
+    Raises:
+        ModelError: bytes that ONNX Runtime refuses.
+        UsageError: a device that is not there.
+    """
+    if data[4:8] == b"ORTM":
+        raise ModelError(f"{name}: an ORT-format file, not ONNX", "give the ONNX model")
+    runtime = import_runtime()
+    available = runtime.get_available_providers()
+    if device == "cuda" and "CUDAExecutionProvider" not in available:
+        raise UsageError(
+            "no CUDA in this ONNX Runtime", "pip install onnxruntime-gpu, or --device cpu"
+        )
+    use_cuda = device != "cpu" and "CUDAExecutionProvider" in available
+    providers = ["CUDAExecutionProvider"] if use_cuda else []
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong reaches the user as one line of ours
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Tensors in other files were not verified: point them at a folder that can't exist.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
+    try:
+        session = runtime.InferenceSession(
+            data,
+            options,
+            providers=[*providers, "CPUExecutionProvider"],
+            enable_fallback=0,  # it prints to stdout, and hides a failure
+        )
+    except runtime_errors() as exc:
+        raise ModelError(
+            f"{name}: ONNX Runtime can't load it: {first_line(exc)}", "is it an ONNX model?"
+        ) from exc
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise UsageError("CUDA can't be started", "check the driver, or --device cpu")
+    return session
+
+
+def import_runtime() -> Any:
+    """The module `onnxruntime`, imported with its telemetry off."""
+    # ONNX Runtime >= 1.29 queues usage events unless this is set before the import.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: its own classes, which share no base, and its binding's.
+
+    The binding raises `ValueError` (a tensor name that is not UTF-8) and `RuntimeError`.
+    """
+    import_runtime()  # first: an import of any part of it starts its telemetry
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [c for c in vars(state).values() if isinstance(c, type) and issubclass(c, Exception)]
+    return (*own, ValueError, RuntimeError)
+
+
+def first_line(exc: Exception) -> str:
+    """An exception's text as one short line."""
+    return " ".join(str(exc).split())[:200]
+
+
+INPUT_NAME = "input"
+"""float32 (N, 3, H, W), RGB, ImageNet-normalised."""
+
+OUTPUT_NAME = "saliency_map"
+"""float32 (N, 1, H, W) in [0, 1]."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Channel statistics of ImageNet's training set, R, G, B in [0, 1] (torchvision's model documentation)."""

@@ -1,0 +1,332 @@
+"""What an ONNX file may say: the fields of every message of onnx.proto, by number.
+
+From onnx.proto of ONNX 1.23 (a test holds the tables to the installed `onnx`). A field that is not
+here is one that ONNX Runtime and the scanner could read differently, so it is refused.
+
+A bounded reader of ONNX's bytes: counts and checks before anything is built from them.
+
+It reads the protobuf wire format (protobuf.dev, "Encoding") by the tables of `schema`, and nothing
+else: no ONNX parser runs on bytes that are not known to be small, flat and unambiguous. What two
+parsers could read differently (unknown fields, a single field given twice, over-long integers, text
+that is not UTF-8) is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Field(NamedTuple):
+    """One field of a message.
+
+    Attributes:
+        name: as in onnx.proto.
+        kind: `i32`, `i64`, `u64`, `f32`, `f64`, `str`, `bytes`, or the name of a message.
+        repeated: whether it may stand there more than once.
+    """
+
+    name: str
+    kind: str
+    repeated: bool
+
+
+_TABLES = {
+    "Model": """1 ir_version i64, 2 producer_name str, 3 producer_version str, 4 domain str,
+        5 model_version i64, 6 doc_string str, 7 graph Graph, 8 opset_import* OperatorSetId,
+        14 metadata_props* StringStringEntry, 20 training_info* TrainingInfo,
+        25 functions* Function, 26 configuration* DeviceConfiguration""",
+    "OperatorSetId": "1 domain str, 2 version i64",
+    "Graph": """1 node* Node, 2 name str, 5 initializer* Tensor, 10 doc_string str,
+        11 input* ValueInfo, 12 output* ValueInfo, 13 value_info* ValueInfo,
+        14 quantization_annotation* TensorAnnotation, 15 sparse_initializer* SparseTensor,
+        16 metadata_props* StringStringEntry""",
+    "Node": """1 input* str, 2 output* str, 3 name str, 4 op_type str, 5 attribute* Attribute,
+        6 doc_string str, 7 domain str, 8 overload str, 9 metadata_props* StringStringEntry,
+        10 device_configurations* NodeDeviceConfiguration""",
+    "Attribute": """1 name str, 2 f f32, 3 i i64, 4 s bytes, 5 t Tensor, 6 g Graph, 7 floats* f32,
+        8 ints* i64, 9 strings* bytes, 10 tensors* Tensor, 11 graphs* Graph, 13 doc_string str,
+        14 tp Type, 15 type_protos* Type, 20 type i32, 21 ref_attr_name str,
+        22 sparse_tensor SparseTensor, 23 sparse_tensors* SparseTensor""",
+    "Tensor": """1 dims* i64, 2 data_type i32, 3 segment Segment, 4 float_data* f32,
+        5 int32_data* i32, 6 string_data* bytes, 7 int64_data* i64, 8 name str, 9 raw_data bytes,
+        10 double_data* f64, 11 uint64_data* u64, 12 doc_string str,
+        13 external_data* StringStringEntry, 14 data_location i32,
+        16 metadata_props* StringStringEntry""",
+    "Segment": "1 begin i64, 2 end i64",
+    "StringStringEntry": "1 key str, 2 value str",
+    "SparseTensor": "1 values Tensor, 2 indices Tensor, 3 dims* i64",
+    "Type": """1 tensor_type TensorType, 4 sequence_type Sequence, 5 map_type Map, 6 denotation str,
+        7 opaque_type Opaque, 8 sparse_tensor_type SparseTensorType, 9 optional_type Optional""",
+    "TensorType": "1 elem_type i32, 2 shape TensorShape",
+    "TensorShape": "1 dim* Dimension",
+    "Dimension": "1 dim_value i64, 2 dim_param str, 3 denotation str",
+    "Sequence": "1 elem_type Type",
+    "Map": "1 key_type i32, 2 value_type Type",
+    "Optional": "1 elem_type Type",
+    "SparseTensorType": "1 elem_type i32, 2 shape TensorShape",
+    "Opaque": "1 domain str, 2 name str",
+    "ValueInfo": "1 name str, 2 type Type, 3 doc_string str, 4 metadata_props* StringStringEntry",
+    "TensorAnnotation": "1 tensor_name str, 2 quant_parameter_tensor_names* StringStringEntry",
+    "TrainingInfo": """1 initialization Graph, 2 algorithm Graph,
+        3 initialization_binding* StringStringEntry, 4 update_binding* StringStringEntry""",
+    "Function": """1 name str, 4 input* str, 5 output* str, 6 attribute* str, 7 node* Node,
+        8 doc_string str, 9 opset_import* OperatorSetId, 10 domain str,
+        11 attribute_proto* Attribute, 12 value_info* ValueInfo, 13 overload str,
+        14 metadata_props* StringStringEntry""",
+    "DeviceConfiguration": "1 name str, 2 num_devices i32, 3 device* str",
+    "NodeDeviceConfiguration": """1 configuration_id str, 2 sharding_spec* ShardingSpec,
+        3 pipeline_stage i32""",
+    "ShardingSpec": """1 tensor_name str, 2 device* i64,
+        3 index_to_device_group_map* IntIntListEntry, 4 sharded_dim* ShardedDim""",
+    "IntIntListEntry": "1 key i64, 2 value* i64",
+    "ShardedDim": "1 axis i64, 2 simple_sharding* SimpleShardedDim",
+    "SimpleShardedDim": "1 dim_value i64, 2 dim_param str, 3 num_shards i64",
+}
+
+
+def _fields(table: str) -> dict[int, Field]:
+    rows = (row.split() for row in table.split(","))
+    return {int(n): Field(name.rstrip("*"), kind, name.endswith("*")) for n, name, kind in rows}
+
+
+MESSAGES: dict[str, dict[int, Field]] = {name: _fields(table) for name, table in _TABLES.items()}
+"""Message name to field number to field."""
+
+
+_VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
+_WIRE_TYPES = {"i32": 0, "i64": 0, "u64": 0, "f64": 1, "f32": 5}  # all others are blocks
+_FLOATS = {"f32": struct.Struct("<f"), "f64": struct.Struct("<d")}
+_CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
+_MAX_PACKED_INTS = 4096  # longer lists of packed integers stay bytes: see `Packed`
+
+
+class WireError(Exception):
+    """Bytes that are refused as a whole.
+
+    Args:
+        code: of the finding.
+        path: where.
+        reason: why.
+    """
+
+    def __init__(self, code: str, path: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.path, self.reason = code, path, reason
+
+
+class Packed:
+    """A long list of packed numbers, left as bytes.
+
+    Attributes:
+        data: the bytes.
+        kind: kind of one number, see `Field`.
+    """
+
+    __slots__ = ("data", "kind")
+
+    def __init__(self, data: memoryview, kind: str) -> None:
+        self.data, self.kind = data, kind
+
+    def __len__(self) -> int:
+        """How many numbers: a varint ends at a byte below 128."""
+        if self.kind in _FLOATS:
+            return len(self.data) // _FLOATS[self.kind].size
+        return len(bytes(self.data).translate(None, _CONTINUED))
+
+
+class Message:
+    """One message: its fields by name, as they stood there.
+
+    Attributes:
+        kind: its name in `schema`.
+        fields: name to value; a repeated field is a list, packed floats or many packed integers
+            are a `Packed`.
+    """
+
+    __slots__ = ("fields", "kind")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.fields: dict[str, Any] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fields
+
+    def text(self, name: str) -> str:
+        """A string field, "" when absent."""
+        return str(self.fields.get(name, ""))
+
+    def number(self, name: str) -> int:
+        """An integer field, 0 when absent."""
+        return int(self.fields.get(name, 0))
+
+    def message(self, name: str) -> Message | None:
+        """A field that is a message, None when absent."""
+        value: Message | None = self.fields.get(name)
+        return value
+
+    def list(self, name: str) -> Any:
+        """A repeated field: a list, or a `Packed`; empty when absent."""
+        return self.fields.get(name, [])
+
+    def messages(self, name: str) -> Iterator[Message]:
+        """The messages of a repeated field."""
+        yield from self.fields.get(name, ())
+
+
+class Reader:
+    """Reads one file.
+
+    Args:
+        data: the file.
+        max_fields: most fields in the whole file, packed numbers not counted.
+        max_depth: most messages within each other.
+
+    Attributes:
+        fields: fields read so far.
+        unknown: (path, field number) of what the schema does not know.
+    """
+
+    def __init__(self, data: bytes, max_fields: int, max_depth: int) -> None:
+        self.data, self.max_fields, self.max_depth = data, max_fields, max_depth
+        self.view = memoryview(data)
+        self.fields = 0
+        self.unknown: list[tuple[str, int]] = []
+
+    def read(self) -> Message:
+        """The model.
+
+        Raises:
+            WireError: bytes that are refused.
+        """
+        return self._message("Model", 0, len(self.data), ())
+
+    def _message(self, kind: str, at: int, end: int, path: tuple[str, ...]) -> Message:
+        if len(path) > self.max_depth:
+            raise self._error(path, "depth", f"nested more than {self.max_depth} messages deep")
+        table, message, data = MESSAGES[kind], Message(kind), self.data
+        fields = message.fields
+        while at < end:
+            self.fields += 1
+            if self.fields > self.max_fields:
+                raise self._error(path, "elements", f"more than {self.max_fields} fields")
+            tag = data[at]
+            at += 1
+            if tag > 127:
+                tag, at = self._varint(at - 1, end, path)
+            number, wire_type = tag >> 3, tag & 7
+            if not 1 <= number < 1 << 29:
+                raise self._error(path, "malformed", f"field number {number}")
+            field = table.get(number)
+            # The value's span, whatever the field.
+            value, size = 0, 0
+            if wire_type == _VARINT:
+                value, at = self._varint(at, end, path)
+            elif wire_type == _BLOCK:
+                size, at = self._varint(at, end, path)
+            elif wire_type in (_FIXED64, _FIXED32):
+                size = 8 if wire_type == _FIXED64 else 4
+            else:
+                raise self._error(path, "malformed", f"wire type {wire_type} in {kind}")
+            start, at = at, at + size
+            if at > end:
+                raise self._error(path, "malformed", f"field {number} of {kind} is cut off")
+            if field is None:
+                if len(self.unknown) < 32:  # enough to report
+                    self.unknown.append((_join(path), number))
+                continue
+            if field.repeated:
+                found = fields.setdefault(field.name, [])
+                if isinstance(found, Packed):
+                    raise self._error(path, "ambiguous", f"{field.name} is packed, and goes on")
+                index = len(found)
+            elif field.name in fields:
+                raise self._error(path, "ambiguous", f"{field.name} stands there twice")
+            else:
+                found, index = None, None
+            parsed: Any
+            if field.kind in _WIRE_TYPES:
+                if wire_type == _BLOCK and found is not None:
+                    self._packed(fields, field, found, start, at, path)
+                    continue
+                parsed = self._scalar(field, wire_type, value, start, path)
+            elif wire_type != _BLOCK:
+                raise self._error(path, "malformed", f"{field.name} is not of its type")
+            elif field.kind == "bytes":
+                parsed = self.view[start:at]
+            elif field.kind == "str":
+                try:
+                    parsed = str(self.view[start:at], "utf-8")
+                except UnicodeDecodeError:
+                    raise self._error(path, "malformed", f"{field.name} is not UTF-8") from None
+            else:
+                name = field.name if index is None else f"{field.name}[{index}]"
+                parsed = self._message(field.kind, start, at, (*path, name))
+            if found is None:
+                fields[field.name] = parsed
+            else:
+                found.append(parsed)
+        return message
+
+    def _scalar(
+        self, field: Field, wire_type: int, value: int, start: int, path: tuple[str, ...]
+    ) -> int | float:
+        if wire_type != _WIRE_TYPES[field.kind]:
+            raise self._error(path, "malformed", f"{field.name} is not of its type")
+        if field.kind in _FLOATS:
+            number: float = _FLOATS[field.kind].unpack_from(self.data, start)[0]
+            return number
+        return self._integer(field, value, path)
+
+    def _integer(self, field: Field, value: int, path: tuple[str, ...]) -> int:
+        if field.kind == "u64":
+            return value
+        signed = value - (1 << 64) if value >> 63 else value
+        if field.kind == "i32" and not -(1 << 31) <= signed < 1 << 31:
+            raise self._error(path, "ambiguous", f"{field.name} is beyond 32 bits")
+        return signed
+
+    def _packed(
+        self,
+        fields: dict[str, Any],
+        field: Field,
+        found: Any,
+        start: int,
+        end: int,
+        path: tuple[str, ...],
+    ) -> None:
+        if field.kind in _FLOATS or end - start > _MAX_PACKED_INTS:
+            if found:
+                raise self._error(path, "ambiguous", f"{field.name} is packed and unpacked")
+            if field.kind in _FLOATS and (end - start) % _FLOATS[field.kind].size:
+                raise self._error(path, "malformed", f"{field.name} is cut off")
+            if field.kind not in _FLOATS and self.data[end - 1] > 127:
+                raise self._error(path, "malformed", f"{field.name} is cut off")
+            fields[field.name] = Packed(self.view[start:end], field.kind)
+            return
+        while start < end:
+            value, start = self._varint(start, end, path)
+            found.append(self._integer(field, value, path))
+
+    def _varint(self, at: int, end: int, path: tuple[str, ...]) -> tuple[int, int]:
+        value = shift = 0
+        data = self.data
+        while at < end and shift < 70:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                if value >> 64:
+                    break
+                return value, at
+            shift += 7
+        raise self._error(path, "malformed", "an integer is cut off or beyond 64 bits")
+
+    def _error(self, path: tuple[str, ...], code: str, reason: str) -> WireError:
+        return WireError(code, _join(path), reason)
+
+
+def _join(path: tuple[str, ...]) -> str:
+    return "/".join(path) or "model"

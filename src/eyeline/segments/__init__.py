@@ -1,0 +1,1 @@
+"""Split one title into segments that run apart, and join their logs."""
