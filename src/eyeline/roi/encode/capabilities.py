@@ -43,7 +43,9 @@ class Capability(BaseModel):
 
 @lru_cache(maxsize=1)
 def _table() -> tuple[dict[str, Capability], dict[str, str]]:
-    data = tomllib.loads(files("eyeline.roi.encode").joinpath("capabilities.toml").read_text("utf-8"))
+    data = tomllib.loads(
+        files("eyeline.roi.encode").joinpath("capabilities.toml").read_text("utf-8")
+    )
     rows = {name: Capability.model_validate(row) for name, row in data["encoder"].items()}
     return rows, data["ignores"]
 
