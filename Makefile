@@ -1,13 +1,17 @@
 # One runner for people and CI. `make dev` makes .venv; every other target uses it.
+.DEFAULT_GOAL := help
 VENV ?= .venv
 PY := $(VENV)/bin/python
 VIDEO ?= build/demo.mp4
 OUT ?= build
 
-.PHONY: run dev check test test-slow bench picture clean
+.PHONY: help run dev check test test-slow bench picture clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # The main job on a bare machine: nothing but the package. `make run VIDEO=clip.mp4` for your own.
-run: $(VENV)/.installed $(VIDEO)
+run: $(VENV)/.installed $(VIDEO)  ## extract saliency and a heat map of VIDEO=clip.mp4 (or of a demo clip)
 	mkdir -p $(OUT)
 	$(VENV)/bin/eyeline extract $(VIDEO) -o $(OUT)/saliency.json --overlay $(OUT)/heat.mp4
 
@@ -20,7 +24,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PY) -m pip install -q -e .
 	touch $@
 
-dev: $(VENV)/.ready
+dev: $(VENV)/.ready  ## make .venv with all extras and the development tools
 
 # torch is pinned and comes first, so that no extra asks for a build with CUDA.
 $(VENV)/.ready: pyproject.toml $(VENV)/.installed
@@ -29,24 +33,24 @@ $(VENV)/.ready: pyproject.toml $(VENV)/.installed
 	$(PY) -m pip install -q -e ".[parquet,batch,ray,plot,motion,eval,datasets,audit,sign,vmaf,roi,train]" --group dev
 	touch $@
 
-check: dev
+check: dev  ## ruff (lint and format) and mypy --strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: dev
-	$(PY) -m pytest -m "not slow"
+test: dev  ## the fast tests, on all cores
+	$(PY) -m pytest -m "not slow" -n logical --dist loadfile
 
-test-slow: dev
+test-slow: dev  ## the tests that take minutes
 	$(PY) -m pytest -m slow --hypothesis-profile=random
 
-bench: dev
+bench: dev  ## the speed ratios of extract and sw_vmaf
 	$(PY) benchmarks/extract.py --long
 	$(PY) benchmarks/sw_vmaf.py --long
 
-picture: dev
+picture: dev  ## remake the pictures of the README
 	$(PY) benchmarks/demo_clip.py build/demo.mp4 --picture docs/images/overlay.jpg
 	$(PY) benchmarks/sw_vmaf.py --plot docs/images/sw_vmaf.png
 
-clean:
+clean:  ## remove .venv and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

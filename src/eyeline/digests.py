@@ -1,4 +1,4 @@
-"""Digests of bytes and files: the one owner of sha256 as text."""
+"""sha256 digests of bytes and files, as 64 hex digits."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from eyeline.errors import EyelineError
 
 
 def sha256_hex(data: bytes) -> str:
-    """sha256 of `data`, 64 hex digits."""
+    """Return the sha256 of `data` as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 hex digest of a file, read in blocks.
+    """Return the sha256 of a file as 64 hex digits.
 
     Raises:
-        EyelineError: it can't be read.
+        EyelineError: the file cannot be read.
     """
     try:
         with path.open("rb") as f:

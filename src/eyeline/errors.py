@@ -1,30 +1,30 @@
-"""Every error that eyeline raises on purpose.
+"""All errors of eyeline, as one tree with exit codes.
 
 ::
 
     EyelineError                  exit 2
-     +-- UsageError               an option that contradicts another, or can't be honoured
-     +-- MediaError               a video or image that can't be read or written as asked
-     |    +-- DamagedMediaError   exit 3: it stopped part-way; what was decoded is kept
-     |    +-- SeekError           its frames are not where its packets promised: read it from its start
-     |    +-- SeamError           segments of a video that do not join: run it in one piece
-     +-- OutputError              a result that can't be written (permissions, full disk)
-     +-- LogError                 a log that can't be read, or does not belong to this video
-     +-- ModelError               a model that can't be used
-     |    +-- ContractError       tensor names, ranks, types or values are not the contract's
-     |    +-- VerificationError   bytes that are not the registered ones
-     |    +-- RegistryError       unknown id, or a registry that does not parse
-     |    +-- ScanError           exit 1: a file that the scanner does not admit
-     |    +-- LicenceError        exit 1: terms that the policy does not admit
-     +-- BatchError               a manifest or an output folder of a batch that can't be used
-     +-- DownloadError            an address that can't be reached, or serves other bytes than pinned
-     +-- EncoderError             an encoder that is absent, died, or can't honour what was asked
-     +-- QualityError             two videos that can't be compared as asked
-     +-- DatasetError             training or evaluation data that can't be used
-     +-- TrainingError            a run that can't start, or diverged
+     +-- UsageError               options that contradict each other, or that cannot be met
+     +-- MediaError               a video or image that cannot be read or written as asked
+     |    +-- DamagedMediaError   exit 3: decoding stopped before the end; earlier frames are kept
+     |    +-- SeekError           the frames differ from the packet index; decode from the start
+     |    +-- SeamError           segments that do not join exactly; run the video in one piece
+     +-- OutputError              a result that cannot be written (permissions, full disk)
+     +-- LogError                 a log that cannot be read, or that belongs to another video
+     +-- ModelError               a model that cannot be used
+     |    +-- ContractError       tensor names, ranks, types or values break the tensor contract
+     |    +-- VerificationError   the bytes of a model differ from the registered ones
+     |    +-- RegistryError       an unknown model id, or an invalid registry file
+     |    +-- ScanError           exit 1: the scanner rejects the model file
+     |    +-- LicenceError        exit 1: the policy does not allow the licence terms
+     +-- BatchError               a manifest or an output folder of a batch that cannot be used
+     +-- DownloadError            an address that cannot be reached, or that serves other bytes
+     +-- EncoderError             an encoder that is missing, died, or cannot do what was asked
+     +-- QualityError             two videos that cannot be compared as asked
+     +-- DatasetError             training or evaluation data that cannot be used
+     +-- TrainingError            a training run that cannot start, or that diverged
      +-- MissingExtraError        an optional dependency is not installed
 
-A message is one clear line: what is wrong and where; `hint` says what to do about it.
+The message of an error says in one line what was given and what is allowed. Its `hint` says what to do.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from typing import Any
 
 
 class EyelineError(Exception):
-    """Base of the tree.
+    """Base class of all errors.
 
     Args:
         message: what is wrong, and where.
-        hint: what the reader can do about it.
+        hint: what the user can do about it.
     """
 
     exit_code = 2
@@ -51,7 +51,7 @@ class EyelineError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By its parts: a worker's error reaches the driver whatever its constructor takes.
+        # Pickle by attributes: subclasses have constructors of their own, and workers send errors back.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -65,19 +65,19 @@ def _rebuild(
 
 
 class UsageError(EyelineError):
-    """Options that contradict each other or that cannot be honoured."""
+    """Options contradict each other, or cannot be met."""
 
 
 class MediaError(EyelineError):
-    """A video or image that cannot be read or written as asked."""
+    """A video or image cannot be read or written as asked."""
 
 
 class DamagedMediaError(MediaError):
-    """Decoding stopped part-way: the frames before the damage were delivered.
+    """Decoding stopped at damage; the frames before it were delivered.
 
     Args:
         message: what is wrong, and where.
-        hint: what the reader can do about it.
+        hint: what the user can do about it.
         frames: frames delivered before the damage.
     """
 
@@ -89,79 +89,79 @@ class DamagedMediaError(MediaError):
 
 
 class SeekError(MediaError):
-    """A video whose frames are not where its packets promised: it has to be read from its start."""
+    """The frames of a video differ from its packet index; it must be decoded from the start."""
 
 
 class SeamError(MediaError):
-    """Segments of a video that do not join exactly: it has to be run in one piece."""
+    """Segments of a video do not join exactly; the video must be run in one piece."""
 
 
 class OutputError(EyelineError):
-    """A result that cannot be written: permissions, a full disk, an unknown suffix."""
+    """A result cannot be written: permissions, a full disk, or an unknown suffix."""
 
 
 class LogError(EyelineError):
-    """A log that cannot be read, or that does not belong to this video."""
+    """A log cannot be read, or belongs to another video."""
 
 
 class ModelError(EyelineError):
-    """A model that cannot be used."""
+    """A model cannot be used."""
 
 
 class ContractError(ModelError):
-    """Tensor names, ranks, types or values are not those of the contract."""
+    """Tensor names, ranks, types or values break the tensor contract."""
 
 
 class VerificationError(ModelError):
-    """A model file whose bytes are not the registered ones."""
+    """The bytes of a model file differ from the registered ones."""
 
 
 class RegistryError(ModelError):
-    """An unknown model id, or a registry that does not parse."""
+    """A model id is unknown, or a registry file is invalid."""
 
 
 class ScanError(ModelError):
-    """A model file that the scanner does not admit."""
+    """The scanner rejects a model file."""
 
     exit_code = 1
 
 
 class LicenceError(ModelError):
-    """Licence terms that the policy does not admit."""
+    """The policy does not allow the licence terms."""
 
     exit_code = 1
 
 
 class BatchError(EyelineError):
-    """A manifest, or the output folder of a batch, that cannot be used."""
+    """A manifest or an output folder of a batch cannot be used."""
 
 
 class DownloadError(EyelineError):
-    """A file that cannot be fetched, or whose bytes are not the pinned ones."""
+    """A file cannot be downloaded, or its bytes differ from the pinned digest."""
 
 
 class EncoderError(EyelineError):
-    """An encoder that is absent, that died, or that cannot honour what was asked."""
+    """An encoder is missing, died, or cannot do what was asked."""
 
 
 class QualityError(EyelineError):
-    """Two videos that cannot be compared as asked."""
+    """Two videos cannot be compared as asked."""
 
 
 class DatasetError(EyelineError):
-    """Training or evaluation data that cannot be used."""
+    """Training or evaluation data cannot be used."""
 
 
 class TrainingError(EyelineError):
-    """A training run that cannot start, or that diverged."""
+    """A training run cannot start, or it diverged."""
 
 
 class MissingExtraError(EyelineError):
-    """An optional dependency that is not installed.
+    """An optional dependency is not installed.
 
     Args:
-        package: the import that failed.
-        extra: the extra of eyeline that brings it.
+        package: name of the missing package.
+        extra: the extra of eyeline that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:

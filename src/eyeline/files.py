@@ -1,15 +1,9 @@
-"""Files that appear whole or not at all: the one owner of temporary names, fsync and rename.
+"""Write files that appear whole or not at all, read bounded files, and download pinned files.
 
-`whole_file`, `whole_folder` and `open_output` are for one write, a `Sink` for a result that grows
-frame by frame.
-
-Model files as bytes: read once, regular files alone, bounded.
-
-Files from the network by pinned digest: resumed after a drop, checked before they appear.
-
-The part that has arrived is kept beside the target as `NAME.part`, so that a second call goes on
-where the first one stopped. A file appears under its own name only when its sha256 is the pinned
-one.
+`whole_file`, `whole_folder` and `open_output` serve one write. `PendingFile` and `Sink` serve results
+that grow frame by frame. All of them write to a temporary name in the same folder, call fsync, and
+rename. `download` keeps what has arrived as `NAME.part`, resumes there at the next call, and renames
+the file only when its sha256 is the pinned one.
 """
 
 from __future__ import annotations
@@ -37,21 +31,18 @@ from eyeline.errors import DamagedMediaError, DownloadError, OutputError, Regist
 
 
 def output_error(path: str | Path, exc: OSError) -> OutputError:
-    """An `OSError` while writing, as one clear line."""
+    """Return an `OSError` of a write as an `OutputError`."""
     return OutputError(f"{path}: can't be written: {exc.strerror or exc}", "nothing was left there")
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
-    """Give a temporary name beside `path`; it becomes `path` when the block ends well.
+    """Yield a temporary path that is renamed to `path` when the block ends without an error.
 
     Args:
-        path: the file that is to appear.
-        suffix: give the temporary name the same suffix, which some writers go by. Without it, no
-            pattern such as `**/*.parquet` finds what is not finished.
-
-    Yields:
-        The temporary path, in the same folder.
+        path: the final file.
+        suffix: whether the temporary name keeps the suffix of `path`, which some writers need. Without
+            it, a pattern such as `**/*.parquet` does not match unfinished files.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -66,13 +57,13 @@ def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
     if stat.S_ISDIR(mode):
         raise OutputError(f"{path}: is a folder", "name a file")
     if not stat.S_ISREG(mode):
-        # A device or a pipe, such as /dev/null: a rename would put a file in its place.
+        # A rename would replace a device or a pipe, such as /dev/null, by a file.
         try:
             yield target
         except OSError as exc:
             raise output_error(path, exc) from exc
         return
-    target = target.resolve()  # a symbolic link keeps pointing where it did
+    target = target.resolve()  # so that a symbolic link stays a link
     try:
         handle, name = tempfile.mkstemp(
             prefix=f".{target.stem[:40]}.",
@@ -97,13 +88,10 @@ def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; it becomes `path` when the block ends well.
-
-    Yields:
-        The temporary folder.
+    """Yield a temporary folder that is renamed to `path` when the block ends without an error.
 
     Raises:
-        OutputError: `path` is there and is not an empty folder, or cannot be written.
+        OutputError: `path` exists and is not an empty folder, or it cannot be written.
     """
     target = path.resolve()
     try:
@@ -123,7 +111,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `whole_file` gives to what is not finished."""
+    """Return whether `name` is a temporary name of `whole_file`."""
     return re.fullmatch(r"\..{1,40}\.[a-z0-9_]{8}\.part(\.[^.]*)?", name) is not None
 
 
@@ -137,7 +125,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to a file that appears whole, or to stdout for `-`.
 
     Raises:
-        OutputError: see `whole_file`.
+        OutputError: the file cannot be written.
     """
     with open_output(path) as f:
         f.write(data)
@@ -145,17 +133,17 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes become the file `path` when the block ends well, or stdout for `-`.
+    """Yield a binary stream to a file that appears whole, or to stdout for `-`.
 
     Raises:
-        OutputError: see `whole_file`; or stdout was closed by its reader.
+        OutputError: the file cannot be written, or the reader of stdout closed it.
     """
     if str(path) == "-":
         try:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         except OSError as exc:
-            # What is still buffered can't be written either: the interpreter must not try at exit.
+            # Redirect stdout, so that the interpreter does not fail again when it flushes at exit.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise output_error("stdout", exc) from exc
@@ -167,18 +155,17 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
 class Sink(ABC):
     """A result that grows frame by frame and appears when it is committed.
 
-    As a context manager it commits when the block ends well, and also when the block is stopped
-    by Ctrl-C or by damage in the video, since what was finished is worth keeping. Any other
-    exception discards it.
+    As a context manager it commits when the block ends without an error, when the user presses
+    Ctrl-C, and when the video is damaged. Any other exception discards the result.
     """
 
     @abstractmethod
     def commit(self) -> None:
-        """Make what was written appear; later calls do nothing."""
+        """Rename the result to its final name; later calls do nothing."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Leave nothing behind; later calls do nothing."""
+        """Remove the unfinished result; later calls do nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -196,13 +183,13 @@ class Sink(ABC):
 
 
 class PendingFile:
-    """`whole_file` for a writer whose life is longer than a block.
+    """`whole_file` for a writer that lives longer than one block.
 
     Args:
-        path: the file that is to appear.
+        path: the final file.
 
     Raises:
-        OutputError: see `whole_file`.
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -210,7 +197,7 @@ class PendingFile:
         self.temporary = self._block.__enter__()
 
     def commit(self) -> None:
-        """Rename the temporary file to its name."""
+        """Rename the temporary file to its final name."""
         self._block.__exit__(None, None, None)
 
     def discard(self) -> None:
@@ -220,20 +207,20 @@ class PendingFile:
 
 
 class _DiscardedError(Exception):
-    """Ends a `whole_file` block without its file."""
+    """Signal that ends a `whole_file` block without the rename."""
 
 
 MAX_MODEL_BYTES = 512 * 1024 * 1024
 
 
 def read_regular_file(path: Path, limit: int = MAX_MODEL_BYTES) -> bytes:
-    """Read a file once, refusing what is not a regular file or is larger than `limit` bytes.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
         RegistryError: missing, unreadable, a folder, FIFO or device, empty, or too large.
     """
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused one line below.
+        # O_NONBLOCK: opening a FIFO does not wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as exc:
         raise RegistryError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc
@@ -243,15 +230,16 @@ def read_regular_file(path: Path, limit: int = MAX_MODEL_BYTES) -> bytes:
     with os.fdopen(handle, "rb") as f:
         status = os.fstat(f.fileno())
         if status.st_size == 0:
-            raise RegistryError(f"{path}: the file is empty", "is it the right one?")
+            raise RegistryError(f"{path}: the file is empty", "give a file with content")
         if status.st_size > limit:
             raise RegistryError(
-                f"{path}: {status.st_size} bytes, more than {limit}", "is it the right one?"
+                f"{path}: the file has {status.st_size} bytes; at most {limit} are allowed",
+                "check the path",
             )
         return f.read(limit + 1)
 
 
-BLOCK = 1 << 20  # bytes between two notes of progress
+BLOCK = 1 << 20  # bytes between two progress reports
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 5
 SCHEMES = ("http://", "https://")
@@ -259,7 +247,7 @@ SCHEMES = ("http://", "https://")
 
 @dataclass(frozen=True)
 class Asset:
-    """A file on the network whose bytes are known in advance.
+    """A file on the network with a pinned digest.
 
     Attributes:
         url: http or https address.
@@ -280,25 +268,27 @@ def download(
     retries: int = RETRIES,
     pause: float = 1.0,
 ) -> Path:
-    """Fetch an asset, or go on where an earlier call stopped.
+    """Download an asset, or resume an earlier download.
 
     Args:
-        asset: what to fetch.
-        target: the file's name; one that is there already with the right digest is kept.
-        on_progress: called with bytes done and in all.
-        retries: further attempts after a drop that brought nothing new.
-        pause: seconds before an attempt, doubled each time.
+        asset: address, digest and size.
+        target: the final file; an existing file with the right digest is kept.
+        on_progress: called with the bytes done and the bytes in total.
+        retries: further attempts after a dropped connection that delivered nothing.
+        pause: seconds before the first further attempt; doubled each time.
 
     Raises:
-        DownloadError: the address can't be reached, keeps dropping, or serves other bytes than the
-            pinned ones (nothing is left then).
-        OutputError: the file can't be written; what arrived is kept.
+        DownloadError: the address cannot be reached, the connection keeps dropping, or the bytes
+            differ from the pinned digest (the partial file is removed then).
+        OutputError: the file cannot be written; the partial file is kept.
     """
     if target.exists():
         if file_sha256(target) == asset.sha256:
             on_progress(asset.size, asset.size)
             return target
-        raise DownloadError(f"{target}: is there, with other bytes", "move it away")
+        raise DownloadError(
+            f"{target}: the file exists with another digest than the pinned one", "move it away"
+        )
     part = target.with_name(target.name + ".part")
     attempt = 0
     while (before := _size(part)) < asset.size:
@@ -306,7 +296,7 @@ def download(
             _append(asset, part, on_progress)
         except (urllib.error.HTTPError, urllib.error.URLError) as exc:
             code = exc.code if isinstance(exc, urllib.error.HTTPError) else 500
-            if code == 416 and before:  # the range is refused: from the start
+            if code == 416 and before:  # the server refuses the range: start again
                 part.unlink()
                 continue
             if code < 500:
@@ -322,36 +312,37 @@ def download(
             attempt += 1
             if attempt > retries:
                 raise DownloadError(
-                    f"{asset.url}: stopped at byte {before:,} of {asset.size:,}: {failure}",
-                    "run it again: it goes on from there",
+                    f"{asset.url}: the download stopped at byte {before:,} of {asset.size:,}: {failure}",
+                    "run the command again; it resumes there",
                 )
             time.sleep(pause * 2 ** (attempt - 1))
     if (found := file_sha256(part)) != asset.sha256:
         part.unlink()
         raise DownloadError(
             f"{asset.url}: sha256 is {found[:16]}..., not the pinned {asset.sha256[:16]}...",
-            "the address serves another file today: nothing was kept",
+            "the address now serves another file; nothing was kept",
         )
     part.replace(target)
     return target
 
 
 def _append(asset: Asset, part: Path, on_progress: Callable[[int, int], None]) -> None:
-    """One request for what is missing, written behind what is there."""
     if not asset.url.startswith(SCHEMES):
-        raise DownloadError(f"{asset.url}: neither http nor https", "give such an address")
+        raise DownloadError(
+            f"{asset.url}: not an http or https address", "give an http or https address"
+        )
     have = _size(part)
     request = urllib.request.Request(asset.url, headers={"User-Agent": "eyeline"})  # noqa: S310
     if have:
         request.add_header("Range", f"bytes={have}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
         if have and not _continues(answer, have):
-            have = 0  # a server without ranges sends the whole file again
+            have = 0  # a server without range support sends the whole file
         length = answer.headers.get("Content-Length")
         if length is not None and have + int(length) != asset.size:
             raise DownloadError(
-                f"{asset.url}: has {have + int(length):,} bytes, not the pinned {asset.size:,}",
-                "the address serves another file today",
+                f"{asset.url}: the file has {have + int(length):,} bytes, not the pinned {asset.size:,}",
+                "the address now serves another file",
             )
         try:
             with part.open("ab" if have else "wb") as f:
@@ -368,7 +359,6 @@ def _append(asset: Asset, part: Path, on_progress: Callable[[int, int], None]) -
 
 
 def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
-    """Whether an answer goes on at byte `have`."""
     return answer.status == 206 and (answer.headers.get("Content-Range") or "").startswith(
         f"bytes {have}-"
     )
