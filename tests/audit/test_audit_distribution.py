@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.audit.distribution import Asset, audit_distribution, find_links
+from eyeline.audit.distribution import ReleaseAsset, audit_distribution, find_links
 from eyeline.audit.findings import AxisReport
 from eyeline.audit.policy import load_policy
 from eyeline.audit.tree import open_tree
@@ -118,8 +118,8 @@ def test_an_lfs_pointer_pins_by_its_digest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digest", ["", DIGEST], ids=["no digest", "digest"])
 def test_release_assets(tmp_path: Path, digest: str) -> None:
-    asset = Asset("v1", "net.onnx", 10, "https://example.org/net.onnx", digest)
-    report = judge(tmp_path, FILES, assets=(asset, Asset("v1", "paper.pdf", 1, "")))
+    asset = ReleaseAsset("v1", "net.onnx", 10, "https://example.org/net.onnx", digest)
+    report = judge(tmp_path, FILES, assets=(asset, ReleaseAsset("v1", "paper.pdf", 1, "")))
     assert codes(report) == []
     assert "1 release assets" in report.summary
     assert (DIGEST in str([f.message for f in report.findings])) is bool(digest)

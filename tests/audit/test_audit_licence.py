@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eyeline.audit.licence import audit_licence, named_ids, read_statements, restriction_codes
 from eyeline.audit.licence_text import hints, licences, match_text
-from eyeline.audit.policy import Policy, load_policy
+from eyeline.audit.policy import AuditPolicy, load_policy
 from eyeline.audit.tree import open_tree
 from eyeline.audit.verdict import audit
 from eyeline.errors import LicenceError, UsageError
@@ -219,7 +219,7 @@ def test_a_policy_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
 # --- the axis
 
 
-def codes(folder: Path, files: dict[str, str | bytes], policy: Policy | None = None,
+def codes(folder: Path, files: dict[str, str | bytes], policy: AuditPolicy | None = None,
           closure: tuple[str, ...] = ("model/tinynet.py",)) -> set[str]:  # fmt: skip
     """Codes that block a folder of files."""
     write_files(folder, {"model/tinynet.py": NET, **files})
@@ -305,7 +305,7 @@ def test_a_recorded_statement_holds_for_its_commit_only(tmp_path: Path) -> None:
     tree = open_tree(make_checkout(tmp_path / "up", {"README.md": README, "model/tinynet.py": NET}))
     row = {"covers": "both", "license": "MIT", "evidence": "letter of 2024-03-01"}
     for commit, blocked in ((tree.commit, False), ("0" * 40, True)):
-        policy = Policy.model_validate(
+        policy = AuditPolicy.model_validate(
             load_policy().model_dump() | {"statement": [row | {"upstream": commit}]}
         )
         assert bool(audit_licence(tree, policy).blockers) is blocked

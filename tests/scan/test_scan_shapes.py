@@ -18,17 +18,17 @@ from eyeline.runtime import open_runtime_session, runtime_errors
 from eyeline.scan import load_policy, scan
 from eyeline.scan.rules import RULES
 from eyeline.scan.scanner import Walk
-from eyeline.scan.shapes import Plan, infer
-from eyeline.scan.wire import Reader
+from eyeline.scan.shapes import GraphPlan, infer
+from eyeline.scan.wire import WireReader
 from tiny_models import conv, make_model, plane_weights
 
 node = onnx.helper.make_node
 
 
-def plan_of(data: bytes) -> Plan:
+def plan_of(data: bytes) -> GraphPlan:
     policy = load_policy()
     walk = Walk(policy)
-    plan = walk.model(Reader(data, 200_000, 40).read())
+    plan = walk.model(WireReader(data, 200_000, 40).read())
     assert plan is not None, walk.findings
     return plan
 

@@ -18,7 +18,7 @@ import benign
 import hostile
 from eyeline.registry.registry import BUILTIN
 from eyeline.scan import load_policy, scan
-from eyeline.scan.wire import MESSAGES, Message, Packed, Reader, WireError
+from eyeline.scan.wire import MESSAGES, Message, Packed, WireError, WireReader
 from tiny_models import plane_model
 
 KINDS = {1: "f64", 2: "f32", 3: "i64", 4: "u64", 5: "i32", 9: "str", 12: "bytes", 14: "i32"}
@@ -53,7 +53,7 @@ def test_the_tables_are_those_of_onnx() -> None:
 
 
 def read(data: bytes) -> Message:
-    reader = Reader(data, 200_000, 40)
+    reader = WireReader(data, 200_000, 40)
     message = reader.read()
     assert not reader.unknown
     return message
@@ -117,11 +117,11 @@ def test_it_reads_packed_values_and_admits_them(tensor: Any) -> None:
 
 def test_the_limit_on_fields_is_exact() -> None:
     data = plane_model()
-    reader = Reader(data, 10_000, 40)
+    reader = WireReader(data, 10_000, 40)
     reader.read()
-    Reader(data, reader.fields, 40).read()
+    WireReader(data, reader.fields, 40).read()
     with pytest.raises(WireError, match="more than"):
-        Reader(data, reader.fields - 1, 40).read()
+        WireReader(data, reader.fields - 1, 40).read()
 
 
 # --- whatever the bytes

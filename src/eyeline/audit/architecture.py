@@ -19,8 +19,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyeline.audit.findings import AxisReport, Finding, axis_report
-from eyeline.audit.policy import Policy
+from eyeline.audit.findings import AuditFinding, AxisReport, axis_report
+from eyeline.audit.policy import AuditPolicy
 from eyeline.audit.tree import Tree
 
 _TRUTH = re.compile(
@@ -45,7 +45,7 @@ class Definition:
 
 
 @dataclass
-class Net:
+class NetClass:
     """A class that looks like a whole net.
 
     Attributes:
@@ -111,9 +111,10 @@ def parse_source(tree: Tree) -> Source:
             continue
         source.modules[path] = module
         source.definitions += [
-            Definition(path, node, _names(node)) for node in module.body
+            Definition(path, node, _names(node))
+            for node in module.body
             if isinstance(node, ast.ClassDef | ast.FunctionDef)
-        ]  # fmt: skip
+        ]
     return source
 
 
@@ -133,7 +134,7 @@ def _names(node: ast.AST) -> frozenset[str]:
     return frozenset(found)
 
 
-def find_nets(source: Source, readme: str = "") -> list[Net]:
+def find_nets(source: Source, readme: str = "") -> list[NetClass]:
     """The classes that look like whole nets, the likeliest first.
 
     A net is a module class that no other module class is made of, and that is no loss. One that
@@ -145,9 +146,11 @@ def find_nets(source: Source, readme: str = "") -> list[Net]:
     """
     modules = module_classes(source)
     used = {
-        name for d in modules for name in d.names
+        name
+        for d in modules
+        for name in d.names
         if any(o.node.name == name for o in modules) and name != d.node.name
-    }  # fmt: skip
+    }
     spoken = re.sub(r"[^a-z0-9]", "", readme.lower())
     nets = []
     for d in modules:
@@ -198,11 +201,11 @@ def last_name(node: ast.expr) -> str:
     )
 
 
-def read_net(d: Definition, modules: list[Definition], source: Source) -> Net:
+def read_net(d: Definition, modules: list[Definition], source: Source) -> NetClass:
     """What a module class takes and gives, inherited forwards included."""
     assert isinstance(d.node, ast.ClassDef)  # noqa: S101  (for the type checker)
     methods = {m.name: m for m in d.node.body if isinstance(m, ast.FunctionDef)}
-    net = Net(d.node.name, d.path, d.node.lineno)
+    net = NetClass(d.node.name, d.path, d.node.lineno)
     method = methods.get("forward") or methods.get(_assigned_forward(d.node))
     if method is None:
         bases = {last_name(b) for b in d.node.bases}
@@ -256,11 +259,15 @@ def _assigned_forward(node: ast.ClassDef) -> str:
 
 def _keys(method: ast.FunctionDef, argument: str) -> list[str]:
     return [
-        n.slice.value for n in ast.walk(method)
-        if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name) and n.value.id == argument
-        and isinstance(n.slice, ast.Constant) and isinstance(n.slice.value, str)
+        n.slice.value
+        for n in ast.walk(method)
+        if isinstance(n, ast.Subscript)
+        and isinstance(n.value, ast.Name)
+        and n.value.id == argument
+        and isinstance(n.slice, ast.Constant)
+        and isinstance(n.slice.value, str)
         and isinstance(n.ctx, ast.Load)
-    ]  # fmt: skip
+    ]
 
 
 def _outputs(method: ast.FunctionDef) -> tuple[int | None, bool]:
@@ -311,8 +318,11 @@ def _imports(module: ast.Module) -> list[tuple[str, int]]:
             found += [(a.name, 0) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             found.append((node.module or "", node.level))
-            found += [(f"{node.module}.{a.name}" if node.module else a.name, node.level)
-                      for a in node.names if node.level]  # fmt: skip
+            found += [
+                (f"{node.module}.{a.name}" if node.module else a.name, node.level)
+                for a in node.names
+                if node.level
+            ]
     return found
 
 
@@ -346,8 +356,8 @@ _RISKY = {
 
 
 def audit_architecture(
-    tree: Tree, policy: Policy, net: str | None = None
-) -> tuple[AxisReport, Net | None]:
+    tree: Tree, policy: AuditPolicy, net: str | None = None
+) -> tuple[AxisReport, NetClass | None]:
     """Judge what the net takes and gives.
 
     Args:
@@ -364,15 +374,17 @@ def audit_architecture(
     if net is not None:
         nets = [n for n in nets if n.name == net] or [
             read_net(d, module_classes(source), source)
-            for d in module_classes(source) if d.node.name == net
-        ]  # fmt: skip
+            for d in module_classes(source)
+            if d.node.name == net
+        ]
     findings = [
-        Finding("review", "SYNTAX", f"does not parse: {why}", p) for p, why in source.broken.items()
+        AuditFinding("review", "SYNTAX", f"does not parse: {why}", p)
+        for p, why in source.broken.items()
     ]
     if not nets:
         text = f"no module class {net}" if net else "no class that looks like a net"
         hint = "name the class with --net" if not net else "check the name"
-        findings.append(Finding("blocker", "NO-NET", text, unblock=hint))
+        findings.append(AuditFinding("blocker", "NO-NET", text, unblock=hint))
         return axis_report("architecture", "no net found", findings, {"nets": []}), None
     chosen = nets[0]
     kind = _judge_inputs(chosen, policy, findings)
@@ -382,7 +394,7 @@ def audit_architecture(
     extra = sorted(set(chosen.imports) - {"torch"})
     if extra:
         findings.append(
-            Finding(
+            AuditFinding(
                 "note",
                 "IMPORTS",
                 f"the net's files import {', '.join(extra)} beside torch",
@@ -398,15 +410,22 @@ def audit_architecture(
     ), chosen
 
 
-def _net_json(net: Net) -> dict[str, object]:
+def _net_json(net: NetClass) -> dict[str, object]:
     return {
-        "class": net.name, "file": net.path, "line": net.line, "forward": net.signature,
-        "inputs": list(net.inputs), "outputs": net.outputs, "sigmoid": net.sigmoid,
-        "parts": list(net.parts), "files": list(net.closure), "imports": list(net.imports),
-    }  # fmt: skip
+        "class": net.name,
+        "file": net.path,
+        "line": net.line,
+        "forward": net.signature,
+        "inputs": list(net.inputs),
+        "outputs": net.outputs,
+        "sigmoid": net.sigmoid,
+        "parts": list(net.parts),
+        "files": list(net.closure),
+        "imports": list(net.imports),
+    }
 
 
-def _judge_inputs(net: Net, policy: Policy, findings: list[Finding]) -> str:
+def _judge_inputs(net: NetClass, policy: AuditPolicy, findings: list[AuditFinding]) -> str:
     where = f"{net.path}:{net.line}"
     depth = [n for n in (*net.inputs[1:], *net.keys) if _DEPTH.match(n)]
     required = [n for n in net.inputs[1:] if n not in net.optional]
@@ -414,38 +433,58 @@ def _judge_inputs(net: Net, policy: Policy, findings: list[Finding]) -> str:
     if depth:
         optional = " (optional: the net was trained with it)" if depth[0] in net.optional else ""
         findings.append(
-            Finding("review" if severity == "review" else "blocker", "RGB-D",
-                    f"{net.name}.{net.signature} takes {depth[0]!r}{optional}: the contract has RGB only",
-                    where, "a net that takes RGB alone, or an RGB checkpoint of this one")
-        )  # fmt: skip
+            AuditFinding(
+                "review" if severity == "review" else "blocker",
+                "RGB-D",
+                f"{net.name}.{net.signature} takes {depth[0]!r}{optional}: the contract has RGB only",
+                where,
+                "a net that takes RGB alone, or an RGB checkpoint of this one",
+            )
+        )
         return "RGB-D"
     if required:
         findings.append(
-            Finding("review", "INPUTS", f"{net.name}.{net.signature} needs {', '.join(required)} "
-                    "too: a wrapper must fix them", where)
-        )  # fmt: skip
+            AuditFinding(
+                "review",
+                "INPUTS",
+                f"{net.name}.{net.signature} needs {', '.join(required)} "
+                "too: a wrapper must fix them",
+                where,
+            )
+        )
     if net.keys:
         findings.append(
-            Finding("review", "INPUTS", f"{net.name}.{net.signature} takes a mapping with "
-                    f"{', '.join(net.keys)}: a wrapper must make it", where)
-        )  # fmt: skip
+            AuditFinding(
+                "review",
+                "INPUTS",
+                f"{net.name}.{net.signature} takes a mapping with "
+                f"{', '.join(net.keys)}: a wrapper must make it",
+                where,
+            )
+        )
     return "RGB"
 
 
-def _judge_outputs(net: Net, findings: list[Finding]) -> None:
+def _judge_outputs(net: NetClass, findings: list[AuditFinding]) -> None:
     where = f"{net.path}:{net.line}"
     if net.outputs is not None and net.outputs > 1:
         findings.append(
-            Finding("note", "OUTPUTS", f"{net.outputs} outputs: an export keeps one of them", where)
+            AuditFinding(
+                "note", "OUTPUTS", f"{net.outputs} outputs: an export keeps one of them", where
+            )
         )
     if not net.sigmoid:
         findings.append(
-            Finding("review", "LOGITS", "no sigmoid is seen where the outputs are made: the contract wants "
-                    "[0, 1]", where)
-        )  # fmt: skip
+            AuditFinding(
+                "review",
+                "LOGITS",
+                "no sigmoid is seen where the outputs are made: the contract wants [0, 1]",
+                where,
+            )
+        )
 
 
-def _risks(path: str, module: ast.Module) -> list[Finding]:
+def _risks(path: str, module: ast.Module) -> list[AuditFinding]:
     found: dict[str, int] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and last_name(node.func) in _RISKY:
@@ -455,7 +494,7 @@ def _risks(path: str, module: ast.Module) -> list[Finding]:
                 continue
             found.setdefault(name, node.lineno)
     return [
-        Finding("review", "RISK", f"{name}() {_RISKY[name]}", f"{path}:{line}")
+        AuditFinding("review", "RISK", f"{name}() {_RISKY[name]}", f"{path}:{line}")
         for name, line in found.items()
     ]
 
@@ -535,7 +574,7 @@ LOWERS_TO: dict[str, tuple[str, ...]] = {
 }
 
 
-def forecast(tree: Tree, net: Net) -> dict[str, str]:
+def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
     """ONNX ops that the net's source leads to, each with a place that does: `path:line`."""
     found: dict[str, str] = {}
     for path, module in parse_source(tree).modules.items():
@@ -553,7 +592,7 @@ def forecast(tree: Tree, net: Net) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def audit_ops(tree: Tree, net: Net | None, onnx: Path | None = None) -> AxisReport:
+def audit_ops(tree: Tree, net: NetClass | None, onnx: Path | None = None) -> AxisReport:
     """Judge the ops.
 
     Args:
@@ -571,11 +610,14 @@ def audit_ops(tree: Tree, net: Net | None, onnx: Path | None = None) -> AxisRepo
     allowed = load_policy().ops
     expected = forecast(tree, net) if net else {}
     findings = [
-        Finding("review", "OP", f"the source leads to {op}, which the scanner does not admit", where)
-        for op, where in expected.items() if op not in allowed
-    ]  # fmt: skip
+        AuditFinding(
+            "review", "OP", f"the source leads to {op}, which the scanner does not admit", where
+        )
+        for op, where in expected.items()
+        if op not in allowed
+    ]
     findings.append(
-        Finding("note", "FORECAST", "read from the source: the scanner judges the export")
+        AuditFinding("note", "FORECAST", "read from the source: the scanner judges the export")
     )
     missing = [op for op in expected if op not in allowed]
     if not expected:
@@ -593,7 +635,7 @@ def _scanned(onnx: Path) -> AxisReport:
 
     report = scan_file(onnx)
     findings = [
-        Finding("blocker", f"SCAN-{f.code}", str(f), onnx.name, "an export without it")
+        AuditFinding("blocker", f"SCAN-{f.code}", str(f), onnx.name, "an export without it")
         for f in report.findings
     ]
     summary = f"{len(report.ops)} ops, " + (

@@ -6,15 +6,28 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from eyeline.audit.findings import AxisReport, Finding, axis_report
+from eyeline.audit.findings import AuditFinding, AxisReport, axis_report
 from eyeline.audit.licence import is_document
-from eyeline.audit.policy import Policy
+from eyeline.audit.policy import AuditPolicy
 from eyeline.audit.tree import Tree
 
 WEIGHT_SUFFIXES = (
-    ".pth", ".pt", ".onnx", ".ckpt", ".safetensors", ".h5", ".hdf5", ".pb", ".tflite", ".caffemodel",
-    ".pkl", ".pdparams", ".mlmodel", ".weights", ".npz",
-)  # fmt: skip
+    ".pth",
+    ".pt",
+    ".onnx",
+    ".ckpt",
+    ".safetensors",
+    ".h5",
+    ".hdf5",
+    ".pb",
+    ".tflite",
+    ".caffemodel",
+    ".pkl",
+    ".pdparams",
+    ".mlmodel",
+    ".weights",
+    ".npz",
+)
 _LFS = re.compile(
     r"\Aversion https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,15})\n"
 )
@@ -126,7 +139,7 @@ def _kind(url: str) -> tuple[Kind | None, str]:
 
 
 @dataclass(frozen=True)
-class Asset:
+class ReleaseAsset:
     """A file that a forge's release holds.
 
     Attributes:
@@ -146,10 +159,10 @@ class Asset:
 
 def audit_distribution(
     tree: Tree,
-    policy: Policy,
+    policy: AuditPolicy,
     *,
     checkpoint: tuple[str, str, int] | None = None,
-    assets: tuple[Asset, ...] | None = None,
+    assets: tuple[ReleaseAsset, ...] | None = None,
 ) -> AxisReport:
     """Judge how the weights are published.
 
@@ -159,19 +172,21 @@ def audit_distribution(
         checkpoint: name, sha256 and size of a file at hand.
         assets: what the forge's releases hold; None when no forge was asked.
     """
-    findings: list[Finding] = []
+    findings: list[AuditFinding] = []
     held, pointers = _in_tree(tree, findings)
     links = [
-        link for path in tree.entries if is_document(path) or path.endswith((".py", ".sh"))
+        link
+        for path in tree.entries
+        if is_document(path) or path.endswith((".py", ".sh"))
         for link in find_links(path, tree.text(path) or "")
-    ]  # fmt: skip
+    ]
     viewers = [k for k in links if k.kind == "viewer" and k.about == "weights"]
     stored = tuple(a for a in assets or () if a.name.lower().endswith(WEIGHT_SUFFIXES))
     pinnable = [*held, *pointers, *(f"release {a.release}: {a.name}" for a in stored)]
     for a in stored:
         digest = f"sha256 {a.sha256}" if a.sha256 else "no digest stated: take one at download"
         findings.append(
-            Finding(
+            AuditFinding(
                 "note", "RELEASE-ASSET", f"{a.release}/{a.name}, {a.size} bytes, {digest}", a.url
             )
         )
@@ -180,10 +195,13 @@ def audit_distribution(
         name, digest, size = checkpoint
         pinnable.append(name)
         findings.append(
-            Finding("review" if viewers and not stored else "note", "CHECKPOINT",
-                    f"{name} is at hand: {size} bytes, sha256 {digest}; pinned from here on, "
-                    "its way from the authors to you is yours to vouch for")
-        )  # fmt: skip
+            AuditFinding(
+                "review" if viewers and not stored else "note",
+                "CHECKPOINT",
+                f"{name} is at hand: {size} bytes, sha256 {digest}; pinned from here on, "
+                "its way from the authors to you is yours to vouch for",
+            )
+        )
     elif not pinnable:
         findings.append(_unpinned(links, viewers, policy))
     hosts = sorted({k.host for k in viewers})
@@ -201,24 +219,31 @@ def audit_distribution(
     return axis_report("distribution", summary, findings, facts)
 
 
-def _in_tree(tree: Tree, findings: list[Finding]) -> tuple[list[str], list[str]]:
+def _in_tree(tree: Tree, findings: list[AuditFinding]) -> tuple[list[str], list[str]]:
     held, pointers = [], []
     for path, entry in tree.entries.items():
         if path.endswith((".pyc", ".pyo")):
             findings.append(
-                Finding("review", "BYTECODE", "compiled code in the tree: what it runs is not what the "
-                        "source says; never put the tree on sys.path", path)
-            )  # fmt: skip
+                AuditFinding(
+                    "review",
+                    "BYTECODE",
+                    "compiled code in the tree: what it runs is not what the "
+                    "source says; never put the tree on sys.path",
+                    path,
+                )
+            )
         if entry.kind != "file":
             if entry.kind == "submodule":
-                findings.append(Finding("review", "SUBMODULE", "a submodule: not read here", path))
+                findings.append(
+                    AuditFinding("review", "SUBMODULE", "a submodule: not read here", path)
+                )
             continue
         text = tree.text(path) if entry.size is not None and entry.size < 1024 else None
         pointer = _LFS.match(text or "")
         if pointer:
             pointers.append(path)
             findings.append(
-                Finding(
+                AuditFinding(
                     "note", "LFS", f"LFS pointer: sha256 {pointer[1]}, {pointer[2]} bytes", path
                 )
             )
@@ -226,33 +251,44 @@ def _in_tree(tree: Tree, findings: list[Finding]) -> tuple[list[str], list[str]]
             held.append(path)
             size = f"{entry.size} bytes" if entry.size is not None else "not in this clone"
             findings.append(
-                Finding("note", "IN-TREE", f"weights in the tree: {size}, id {entry.digest}", path)
+                AuditFinding(
+                    "note", "IN-TREE", f"weights in the tree: {size}, id {entry.digest}", path
+                )
             )
     if len([f for f in findings if f.code == "BYTECODE"]) > 1:
         paths = [f.where for f in findings if f.code == "BYTECODE"]
         findings[:] = [f for f in findings if f.code != "BYTECODE"]
         findings.append(
-            Finding("review", "BYTECODE", f"{len(paths)} compiled files in the tree: what they run is not "
-                    "what the source says; never put the tree on sys.path", paths[0])
-        )  # fmt: skip
+            AuditFinding(
+                "review",
+                "BYTECODE",
+                f"{len(paths)} compiled files in the tree: what they run is not "
+                "what the source says; never put the tree on sys.path",
+                paths[0],
+            )
+        )
     return held, pointers
 
 
-def _link_notes(links: list[Link], asked: bool) -> list[Finding]:
+def _link_notes(links: list[Link], asked: bool) -> list[AuditFinding]:
     notes = []
     for link in dict.fromkeys(links):
         if link.kind == "release":
             notes.append(
-                Finding("note", "RELEASE-LINK", f"a release asset: {link.url}", link.where)
+                AuditFinding("note", "RELEASE-LINK", f"a release asset: {link.url}", link.where)
             )
         elif link.kind == "release page" and not asked:
             notes.append(
-                Finding("review", "RELEASE-PAGE",
-                        f"{link.url}: audit the repository's URL to list its assets", link.where)
-            )  # fmt: skip
+                AuditFinding(
+                    "review",
+                    "RELEASE-PAGE",
+                    f"{link.url}: audit the repository's URL to list its assets",
+                    link.where,
+                )
+            )
         elif link.kind == "hub" and link.about == "weights":
             notes.append(
-                Finding(
+                AuditFinding(
                     "review",
                     "HUB",
                     f"{link.url}: terms and files of its own; pin a revision",
@@ -260,11 +296,11 @@ def _link_notes(links: list[Link], asked: bool) -> list[Finding]:
                 )
             )
         elif link.kind == "file":
-            notes.append(Finding("note", "FILE-LINK", link.url, link.where))
+            notes.append(AuditFinding("note", "FILE-LINK", link.url, link.where))
     return notes
 
 
-def _unpinned(links: list[Link], viewers: list[Link], policy: Policy) -> Finding:
+def _unpinned(links: list[Link], viewers: list[Link], policy: AuditPolicy) -> AuditFinding:
     hint = "give the file with --checkpoint (its sha256 pins it), or name a release asset"
     elsewhere = sorted(
         {k.kind for k in links if k.kind in ("release page", "hub") and k.about != "other"}
@@ -276,19 +312,24 @@ def _unpinned(links: list[Link], viewers: list[Link], policy: Policy) -> Finding
             f"weights behind {hosts} links only: nothing to pin by digest, "
             "and what they serve can change"
         )
-        return Finding("review" if severity == "review" else "blocker", "VIEWER-LINK", text,
-                       viewers[0].where, hint)  # fmt: skip
+        return AuditFinding(
+            "review" if severity == "review" else "blocker",
+            "VIEWER-LINK",
+            text,
+            viewers[0].where,
+            hint,
+        )
     if elsewhere or any(k.kind in ("release", "file") for k in links):
         text = "weights are elsewhere, and no digest of them is here"
         hint = "audit the repository's URL to list its release assets, or " + hint
-        return Finding("blocker", "NOT-PINNED", text, unblock=hint)
-    return Finding("blocker", "NO-WEIGHTS", "no weights, and no link to any", unblock=hint)
+        return AuditFinding("blocker", "NOT-PINNED", text, unblock=hint)
+    return AuditFinding("blocker", "NO-WEIGHTS", "no weights, and no link to any", unblock=hint)
 
 
 def _summary(
     held: list[str],
     pointers: list[str],
-    stored: tuple[Asset, ...],
+    stored: tuple[ReleaseAsset, ...],
     hosts: list[str],
     links: list[Link],
     checkpoint: tuple[str, str, int] | None,

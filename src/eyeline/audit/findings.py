@@ -13,7 +13,7 @@ Severity = Literal["blocker", "review", "note"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One fact.
 
     Attributes:
@@ -48,11 +48,11 @@ class AxisReport:
 
     axis: Axis
     summary: str
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     facts: dict[str, object]
 
     @property
-    def blockers(self) -> tuple[Finding, ...]:
+    def blockers(self) -> tuple[AuditFinding, ...]:
         """The findings that block."""
         return tuple(f for f in self.findings if f.severity == "blocker")
 
@@ -67,7 +67,7 @@ class AxisReport:
 
 
 def axis_report(
-    axis: Axis, summary: str, findings: list[Finding], facts: dict[str, object]
+    axis: Axis, summary: str, findings: list[AuditFinding], facts: dict[str, object]
 ) -> AxisReport:
     """An axis's report with its findings in order: blockers, what wants review, notes."""
     order = ("blocker", "review", "note")

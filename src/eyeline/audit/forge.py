@@ -24,8 +24,8 @@ from functools import cached_property
 from typing import IO, Any
 
 from eyeline._version import __version__
-from eyeline.audit.distribution import Asset
-from eyeline.audit.tree import MAX_FILES, MAX_TEXT, Entry, Tree
+from eyeline.audit.distribution import ReleaseAsset
+from eyeline.audit.tree import MAX_FILES, MAX_TEXT, Tree, TreeEntry
 from eyeline.errors import ModelError, UsageError
 
 TOKEN_VARIABLES = ("EYELINE_FORGE_TOKEN", "GITHUB_TOKEN", "GH_TOKEN")
@@ -197,7 +197,7 @@ class ForgeTree(Tree):
         return value
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, TreeEntry]:
         """Every file by its path, sorted."""
         answer = self._object(f"{self._path}/git/trees/{self.tree_id}?recursive=1")
         if answer.get("truncated"):
@@ -215,10 +215,11 @@ class ForgeTree(Tree):
             raise ModelError(f"{self.name}: over {MAX_FILES} files", "is it a model?")
         kinds = {"120000": "link", "160000": "submodule"}
         return {
-            str(r["path"]): Entry(str(r["path"]), kinds.get(str(r.get("mode")), "file"),
-                                  r.get("size"), str(r["sha"]))
+            str(r["path"]): TreeEntry(
+                str(r["path"]), kinds.get(str(r.get("mode")), "file"), r.get("size"), str(r["sha"])
+            )
             for r in sorted(rows, key=lambda r: str(r["path"]))
-        }  # fmt: skip
+        }
 
     def read(self, path: str, limit: int = MAX_TEXT) -> bytes | None:
         """See `Tree.read`."""
@@ -241,9 +242,9 @@ class ForgeTree(Tree):
             self._read[entry.digest] = data
         return self._read[entry.digest]
 
-    def assets(self) -> tuple[Asset, ...]:
+    def assets(self) -> tuple[ReleaseAsset, ...]:
         """Files of all releases."""
-        found: list[Asset] = []
+        found: list[ReleaseAsset] = []
         following: str | None = f"{self._path}/releases?per_page=100"
         while following and len(found) < 1000:
             releases, following = self._forge.get(following)
@@ -251,9 +252,14 @@ class ForgeTree(Tree):
                 for a in release.get("assets") or []:
                     digest = _DIGEST.match(str(a.get("digest") or ""))
                     found.append(
-                        Asset(str(release.get("tag_name")), str(a.get("name")), int(a.get("size") or 0),
-                              str(a.get("browser_download_url") or ""), digest[1] if digest else "")
-                    )  # fmt: skip
+                        ReleaseAsset(
+                            str(release.get("tag_name")),
+                            str(a.get("name")),
+                            int(a.get("size") or 0),
+                            str(a.get("browser_download_url") or ""),
+                            digest[1] if digest else "",
+                        )
+                    )
         return tuple(found)
 
 

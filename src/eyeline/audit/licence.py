@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from eyeline.audit.findings import AxisReport, Finding, axis_report
+from eyeline.audit.findings import AuditFinding, AxisReport, axis_report
 from eyeline.audit.licence_text import TextMatch, hints, licences, match_text
-from eyeline.audit.policy import Policy
+from eyeline.audit.policy import AuditPolicy
 from eyeline.audit.tree import Tree
 
 MAX_STATEMENTS = 500
@@ -27,19 +27,25 @@ _CC = re.compile(
     re.IGNORECASE,
 )
 _NAMES: tuple[tuple[str, str], ...] = (
-    (r"apache(?:[\s-]+(?:software[\s-]+)?licen[cs]e)?[\s,-]*(?:v(?:ersion)?[\s.]*)?2(?:\.0)?\b",
-     "Apache-2.0"),
-    (r"\bmit[\s-]*(?:style\s+)?licen[cs]e|licen[cs]e[d\s:/-]+(?:under\s+)?(?:the\s+)?mit\b|licen[cs]e-mit\b",
-     "MIT"),
+    (
+        r"apache(?:[\s-]+(?:software[\s-]+)?licen[cs]e)?[\s,-]*(?:v(?:ersion)?[\s.]*)?2(?:\.0)?\b",
+        "Apache-2.0",
+    ),
+    (
+        r"\bmit[\s-]*(?:style\s+)?licen[cs]e|licen[cs]e[d\s:/-]+(?:under\s+)?(?:the\s+)?mit\b|licen[cs]e-mit\b",
+        "MIT",
+    ),
     (r"\bbsd[\s-]*3\b|\b3-clause\s+bsd|new\s+bsd", "BSD-3-Clause"),
     (r"\bbsd[\s-]*2\b|\b2-clause\s+bsd|simplified\s+bsd", "BSD-2-Clause"),
     (r"\bagpl|affero\s+general\s+public", "AGPL-3.0-only"),
     (r"\blgpl|lesser\s+general\s+public", "LGPL-3.0-only"),
     (r"(?<![al])\bgpl[\s-]*(?:v|version)?[\s-]*2\b", "GPL-2.0-only"),
-    (r"(?<![al])\bgpl\b(?![\s-]*(?:v|version)?[\s-]*2\b)|gnu\s+general\s+public\s+licen[cs]e",
-     "GPL-3.0-only"),
+    (
+        r"(?<![al])\bgpl\b(?![\s-]*(?:v|version)?[\s-]*2\b)|gnu\s+general\s+public\s+licen[cs]e",
+        "GPL-3.0-only",
+    ),
     (r"\bmozilla\s+public\b|\bmpl[\s-]*2", "MPL-2.0"),
-)  # fmt: skip
+)
 _NAME_PATTERNS = tuple((re.compile(p, re.IGNORECASE), spdx) for p, spdx in _NAMES)
 _RESTRICTION = re.compile(
     r"\bnon-?\s?commercial\b|\bnoncommercial\b|\bno\s+commercial\b|"
@@ -91,9 +97,10 @@ def named_ids(text: str) -> tuple[str, ...]:
         tags = (match["tags"] or match["utags"] or "").lower()
         words = (match["words"] or "").lower().replace("-", "")
         parts = [
-            tag for tag, word in (("nc", "noncommercial"), ("sa", "sharealike"), ("nd", "noderiv"))
+            tag
+            for tag, word in (("nc", "noncommercial"), ("sa", "sharealike"), ("nd", "noderiv"))
             if tag in re.split(r"[\s-]", tags) or word in words
-        ]  # fmt: skip
+        ]
         version = match["v"] or match["uv"] or match["wv"] or "4.0"
         found.append("-".join(["CC-BY", *(p.upper() for p in parts), version]))
     found += [spdx for pattern, spdx in _NAME_PATTERNS if pattern.search(text)]
@@ -189,7 +196,9 @@ def is_document(path: str) -> bool:
     return bool(_DOCUMENT.search(name)) and inside and not _LICENCE_FILE.match(name)
 
 
-def audit_licence(tree: Tree, policy: Policy, closure: frozenset[str] = frozenset()) -> AxisReport:
+def audit_licence(
+    tree: Tree, policy: AuditPolicy, closure: frozenset[str] = frozenset()
+) -> AxisReport:
     """Judge the terms of a tree.
 
     Args:
@@ -197,7 +206,7 @@ def audit_licence(tree: Tree, policy: Policy, closure: frozenset[str] = frozense
         policy: what is admitted.
         closure: source files that the net is made of; terms of other files are for review only.
     """
-    findings: list[Finding] = []
+    findings: list[AuditFinding] = []
     texts = {
         p: t
         for p in tree.entries
@@ -215,28 +224,35 @@ def audit_licence(tree: Tree, policy: Policy, closure: frozenset[str] = frozense
     exceptions = _judge_files(tree, code, policy, closure, findings)
     notices = [p for p in tree.entries if _NOTICE_FILE.match(p.rsplit("/", 1)[-1])]
     findings += [
-        Finding("note", "NOTICE", "a NOTICE file: its text travels with every copy", p)
+        AuditFinding("note", "NOTICE", "a NOTICE file: its text travels with every copy", p)
         for p in notices
     ]
     weights = _judge_weights(tree, stated, code, policy, findings)
     named = code or _named(stated) or "none stated"
     return axis_report(
         "licence",
-        named if code else f"{named}, {'in the README only' if _named(stated) else 'no LICENSE'}"
-        if not root else "text is no known licence",
+        named
+        if code
+        else f"{named}, {'in the README only' if _named(stated) else 'no LICENSE'}"
+        if not root
+        else "text is no known licence",
         findings,
         {
             "code": code,
             "weights": weights,
-            "license_files": {p: {"spdx": m.id, "notices": list(m.notices), "sha256": tree.digest(p)}
-                              for p, m in root.items()},
-            "statements": [{"where": s.where, "text": s.text, "names": list(s.ids), "about": s.subject}
-                           for s in stated],
+            "license_files": {
+                p: {"spdx": m.id, "notices": list(m.notices), "sha256": tree.digest(p)}
+                for p, m in root.items()
+            },
+            "statements": [
+                {"where": s.where, "text": s.text, "names": list(s.ids), "about": s.subject}
+                for s in stated
+            ],
             "notice_files": {p: tree.digest(p) for p in notices},
             "file_terms": exceptions,
             "outbound": policy.outbound,
         },
-    )  # fmt: skip
+    )
 
 
 def _named(stated: list[Stated]) -> str | None:
@@ -247,52 +263,62 @@ def _named(stated: list[Stated]) -> str | None:
 def _judge_root(
     root: dict[str, TextMatch],
     stated: list[Stated],
-    policy: Policy,
-    findings: list[Finding],
+    policy: AuditPolicy,
+    findings: list[AuditFinding],
     tree: Tree,
 ) -> str | None:
     """SPDX id of the code, None when no text is a known one."""
     person = [s for s in policy.statement if s.upstream == tree.commit and s.covers != "weights"]
     if person:
-        findings.append(Finding("note", "STATEMENT", f"{person[0].license}: {person[0].evidence}"))
+        findings.append(
+            AuditFinding("note", "STATEMENT", f"{person[0].license}: {person[0].evidence}")
+        )
         return person[0].license
     if not root:
         code = "README-ONLY" if _named(stated) else "NO-LICENSE-FILE"
         text = (
             f"no LICENSE file: the README alone names {_named(stated)}"
-            if code == "README-ONLY" else "no LICENSE file, and no document names a licence"
-        )  # fmt: skip
-        findings.append(Finding("blocker", code, text, unblock=_MEND[code]))
+            if code == "README-ONLY"
+            else "no LICENSE file, and no document names a licence"
+        )
+        findings.append(AuditFinding("blocker", code, text, unblock=_MEND[code]))
         return None
     ids = []
     for path, match in root.items():
         if match.id is None:
             findings.append(_unknown(path, match))
             findings += [
-                Finding("blocker", c, "the words of the unknown text call for it", path, _MEND[c])
+                AuditFinding(
+                    "blocker", c, "the words of the unknown text call for it", path, _MEND[c]
+                )
                 for c in hints(tree.text(path) or "")
             ]
             continue
         ids.append(match.id)
         name = licences()[match.id].name
         findings.append(
-            Finding("note", "LICENSE", f"the text is exactly {match.id} ({name})", path)
+            AuditFinding("note", "LICENSE", f"the text is exactly {match.id} ({name})", path)
         )
         findings += [
-            Finding(
+            AuditFinding(
                 "blocker", c, f"{match.id} is not admitted for {policy.outbound}", path, _MEND[c]
             )
             for c in policy.codes(match.id)
         ]
     if len(set(ids)) > 1:
         findings.append(
-            Finding("blocker", "UNKNOWN", f"several licence texts ({', '.join(sorted(set(ids)))}): "
-                    "which one holds is not said", unblock=_MEND["UNKNOWN"])
-        )  # fmt: skip
+            AuditFinding(
+                "blocker",
+                "UNKNOWN",
+                f"several licence texts ({', '.join(sorted(set(ids)))}): "
+                "which one holds is not said",
+                unblock=_MEND["UNKNOWN"],
+            )
+        )
     return ids[0] if ids and len(ids) == len(root) and len(set(ids)) == 1 else None
 
 
-def _unknown(path: str, match: TextMatch) -> Finding:
+def _unknown(path: str, match: TextMatch) -> AuditFinding:
     if match.nearest is None:
         text = "the text is no licence of the SPDX list word by word"
     elif match.foreign:
@@ -301,14 +327,14 @@ def _unknown(path: str, match: TextMatch) -> Finding:
             f"reads like {match.nearest} but is not: line {line} has {len(match.foreign)} foreign "
             f'sentence(s), first "{words[:160]}"'
         )
-        return Finding("blocker", "UNKNOWN", text, f"{path}:{line}", _MEND["UNKNOWN"])
+        return AuditFinding("blocker", "UNKNOWN", text, f"{path}:{line}", _MEND["UNKNOWN"])
     else:
         text = f"reads like {match.nearest} but sentences of it are missing"
-    return Finding("blocker", "UNKNOWN", text, path, _MEND["UNKNOWN"])
+    return AuditFinding("blocker", "UNKNOWN", text, path, _MEND["UNKNOWN"])
 
 
 def _judge_statements(
-    stated: list[Stated], code: str | None, has_file: bool, findings: list[Finding]
+    stated: list[Stated], code: str | None, has_file: bool, findings: list[AuditFinding]
 ) -> None:
     """What documents say against the LICENSE, or without one."""
     for s in stated:
@@ -319,15 +345,22 @@ def _judge_statements(
             named = any(i in licences() for i in s.ids)
             blocks = s.subject == "us" or named or not has_file
             findings += [
-                Finding("blocker" if blocks else "review", c, f"the document says {quote}",
-                        s.where, _MEND[c])
+                AuditFinding(
+                    "blocker" if blocks else "review",
+                    c,
+                    f"the document says {quote}",
+                    s.where,
+                    _MEND[c],
+                )
                 for c in codes
-            ]  # fmt: skip
+            ]
         elif codes:
-            findings.append(Finding("review", codes[0], f"about {s.subject}: {quote}", s.where))
+            findings.append(
+                AuditFinding("review", codes[0], f"about {s.subject}: {quote}", s.where)
+            )
         elif code and s.ids and code not in s.ids and s.subject != "others":
             findings.append(
-                Finding(
+                AuditFinding(
                     "review",
                     "CONTRADICTION",
                     f"LICENSE is {code}, the document says {quote}",
@@ -337,7 +370,11 @@ def _judge_statements(
 
 
 def _judge_folder(
-    path: str, match: TextMatch, policy: Policy, closure: frozenset[str], findings: list[Finding]
+    path: str,
+    match: TextMatch,
+    policy: AuditPolicy,
+    closure: frozenset[str],
+    findings: list[AuditFinding],
 ) -> None:
     """A LICENSE below the root holds for its folder."""
     folder = path.rsplit("/", 1)[0] + "/"
@@ -345,16 +382,25 @@ def _judge_folder(
     codes = policy.codes(match.id) if match.id else ("UNKNOWN",)
     text = f"{folder} has terms of its own: {match.id or 'a text that is no known licence'}"
     if not codes:
-        findings.append(Finding("note", "FILE-TERMS", text, path))
+        findings.append(AuditFinding("note", "FILE-TERMS", text, path))
     for c in codes:
         findings.append(
-            Finding("blocker" if used else "review", c,
-                    text + ("" if used else "; the net uses none of it"), path, _MEND[c] if used else "")
-        )  # fmt: skip
+            AuditFinding(
+                "blocker" if used else "review",
+                c,
+                text + ("" if used else "; the net uses none of it"),
+                path,
+                _MEND[c] if used else "",
+            )
+        )
 
 
 def _judge_files(
-    tree: Tree, code: str | None, policy: Policy, closure: frozenset[str], findings: list[Finding]
+    tree: Tree,
+    code: str | None,
+    policy: AuditPolicy,
+    closure: frozenset[str],
+    findings: list[AuditFinding],
 ) -> dict[str, list[str]]:
     """Terms and foreign copyright lines in the heads of source files."""
     seen: dict[str, list[str]] = {}
@@ -372,12 +418,18 @@ def _judge_files(
             used = path in closure
             if codes:
                 findings += [
-                    Finding("blocker" if used else "review", c, f'the file says "{s.text}"', s.where,
-                            _MEND[c] if used else "") for c in codes
-                ]  # fmt: skip
+                    AuditFinding(
+                        "blocker" if used else "review",
+                        c,
+                        f'the file says "{s.text}"',
+                        s.where,
+                        _MEND[c] if used else "",
+                    )
+                    for c in codes
+                ]
             elif s.ids and code not in s.ids:
                 findings.append(
-                    Finding(
+                    AuditFinding(
                         "review" if used else "note",
                         "FILE-TERMS",
                         f'the file says "{s.text}"',
@@ -385,35 +437,47 @@ def _judge_files(
                     )
                 )
         if notices:
-            findings.append(Finding("note", "FILE-NOTICE", "; ".join(notices)[:200], path))
+            findings.append(AuditFinding("note", "FILE-NOTICE", "; ".join(notices)[:200], path))
     return seen
 
 
 def _judge_weights(
-    tree: Tree, stated: list[Stated], code: str | None, policy: Policy, findings: list[Finding]
+    tree: Tree,
+    stated: list[Stated],
+    code: str | None,
+    policy: AuditPolicy,
+    findings: list[AuditFinding],
 ) -> str | None:
     """SPDX id of the weights: a person's statement, a sentence about them, or the code's."""
     person = [s for s in policy.statement if s.upstream == tree.commit and s.covers != "code"]
     if person:
         findings.append(
-            Finding("note", "STATEMENT", f"weights: {person[0].license}: {person[0].evidence}")
+            AuditFinding("note", "STATEMENT", f"weights: {person[0].license}: {person[0].evidence}")
         )
         return person[0].license
     spoken = [
-        i for s in stated for i in s.ids
-        if s.subject == "us" and re.search(r"weight|checkpoint|model", s.text, re.I) and i in licences()
-    ]  # fmt: skip
+        i
+        for s in stated
+        for i in s.ids
+        if s.subject == "us"
+        and re.search(r"weight|checkpoint|model", s.text, re.I)
+        and i in licences()
+    ]
     if spoken:
         return spoken[0]
     if policy.weights_without_statement == "deny":
         findings.append(
-            Finding("blocker", "UNKNOWN", "no word about the weights' licence", unblock="a statement of "
-                    "the rights holder, recorded in the policy's [[statement]]")
-        )  # fmt: skip
+            AuditFinding(
+                "blocker",
+                "UNKNOWN",
+                "no word about the weights' licence",
+                unblock="a statement of the rights holder, recorded in the policy's [[statement]]",
+            )
+        )
         return None
     if code:
         findings.append(
-            Finding(
+            AuditFinding(
                 "review", "WEIGHTS", f"no word about the weights: taken to follow the code ({code})"
             )
         )

@@ -158,9 +158,13 @@ def _words(lines: list[tuple[int, str]]) -> str:
     words = " ".join(re.findall(r"\w+", " ".join(line for _, line in lines).lower()))
     # BSD texts name the holder inside a clause: a slot of the template, filled in many ways.
     words = _FILLED_NAME.sub(
-        lambda m: m[0] if _TERMS.search(m[1])
-        else "neither the name of the copyright holder nor the names of its contributors", words
-    )  # fmt: skip
+        lambda m: (
+            m[0]
+            if _TERMS.search(m[1])
+            else "neither the name of the copyright holder nor the names of its contributors"
+        ),
+        words,
+    )
     return re.sub(r"\bcopyright owners?\b", lambda m: m[0].replace("owner", "holder"), words)
 
 
@@ -221,9 +225,14 @@ def build_table(folders: list[Path]) -> list[dict[str, object]]:
                 if spdx in _WITH_SENTENCES.split():
                     sentences |= {_short(s) for _, s in _sentences(lines)}
             rows.append(
-                {"id": spdx, "name": name, "codes": codes.split(), "digests": sorted(digests),
-                 "sentences": sorted(sentences)}
-            )  # fmt: skip
+                {
+                    "id": spdx,
+                    "name": name,
+                    "codes": codes.split(),
+                    "digests": sorted(digests),
+                    "sentences": sorted(sentences),
+                }
+            )
     return sorted(rows, key=lambda r: str(r["id"]))
 
 

@@ -44,7 +44,7 @@ class Statement(Strict):
     evidence: str = Field(min_length=1)
 
 
-class Policy(Strict):
+class AuditPolicy(Strict):
     """What may be shipped.
 
     Attributes:
@@ -111,7 +111,7 @@ class Policy(Strict):
         return self.codes(str(getattr(licence, "key", licence)))
 
 
-def load_policy(path: Path | None = None) -> Policy:
+def load_policy(path: Path | None = None) -> AuditPolicy:
     """The policy of a TOML file; the built-in one when None.
 
     Raises:
@@ -120,7 +120,7 @@ def load_policy(path: Path | None = None) -> Policy:
     """
     data = read_regular_file(path or DEFAULT, limit=1 << 20)
     try:
-        return Policy.model_validate(tomllib.loads(data.decode()))
+        return AuditPolicy.model_validate(tomllib.loads(data.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as exc:
         first = " ".join(str(exc).split())[:200]
         raise UsageError(f"{path}: not a policy: {first}", "start from docs/audit.md") from exc

@@ -32,7 +32,7 @@ _REF = re.compile(r"^refs/[A-Za-z0-9._/-]{1,200}$")
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """One file of a tree.
 
     Attributes:
@@ -63,7 +63,7 @@ class Tree(ABC):
 
     @property
     @abstractmethod
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, TreeEntry]:
         """Every file by its path, sorted."""
 
     @abstractmethod
@@ -238,7 +238,7 @@ class GitTree(Tree):
         return run.stdout
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, TreeEntry]:
         """Every file by its path, sorted; trees are checked against their ids."""
         level, files = [("", self.tree_id)], []
         while level:
@@ -260,7 +260,7 @@ class GitTree(Tree):
         sizes = self._sizes([i for _, mode, i in files if mode != "160000"])
         kinds = {"120000": "link", "160000": "submodule"}
         return {
-            path: Entry(path, kinds.get(mode, "file"), sizes.get(i), i)
+            path: TreeEntry(path, kinds.get(mode, "file"), sizes.get(i), i)
             for path, mode, i in sorted(files)
         }
 
@@ -336,7 +336,7 @@ class FolderTree(Tree):
         return f"sha256:{hashlib.sha256(rows.encode()).hexdigest()}"
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, TreeEntry]:
         """Every file by its path, sorted."""
         found = {}
         for parent, folders, names in os.walk(self._folder):
@@ -346,11 +346,11 @@ class FolderTree(Tree):
                 path = place.relative_to(self._folder).as_posix()
                 status = place.lstat()
                 if stat.S_ISLNK(status.st_mode):
-                    found[path] = Entry(path, "link", None, "")
+                    found[path] = TreeEntry(path, "link", None, "")
                 elif stat.S_ISREG(status.st_mode):
                     with place.open("rb") as f:
                         digest = hashlib.file_digest(f, "sha256").hexdigest()
-                    found[path] = Entry(path, "file", status.st_size, f"sha256:{digest}")
+                    found[path] = TreeEntry(path, "file", status.st_size, f"sha256:{digest}")
                 if len(found) > MAX_FILES:
                     raise ModelError(f"{self.name}: over {MAX_FILES} files", "is it a model?")
         return dict(sorted(found.items()))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyeline.audit.architecture import audit_architecture, audit_ops
-from eyeline.audit.distribution import Asset, audit_distribution
-from eyeline.audit.findings import AXES, AxisReport, Finding
+from eyeline.audit.distribution import ReleaseAsset, audit_distribution
+from eyeline.audit.findings import AXES, AuditFinding, AxisReport
 from eyeline.audit.licence import audit_licence
-from eyeline.audit.policy import Policy
+from eyeline.audit.policy import AuditPolicy
 from eyeline.audit.tree import GitTree, Tree
 from eyeline.digests import sha256_hex
 from eyeline.files import read_regular_file
@@ -36,7 +36,7 @@ class AuditOptions:
     checkpoint: Path | None = None
     onnx: Path | None = None
     net: str | None = None
-    assets: tuple[Asset, ...] | None = None
+    assets: tuple[ReleaseAsset, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Audit:
     axes: tuple[AxisReport, ...]
 
     @property
-    def blockers(self) -> tuple[Finding, ...]:
+    def blockers(self) -> tuple[AuditFinding, ...]:
         """What blocks, over all axes."""
         return tuple(f for axis in self.axes for f in axis.blockers)
 
@@ -85,7 +85,7 @@ class Audit:
         }
 
 
-def audit(tree: Tree, policy: Policy, options: AuditOptions | None = None) -> Audit:
+def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) -> Audit:
     """Judge an upstream.
 
     Args:
@@ -158,8 +158,10 @@ def markdown(audits: Sequence[Audit], details: bool = True) -> str:
         lines += ["", f"### {_escape(a.name)}", "", f"Read at {_pin(a)}.", ""]
         lines += [
             f"- **{f.severity}** {f.code}: {_escape(f.message)}{_escape(_place(f))}{_escape(_mend(f))}"
-            for axis in a.axes for f in axis.findings if f.severity != "note"
-        ] or ["- nothing to fix"]  # fmt: skip
+            for axis in a.axes
+            for f in axis.findings
+            if f.severity != "note"
+        ] or ["- nothing to fix"]
     return "\n".join(lines) + "\n"
 
 
@@ -192,11 +194,11 @@ def _pin(a: Audit) -> str:
     )
 
 
-def _place(f: Finding) -> str:
+def _place(f: AuditFinding) -> str:
     return f" ({f.where})" if f.where else ""
 
 
-def _mend(f: Finding) -> str:
+def _mend(f: AuditFinding) -> str:
     return f". Mend: {f.unblock}" if f.unblock else ""
 
 

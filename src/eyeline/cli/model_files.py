@@ -21,7 +21,7 @@ import typer
 from eyeline.errors import MissingExtraError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from eyeline.audit.policy import Policy
+    from eyeline.audit.policy import AuditPolicy
     from eyeline.audit.verdict import Audit, AuditOptions
     from eyeline.convert.mirror import Mirrored
     from eyeline.convert.parity import ParityProof
@@ -165,7 +165,7 @@ def audit(
         raise typer.Exit(1)
 
 
-def _audit_one(name: str, api: str | None, policy: Policy, options: AuditOptions) -> Audit:
+def _audit_one(name: str, api: str | None, policy: AuditPolicy, options: AuditOptions) -> Audit:
     from dataclasses import replace
 
     from eyeline.audit.forge import ForgeTree, is_url

@@ -14,14 +14,14 @@ be killed (`child`). To admit an op: its size rule, and a row with its reason.
 
 from __future__ import annotations
 
-from eyeline.scan.policy import Policy, load_policy
-from eyeline.scan.report import Finding, Load, ScanReport, WorstCase
+from eyeline.scan.policy import load_policy
+from eyeline.scan.records import FirstLoad, ScanFinding, ScanPolicy, ScanReport, WorstCase
 from eyeline.scan.scanner import admit, scan, scan_file
 
 __all__ = [
-    "Finding",
-    "Load",
-    "Policy",
+    "FirstLoad",
+    "ScanFinding",
+    "ScanPolicy",
     "ScanReport",
     "WorstCase",
     "admit",

@@ -6,8 +6,7 @@ import math
 from array import array
 
 from eyeline.scan.layer_rules import Attribute
-from eyeline.scan.policy import AttributeRule, OpRule, Policy
-from eyeline.scan.report import Problem, printable
+from eyeline.scan.records import AttributeRule, OpRule, RefusedError, ScanPolicy, printable
 from eyeline.scan.tensors import read_constant
 from eyeline.scan.wire import Message, Packed
 
@@ -30,7 +29,7 @@ _FIELD_OF_TYPE = {
 _DEFAULTS: dict[str, int | float] = {"f": 0.0, "i": 0}
 
 
-def read_attribute(attribute: Message, rule: OpRule | None, policy: Policy) -> Attribute:
+def read_attribute(attribute: Message, rule: OpRule | None, policy: ScanPolicy) -> Attribute:
     """Check one attribute.
 
     Args:
@@ -39,25 +38,27 @@ def read_attribute(attribute: Message, rule: OpRule | None, policy: Policy) -> A
         policy: for tensors.
 
     Raises:
-        Problem: not admitted.
+        RefusedError: not admitted.
     """
     name, field = attribute.text("name"), _FIELD_OF_TYPE.get(attribute.number("type"))
     present = [f for f in _FIELD_OF_TYPE.values() if f in attribute]
     if "ref_attr_name" in attribute:
-        raise Problem("attribute", f"{printable(name)} refers to a function's attribute")
+        raise RefusedError("attribute", f"{printable(name)} refers to a function's attribute")
     if field is None or any(f != field for f in present):
-        raise Problem("ambiguous", f"{printable(name)} is not of its stated type")
+        raise RefusedError("ambiguous", f"{printable(name)} is not of its stated type")
     if rule is None or name not in rule.attributes:
-        raise Problem("attribute", f"{printable(name)} is not on the op's row of the allowlist")
+        raise RefusedError(
+            "attribute", f"{printable(name)} is not on the op's row of the allowlist"
+        )
     value = _value(attribute, field, policy)
     bound = rule.attributes[name]
     if not _fits(value, bound):
         shown = printable(str(value), 60)
-        raise Problem("attribute", f"{name} is {shown}; the policy says {bound}")
+        raise RefusedError("attribute", f"{name} is {shown}; the policy says {bound}")
     return value
 
 
-def _value(attribute: Message, field: str, policy: Policy) -> Attribute:
+def _value(attribute: Message, field: str, policy: ScanPolicy) -> Attribute:
     name = attribute.text("name")
     if field in _DEFAULTS:
         number: int | float = attribute.fields.get(field, _DEFAULTS[field])
@@ -68,17 +69,17 @@ def _value(attribute: Message, field: str, policy: Policy) -> Attribute:
     if field == "t":
         tensor = attribute.message("t")
         if tensor is None:
-            raise Problem("attribute", f"{name} has no tensor")
+            raise RefusedError("attribute", f"{name} has no tensor")
         return read_constant(tensor, policy)
     if field not in ("ints", "floats"):
-        raise Problem("attribute", f"{name} is of a type that no op here takes")
+        raise RefusedError("attribute", f"{name} is of a type that no op here takes")
     values: list[int] | list[float] | Packed = attribute.list(field)
     if len(values) > policy.limits.max_integer_elements:
-        raise Problem("attribute", f"{name} has {len(values)} values")
+        raise RefusedError("attribute", f"{name} has {len(values)} values")
     if not isinstance(values, Packed):
         return tuple(values)
     if field == "ints":
-        raise Problem("attribute", f"{name} is too long")
+        raise RefusedError("attribute", f"{name} is too long")
     numbers = array("f")
     numbers.frombytes(values.data)
     return tuple(numbers)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eyeline.scan.report import Load, printable
+from eyeline.scan.records import FirstLoad, printable
 
 TIME_LIMIT = 30.0
 """Seconds of wall time; the default model takes .3."""
@@ -35,7 +35,7 @@ def load_in_child(
     *,
     seconds: float = TIME_LIMIT,
     memory: int = MEMORY_LIMIT,
-) -> Load:
+) -> FirstLoad:
     """Load a model once and run it once on noise, where it can do no harm.
 
     Args:
@@ -63,7 +63,7 @@ def load_in_child(
     try:
         answer, complaint = child.communicate(data, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return Load("timeout", f"killed after {seconds:g} s", time.monotonic() - began, memory)
+        return FirstLoad("timeout", f"killed after {seconds:g} s", time.monotonic() - began, memory)
     finally:
         if child.poll() is None:
             child.kill()
@@ -72,15 +72,15 @@ def load_in_child(
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         outcome = "timeout" if name == "SIGXCPU" else "crashed"
-        return Load(outcome, f"killed by {name}", spent, memory)
+        return FirstLoad(outcome, f"killed by {name}", spent, memory)
     try:
         said = json.loads(answer.decode())
         outcome, detail, limited = said["outcome"], str(said["detail"]), bool(said["limited"])
     except (ValueError, KeyError, TypeError):
         last = complaint.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
         detail = f"exit code {child.returncode} and no answer: {printable(last, 160)}"
-        return Load("crashed", detail, spent, memory)
-    return Load(outcome, printable(detail, 200), spent, memory if limited else None)
+        return FirstLoad("crashed", detail, spent, memory)
+    return FirstLoad(outcome, printable(detail, 200), spent, memory if limited else None)
 
 
 def _limit(memory: int, seconds: int) -> bool:

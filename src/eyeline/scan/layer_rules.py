@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from eyeline.scan.policy import Limits
-from eyeline.scan.report import Problem
+from eyeline.scan.records import RefusedError, ScanLimits
 from eyeline.scan.tensors import FLOATS, MAX_KNOWN, NAME, NUMBER, Constant
 
 Number = int | float
@@ -69,13 +68,13 @@ class Node:
     outputs: tuple[str, ...]
     path: str
     opset: int
-    limits: Limits = field(repr=False)
+    limits: ScanLimits = field(repr=False)
 
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
         value = self.attributes.get(name, default)
         if not isinstance(value, int):
-            raise Problem("attribute", f"{name} is not an integer")
+            raise RefusedError("attribute", f"{name} is not an integer")
         return value
 
     def integers(self, name: str, length: int, default: int) -> tuple[int, ...]:
@@ -84,7 +83,7 @@ class Node:
         if value is None:
             return (default,) * length
         if not isinstance(value, tuple) or len(value) != length:
-            raise Problem("attribute", f"{name} is not {length} integers")
+            raise RefusedError("attribute", f"{name} is not {length} integers")
         return tuple(int(v) for v in value)
 
     def text(self, name: str, default: str) -> str:
@@ -99,7 +98,7 @@ def need(inputs: Inputs, index: int) -> Value:
     """An input that must be there."""
     value = inputs[index] if index < len(inputs) else None
     if value is None:
-        raise Problem("inputs", f"input {index} is missing")
+        raise RefusedError("inputs", f"input {index} is missing")
     return value
 
 
@@ -111,7 +110,7 @@ def optional(inputs: Inputs, index: int) -> Value | None:
 def known(value: Value, what: str) -> tuple[Number, ...]:
     """The values of a tensor that says how large another one is."""
     if value.values is None:
-        raise Problem("unbounded", f"its {what} can't be known before it runs")
+        raise RefusedError("unbounded", f"its {what} can't be known before it runs")
     return value.values
 
 
@@ -119,14 +118,14 @@ def known_integers(value: Value, what: str) -> tuple[int, ...]:
     """As `known`, for sizes, axes and indices."""
     values = known(value, what)
     if not all(isinstance(v, int) for v in values):
-        raise Problem("types", f"its {what} are not integers")
+        raise RefusedError("types", f"its {what} are not integers")
     return tuple(int(v) for v in values)
 
 
 def axis_of(axis: int, rank: int) -> int:
     """An axis that may be negative, as an index below `rank`."""
     if not -rank <= axis < rank:
-        raise Problem("shapes", f"axis {axis} of a tensor of rank {rank}")
+        raise RefusedError("shapes", f"axis {axis} of a tensor of rank {rank}")
     return axis + rank if axis < 0 else axis
 
 
@@ -137,7 +136,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     for dims in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True):
         sides = {d for d in dims if d != 1}
         if len(sides) > 1:
-            raise Problem("shapes", f"{' and '.join(map(str, shapes))} don't fit each other")
+            raise RefusedError("shapes", f"{' and '.join(map(str, shapes))} don't fit each other")
         result.append(sides.pop() if sides else 1)
     return tuple(result)
 
@@ -186,7 +185,7 @@ def _window(
         padding = 0 if auto == "VALID" else pads[i] + pads[n + i]
         room = side + padding - span
         if room < 0:
-            raise Problem("shapes", f"a window of {span} on a side of {side}")
+            raise RefusedError("shapes", f"a window of {span} on a side of {side}")
         out = (-(-room // strides[i]) if ceil else room // strides[i]) + 1
         if ceil and (out - 1) * strides[i] >= side + pads[i]:
             out -= 1  # a window that would start in the padding is left out
@@ -196,7 +195,7 @@ def _window(
 
 def _spatial(value: Value) -> tuple[int, int, tuple[int, ...]]:
     if not 3 <= len(value.shape) <= 5:
-        raise Problem("shapes", f"an image tensor of rank {len(value.shape)}")
+        raise RefusedError("shapes", f"an image tensor of rank {len(value.shape)}")
     return value.shape[0], value.shape[1], value.shape[2:]
 
 
@@ -206,7 +205,7 @@ def _kernel(node: Node, weight: Value, sides: tuple[int, ...]) -> tuple[int, ...
         kernel,
         (0,) * len(sides),
     ):
-        raise Problem("shapes", f"a kernel of {kernel} on sides {sides}")
+        raise RefusedError("shapes", f"a kernel of {kernel} on sides {sides}")
     return kernel
 
 
@@ -216,7 +215,7 @@ def conv(node: Node, inputs: Inputs) -> list[Value]:
     batch, channels, sides = _spatial(x)
     kernel, group = _kernel(node, w, sides), node.integer("group", 1)
     if w.shape[1] * group != channels or w.shape[0] % group:
-        raise Problem("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
+        raise RefusedError("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
     _check_length(inputs, 2, w.shape[0], "bias")
     return [Value(x.dtype, (batch, w.shape[0], *_window(node, sides, kernel)))]
 
@@ -227,7 +226,7 @@ def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
     batch, channels, sides = _spatial(x)
     kernel, group, n = _kernel(node, w, sides), node.integer("group", 1), len(sides)
     if w.shape[0] != channels or channels % group:
-        raise Problem("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
+        raise RefusedError("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
     strides, dilations = node.integers("strides", n, 1), node.integers("dilations", n, 1)
     pads = node.integers("pads", 2 * n, 0)
     extra = node.integers("output_padding", n, 0)
@@ -249,10 +248,10 @@ def pool(node: Node, inputs: Inputs) -> list[Value]:
     batch, channels, sides = _spatial(x)
     kernel = node.integers("kernel_shape", len(sides), 0)
     if not all(kernel):
-        raise Problem("attribute", "kernel_shape is missing")
+        raise RefusedError("attribute", "kernel_shape is missing")
     pads = node.integers("pads", 2 * len(sides), 0)
     if any(p >= k for p, k in zip(pads, kernel * 2, strict=True)):
-        raise Problem("shapes", f"pads {pads} hold a whole kernel {kernel}")
+        raise RefusedError("shapes", f"pads {pads} hold a whole kernel {kernel}")
     shape = (
         batch,
         channels,
@@ -289,14 +288,14 @@ def normalise(node: Node, inputs: Inputs) -> list[Value]:
     """Batch, instance, layer and group normalisation: one output, of the input's shape."""
     x = need(inputs, 0)
     if len([o for o in node.outputs if o]) != 1:
-        raise Problem("outputs", "only the first output is admitted, as at inference")
+        raise RefusedError("outputs", "only the first output is admitted, as at inference")
     if node.op_type == "LayerNormalization":
         axis = axis_of(node.integer("axis", -1), len(x.shape))
         length, vectors = math.prod(x.shape[axis:]), 2
     elif node.op_type == "GroupNormalization":
         groups, channels = node.integer("num_groups", 0), _spatial(x)[1]
         if groups < 1 or channels % groups:
-            raise Problem("shapes", f"{channels} channels in {groups} groups")
+            raise RefusedError("shapes", f"{channels} channels in {groups} groups")
         length, vectors = channels if node.opset >= 21 else groups, 2
     else:
         length, vectors = _spatial(x)[1], len(inputs) - 1
@@ -310,21 +309,21 @@ def _check_length(inputs: Inputs, index: int, length: int, what: str) -> None:
     """A vector of the wrong length makes a kernel read what is not its own."""
     value = optional(inputs, index)
     if value is not None and value.elements != length:
-        raise Problem("shapes", f"{what} of {value.elements} values for {length} channels")
+        raise RefusedError("shapes", f"{what} of {value.elements} values for {length} channels")
 
 
 def gemm(node: Node, inputs: Inputs) -> list[Value]:
     """Matrix product of two matrices, with a bias."""
     a, b = need(inputs, 0), need(inputs, 1)
     if len(a.shape) != 2 or len(b.shape) != 2:
-        raise Problem("shapes", f"Gemm of {a.shape} and {b.shape}")
+        raise RefusedError("shapes", f"Gemm of {a.shape} and {b.shape}")
     rows, inner = a.shape[::-1] if node.integer("transA", 0) else a.shape
     inner_b, columns = b.shape[::-1] if node.integer("transB", 0) else b.shape
     bias = optional(inputs, 2)
     if inner != inner_b or (
         bias is not None and broadcast(bias.shape, (rows, columns)) != (rows, columns)
     ):
-        raise Problem("shapes", f"Gemm of {a.shape} and {b.shape}")
+        raise RefusedError("shapes", f"Gemm of {a.shape} and {b.shape}")
     return [Value(a.dtype, (rows, columns))]
 
 
@@ -332,7 +331,7 @@ def matmul(node: Node, inputs: Inputs) -> list[Value]:
     """Matrix product over the last two dimensions."""
     a, b = need(inputs, 0), need(inputs, 1)
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
-        raise Problem("shapes", f"MatMul of {a.shape} and {b.shape}")
+        raise RefusedError("shapes", f"MatMul of {a.shape} and {b.shape}")
     batch = broadcast(a.shape[:-2], b.shape[:-2]) if a.shape[2:] or b.shape[2:] else ()
     return [Value(a.dtype, (*batch, a.shape[-2], b.shape[-1]))]
 
@@ -363,9 +362,9 @@ def quantize(node: Node, inputs: Inputs) -> list[Value]:
     """Float to int8, or to uint8 when no zero point says so."""
     x, zero = need(inputs, 0), optional(inputs, 2)
     if x.dtype not in FLOATS or need(inputs, 1).dtype != x.dtype:
-        raise Problem("types", "not floats of its scale's type")
+        raise RefusedError("types", "not floats of its scale's type")
     if zero is not None and zero.dtype not in BYTES:
-        raise Problem("types", f"zero points of {NAME.get(zero.dtype)}")
+        raise RefusedError("types", f"zero points of {NAME.get(zero.dtype)}")
     _check_scale(node, inputs)
     return [Value(zero.dtype if zero is not None else UINT8, x.shape)]
 
@@ -374,9 +373,11 @@ def dequantize(node: Node, inputs: Inputs) -> list[Value]:
     """Integers to the type of their scale."""
     x, scale, zero = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
     if x.dtype not in (*BYTES, INT32) or scale.dtype not in FLOATS:
-        raise Problem("types", f"{NAME.get(x.dtype)} in scales of {NAME.get(scale.dtype)}")
+        raise RefusedError("types", f"{NAME.get(x.dtype)} in scales of {NAME.get(scale.dtype)}")
     if zero is not None and zero.dtype != x.dtype:
-        raise Problem("types", f"zero points of {NAME.get(zero.dtype)} for {NAME.get(x.dtype)}")
+        raise RefusedError(
+            "types", f"zero points of {NAME.get(zero.dtype)} for {NAME.get(x.dtype)}"
+        )
     _check_scale(node, inputs)
     return [Value(scale.dtype, x.shape)]
 
@@ -385,12 +386,12 @@ def _check_scale(node: Node, inputs: Inputs) -> None:
     """One constant scale, or one for each entry of an axis; as many constant zero points."""
     x, scale, zero = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
     if not scale.scale:
-        raise Problem("scale", "its scale is no constant, or not of positive normal numbers")
+        raise RefusedError("scale", "its scale is no constant, or not of positive normal numbers")
     if zero is not None and not zero.constant:
-        raise Problem("scale", "its zero point is computed")
+        raise RefusedError("scale", "its zero point is computed")
     if scale.elements != 1 or "axis" in node.attributes:
         side = axis_of(node.integer("axis", 1), len(x.shape))
         if scale.elements != 1 and scale.shape != (x.shape[side],):
-            raise Problem("shapes", f"scales {scale.shape} for {x.shape}")
+            raise RefusedError("shapes", f"scales {scale.shape} for {x.shape}")
     if zero is not None and zero.elements != scale.elements:
-        raise Problem("shapes", f"zero points {zero.shape} for scales {scale.shape}")
+        raise RefusedError("shapes", f"zero points {zero.shape} for scales {scale.shape}")

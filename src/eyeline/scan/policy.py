@@ -7,111 +7,17 @@ would take half of the time that a whole scan has.
 from __future__ import annotations
 
 import hashlib
-import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eyeline.errors import UsageError
+from eyeline.scan.records import ELEMENTS, AttributeRule, OpRule, ScanLimits, ScanPolicy
+from eyeline.scan.rules import RULES
 
 DEFAULT = Path(__file__).with_name("policy.toml")
-
-ELEMENTS = {
-    "float32": (1, 4),
-    "uint8": (2, 1),
-    "int8": (3, 1),
-    "int32": (6, 4),
-    "int64": (7, 8),
-    "bool": (9, 1),
-    "float16": (10, 2),
-    "float64": (11, 8),
-}
-"""Element types that the scanner can size and check: name to (number in onnx.proto, bytes)."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds, see the comments in `policy.toml`."""
-
-    max_file_bytes: int
-    max_fields: int
-    max_depth: int
-    max_name_bytes: int
-    max_metadata_bytes: int
-    max_text_bytes: int
-    max_rank: int
-    max_side: int
-    max_scale: int
-    max_integer_elements: int
-    max_integer: int
-    max_tensor_bytes: int
-    max_peak_bytes: int
-    max_work: int
-    max_constant_work: int
-
-
-@dataclass(frozen=True)
-class AttributeRule:
-    """What an attribute may be: one of some values, within a range, or a tensor.
-
-    Attributes:
-        one_of: admitted values; empty when a range is given.
-        low: least number.
-        high: greatest number.
-        tensor: whether it is a tensor, which is checked as every constant is.
-    """
-
-    one_of: tuple[str | float, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
-    tensor: bool = False
-
-    def __str__(self) -> str:
-        if self.one_of:
-            return " or ".join(str(v) for v in self.one_of)
-        return "a tensor" if self.tensor else f"from {self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True)
-class OpRule:
-    """One row of the allowlist.
-
-    Attributes:
-        reason: why a model may contain this op.
-        attributes: the admitted ones; any other is refused.
-    """
-
-    reason: str
-    attributes: dict[str, AttributeRule]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy, read.
-
-    Attributes:
-        name: and
-        version: as the file states them.
-        sha256: hex digest of the file.
-        limits: see `Limits`.
-        ir_versions: least and greatest IR version.
-        opsets: least and greatest version of the default operator set.
-        worst_case: (height, width) of the inputs at which every tensor is worked out, pixels.
-        elements: element type numbers to bytes.
-        ops: op type to its row.
-    """
-
-    name: str
-    version: int
-    sha256: str
-    limits: Limits
-    ir_versions: tuple[int, int]
-    opsets: tuple[int, int]
-    worst_case: tuple[tuple[int, int], ...]
-    elements: dict[int, int]
-    ops: dict[str, OpRule]
 
 
 class _Table:
@@ -141,7 +47,7 @@ class _Table:
             )
 
 
-def load_policy(path: Path | None = None) -> Policy:
+def load_policy(path: Path | None = None) -> ScanPolicy:
     """A policy file; the built-in one when `path` is None.
 
     Raises:
@@ -151,7 +57,7 @@ def load_policy(path: Path | None = None) -> Policy:
 
 
 @cache
-def _load(path: Path) -> Policy:
+def _load(path: Path) -> ScanPolicy:
     try:
         data = path.read_bytes()
         content = tomllib.loads(data.decode())
@@ -163,7 +69,7 @@ def _load(path: Path) -> Policy:
     top = _Table(content, str(path))
     name, version = top.take("name", str), top.take("version", int)
     limits = _Table(top.take("limits", dict), f"{path}: [limits]")
-    bounds = Limits(**{f.name: limits.take(f.name, int) for f in fields(Limits)})
+    bounds = ScanLimits(**{f.name: limits.take(f.name, int) for f in fields(ScanLimits)})
     limits.done()
     accepts = _Table(top.take("accepts", dict), f"{path}: [accepts]")
     ir_versions, opsets = accepts.pair("ir_versions"), accepts.pair("opsets")
@@ -178,7 +84,7 @@ def _load(path: Path) -> Policy:
     ops = dict(_op(row, path) for row in top.take("op", list))
     top.done()
     digest = hashlib.sha256(data).hexdigest()
-    return Policy(name, version, digest, bounds, ir_versions, opsets, pairs, elements, ops)
+    return ScanPolicy(name, version, digest, bounds, ir_versions, opsets, pairs, elements, ops)
 
 
 def _element(row: Any, path: Path) -> tuple[int, int]:
@@ -192,8 +98,6 @@ def _element(row: Any, path: Path) -> tuple[int, int]:
 
 
 def _op(row: Any, path: Path) -> tuple[str, OpRule]:
-    from eyeline.scan.rules import RULES
-
     table = _Table(row, f"{path}: [[op]]")
     name = table.take("type", str)
     table.where = f"{path}: op {name}"

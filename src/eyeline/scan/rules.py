@@ -31,7 +31,7 @@ from eyeline.scan.layer_rules import (
     optional,
     select,
 )
-from eyeline.scan.report import Problem
+from eyeline.scan.records import RefusedError
 from eyeline.scan.tensors import FLOATS, MAX_KNOWN, Constant, is_scale
 
 INT64 = 7
@@ -49,7 +49,7 @@ def shape(node: Node, inputs: Inputs) -> list[Value]:
 def constant(node: Node, inputs: Inputs) -> list[Value]:
     """A constant node: exactly one attribute holds it."""
     if inputs or len(node.attributes) != 1:
-        raise Problem("attribute", "a Constant with no value, or with several")
+        raise RefusedError("attribute", "a Constant with no value, or with several")
     value = next(iter(node.attributes.values()))
     if isinstance(value, Constant):
         return [Value(value.dtype, value.shape, value.values, True, value.scale)]
@@ -60,7 +60,7 @@ def constant(node: Node, inputs: Inputs) -> list[Value]:
         kind = INT64 if "value_ints" in node.attributes else FLOAT32
         values = value if len(value) <= MAX_KNOWN else None
         return [Value(kind, (len(value),), values, True, kind == FLOAT32 and is_scale(value))]
-    raise Problem("attribute", "a Constant of text")
+    raise RefusedError("attribute", "a Constant of text")
 
 
 def constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
@@ -68,11 +68,11 @@ def constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
     dims = known_integers(need(inputs, 0), "shape")
     elements = math.prod(dims)
     if any(d < 0 for d in dims) or elements > node.limits.max_integer_elements:
-        raise Problem("tensor-size", f"a filled tensor of shape {dims}")
+        raise RefusedError("tensor-size", f"a filled tensor of shape {dims}")
     value = node.attributes.get("value")
     if isinstance(value, Constant):
         if value.values is None or len(value.values) != 1:
-            raise Problem("attribute", "value is not one number")
+            raise RefusedError("attribute", "value is not one number")
         dtype, fill = value.dtype, value.values[0]
     else:
         dtype, fill = FLOAT32, 0.0
@@ -89,7 +89,7 @@ def dropout(node: Node, inputs: Inputs) -> list[Value]:
     """Nothing, at inference: the training flag must be absent or false."""
     flag = optional(inputs, 2)
     if flag is not None and any(known(flag, "training flag")):
-        raise Problem("training", "Dropout in training mode")
+        raise RefusedError("training", "Dropout in training mode")
     x = need(inputs, 0)
     return [x, Value(9, x.shape)][: len(node.outputs)]
 
@@ -100,7 +100,7 @@ def cast(node: Node, inputs: Inputs) -> list[Value]:
     values = x.values
     if values is not None and to not in FLOATS:
         if not all(math.isfinite(v) and abs(v) < 1 << 63 for v in values):
-            raise Problem("integer", "a cast of a number that no integer can hold")
+            raise RefusedError("integer", "a cast of a number that no integer can hold")
         values = tuple(int(v) for v in values)
     elif values is not None:
         floats = [as_stored(to, float(v)) for v in values]
@@ -114,11 +114,13 @@ def concat(node: Node, inputs: Inputs) -> list[Value]:
     parts = [need(inputs, i) for i in range(len(inputs))]
     first = need(parts, 0)
     if "axis" not in node.attributes:
-        raise Problem("attribute", "axis is missing")
+        raise RefusedError("attribute", "axis is missing")
     axis = axis_of(node.integer("axis", 0), len(first.shape))
     rest = {(*p.shape[:axis], *p.shape[axis + 1 :], len(p.shape)) for p in parts}
     if len(rest) > 1 or len({p.dtype for p in parts}) > 1:
-        raise Problem("shapes", f"{' and '.join(str(p.shape) for p in parts[:4])} can't be joined")
+        raise RefusedError(
+            "shapes", f"{' and '.join(str(p.shape) for p in parts[:4])} can't be joined"
+        )
     dims = list(first.shape)
     dims[axis] = sum(p.shape[axis] for p in parts)
     values = None
@@ -140,7 +142,7 @@ def split(node: Node, inputs: Inputs) -> list[Value]:
         part = -(-side // count)
         sizes = tuple(min(part, side - i * part) for i in range(count))
     if len(sizes) != count or sum(sizes) != side or min(sizes) < 1:
-        raise Problem("shapes", f"a side of {side} can't be split so")
+        raise RefusedError("shapes", f"a side of {side} can't be split so")
     starts = accumulate(sizes, initial=0)
     flat = x.values if len(x.shape) == 1 else None
     return [
@@ -162,12 +164,12 @@ def slice_(node: Node, inputs: Inputs) -> list[Value]:
     axes = known_integers(axes_in, "axes") if axes_in else tuple(range(len(starts)))
     steps = known_integers(steps_in, "steps") if steps_in else (1,) * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
-        raise Problem("shapes", "a slice whose starts, ends, axes and steps don't fit")
+        raise RefusedError("shapes", "a slice whose starts, ends, axes and steps don't fit")
     kept = [range(side) for side in x.shape]
     for start, end, axis_given, step in zip(starts, ends, axes, steps, strict=True):
         axis = axis_of(axis_given, len(kept))
         if kept[axis] != range(x.shape[axis]):
-            raise Problem("shapes", "a slice that names an axis twice")
+            raise RefusedError("shapes", "a slice that names an axis twice")
         kept[axis] = range(*slice(start, end, step).indices(x.shape[axis]))
     return [Value(x.dtype, tuple(map(len, kept)), select(x, kept))]
 
@@ -182,11 +184,11 @@ def gather(node: Node, inputs: Inputs) -> list[Value]:
         chosen = known_integers(indices, "indices")
         side = x.shape[axis]
         if not all(-side <= i < side for i in chosen):
-            raise Problem("shapes", f"an index beyond a side of {side}")
+            raise RefusedError("shapes", f"an index beyond a side of {side}")
         if x.values is not None and len(x.shape) == 1:
             values = tuple(x.values[i] for i in chosen)
     else:
-        raise Problem("unbounded", "its indices can't be known before it runs")
+        raise RefusedError("unbounded", "its indices can't be known before it runs")
     return [Value(x.dtype, dims, values)]
 
 
@@ -202,11 +204,11 @@ def unsqueeze(node: Node, inputs: Inputs) -> list[Value]:
     """Sides of 1 put in."""
     x, axes = need(inputs, 0), _axes(node, inputs)
     if not axes:
-        raise Problem("attribute", "axes are missing")
+        raise RefusedError("attribute", "axes are missing")
     rank = len(x.shape) + len(axes)
     put = {axis_of(a, rank) for a in axes}
     if len(put) != len(axes):
-        raise Problem("shapes", "an axis named twice")
+        raise RefusedError("shapes", "an axis named twice")
     rest = iter(x.shape)
     return [Value(x.dtype, tuple(1 if i in put else next(rest) for i in range(rank)), x.values)]
 
@@ -217,7 +219,7 @@ def squeeze(node: Node, inputs: Inputs) -> list[Value]:
     rank = len(x.shape)
     gone = {axis_of(a, rank) for a in axes} if axes else {i for i in range(rank) if x.shape[i] == 1}
     if any(x.shape[i] != 1 for i in gone):
-        raise Problem("shapes", f"sides of {x.shape} that are not 1 can't be taken out")
+        raise RefusedError("shapes", f"sides of {x.shape} that are not 1 can't be taken out")
     return [Value(x.dtype, tuple(d for i, d in enumerate(x.shape) if i not in gone), x.values)]
 
 
@@ -228,17 +230,17 @@ def reshape(node: Node, inputs: Inputs) -> list[Value]:
         for i, side in enumerate(wanted):
             if side == 0:
                 if i >= len(x.shape):
-                    raise Problem("shapes", f"{x.shape} has no side {i} to keep")
+                    raise RefusedError("shapes", f"{x.shape} has no side {i} to keep")
                 wanted[i] = x.shape[i]
     if any(d < -1 for d in wanted) or wanted.count(-1) > 1:
-        raise Problem("shapes", f"no shape: {wanted}")
+        raise RefusedError("shapes", f"no shape: {wanted}")
     if -1 in wanted:
         rest = -math.prod(wanted)
         if not rest or x.elements % rest:
-            raise Problem("shapes", f"{x.shape} to {wanted}")
+            raise RefusedError("shapes", f"{x.shape} to {wanted}")
         wanted[wanted.index(-1)] = x.elements // rest
     if math.prod(wanted) != x.elements:
-        raise Problem("shapes", f"{x.shape} to {wanted}")
+        raise RefusedError("shapes", f"{x.shape} to {wanted}")
     return [Value(x.dtype, tuple(wanted), x.values)]
 
 
@@ -246,7 +248,7 @@ def flatten(node: Node, inputs: Inputs) -> list[Value]:
     """A matrix: the sides before an axis, and those from it."""
     x, axis = need(inputs, 0), node.integer("axis", 1)
     if not -len(x.shape) <= axis <= len(x.shape):
-        raise Problem("shapes", f"axis {axis} of a tensor of rank {len(x.shape)}")
+        raise RefusedError("shapes", f"axis {axis} of a tensor of rank {len(x.shape)}")
     axis += len(x.shape) if axis < 0 else 0
     return [Value(x.dtype, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), x.values)]
 
@@ -256,7 +258,7 @@ def transpose(node: Node, inputs: Inputs) -> list[Value]:
     x = need(inputs, 0)
     order = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
     if not isinstance(order, tuple) or sorted(order) != list(range(len(x.shape))):
-        raise Problem("shapes", f"{order} does not order {len(x.shape)} axes")
+        raise RefusedError("shapes", f"{order} does not order {len(x.shape)} axes")
     axes = tuple(int(i) for i in order)
     sides = [range(d) for d in x.shape]
     return [Value(x.dtype, tuple(x.shape[i] for i in axes), select(x, sides, axes))]
@@ -268,14 +270,14 @@ def pad(node: Node, inputs: Inputs) -> list[Value]:
     pads = known_integers(need(inputs, 1), "pads")
     axes = known_integers(axes_in, "axes") if axes_in else tuple(range(len(x.shape)))
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
-        raise Problem("shapes", f"{len(pads)} pads for {len(axes)} axes")
+        raise RefusedError("shapes", f"{len(pads)} pads for {len(axes)} axes")
     dims = list(x.shape)
     reflects = node.text("mode", "constant") == "reflect"
     for i, axis in enumerate(axes):
         side, ends = dims[axis_of(axis, len(dims))], (pads[i], pads[len(axes) + i])
         most = side - 1 if reflects else node.limits.max_side
         if any(not -side < p <= most for p in ends):
-            raise Problem("size", f"pads of {ends} on a side of {side}")
+            raise RefusedError("size", f"pads of {ends} on a side of {side}")
         dims[axis_of(axis, len(dims))] = side + sum(ends)
     return [Value(x.dtype, _bounded(node, dims))]
 
@@ -291,7 +293,7 @@ def resize(node: Node, inputs: Inputs) -> list[Value]:
     if scales:
         limit = node.limits.max_scale
         if not all(1 / limit <= s <= limit for s in scales):
-            raise Problem("resize", f"a scale outside 1/{limit} to {limit}")
+            raise RefusedError("resize", f"a scale outside 1/{limit} to {limit}")
         wanted: Sequence[int] = [
             math.floor(as_stored(1, x.shape[a] * s) or 0)
             for a, s in zip(axes, scales, strict=False)
@@ -299,19 +301,19 @@ def resize(node: Node, inputs: Inputs) -> list[Value]:
     elif sizes_in is not None:
         wanted = known_integers(sizes_in, "sizes")
     else:
-        raise Problem("inputs", "a Resize with neither scales nor sizes")
+        raise RefusedError("inputs", "a Resize with neither scales nor sizes")
     if len(wanted) != len(axes) or (scales and len(scales) != len(axes)):
-        raise Problem("shapes", f"{len(wanted)} sizes for {len(axes)} axes")
+        raise RefusedError("shapes", f"{len(wanted)} sizes for {len(axes)} axes")
     for a, side in zip(axes, wanted, strict=True):
         dims[a] = side
     if tuple(dims[:2]) != x.shape[:2]:
-        raise Problem("resize", "a Resize of the batch or of the channels")
+        raise RefusedError("resize", "a Resize of the batch or of the channels")
     return [Value(x.dtype, _bounded(node, dims))]
 
 
 def _bounded(node: Node, dims: list[int]) -> tuple[int, ...]:
     if any(not 1 <= d <= node.limits.max_side for d in dims):
-        raise Problem("size", f"sides of {dims}, beyond 1 to {node.limits.max_side}")
+        raise RefusedError("size", f"sides of {dims}, beyond 1 to {node.limits.max_side}")
     return tuple(dims)
 
 
@@ -319,7 +321,7 @@ def depth_to_space(node: Node, inputs: Inputs) -> list[Value]:
     """Channels to pixels."""
     x, b = need(inputs, 0), node.integer("blocksize", 0)
     if len(x.shape) != 4 or b < 1 or x.shape[1] % (b * b):
-        raise Problem("shapes", f"{x.shape} in blocks of {b}")
+        raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
     n, c, h, w = x.shape
     return [Value(x.dtype, (n, c // (b * b), h * b, w * b))]
 
@@ -328,7 +330,7 @@ def space_to_depth(node: Node, inputs: Inputs) -> list[Value]:
     """Pixels to channels."""
     x, b = need(inputs, 0), node.integer("blocksize", 0)
     if len(x.shape) != 4 or b < 1 or x.shape[2] % b or x.shape[3] % b:
-        raise Problem("shapes", f"{x.shape} in blocks of {b}")
+        raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
     n, c, h, w = x.shape
     return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
 
@@ -354,23 +356,23 @@ def _binary(node: Node, inputs: Inputs) -> list[Value]:
     parts = [need(inputs, i) for i in range(len(inputs))]
     first = need(parts, 0)
     if node.op_type != "Pow" and len({p.dtype for p in parts}) > 1:
-        raise Problem("types", "its inputs are of different types")
+        raise RefusedError("types", "its inputs are of different types")
     shape = broadcast(*(p.shape for p in parts))
     compute, elements = _BINARY_VALUES.get(node.op_type), math.prod(shape)
     integer = first.dtype not in FLOATS
     if integer and compute is None:
-        raise Problem("types", "not of integers")
+        raise RefusedError("types", "not of integers")
     # One tensor may have more elements than are followed: integer division must be seen whole.
     if not follow(elements, *parts) or len(parts) != 2 or len(shape) > 1 or compute is None:
         if integer and node.op_type == "Div":
-            raise Problem("integer-division", "integers that can't be known before it runs")
+            raise RefusedError("integer-division", "integers that can't be known before it runs")
         return [Value(first.dtype, shape)]
     a, b = (_spread(p, elements) for p in parts)
     values = [compute(x, y) for x, y in zip(a, b, strict=True)]
     if integer:
         limit = _LIMITS.get(first.dtype, 1 << 7)
         if any(v is None or not -limit <= v < limit for v in values):
-            raise Problem("integer-division" if None in values else "integer", "it overflows")
+            raise RefusedError("integer-division" if None in values else "integer", "it overflows")
     stored = [as_stored(first.dtype, v) for v in values if v is not None]
     numbers = tuple(v for v in stored if v is not None)
     return [Value(first.dtype, shape, numbers if len(numbers) == elements else None)]

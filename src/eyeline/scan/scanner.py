@@ -21,11 +21,21 @@ from eyeline.runtime import INPUT_NAME, OUTPUT_NAME
 from eyeline.scan.attributes import read_attribute
 from eyeline.scan.child import load_in_child
 from eyeline.scan.layer_rules import Attribute, Node
-from eyeline.scan.policy import OpRule, Policy, load_policy
-from eyeline.scan.report import Finding, Load, Problem, ScanReport, WorstCase, printable, quoted
-from eyeline.scan.shapes import Plan, worst_case
+from eyeline.scan.policy import load_policy
+from eyeline.scan.records import (
+    FirstLoad,
+    OpRule,
+    RefusedError,
+    ScanFinding,
+    ScanPolicy,
+    ScanReport,
+    WorstCase,
+    printable,
+    quoted,
+)
+from eyeline.scan.shapes import GraphPlan, worst_case
 from eyeline.scan.tensors import Constant, read_constant
-from eyeline.scan.wire import Message, Reader, WireError
+from eyeline.scan.wire import Message, WireError, WireReader
 
 MAX_FINDINGS = 50
 _DEFAULT_DOMAIN = ("", "ai.onnx")
@@ -56,9 +66,9 @@ class Walk:
         opset: of the default operator set.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: ScanPolicy) -> None:
         self.policy = policy
-        self.findings: list[Finding] = []
+        self.findings: list[ScanFinding] = []
         self.notes: list[str] = []
         self.ops: Counter[str] = Counter()
         self.opset: int | None = None
@@ -68,9 +78,9 @@ class Walk:
     def find(self, code: str, path: str, reason: str, op_type: str = "") -> None:
         """Add a finding, unless there are enough."""
         if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(code, path, reason, printable(op_type, 60)))
+            self.findings.append(ScanFinding(code, path, reason, printable(op_type, 60)))
 
-    def model(self, model: Message) -> Plan | None:
+    def model(self, model: Message) -> GraphPlan | None:
         """Walk a model; the plan of its graph when nothing was found."""
         low, high = self.policy.ir_versions
         if not low <= model.number("ir_version") <= high:
@@ -134,7 +144,7 @@ class Walk:
         for i, attribute in enumerate(function.messages("attribute_proto")):
             self._subgraphs(attribute, f"{path}/attribute_proto[{i}]", known)
 
-    def _graph(self, graph: Message, path: str, outer: _Scope | None) -> Plan | None:
+    def _graph(self, graph: Message, path: str, outer: _Scope | None) -> GraphPlan | None:
         """Walk a graph; `outer` holds the names around it, None for the model's own graph."""
         top = outer is None
         if "sparse_initializer" in graph:
@@ -157,7 +167,7 @@ class Walk:
             self._text(tensor, where)
             try:
                 constants[name] = read_constant(tensor, self.policy)
-            except Problem as problem:
+            except RefusedError as problem:
                 self.find(problem.code, where, problem.reason)
         for i, value in enumerate(graph.messages("value_info")):
             self._value(value, f"{path}/value_info[{i}]")
@@ -177,7 +187,9 @@ class Walk:
         if dims is None or self.findings:
             return None
         names = tuple(o.text("name") for o in outputs)
-        return Plan(inputs[0].text("name"), dims, names, tuple(n for n in nodes if n), constants)
+        return GraphPlan(
+            inputs[0].text("name"), dims, names, tuple(n for n in nodes if n), constants
+        )
 
     def _node(self, node: Message, path: str, known: _Scope) -> Node | None:
         op_type, domain = node.text("op_type"), node.text("domain")
@@ -211,7 +223,7 @@ class Walk:
                 self.find("ambiguous", path, f"attribute {printable(name)} twice", op_type)
             try:
                 attributes[name] = read_attribute(attribute, rule, self.policy)
-            except Problem as problem:
+            except RefusedError as problem:
                 if rule is not None:
                     self.find(problem.code, path, problem.reason, op_type)
         if not any(outputs):
@@ -346,7 +358,7 @@ _KINDS = (
 
 
 def scan(
-    data: bytes, policy: Policy | None = None, *, name: str = "model", load: bool = True
+    data: bytes, policy: ScanPolicy | None = None, *, name: str = "model", load: bool = True
 ) -> ScanReport:
     """Scan a model's bytes.
 
@@ -368,7 +380,7 @@ def scan(
         if finding is not None:
             walk.findings.append(finding)
         walk.notes += _contract_notes(plan)
-    outcome = Load("skipped", "the static scan refused it" if walk.findings else "as asked")
+    outcome = FirstLoad("skipped", "the static scan refused it" if walk.findings else "as asked")
     if plan is not None and load and not walk.findings:
         outcome = load_in_child(data, plan.input_shape(_SMALL))
         if outcome.outcome != "loaded":
@@ -376,7 +388,7 @@ def scan(
     return _report(name, data, policy, walk, case, outcome)
 
 
-def admit(data: bytes, policy: Policy | None = None, *, name: str = "model") -> ScanReport:
+def admit(data: bytes, policy: ScanPolicy | None = None, *, name: str = "model") -> ScanReport:
     """Scan, and refuse: the gate of whoever takes a model in.
 
     Raises:
@@ -392,10 +404,10 @@ def admit(data: bytes, policy: Policy | None = None, *, name: str = "model") -> 
 def _report(
     name: str,
     data: bytes | None,
-    policy: Policy,
+    policy: ScanPolicy,
     walk: Walk,
     case: WorstCase | None,
-    outcome: Load,
+    outcome: FirstLoad,
 ) -> ScanReport:
     return ScanReport(
         name=name,
@@ -411,7 +423,7 @@ def _report(
     )
 
 
-def _walk(data: bytes, policy: Policy, walk: Walk) -> Plan | None:
+def _walk(data: bytes, policy: ScanPolicy, walk: Walk) -> GraphPlan | None:
     limits = policy.limits
     if not data:
         walk.find("file-kind", "file", "the file is empty")
@@ -422,7 +434,7 @@ def _walk(data: bytes, policy: Policy, walk: Walk) -> Plan | None:
     if data[4:8] == b"ORTM":
         walk.find("ort-format", "file", "an ORT-format model, or one that can pass for it")
         return None
-    reader = Reader(data, limits.max_fields, limits.max_depth)
+    reader = WireReader(data, limits.max_fields, limits.max_depth)
     try:
         model = reader.read()
     except WireError as error:
@@ -437,7 +449,7 @@ def _walk(data: bytes, policy: Policy, walk: Walk) -> Plan | None:
     return walk.model(model)
 
 
-def _contract_notes(plan: Plan) -> list[str]:
+def _contract_notes(plan: GraphPlan) -> list[str]:
     notes = []
     if plan.input != INPUT_NAME or plan.outputs != (OUTPUT_NAME,):
         names = ", ".join(printable(n, 40) for n in plan.outputs[:8])
@@ -450,7 +462,7 @@ def _contract_notes(plan: Plan) -> list[str]:
     return notes
 
 
-def scan_file(path: Path, policy: Policy | None = None, *, load: bool = True) -> ScanReport:
+def scan_file(path: Path, policy: ScanPolicy | None = None, *, load: bool = True) -> ScanReport:
     """Scan a file, read once; a link, FIFO or device is refused unread.
 
     Args:
@@ -483,8 +495,8 @@ def scan_file(path: Path, policy: Policy | None = None, *, load: bool = True) ->
     if found is None:
         return scan(data, policy, name=str(path), load=load)
     walk = Walk(policy)
-    walk.findings.append(Finding("file-kind", "file", f"{found}, not a regular file"))
-    return _report(str(path), None, policy, walk, None, Load("skipped", "it was not read"))
+    walk.findings.append(ScanFinding("file-kind", "file", f"{found}, not a regular file"))
+    return _report(str(path), None, policy, walk, None, FirstLoad("skipped", "it was not read"))
 
 
 def _kind(status: os.stat_result) -> str | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eyeline.scan.layer_rules import Node, Value, work
-from eyeline.scan.policy import Policy
-from eyeline.scan.report import Finding, Problem, WorstCase
+from eyeline.scan.records import RefusedError, ScanFinding, ScanPolicy, WorstCase
 from eyeline.scan.rules import RULES
 from eyeline.scan.tensors import MAX_KNOWN, NAME, SLICE_ENDS, Constant
 
@@ -21,7 +20,7 @@ _PASS_ON = frozenset(
 
 
 @dataclass(frozen=True)
-class Plan:
+class GraphPlan:
     """A graph whose every node was admitted.
 
     Attributes:
@@ -56,10 +55,10 @@ class Inference:
 
     values: dict[str, Value]
     case: WorstCase | None = None
-    finding: Finding | None = None
+    finding: ScanFinding | None = None
 
 
-def worst_case(plan: Plan, policy: Policy) -> tuple[WorstCase | None, Finding | None]:
+def worst_case(plan: GraphPlan, policy: ScanPolicy) -> tuple[WorstCase | None, ScanFinding | None]:
     """Work a graph out at every stated input.
 
     Returns:
@@ -74,7 +73,7 @@ def worst_case(plan: Plan, policy: Policy) -> tuple[WorstCase | None, Finding | 
     return max(cases, key=lambda c: c.peak_bytes), None
 
 
-def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
+def infer(plan: GraphPlan, policy: ScanPolicy, shape: tuple[int, ...]) -> Inference:
     """Work a graph out at one input."""
     limits = policy.limits
     values = {
@@ -94,7 +93,7 @@ def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
             for name, value in zip(node.outputs, outputs, strict=False):
                 size = _size(value, policy)
                 if size > limits.max_tensor_bytes:
-                    raise Problem("tensor-size", f"a tensor of {size:,} bytes")  # noqa: TRY301
+                    raise RefusedError("tensor-size", f"a tensor of {size:,} bytes")  # noqa: TRY301
                 if name:
                     values[name], live[name] = value, size
                     total += size
@@ -105,10 +104,12 @@ def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
             if all(v.constant for v in outputs):
                 constant_work += cost
             _check_totals(peak, all_work, constant_work, policy)
-        except Problem as problem:
+        except RefusedError as problem:
             at = "x".join(map(str, shape))
             reason = f"{problem.reason}, at input {at}"
-            return Inference(values, finding=Finding(problem.code, node.path, reason, node.op_type))
+            return Inference(
+                values, finding=ScanFinding(problem.code, node.path, reason, node.op_type)
+            )
         for name in {*node.inputs, *node.outputs}:
             if name and last_use.get(name, -1) <= i and name not in plan.constants:
                 total -= live.pop(name, 0)
@@ -118,7 +119,7 @@ def infer(plan: Plan, policy: Policy, shape: tuple[int, ...]) -> Inference:
             reason = (
                 f"output is {NAME.get(value.dtype)} of rank {len(value.shape)}, not float32 of 4"
             )
-            return Inference(values, finding=Finding("output", f"graph/output:{name}", reason))
+            return Inference(values, finding=ScanFinding("output", f"graph/output:{name}", reason))
     return Inference(values, WorstCase(shape, largest, peak, all_work))
 
 
@@ -128,25 +129,27 @@ def _run(node: Node, inputs: list[Value | None]) -> list[Value]:
         if numbers and not SLICE_ENDS.isdisjoint(numbers):
             allowed = node.op_type in _PASS_ON and (node.op_type != "Slice" or index in (0, 2))
             if not allowed:
-                raise Problem("integer", "an end of int64 that is not the end of a Slice")
+                raise RefusedError("integer", "an end of int64 that is not the end of a Slice")
     outputs = RULES[node.op_type](node, inputs)
     if len(node.outputs) > len(outputs):
-        raise Problem("outputs", f"{len(node.outputs)} outputs, at most {len(outputs)} admitted")
+        raise RefusedError(
+            "outputs", f"{len(node.outputs)} outputs, at most {len(outputs)} admitted"
+        )
     constant = all(v.constant for v in inputs if v is not None)
     checked = []
     for value in outputs:
         if len(value.shape) > node.limits.max_rank:
-            raise Problem("rank", f"more than {node.limits.max_rank} dimensions")
+            raise RefusedError("rank", f"more than {node.limits.max_rank} dimensions")
         # An exporter writes an input left out, such as the roi of a Resize, as an empty constant.
         if any(d < 1 for d in value.shape) and node.op_type != "Constant":
-            raise Problem("shapes", f"an empty tensor, {value.shape}")
+            raise RefusedError("shapes", f"an empty tensor, {value.shape}")
         short = value.values if value.elements <= MAX_KNOWN else None
         known = value.constant or constant
         checked.append(Value(value.dtype, value.shape, short, known, value.scale))
     return checked
 
 
-def _check_totals(peak: int, all_work: int, constant_work: int, policy: Policy) -> None:
+def _check_totals(peak: int, all_work: int, constant_work: int, policy: ScanPolicy) -> None:
     limits = policy.limits
     for code, what, number, limit in (
         ("memory", "bytes live at once", peak, limits.max_peak_bytes),
@@ -159,8 +162,8 @@ def _check_totals(peak: int, all_work: int, constant_work: int, policy: Policy) 
         ),
     ):
         if number > limit:
-            raise Problem(code, f"{number:,} {what}, more than {limit:,}")
+            raise RefusedError(code, f"{number:,} {what}, more than {limit:,}")
 
 
-def _size(value: Value, policy: Policy) -> int:
+def _size(value: Value, policy: ScanPolicy) -> int:
     return value.elements * policy.elements.get(value.dtype, 8)

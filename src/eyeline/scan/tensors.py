@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eyeline.scan.policy import ELEMENTS, Policy
-from eyeline.scan.report import Problem
+from eyeline.scan.records import ELEMENTS, RefusedError, ScanPolicy
 from eyeline.scan.wire import Message, Packed
 
 NUMBER = {name: number for name, (number, _) in ELEMENTS.items()}
@@ -61,43 +60,43 @@ class Constant:
     scale: bool = False
 
 
-def read_constant(tensor: Message, policy: Policy) -> Constant:
+def read_constant(tensor: Message, policy: ScanPolicy) -> Constant:
     """Check a `TensorProto`.
 
     `SLICE_ENDS` pass, alone beyond the policy's integers; `shapes` sees that they end a `Slice`.
 
     Raises:
-        Problem: anything that the policy does not admit.
+        RefusedError: anything that the policy does not admit.
     """
     limits = policy.limits
     dtype = tensor.number("data_type")
     if tensor.number("data_location") or "external_data" in tensor:
-        raise Problem("external-data", "its values are in another file")
+        raise RefusedError("external-data", "its values are in another file")
     if "segment" in tensor:
-        raise Problem("segment", "a tensor in segments")
+        raise RefusedError("segment", "a tensor in segments")
     if dtype not in policy.elements:
         name = NAME.get(dtype, f"number {dtype}")
-        raise Problem("element-type", f"element type {name} is not on the allowlist")
+        raise RefusedError("element-type", f"element type {name} is not on the allowlist")
     dims = tuple(tensor.list("dims")) if not isinstance(tensor.list("dims"), Packed) else None
     if dims is None or len(dims) > limits.max_rank:
-        raise Problem("rank", f"more than {limits.max_rank} dimensions")
+        raise RefusedError("rank", f"more than {limits.max_rank} dimensions")
     if any(d < 0 for d in dims):
-        raise Problem("dimension", "a negative dimension")
+        raise RefusedError("dimension", "a negative dimension")
     count = math.prod(dims)
     if not count and dims != (0,):  # an input left out is empty; nothing else has a reason to be
-        raise Problem("dimension", f"an empty tensor, {dims}")
+        raise RefusedError("dimension", f"an empty tensor, {dims}")
     if count * policy.elements[dtype] > limits.max_tensor_bytes:
-        raise Problem("tensor-size", f"{count} elements")
+        raise RefusedError("tensor-size", f"{count} elements")
     kind = NAME[dtype]
     numbers = _numbers(tensor, kind, count, limits.max_integer_elements)
     if dtype in FLOATS and not _finite(numbers):
-        raise Problem("not-finite", "NaN or infinity among its values")
+        raise RefusedError("not-finite", "NaN or infinity among its values")
     if kind in ("int32", "int64"):
         ends = SLICE_ENDS if count <= MAX_KNOWN else frozenset()
         large = (v for v in numbers if abs(v) > limits.max_integer and v not in ends)
         beyond = next(large, None)
         if beyond is not None:
-            raise Problem("integer", f"an integer of {beyond}, beyond {limits.max_integer}")
+            raise RefusedError("integer", f"an integer of {beyond}, beyond {limits.max_integer}")
     known = tuple(numbers) if count <= MAX_KNOWN and len(numbers) == count else None
     return Constant(dtype, dims, known, len(dims) < 2 and dtype in FLOATS and is_scale(numbers))
 
@@ -111,30 +110,30 @@ def _numbers(tensor: Message, kind: str, count: int, max_integers: int) -> Numbe
     """All values of a tensor, or () where only their number matters (int8 and uint8)."""
     present = [f for f in (*_DATA_FIELDS, "raw_data") if f in tensor]
     if len(present) > 1:
-        raise Problem("ambiguous", f"values in {present[0]} and in {present[1]}")
+        raise RefusedError("ambiguous", f"values in {present[0]} and in {present[1]}")
     if kind in ("int32", "int64") and count > max_integers:
-        raise Problem("integer", f"{count} integers, more than {max_integers}")
+        raise RefusedError("integer", f"{count} integers, more than {max_integers}")
     if not present or present == ["raw_data"]:
         raw: memoryview = tensor.fields.get("raw_data", memoryview(b""))
         size = ELEMENTS[kind][1]
         if len(raw) != count * size:
-            raise Problem("tensor-data", f"{len(raw)} bytes for {count} values of {kind}")
+            raise RefusedError("tensor-data", f"{len(raw)} bytes for {count} values of {kind}")
         return _from_bytes(raw, kind)
     field = present[0]
     if kind not in _DATA_FIELDS[field]:
-        raise Problem("tensor-data", f"values of {kind} in {field}")
+        raise RefusedError("tensor-data", f"values of {kind} in {field}")
     values: list[int | float] | Packed = tensor.list(field)
     if len(values) != count:
-        raise Problem("tensor-data", f"{len(values)} values for {count}")
+        raise RefusedError("tensor-data", f"{len(values)} values for {count}")
     if isinstance(values, Packed):
         if values.kind in ("f32", "f64"):
             return _from_bytes(values.data, kind)
         if kind in ("int8", "uint8"):
             return ()
-        raise Problem("integer", f"{count} {kind} values, not as raw data")
+        raise RefusedError("integer", f"{count} {kind} values, not as raw data")
     if kind == "float16":
         if not all(isinstance(v, int) and 0 <= v < 1 << 16 for v in values):
-            raise Problem("tensor-data", "a float16 beyond 16 bits")
+            raise RefusedError("tensor-data", "a float16 beyond 16 bits")
         halves = struct.pack(f"<{count}H", *values)
         return _from_bytes(memoryview(halves), kind)
     return tuple(values)

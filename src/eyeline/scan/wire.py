@@ -176,7 +176,7 @@ class Message:
         yield from self.fields.get(name, ())
 
 
-class Reader:
+class WireReader:
     """Reads one file.
 
     Args:

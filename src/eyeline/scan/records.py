@@ -1,12 +1,108 @@
-"""What a scan found: a frozen result that prints as text and as JSON."""
+"""The records of a scan: what a policy admits, and what the scan of a file found."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ELEMENTS = {
+    "float32": (1, 4),
+    "uint8": (2, 1),
+    "int8": (3, 1),
+    "int32": (6, 4),
+    "int64": (7, 8),
+    "bool": (9, 1),
+    "float16": (10, 2),
+    "float64": (11, 8),
+}
+"""Element types that the scanner can size and check: name to (number in onnx.proto, bytes)."""
 
-class Problem(Exception):  # noqa: N818 - it becomes a finding and never leaves the scanner
+
+@dataclass(frozen=True)
+class ScanLimits:
+    """Bounds, see the comments in `policy.toml`."""
+
+    max_file_bytes: int
+    max_fields: int
+    max_depth: int
+    max_name_bytes: int
+    max_metadata_bytes: int
+    max_text_bytes: int
+    max_rank: int
+    max_side: int
+    max_scale: int
+    max_integer_elements: int
+    max_integer: int
+    max_tensor_bytes: int
+    max_peak_bytes: int
+    max_work: int
+    max_constant_work: int
+
+
+@dataclass(frozen=True)
+class AttributeRule:
+    """What an attribute may be: one of some values, within a range, or a tensor.
+
+    Attributes:
+        one_of: admitted values; empty when a range is given.
+        low: least number.
+        high: greatest number.
+        tensor: whether it is a tensor, which is checked as every constant is.
+    """
+
+    one_of: tuple[str | float, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    tensor: bool = False
+
+    def __str__(self) -> str:
+        if self.one_of:
+            return " or ".join(str(v) for v in self.one_of)
+        return "a tensor" if self.tensor else f"from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """One row of the allowlist.
+
+    Attributes:
+        reason: why a model may contain this op.
+        attributes: the admitted ones; any other is refused.
+    """
+
+    reason: str
+    attributes: dict[str, AttributeRule]
+
+
+@dataclass(frozen=True)
+class ScanPolicy:
+    """A policy, read.
+
+    Attributes:
+        name: and
+        version: as the file states them.
+        sha256: hex digest of the file.
+        limits: see `ScanLimits`.
+        ir_versions: least and greatest IR version.
+        opsets: least and greatest version of the default operator set.
+        worst_case: (height, width) of the inputs at which every tensor is worked out, pixels.
+        elements: element type numbers to bytes.
+        ops: op type to its row.
+    """
+
+    name: str
+    version: int
+    sha256: str
+    limits: ScanLimits
+    ir_versions: tuple[int, int]
+    opsets: tuple[int, int]
+    worst_case: tuple[tuple[int, int], ...]
+    elements: dict[int, int]
+    ops: dict[str, OpRule]
+
+
+class RefusedError(Exception):
     """What is wrong at the place that is being looked at.
 
     Args:
@@ -20,7 +116,7 @@ class Problem(Exception):  # noqa: N818 - it becomes a finding and never leaves 
 
 
 @dataclass(frozen=True)
-class Finding:
+class ScanFinding:
     """One reason to refuse a model.
 
     Attributes:
@@ -57,7 +153,7 @@ class WorstCase:
 
 
 @dataclass(frozen=True)
-class Load:
+class FirstLoad:
     """The first load, in a child process.
 
     Attributes:
@@ -86,19 +182,19 @@ class ScanReport:
         ops: op type to number of nodes, subgraphs included.
         opset: of the default operator set, None when it states none.
         worst_case: see `WorstCase`; None when the sizes could not be worked out.
-        load: see `Load`.
+        load: see `FirstLoad`.
         policy: name, version and sha256 of the policy.
     """
 
     name: str
     sha256: str
     size: int
-    findings: tuple[Finding, ...]
+    findings: tuple[ScanFinding, ...]
     notes: tuple[str, ...]
     ops: dict[str, int]
     opset: int | None
     worst_case: WorstCase | None
-    load: Load
+    load: FirstLoad
     policy: dict[str, str | int]
 
     @property
