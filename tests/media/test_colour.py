@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clips import flat, half, picture, planes_of, put_planes, read_all, whole, write_clip
 from eyeline.errors import MediaError, UsageError
 from eyeline.media import open_video, upright_rgb
-from eyeline.media.colour import Tags, read_colour
+from eyeline.media.colour import ColourTags, read_colour
 from eyeline.media.types import Colour, VideoOptions
 
 KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
@@ -274,7 +274,9 @@ def test_options_override_tags(tmp_path):
 
 def test_a_container_tag_counts_where_the_codec_has_none():
     frame = flat("yuv420p", (90, 100, 180))
-    colour = read_colour(frame, VideoOptions(), "a", Tags(matrix=9, transfer=16, color_range=2))
+    colour = read_colour(
+        frame, VideoOptions(), "a", ColourTags(matrix=9, transfer=16, color_range=2)
+    )
     assert colour == Colour("bt2020", "full", "pq", ())
 
 

@@ -10,7 +10,7 @@ import pytest
 from eyeline.errors import EncoderError, QualityError
 from eyeline.logs import read_log
 from eyeline.logs.base import Log
-from eyeline.media.planes import Layout, Planes
+from eyeline.media.colour import PlaneLayout, Planes
 from eyeline.media.types import VideoOptions
 from eyeline.quality.libvmaf import LibvmafRun, find_ffmpeg
 from eyeline.quality.score import ScoreOptions, score
@@ -134,7 +134,7 @@ def test_grey_goes_through(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_libvmaf_refuses_is_its_own_words() -> None:
-    run = LibvmafRun(8, 8, Layout("420", 8))
+    run = LibvmafRun(8, 8, PlaneLayout("420", 8))
     flat = Planes(tuple(np.zeros(s, np.uint8) for s in ((8, 8), (4, 4), (4, 4))), 8)
     with pytest.raises(EncoderError, match="libvmaf failed"):
         for _ in range(3):
@@ -145,12 +145,12 @@ def test_a_picture_that_libvmaf_refuses_is_its_own_words() -> None:
 
 def test_a_depth_that_libvmaf_lacks_is_refused() -> None:
     with pytest.raises(QualityError, match="9 bits"):
-        LibvmafRun(64, 64, Layout("420", 9))
+        LibvmafRun(64, 64, PlaneLayout("420", 9))
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    run = LibvmafRun(64, 64, Layout("420", 8))
+    run = LibvmafRun(64, 64, PlaneLayout("420", 8))
     assert list(tmp_path.iterdir())
     run.discard()
     run.discard()

@@ -36,8 +36,7 @@ from typing import Any
 
 from eyeline.errors import BatchError, EyelineError, MediaError, MissingExtraError, OutputError
 from eyeline.files import is_temporary, output_error, write_bytes
-from eyeline.media.reader import VIDEO_SUFFIXES
-from eyeline.media.types import VideoOptions
+from eyeline.media.types import VIDEO_SUFFIXES, VideoOptions
 
 
 def is_url(path: str) -> bool:

@@ -252,7 +252,7 @@ def _raw_or_not(path: str, other: str, raw: VideoOptions) -> VideoOptions:
     from dataclasses import replace
     from pathlib import Path
 
-    from eyeline.media.raw import RAW_SUFFIXES
+    from eyeline.media.types import RAW_SUFFIXES
 
     suffixes = [Path(p).suffix.lower() in RAW_SUFFIXES for p in (path, other)]
     if suffixes[0] or not suffixes[1]:

@@ -50,7 +50,7 @@ from eyeline.datasets.files import (
 )
 from eyeline.errors import DatasetError, EyelineError, MissingExtraError, UsageError
 from eyeline.media import open_video
-from eyeline.media.reader import VIDEO_SUFFIXES
+from eyeline.media.types import VIDEO_SUFFIXES
 
 TABLES = ("fixations.csv", "fixations.csv.gz")
 MAX_TABLE_BYTES = 2**30

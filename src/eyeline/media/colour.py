@@ -1,25 +1,22 @@
-"""What a stream's samples mean: YUV matrix, range and transfer, from tags, defaults or options.
+"""Colour: what the samples of a frame mean, and their conversion to RGB or to planes.
 
-No pixels here: `graph` converts them, by the `Colour` that `read_colour` decides.
+- `read_colour` decides matrix, range and transfer from tags, options and defaults.
+- `Scaler` makes upright 8-bit RGB of a chosen size; it maps HDR to SDR by `to_sdr`.
+- `PlaneReader` hands out luma and chroma as they are coded, for comparing.
 
-HDR to SDR at small sizes: PQ and HLG R'G'B' in BT.2020 to R'G'B' in BT.709 with sRGB's curve.
+No other code of the package converts between YUV and RGB. FFmpeg's swscale does the work in a
+filter graph that names the matrix and the range, because swscale guesses them for untagged frames.
 
-Four steps: linearise to the light of a 1000 cd/m2 display, compress the largest component by the
-EETF of ITU-R BT.2390 (the others by the same gain, so hues stay), change primaries, clip, encode.
-Diffuse white of HDR production, 203 cd/m2 (ITU-R BT.2408), is SDR's peak: it comes out at about
-229 of 255, mid grey (26 cd/m2) at 100. This serves looking and saliency, not mastering.
-
-The only YUV to RGB of the package: FFmpeg's swscale in a filter graph, told matrix and range.
-
-A frame is shrunk and converted to 16-bit planes by swscale, turned upright, then rounded to 8 bits
-here. The detour over 16 bits costs nothing (swscale's 8-bit planar output is the slower one) and
-avoids three faults of swscale 9.5: its 8-bit output wraps to 0 where YUV lies far outside RGB, it
-takes full-range codes of more than 8 bits as n / (255 * 2^(bits - 8)) rather than n / (2^bits - 1),
-and it ignores the range of grey. Alpha is left out, as players show a video without a background.
+`Scaler` lets swscale write 16-bit planes and rounds them to 8 bits itself. This costs nothing
+(swscale's 8-bit planar output is slower) and avoids three faults of swscale 9.5: its 8-bit output
+wraps to 0 where YUV lies far outside RGB, it scales full-range codes of more than 8 bits by
+1 / (255 * 2^(bits - 8)) instead of 1 / (2^bits - 1), and it ignores the range of grey.
+Alpha is ignored, because players show a video without a background.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -37,10 +34,11 @@ from eyeline.errors import MediaError, UsageError
 from eyeline.media.types import Colour, Matrix, Range, Transfer, VideoOptions
 
 HD_LINES = 720
-"""Untagged video of at least this many upright lines is taken as BT.709, smaller as BT.601."""
+"""An untagged video of at least this many upright lines counts as BT.709, a smaller one as BT.601."""
 
-# Code points of ITU-T H.273, which FFmpeg's tags follow. Matrix 0 says RGB, 2 unspecified, 3 is
-# reserved: on a YUV stream all three are as good as no tag.
+# Code points of ITU-T H.273, which FFmpeg's tags follow. On a YUV stream the matrices 0 (RGB),
+# 2 (unspecified) and 3 (reserved) count as no tag.
+_NO_TAG = (0, 2, 3)
 _MATRICES: dict[int, Matrix] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020"}
 _UNSUPPORTED_MATRICES = {
     4: "FCC",
@@ -60,8 +58,8 @@ _RANGES: dict[int, Range] = {1: "limited", 2: "full"}
 
 
 @dataclass(frozen=True)
-class Tags:
-    """What a container says about colour: H.273 code points, FFmpeg's code for the range.
+class ColourTags:
+    """Colour tags of a container: code points of ITU-T H.273, and FFmpeg's code for the range.
 
     Attributes:
         matrix: `matrix_coefficients`; 2 = unspecified.
@@ -75,12 +73,12 @@ class Tags:
 
 
 def is_rgb(format_: av.VideoFormat) -> bool:
-    """Whether a pixel format holds RGB rather than YUV or grey."""
+    """Return whether a pixel format holds RGB rather than YUV or grey."""
     return bool(format_.is_rgb) or format_.name.startswith(("pal8", "gbr"))
 
 
 def is_grey(format_: av.VideoFormat) -> bool:
-    """Whether a pixel format holds luma alone, with or without alpha."""
+    """Return whether a pixel format holds luma alone, with or without alpha."""
     return format_.name.startswith(("gray", "ya8", "ya16", "mono"))
 
 
@@ -88,71 +86,75 @@ def read_colour(
     frame: av.VideoFrame,
     options: VideoOptions,
     path: str,
-    container: Tags | None = None,
+    container: ColourTags | None = None,
     lines: int | None = None,
 ) -> Colour:
     """Decide how the samples of a frame become RGB.
 
-    An option comes first, then the frame's tag (the codec's), then the container's, then a
-    default that `Colour.assumed` names: BT.601 under 720 lines, else BT.709; limited range. RGB
-    and `yuvj` formats and 1-bit pictures are full range by definition.
+    An option comes first, then the frame's tag, then the container's, then a default that
+    `Colour.assumed` names: BT.601 under 720 lines, else BT.709; limited range. RGB, `yuvj` and
+    1-bit formats are full range by definition.
 
     Args:
         frame: a decoded frame.
-        options: `matrix` and `color_range` override tags, `hdr` may refuse PQ and HLG.
+        options: `matrix` and `color_range` override tags; `hdr` may refuse PQ and HLG.
         path: named in errors.
         container: the container's tags, for codecs that carry none.
         lines: upright height that decides an untagged matrix; the frame's height when None.
 
     Raises:
-        MediaError: a matrix or pixel format that is not supported, or HDR that is to be refused.
-        UsageError: a matrix given for RGB.
+        MediaError: the matrix or the pixel format is not supported, or HDR is refused.
+        UsageError: `options.matrix` is set and the frame is RGB.
     """
-    box = container or Tags()
+    outer = container or ColourTags()
     name, rgb, grey = frame.format.name, is_rgb(frame.format), is_grey(frame.format)
     if name.startswith("xyz") or "f16" in name or "f32" in name:
         raise MediaError(
-            f"{path}: pixel format {name} holds scene light or CIE XYZ, not a picture to look at",
-            "grade it to SDR, PQ or HLG first",
+            f"{path}: pixel format {name} holds linear light or CIE XYZ, which is not supported",
+            "convert the video to SDR, PQ or HLG first",
         )
     assumed: list[str] = []
 
     tag = int(frame.colorspace)
-    tag = box.matrix if tag in {0, 2, 3} else tag
+    tag = outer.matrix if tag in _NO_TAG else tag
     matrix = options.matrix
     if matrix is not None and rgb:
-        raise UsageError(f"{path}: is RGB ({name}), which has no YUV matrix", "leave out --matrix")
+        raise UsageError(
+            f"{path}: the video is RGB ({name}), which has no YUV matrix", "leave out --matrix"
+        )
     if matrix is None and not (rgb or grey) and tag in _UNSUPPORTED_MATRICES:
         raise MediaError(
             f"{path}: the YUV matrix is {_UNSUPPORTED_MATRICES[tag]}, which is not supported",
-            "convert the video, or override with --matrix",
+            "convert the video, or override the tag with --matrix",
         )
-    if matrix is None:
-        matrix = _MATRICES.get(tag)
+    matrix = matrix or _MATRICES.get(tag)
     if matrix is None:
         matrix = "bt709" if (lines or frame.height) >= HD_LINES else "bt601"
         if not (rgb or grey):
             assumed.append("matrix")
 
-    tag = int(frame.color_range) or box.color_range
     color_range = options.color_range
     if color_range is None and (rgb or name.startswith(("yuvj", "mono"))):
         color_range = "full"
-    if color_range is None:
-        color_range = _RANGES.get(tag)
+    color_range = color_range or _RANGES.get(int(frame.color_range) or outer.color_range)
     if color_range is None:
         color_range = "limited"
         assumed.append("color_range")
 
     tag = int(frame.color_trc)
-    transfer = _TRANSFERS.get(box.transfer if tag in {0, 2, 3} else tag, "sdr")
+    transfer = _TRANSFERS.get(outer.transfer if tag in _NO_TAG else tag, "sdr")
     if transfer != "sdr" and options.hdr == "refuse":
         raise MediaError(
-            f"{path}: HDR video ({transfer.upper()})",
-            "leave out --hdr refuse to have it mapped to SDR",
+            f"{path}: HDR video ({transfer.upper()}), which --hdr refuse does not allow",
+            "leave out --hdr refuse to map it to SDR",
         )
     return Colour(matrix, color_range, transfer, tuple(assumed))
 
+
+# HDR to SDR, for viewing and for saliency, not for mastering. Four steps: linearise to the light of
+# a 1000 cd/m2 display, compress the largest component by the EETF of ITU-R BT.2390 (the other two
+# by the same gain, so that hues stay), change primaries, clip and encode. Diffuse white of HDR
+# production comes out at about 229 of 255, mid grey (26 cd/m2) at 100.
 
 Floats = npt.NDArray[np.float64]
 
@@ -168,8 +170,7 @@ LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
 """Luminance of linear BT.2020 R, G, B (ITU-R BT.2100-2)."""
 
 _CODES = 1 << 16
-# Pixels mapped at once: intermediate planes stay in the cache, which takes a third of the time.
-_BLOCK = 1 << 13
+_BLOCK = 1 << 13  # pixels mapped at once: the intermediate planes then stay in the cache
 
 # SMPTE ST 2084 / ITU-R BT.2100-2, table 4.
 _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
@@ -177,30 +178,29 @@ _C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 
 
 def pq_to_linear(signal: Floats) -> Floats:
-    """SMPTE ST 2084 EOTF: signal 0..1 to cd/m2, 0..10000."""
+    """Apply the EOTF of SMPTE ST 2084: signal 0..1 to cd/m2, 0..10000."""
     p = np.power(signal, 1 / _M2)
     linear: Floats = 10000 * np.power(np.maximum(p - _C1, 0) / (_C2 - _C3 * p), 1 / _M1)
     return linear
 
 
 def linear_to_pq(light: Floats) -> Floats:
-    """Inverse of `pq_to_linear`: cd/m2 to signal 0..1."""
+    """Invert `pq_to_linear`: cd/m2 to signal 0..1."""
     y = np.power(light / 10000, _M1)
     return np.power((_C1 + _C2 * y) / (1 + _C3 * y), _M2)
 
 
 def hlg_to_scene(signal: Floats) -> Floats:
-    """HLG inverse OETF (ITU-R BT.2100-2, table 5): signal 0..1 to scene light 0..1."""
+    """Apply HLG's inverse OETF (ITU-R BT.2100-2, table 5): signal 0..1 to scene light 0..1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(signal <= 0.5, signal * signal / 3, (np.exp((signal - c) / a) + b) / 12)
 
 
 def compress(light: Floats) -> Floats:
-    """Tone curve: cd/m2 to SDR light 0..1.
+    """Apply the tone curve: cd/m2 to SDR light 0..1; light above `HDR_PEAK` is clipped.
 
     The EETF of ITU-R BT.2390-8, section 5.4.1, from 0..`HDR_PEAK` to 0..`SDR_PEAK`: in PQ, linear up
-    to a knee, then a Hermite spline that reaches the target's peak at the source's. Brighter light
-    than `HDR_PEAK` is clipped.
+    to a knee, then a Hermite spline that reaches the target's peak at the source's peak.
     """
     top, target = linear_to_pq(np.array([HDR_PEAK, SDR_PEAK]))
     e1 = np.minimum(linear_to_pq(light) / top, 1.0)
@@ -215,14 +215,9 @@ def compress(light: Floats) -> Floats:
     return pq_to_linear(np.where(e1 < knee, e1, spline) * top) / SDR_PEAK
 
 
-def _srgb(linear: Floats) -> Floats:
-    """IEC 61966-2-1 encoding, linear 0..1 to signal 0..1."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
-
-
 @cache
 def _linear_table(transfer: Transfer) -> npt.NDArray[np.float32]:
-    """16-bit signal to display light 0..`HDR_PEAK` (PQ, clipped) or scene light 0..1 (HLG)."""
+    """Table of the 16-bit signal: display light up to `HDR_PEAK` (PQ) or scene light 0..1 (HLG)."""
     signal = np.linspace(0, 1, _CODES)
     light = np.minimum(pq_to_linear(signal), HDR_PEAK) if transfer == "pq" else hlg_to_scene(signal)
     return light.astype(np.float32)
@@ -230,26 +225,22 @@ def _linear_table(transfer: Transfer) -> npt.NDArray[np.float32]:
 
 @cache
 def _tone_table() -> npt.NDArray[np.float32]:
-    """Square root of light / `HDR_PEAK` in 65535 steps to the tone curve's SDR light.
-
-    The square root spends steps where eyes need them, in the dark.
-    """
+    """Table of sqrt(light / `HDR_PEAK`): the square root gives dark tones more of the steps."""
     return compress(HDR_PEAK * np.linspace(0, 1, _CODES) ** 2).astype(np.float32)
 
 
 @cache
 def _code_table() -> npt.NDArray[np.uint8]:
-    """Linear light 0..1 in 65535 steps to sRGB codes."""
-    return np.floor(255 * _srgb(np.linspace(0, 1, _CODES)) + 0.5).astype(np.uint8)
+    """Table of linear light 0..1: sRGB codes (IEC 61966-2-1)."""
+    x = np.linspace(0, 1, _CODES)
+    srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(x, 1 / 2.4) - 0.055)
+    return np.floor(255 * srgb + 0.5).astype(np.uint8)
 
 
 def _mix(
     weights: npt.NDArray[np.float32], planes: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Weighted sum of three planes.
-
-    Written out, since BLAS waits for threads of its own: on a busy machine 8 ms in place of 0.1.
-    """
+    # Not by BLAS, which waits for threads of its own: 8 ms instead of 0.1 ms on a busy machine.
     mixed: npt.NDArray[np.float32] = weights[0] * planes[0]
     mixed += weights[1] * planes[1]
     mixed += weights[2] * planes[2]
@@ -288,6 +279,53 @@ def _block_to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDA
     return np.take(_code_table(), (mixed * (_CODES - 1) + 0.5).astype(np.uint16))
 
 
+def kind_of(frame: av.VideoFrame) -> tuple[int, int, str]:
+    """Return width, height and pixel format: a filter graph takes frames that agree in all three."""
+    return frame.width, frame.height, frame.format.name
+
+
+class _Graph:
+    """A chain of FFmpeg filters for frames of one kind.
+
+    Args:
+        frame: a frame of that kind.
+        filters: name and arguments of each filter.
+        goal: what the frames become, for errors.
+
+    Raises:
+        MediaError: FFmpeg cannot convert the pixel format.
+    """
+
+    def __init__(self, frame: av.VideoFrame, filters: list[tuple[str, str]], goal: str) -> None:
+        self._failure = f"pixel format {frame.format.name} cannot be converted to {goal}"
+        self._graph = av.filter.Graph()
+        self._graph.threads = 1
+        source = self._graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        )
+        chain = [source, *(self._graph.add(name, text) for name, text in filters)]
+        for left, right in pairwise([*chain, self._graph.add("buffersink")]):
+            left.link_to(right)
+        try:
+            self._graph.configure()
+        except (av.error.FFmpegError, ValueError) as exc:
+            raise self._error(exc) from exc
+
+    def _error(self, exc: Exception) -> MediaError:
+        return MediaError(
+            f"{self._failure}: {exc}", "convert the video to yuv420p, yuv422p or yuv444p first"
+        )
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        try:
+            self._graph.push(frame)
+            out = self._graph.pull()
+        except av.error.FFmpegError as exc:
+            raise self._error(exc) from exc
+        assert isinstance(out, av.VideoFrame)  # noqa: S101 - a video graph gives video
+        return out
+
+
 TURNS: Mapping[int, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
         0: (),
@@ -298,64 +336,46 @@ TURNS: Mapping[int, tuple[tuple[str, str], ...]] = MappingProxyType(
 )
 """Clockwise degrees to the filters that turn a picture."""
 
-# Area averaging when shrinking; exact rounding and chroma at every sample, as colours are data here.
+# Area averaging when shrinking; exact rounding and chroma at every sample, for exact colours.
 _FLAGS = "area+accurate_rnd+full_chroma_int+full_chroma_inp"
 
-_PLANES = (1, 2, 0)  # gbrp's planes are G, B, R: where each goes in R, G, B
+_PLANES = (1, 2, 0)  # gbrp stores G, B, R: the place of each in R, G, B
 
 
 class Scaler:
-    """Turns decoded frames into upright planar RGB of one size; made for one kind of frame.
+    """Convert decoded frames of one kind to upright planar RGB of one size.
 
     Args:
-        frame: a frame of that kind.
+        frame: a frame of that kind (see `kind_of`).
         size: (width, height) of the result.
         colour: how samples become RGB; HDR is mapped to SDR.
         rotation: clockwise degrees that make the picture upright.
 
     Raises:
-        MediaError: swscale can't read the pixel format.
+        MediaError: swscale cannot read the pixel format.
     """
 
     def __init__(
         self, frame: av.VideoFrame, size: tuple[int, int], colour: Colour, rotation: int
     ) -> None:
-        self.kind = kind_of(frame)
         self.size = size
-        self._colour = colour
+        self._transfer = colour.transfer
         self._gain, self._offset = _levels(frame.format, colour)
-        w, h = size
-        self._codes = np.empty((h, w), np.float32)
-        graph = av.filter.Graph()
-        graph.threads = 1
-        source = graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=Fraction(1, 1000),
-        )
-        width, height = size if rotation in (0, 180) else (h, w)
+        self._codes = np.empty((size[1], size[0]), np.float32)
+        width, height = size if rotation in (0, 180) else (size[1], size[0])
+        # PyAV does not say where subsampled chroma lies. In JPEG it lies between two luma samples,
+        # elsewhere beside the left one (type 0 of ITU-T H.273, figure 1).
+        siting = "center" if frame.format.name.startswith("yuvj") else "left"
         scale = (
             f"w={width}:h={height}:flags={_FLAGS}:in_color_matrix={colour.matrix}"
-            f":in_range={colour.color_range}:out_range=full:in_chroma_loc={_siting(frame.format)}"
+            f":in_range={colour.color_range}:out_range=full:in_chroma_loc={siting}"
         )
-        chain = [source, graph.add("scale", scale), graph.add("format", "gbrp16le")]
-        # Turned after scaling: fewer pixels to move.
-        chain += [graph.add(name, arguments) for name, arguments in TURNS[rotation]]
-        chain.append(graph.add("buffersink"))
-        for left, right in pairwise(chain):
-            left.link_to(right)
-        try:
-            graph.configure()
-        except (av.error.FFmpegError, ValueError) as exc:
-            raise MediaError(
-                f"pixel format {frame.format.name} can't be converted to RGB: {exc}",
-                "convert the video to a YUV or RGB format",
-            ) from exc
-        self._graph = graph
+        # Turned after scaling, because there are fewer pixels to move then.
+        filters = [("scale", scale), ("format", "gbrp16le"), *TURNS[rotation]]
+        self._graph = _Graph(frame, filters, "RGB")
 
     def __call__(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        """Convert a frame of the kind this was made for.
+        """Convert a frame.
 
         Returns:
             uint8 (3, h, w), R, G, B.
@@ -363,34 +383,28 @@ class Scaler:
         Raises:
             MediaError: the conversion fails.
         """
-        try:
-            self._graph.push(frame)
-            out = self._graph.pull()
-        except av.error.FFmpegError as exc:
-            raise MediaError(f"{frame.format.name} can't be converted to RGB: {exc}") from exc
-        assert isinstance(out, av.VideoFrame)  # noqa: S101 - a video graph gives video
-        w, h = self.size
-        if self._colour.transfer != "sdr":
-            signal = np.empty((3, h, w), np.uint16)
+        out = self._graph(frame)
+        shape = 3, self.size[1], self.size[0]
+        if self._transfer == "sdr":
+            rgb = np.empty(shape, np.uint8)
             for i, plane in zip(_PLANES, out.planes, strict=True):
-                self._rounded(plane, signal[i], 257)  # 255 * 257 = 65535
-            return to_sdr(signal, self._colour.transfer)
-        rgb = np.empty((3, h, w), np.uint8)
+                self._round(plane, rgb[i], 1)
+            return rgb
+        signal = np.empty(shape, np.uint16)
         for i, plane in zip(_PLANES, out.planes, strict=True):
-            self._rounded(plane, rgb[i], 1)
-        return rgb
+            self._round(plane, signal[i], 257)  # 255 * 257 = 65535
+        return to_sdr(signal, self._transfer)
 
-    def _rounded(
+    def _round(
         self,
         plane: av.video.plane.VideoPlane,
         into: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
         steps: int,
     ) -> None:
-        """One 16-bit plane to codes of 1 / (255 * steps) of full scale."""
-        w, h = self.size
-        rows = np.frombuffer(memoryview(plane), "<u2").reshape(h, -1)[:, :w]  # rows are padded
+        """Write a 16-bit plane as codes of 1 / (255 * steps) of full scale."""
+        rows = _samples(plane, 16)
         if (self._gain * steps, self._offset) == (1 / 256, 0):
-            # The same as below in integers, at a third of the time: most video comes here.
+            # Most video comes here: the same as below in integers, in a third of the time.
             halves = np.right_shift(rows, 7)
             halves += 1
             halves >>= 1
@@ -401,14 +415,14 @@ class Scaler:
         np.multiply(rows, np.float32(self._gain * steps), out=codes)
         codes += np.float32(self._offset * steps + 0.5)
         np.clip(codes, 0, 255 * steps + 0.5, out=codes)
-        into[:] = codes  # cut off, so rounded half up
+        into[:] = codes  # truncated, so rounded half up
 
 
 def _levels(format_: av.VideoFormat, colour: Colour) -> tuple[float, float]:
-    """Gain and offset from swscale's 16-bit planes to codes 0..255.
+    """Return gain and offset from swscale's 16-bit planes, which hold 256 n for a code n, to 0..255.
 
-    Its planes hold an 8-bit code n as 256 n. What it does not know about is mended here: see the
-    module's docstring; the nominal ranges are those of ITU-R BT.2100-2, table 9.
+    Both correct the faults that the module's docstring names; the nominal ranges are those of
+    ITU-R BT.2100-2, table 9.
     """
     gain, offset = 1 / 256, 0.0
     if colour.color_range == "limited":
@@ -421,34 +435,163 @@ def _levels(format_: av.VideoFormat, colour: Colour) -> tuple[float, float]:
     return gain, offset
 
 
-def _siting(format_: av.VideoFormat) -> str:
-    """Where subsampled chroma lies: PyAV does not tell, so what the formats' standards presume.
-
-    Beside the left one of two luma samples (type 0 of ITU-T H.273, figure 1); in JPEG between them.
-    """
-    return "center" if format_.name.startswith("yuvj") else "left"
-
-
-def kind_of(frame: av.VideoFrame) -> tuple[int, int, str]:
-    """What a filter graph is made for: width, height, pixel format."""
-    return frame.width, frame.height, frame.format.name
-
-
 def upright_rgb(
     frame: av.VideoFrame, colour: Colour, rotation: int, size: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
-    """One frame as RGB of any size.
+    """Convert one decoded frame to RGB of any size.
 
     Args:
         frame: as decoded.
-        colour: see `eyeline.media.colour.read_colour`.
-        rotation: clockwise degrees that make it upright.
+        colour: how samples become RGB, such as `Video.info.colour`.
+        rotation: clockwise degrees that make the frame upright.
         size: (width, height) of the result.
 
     Returns:
         uint8 (3, height, width), R, G, B.
 
     Raises:
-        MediaError: the pixel format can't be converted.
+        MediaError: the pixel format cannot be converted.
     """
     return Scaler(frame, size, colour, rotation)(frame)
+
+
+Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+_PLANAR = re.compile(r"(?:yuv[ja]?(?:444|440|422|420|411|410)p|gray)(?:\d+le)?")
+_SUBSAMPLING = {
+    (1, 1): "444",
+    (2, 1): "422",
+    (2, 2): "420",
+    (1, 2): "440",
+    (4, 1): "411",
+    (4, 4): "410",
+}
+_DEPTHS = (8, 9, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True)
+class PlaneLayout:
+    """Subsampling and depth of planes.
+
+    Attributes:
+        chroma: `420`, `422`, `444`, `440`, `411`, `410`, or `grey`.
+        depth: bits per sample.
+        rgb: whether the stream holds RGB, which becomes YUV 4:4:4 (or the layout it is compared to).
+    """
+
+    chroma: str
+    depth: int
+    rgb: bool = False
+
+    @property
+    def pix_fmt(self) -> str:
+        """FFmpeg's planar format of this layout."""
+        base = "gray" if self.chroma == "grey" else f"yuv{self.chroma}p"
+        return base if self.depth == 8 else f"{base}{self.depth}le"
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Luma, then Cb and Cr unless grey: uint8 or uint16 (rows, columns), codes of `depth` bits."""
+
+    planes: tuple[Samples, ...]
+    depth: int
+
+    @property
+    def luma(self) -> Samples:
+        """uint8 or uint16 (H, W)."""
+        return self.planes[0]
+
+    def deepened(self, depth: int) -> Planes:
+        """Return the picture in more bits: codes shifted left, as FFmpeg does in limited range."""
+        if depth == self.depth:
+            return self
+        by = depth - self.depth
+        return Planes(tuple(np.left_shift(p, by, dtype=np.uint16) for p in self.planes), depth)
+
+    def cropped(self, width: int, height: int, x: int, y: int) -> Planes:
+        """Return a rectangle, given in luma samples; x and y must lie on a chroma sample."""
+        rows, columns = self.luma.shape
+        cut = []
+        for p in self.planes:
+            v, h = -(-rows // p.shape[0]), -(-columns // p.shape[1])
+            cut.append(p[y // v : -(-(y + height) // v), x // h : -(-(x + width) // h)])
+        return Planes(tuple(cut), self.depth)
+
+
+def layout_of(format_: av.VideoFormat) -> PlaneLayout:
+    """Return the planar layout that holds a pixel format's samples without loss.
+
+    Raises:
+        MediaError: the format has another depth or subsampling.
+    """
+    depth = 8 if format_.name == "pal8" else max(c.bits for c in format_.components)
+    depth = next((d for d in _DEPTHS if d >= depth), depth)
+    if is_grey(format_):
+        return PlaneLayout("grey", depth)
+    if is_rgb(format_):
+        return PlaneLayout("444", depth, rgb=True)
+    ratio = 16 // max(1, format_.chroma_width(16)), 16 // max(1, format_.chroma_height(16))
+    if ratio not in _SUBSAMPLING or depth not in _DEPTHS:
+        raise MediaError(
+            f"pixel format {format_.name} cannot be compared plane by plane",
+            "convert the video to yuv420p, yuv422p or yuv444p first",
+        )
+    return PlaneLayout(_SUBSAMPLING[ratio], depth)
+
+
+class PlaneReader:
+    """Convert frames to planes of one layout and size.
+
+    Planar YUV and grey of that size are handed out without a copy. All other frames go through
+    swscale.
+
+    Args:
+        layout: of the planes.
+        size: (width, height) of the planes; swscale's bicubic filter scales other frames.
+        colour: of the frames.
+        target: colour of the planes; only for RGB it differs from `colour`.
+    """
+
+    def __init__(
+        self, layout: PlaneLayout, size: tuple[int, int], colour: Colour, target: Colour
+    ) -> None:
+        self._layout, self._size = layout, size
+        self._colour, self._target = colour, target
+        self._kind: tuple[int, int, str] | None = None
+        self._graph: _Graph | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> Planes:
+        """Return the planes of a frame.
+
+        Raises:
+            MediaError: swscale cannot convert the frame.
+        """
+        if self._kind != kind_of(frame):
+            self._kind, self._graph = kind_of(frame), self._graph_for(frame)
+        if self._graph is not None:
+            frame = self._graph(frame)
+        planes = frame.planes[: 1 if self._layout.chroma == "grey" else 3]
+        depth = self._layout.depth
+        return Planes(tuple(_samples(p, depth) for p in planes), depth)
+
+    def _graph_for(self, frame: av.VideoFrame) -> _Graph | None:
+        same = layout_of(frame.format) == self._layout and _PLANAR.fullmatch(frame.format.name)
+        if same and (frame.width, frame.height) == self._size:
+            return None
+        c, t = self._colour, self._target
+        scale = (
+            f"w={self._size[0]}:h={self._size[1]}:flags=bicubic+accurate_rnd+full_chroma_int"
+            f":in_color_matrix={c.matrix}:out_color_matrix={t.matrix}"
+            f":in_range={c.color_range}:out_range={t.color_range}"
+        )
+        pix_fmt = self._layout.pix_fmt
+        return _Graph(frame, [("scale", scale), ("format", pix_fmt)], pix_fmt)
+
+
+def _samples(plane: av.video.plane.VideoPlane, depth: int) -> Samples:
+    """View a plane's memory, which the array keeps alive, as (rows, columns) without padding."""
+    kind = np.dtype("u1" if depth == 8 else "<u2")
+    rows = np.frombuffer(memoryview(plane), kind)
+    rows = rows[: plane.height * (plane.line_size // kind.itemsize)]
+    return rows.reshape(plane.height, -1)[:, : plane.width]

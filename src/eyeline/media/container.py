@@ -37,12 +37,9 @@ from av.format import Flags as FormatFlags
 from av.stream import Disposition
 
 from eyeline.errors import MediaError, SeekError
-from eyeline.media.colour import Tags
+from eyeline.media.colour import ColourTags
 from eyeline.media.reader import (
-    DEFAULT_FPS,
-    IMAGE_SUFFIXES,
     MAX_PIXELS,
-    READ_WHOLE,
     Decoded,
     Facts,
     FrameTimes,
@@ -50,7 +47,7 @@ from eyeline.media.reader import (
     check_size,
     too_short,
 )
-from eyeline.media.types import DecodeReport, FrameIndex
+from eyeline.media.types import DEFAULT_FPS, IMAGE_SUFFIXES, READ_WHOLE, DecodeReport, FrameIndex
 from eyeline.parallel import usable_cores
 
 EBML = bytes.fromhex("1a45dfa3")  # RFC 8794: every file begins with it
@@ -433,7 +430,7 @@ class ContainerReader(Reader):
         # FFmpeg's own choice is one thread more than cores: slower here by a tenth.
         context.thread_count = threads or usable_cores()
         # Read before the decoder runs: some decoders clear what the container says.
-        self._tags = Tags(
+        self._tags = ColourTags(
             matrix=int(context.colorspace),
             transfer=int(context.color_trc),
             color_range=int(context.color_range),

@@ -17,11 +17,10 @@ import av
 import av.error
 
 from eyeline.errors import MediaError, UsageError
-from eyeline.media.colour import Tags
-from eyeline.media.reader import DEFAULT_FPS, Decoded, Facts, Reader, check_size
-from eyeline.media.types import DecodeReport, VideoOptions
+from eyeline.media.colour import ColourTags
+from eyeline.media.reader import Decoded, Facts, Reader, check_size
+from eyeline.media.types import DEFAULT_FPS, RAW_SUFFIXES, DecodeReport, VideoOptions
 
-RAW_SUFFIXES = (".yuv", ".raw")
 Y4M_MAGIC = b"YUV4MPEG2 "
 
 _Y4M_FORMATS = {
@@ -72,7 +71,7 @@ class _UncompressedReader(Reader):
         super().__init__(path, report)
         check_size(path, *size)
         self.aspect = Fraction(1)
-        self.tags = Tags()
+        self.tags = ColourTags()
         self.frames: int | None = None
         self._stream, self._fps, self._header = stream, fps, header
         self._start = stream.tell() if stream.seekable() else None
@@ -194,9 +193,9 @@ class Y4mReader(_UncompressedReader):
             raise
         self.aspect = _ratio(fields.get("A", "")) or Fraction(1)
         if b"XCOLORRANGE=FULL" in line:
-            self.tags = Tags(color_range=2)
+            self.tags = ColourTags(color_range=2)
         elif b"XCOLORRANGE=LIMITED" in line:
-            self.tags = Tags(color_range=1)
+            self.tags = ColourTags(color_range=1)
         if path != "-" and Path(path).is_file():
             # By the shortest header; those with parameters are rare, and only a guess suffers.
             self.frames = (Path(path).stat().st_size - len(line)) // (self.frame_bytes + 6)

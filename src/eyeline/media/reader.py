@@ -15,27 +15,8 @@ from fractions import Fraction
 import av
 
 from eyeline.errors import MediaError
-from eyeline.media.colour import Tags
-from eyeline.media.types import DecodeReport
-
-DEFAULT_FPS = Fraction(25)
-"""Frame rate of what carries none: raw video, images, some elementary streams."""
-
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
-    *(".dpx", ".jp2", ".j2k", ".qoi"),
-)
-"""Still images: what is taken from a folder; a list may name anything that FFmpeg reads."""
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
-    *(".mxf", ".flv", ".wmv", ".ogv", ".3gp", ".y4m", ".ivf", ".264", ".h264", ".265", ".hevc"),
-    ".obu",
-)
-"""Videos: what is taken from a folder; a command may name anything that FFmpeg reads."""
-
-READ_WHOLE = "read it from its start, in one piece"
-"""What to do about a `SeekError`."""
+from eyeline.media.colour import ColourTags
+from eyeline.media.types import RESTART, DecodeReport
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
@@ -58,7 +39,7 @@ class Facts:
     fps: Fraction | None
     frames: int | None
     duration: float | None
-    tags: Tags
+    tags: ColourTags
 
 
 @dataclass(frozen=True)
@@ -142,11 +123,6 @@ def too_short(path: str, reason: str) -> tuple[str, str]:
 REORDERING_CODECS = ("h264", "hevc", "vvc")
 """Codecs whose frames only the decoder puts in order. For all other codecs FFmpeg's demuxers derive
 presentation times from decoding times (`compute_pkt_fields` of libavformat/demux.c)."""
-
-RESTART = 0.1
-"""Times that run back by more than this, in seconds, are taken as the start of another recording. The
-limit is that of FFmpeg's command line for formats whose times may run back
-(`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
 
 
 class FrameTimes:

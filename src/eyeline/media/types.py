@@ -13,6 +13,32 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import av
 
+DEFAULT_FPS = Fraction(25)
+"""Frame rate of inputs that state none: raw video, images, some elementary streams."""
+
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
+    *(".dpx", ".jp2", ".j2k", ".qoi"),
+)
+"""Files in a folder that count as still images. A path that is named itself may have any suffix."""
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
+    *(".mxf", ".flv", ".wmv", ".ogv", ".3gp", ".y4m", ".ivf", ".264", ".h264", ".265", ".hevc"),
+    ".obu",
+)
+"""Files in a folder that count as videos. A path that is named itself may have any suffix."""
+
+RAW_SUFFIXES = (".yuv", ".raw")
+"""Files of raw YUV samples."""
+
+READ_WHOLE = "read the video from its start, in one piece"
+"""Hint of a `SeekError`."""
+
+RESTART = 0.1
+"""Seconds. Times that run back by more start another recording. FFmpeg's command line has the same
+limit for formats whose times may run back (`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
+
 Matrix = Literal["bt601", "bt709", "bt2020"]
 Range = Literal["limited", "full"]
 Transfer = Literal["sdr", "pq", "hlg"]

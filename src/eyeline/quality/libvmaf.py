@@ -16,7 +16,7 @@ import numpy as np
 
 from eyeline.errors import EncoderError, MissingExtraError, QualityError
 from eyeline.logs import read_log
-from eyeline.media.planes import Layout, Planes
+from eyeline.media.colour import PlaneLayout, Planes
 
 DEPTHS = (8, 10, 12, 16)
 
@@ -55,7 +55,7 @@ class LibvmafRun:
         self,
         width: int,
         height: int,
-        layout: Layout,
+        layout: PlaneLayout,
         model: str = "vmaf_v0.6.1",
         features: tuple[str, ...] = (),
         threads: int = 1,
@@ -66,7 +66,7 @@ class LibvmafRun:
             )
         # Grey goes as 4:2:0 with flat chroma, which VMAF does not look at.
         self._neutral = layout.chroma == "grey"
-        self._layout = Layout("420", layout.depth) if self._neutral else layout
+        self._layout = PlaneLayout("420", layout.depth) if self._neutral else layout
         self._folder = tempfile.TemporaryDirectory(prefix="eyeline-vmaf-")
         self._complaints = (Path(self._folder.name) / "stderr").open("w+b")
         extra = "|".join(f"name={f}" for f in features)

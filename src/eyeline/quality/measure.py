@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from eyeline.media.planes import Planes
+from eyeline.media.colour import Planes
 from eyeline.quality import psnr
 from eyeline.quality.ssim import ms_ssim, ssim
 from eyeline.quality.weights import Weights, resample

@@ -18,10 +18,8 @@ import av
 
 from eyeline.errors import QualityError, UsageError
 from eyeline.media import Video
-from eyeline.media.planes import Layout, PlaneReader, Planes, layout_of
-from eyeline.media.raw import RAW_SUFFIXES
-from eyeline.media.reader import DEFAULT_FPS, IMAGE_SUFFIXES
-from eyeline.media.types import VideoInfo
+from eyeline.media.colour import PlaneLayout, PlaneReader, Planes, layout_of
+from eyeline.media.types import DEFAULT_FPS, IMAGE_SUFFIXES, RAW_SUFFIXES, VideoInfo
 
 T = TypeVar("T")
 
@@ -83,7 +81,7 @@ class Aligner:
     Attributes:
         width, height: of the luma planes that are compared.
         depth: bits a sample: the deeper one's; the other is shifted left.
-        chroma: see `media.planes.Layout`.
+        chroma: see `media.colour.PlaneLayout`.
 
     Raises:
         QualityError: sizes, rates, lengths, colour or layout that differ without a say.
@@ -110,7 +108,7 @@ class Aligner:
         target = colours[1] if layouts[0].rgb and not layouts[1].rgb else colours[0]
         self._readers = [
             PlaneReader(
-                Layout(self.chroma, layout.depth), self.full, colour,
+                PlaneLayout(self.chroma, layout.depth), self.full, colour,
                 target if layout.rgb else colour,
             )
             for layout, colour in zip(layouts, colours, strict=True)
@@ -195,7 +193,7 @@ class Aligner:
             "--shortest scores the common part; offsets align them",
         )
 
-    def _common_chroma(self, reference: Layout, distorted: Layout) -> str:
+    def _common_chroma(self, reference: PlaneLayout, distorted: PlaneLayout) -> str:
         if reference.rgb and not distorted.rgb:
             return distorted.chroma
         if distorted.rgb or reference.chroma == distorted.chroma:

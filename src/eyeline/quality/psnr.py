@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from eyeline.media.planes import Samples
+from eyeline.media.colour import Samples
 from eyeline.quality.vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 

@@ -26,7 +26,7 @@ from eyeline.errors import DamagedMediaError, MediaError, MissingExtraError, Qua
 from eyeline.inference.session import Session
 from eyeline.logs.base import Log
 from eyeline.media import open_video
-from eyeline.media.planes import Layout, Planes
+from eyeline.media.colour import PlaneLayout, Planes
 from eyeline.media.types import VideoInfo, VideoOptions
 from eyeline.parallel import usable_cores
 from eyeline.quality import measure as methods
@@ -143,7 +143,7 @@ class Run:
         elif o.method == "mask":
             jobs.append(("vmaf_mask", a.width, a.height))
         for column, width, height in jobs:
-            layout = Layout(a.chroma, a.depth)
+            layout = PlaneLayout(a.chroma, a.depth)
             run = LibvmafRun(width, height, layout, o.vmaf_model, threads=self._workers)
             stack.callback(run.discard)
             self._libvmaf[column] = run
@@ -215,7 +215,7 @@ class Run:
             "eyeline": __version__,
             "metrics": list(self._metrics),
             "options": options,
-            "compared_as": Layout(a.chroma, a.depth).pix_fmt,
+            "compared_as": PlaneLayout(a.chroma, a.depth).pix_fmt,
             "compared_size": [a.width, a.height],
             "psnr_cap": psnr.cap(a.depth),
         }

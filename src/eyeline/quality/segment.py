@@ -33,9 +33,8 @@ import numpy.typing as npt
 
 from eyeline.errors import DamagedMediaError, SeamError, SeekError, UsageError
 from eyeline.logs.base import Log, compact
-from eyeline.media.planes import Planes
-from eyeline.media.reader import READ_WHOLE
-from eyeline.media.types import FrameIndex, VideoOptions
+from eyeline.media.colour import Planes
+from eyeline.media.types import READ_WHOLE, FrameIndex, VideoOptions
 from eyeline.quality.options import ScoreOptions, ScoreResult, Seen
 from eyeline.quality.score import Part, looking, score_part
 from eyeline.registry.registry import Model, resolve_model

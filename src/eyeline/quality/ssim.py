@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import QualityError
-from eyeline.media.planes import Samples
+from eyeline.media.colour import Samples
 from eyeline.quality.vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 

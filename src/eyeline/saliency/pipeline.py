@@ -34,9 +34,8 @@ from eyeline.inference.session import Session
 from eyeline.logs import format_for, write_log
 from eyeline.logs.base import Log
 from eyeline.media import Video, open_video
-from eyeline.media.reader import DEFAULT_FPS
-from eyeline.media.scene import difference
-from eyeline.media.types import DecodeReport, Frame, VideoInfo, VideoOptions
+from eyeline.media.source import difference
+from eyeline.media.types import DEFAULT_FPS, DecodeReport, Frame, VideoInfo, VideoOptions
 from eyeline.parallel import usable_cores
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, resolve_model

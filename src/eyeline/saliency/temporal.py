@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MissingExtraError
-from eyeline.media.reader import DEFAULT_FPS
-from eyeline.media.types import Frame
+from eyeline.media.types import DEFAULT_FPS, Frame
 
 Map = npt.NDArray[np.float32]
 TemporalFilter = Literal["model", "none", "ema", "median", "motion"]

@@ -31,9 +31,8 @@ from typing import Any
 from eyeline.errors import DamagedMediaError, SeamError, SeekError, UsageError
 from eyeline.inference.session import Session
 from eyeline.logs.base import Log, compact
-from eyeline.media.reader import READ_WHOLE
 from eyeline.media.source import VideoPath, open_video
-from eyeline.media.types import DecodeReport, Frame, FrameIndex, VideoOptions
+from eyeline.media.types import READ_WHOLE, DecodeReport, Frame, FrameIndex, VideoOptions
 from eyeline.saliency.pipeline import (
     Extraction,
     ExtractOptions,
@@ -50,7 +49,7 @@ SEAM = "seam"
 """Key in a segment's provenance; gone from the joined log."""
 
 SCORE_REACH = 2
-"""Frames before one on which its scene score depends (see `eyeline.media.scene`)."""
+"""Frames before one on which its scene score depends (see `eyeline.media.source.SceneScore`)."""
 
 
 @dataclass(frozen=True)

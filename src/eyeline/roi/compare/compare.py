@@ -27,8 +27,8 @@ from eyeline._version import __version__
 from eyeline.errors import MissingExtraError, QualityError, UsageError
 from eyeline.files import write_bytes
 from eyeline.media import open_video
-from eyeline.media.planes import layout_of
-from eyeline.media.reader import DEFAULT_FPS
+from eyeline.media.colour import layout_of
+from eyeline.media.types import DEFAULT_FPS
 from eyeline.parallel import usable_cores
 from eyeline.quality.libvmaf import find_ffmpeg
 from eyeline.registry.registry import Model

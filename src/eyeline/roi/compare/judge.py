@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from eyeline.errors import QualityError
 from eyeline.media import open_video
-from eyeline.media.planes import Layout, Planes
+from eyeline.media.colour import PlaneLayout, Planes
 from eyeline.media.types import VideoOptions
 from eyeline.quality.libvmaf import LibvmafRun
 from eyeline.quality.options import as_coded
@@ -232,7 +232,7 @@ def judge(
         options = PairOptions(ref_offset=start, frames=count)
         aligner = Aligner(original.info, coded.info, options)
         rotation = original.info.rotation
-        layout = Layout(aligner.chroma, aligner.depth)
+        layout = PlaneLayout(aligner.chroma, aligner.depth)
         runs: list[LibvmafRun] = []
         if vmaf:
             for w, h in ((aligner.width, aligner.height), subject.box[:2]):

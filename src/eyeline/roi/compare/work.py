@@ -18,9 +18,8 @@ from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, MediaError, QualityError
 from eyeline.files import output_error
 from eyeline.media import open_video
-from eyeline.media.reader import DEFAULT_FPS
 from eyeline.media.source import list_images
-from eyeline.media.types import VideoInfo
+from eyeline.media.types import DEFAULT_FPS, VideoInfo
 from eyeline.quality.options import from_masks
 from eyeline.quality.weights import RecordedGaze, read_gaze, resample
 from eyeline.registry.records import Task

@@ -24,8 +24,7 @@ import numpy as np
 from eyeline.errors import EncoderError, OutputError
 from eyeline.files import output_error
 from eyeline.media.container import open_container
-from eyeline.media.reader import RESTART
-from eyeline.media.types import VideoInfo
+from eyeline.media.types import RESTART, VideoInfo
 from eyeline.roi.encode.capabilities import Capability, parse_parameters
 from eyeline.roi.encode.regions import Region, RegionWriter, find_side_data, forget_type
 

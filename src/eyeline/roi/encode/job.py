@@ -136,7 +136,7 @@ class EncodeJob:
         return Passengers(self.source, container=kind and self.whole and not self._image())
 
     def _image(self) -> bool:
-        from eyeline.media.reader import IMAGE_SUFFIXES
+        from eyeline.media.types import IMAGE_SUFFIXES
 
         path = self.source
         if not isinstance(path, str | os.PathLike):

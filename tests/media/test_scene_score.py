@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from eyeline.media.scene import SceneScore
+from eyeline.media.source import SceneScore
 
 
 def planes(green, size=(8, 6)):
