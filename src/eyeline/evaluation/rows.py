@@ -28,7 +28,7 @@ from eyeline.evaluation.metrics import CURVES, SCALARS, ImageScore, Map, score_i
 from eyeline.files import output_error
 from eyeline.inference.preprocess import finish, input_size, prepare, upscale
 from eyeline.inference.session import Session
-from eyeline.parallel import run_in_processes
+from eyeline.parallel import map_in_processes
 from eyeline.registry.registry import Model
 
 SCHEMA = 2  # rises with any change to what a row holds or how it is computed
@@ -138,7 +138,7 @@ def make_rows(
         kind: class of the rows.
         identity: all that the rows depend on, JSON values.
         jobs: name of each row, and what it is made from.
-        make: see `run_in_processes`; its result makes a row from a job.
+        make: see `map_in_processes`; its result makes a row from a job.
         arguments: of `make`.
         options: where rows are kept, and how many processes make them.
         report: called with the number of finished rows.
@@ -156,7 +156,7 @@ def make_rows(
         if options.workers == 1 or len(todo) < 2:
             made = map(make(*arguments), todo) if todo else iter(())
         else:
-            made = run_in_processes(make, arguments, todo, options.workers)
+            made = map_in_processes(make, arguments, todo, options.workers)
         for row in made:
             keep(row)
             rows[row.name] = row

@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,7 +33,7 @@ from eyeline.logs.base import Log
 from eyeline.media import Video, open_video
 from eyeline.media.source import difference
 from eyeline.media.types import DEFAULT_FPS, DecodeReport, Frame, VideoInfo, VideoOptions
-from eyeline.parallel import usable_cores
+from eyeline.parallel import map_in_threads, usable_cores
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.runtime import Device
@@ -198,6 +195,16 @@ class FrameSaliency:
         return upscale(self.map, *self.frame.display_size)
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoded frame, and what is to be done with it."""
+
+    frame: Frame
+    awake: bool = False
+    cut: bool = False
+    due: bool = False
+
+
 class _Run:
     """The machinery of one extraction: a decode thread, a pool of workers, filters.
 
@@ -214,84 +221,58 @@ class _Run:
         self.rested = False
         self._workers = options.workers or usable_cores()
         self._damage: DamagedMediaError | None = None
-        self.stop = threading.Event()
 
     def _plan(self, width: int, height: int) -> tuple[int, int]:
         return input_size(width, height, self._session.model.io, self.options.lines)
 
-    def _infer(self, frame: Frame) -> Map:
-        io = self._session.model.io
-        _, h, w = frame.rgb.shape
-        return finish(self._session.run(prepare(frame.rgb, io)), h, w, io)
-
-    def _feed(
-        self,
-        pool: ThreadPoolExecutor,
-        out: queue.Queue[tuple[Frame, bool, Future[Map] | None] | BaseException | None],
-    ) -> None:
-        """Decode; submit what is to be inferred; hand everything over in order, the error last."""
+    def _frames(self) -> Iterator[_Decoded]:
+        """Decode, and decide what is to be inferred."""
         o, span = self.options, self._span
-
-        def put(item: tuple[Frame, bool, Future[Map] | None] | BaseException | None) -> None:
-            while not self.stop.is_set():
-                try:
-                    out.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-                return
-
         since = 0
         inferred: npt.NDArray[np.uint8] | None = None
         size: tuple[int, ...] | None = None
         awake = False
-        try:
-            for frame in self._video.frames(self._plan, span.start, span.stop, o.keep_source):
-                if self.stop.is_set():
-                    return
-                cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
-                first, size = size is None, frame.rgb.shape
-                resting = span.rest is not None and frame.index >= span.rest
-                if resting and (cut or not awake):
-                    self.rested = True
-                    break
-                if not awake:
-                    begins = cut or not span.scenes or frame.index == o.start
-                    awake = begins and frame.index >= span.wake
-                if not awake:
-                    self.before = frame
-                    continue
-                due = cut or since % o.stride == 0
-                if due and not cut and inferred is not None and since < LONGEST_STILL:
-                    due = difference(frame.rgb[1], inferred) >= o.still
-                if due:
-                    inferred = frame.rgb[1] if o.still else None
-                since = 1 if due else since + 1
-                put((frame, cut and not first, pool.submit(self._infer, frame) if due else None))
-        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
-            put(exc)
-        else:
-            put(None)
+        for frame in self._video.frames(self._plan, span.start, span.stop, o.keep_source):
+            cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
+            first, size = size is None, frame.rgb.shape
+            resting = span.rest is not None and frame.index >= span.rest
+            if resting and (cut or not awake):
+                self.rested = True
+                return
+            if not awake:
+                begins = cut or not span.scenes or frame.index == o.start
+                awake = begins and frame.index >= span.wake
+            if not awake:
+                yield _Decoded(frame)
+                continue
+            due = cut or since % o.stride == 0
+            if due and not cut and inferred is not None and since < LONGEST_STILL:
+                due = difference(frame.rgb[1], inferred) >= o.still
+            if due:
+                inferred = frame.rgb[1] if o.still else None
+            since = 1 if due else since + 1
+            yield _Decoded(frame, awake=True, cut=cut and not first, due=due)
+
+    def _infer(self, decoded: _Decoded) -> tuple[_Decoded, Map | None]:
+        if not decoded.due:
+            return decoded, None
+        io = self._session.model.io
+        rgb = decoded.frame.rgb
+        _, h, w = rgb.shape
+        return decoded, finish(self._session.run(prepare(rgb, io)), h, w, io)
 
     def _estimates(self) -> Iterator[Estimate]:
-        handed: queue.Queue[Any] = queue.Queue(maxsize=2 * self._workers + 2)
-        pool = ThreadPoolExecutor(self._workers, "eyeline-infer")
-        feeder = threading.Thread(
-            target=self._feed, args=(pool, handed), name="eyeline-decode", daemon=True
-        )
-        feeder.start()
+        mapped = map_in_threads(self._infer, self._frames(), self._workers)
         try:
-            while (item := handed.get()) is not None:
-                if isinstance(item, DamagedMediaError):
-                    self._damage = item  # raised once the filters gave the frames they hold
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                frame, cut, future = item
-                yield Estimate(frame, cut, future.result() if future else None)
+            with contextlib.closing(mapped):
+                for decoded, m in mapped:
+                    if decoded.awake:
+                        yield Estimate(decoded.frame, decoded.cut, m)
+                    else:
+                        self.before = decoded.frame
+        except DamagedMediaError as exc:
+            self._damage = exc  # raised once the filters gave the frames they hold
         finally:
-            self.stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            feeder.join()
             self._video.close()
 
     def results(self) -> Generator[FrameSaliency]:
@@ -386,7 +367,6 @@ class Extraction:
 
     def close(self) -> None:
         """Stop the threads and close the video; safe to call twice."""
-        self._run.stop.set()
         self._iterator.close()
         self._video.close()
 
