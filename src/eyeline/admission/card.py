@@ -30,6 +30,7 @@ from eyeline.errors import RegistryError
 from eyeline.registry.records import IoSpec, ModelRecord, Task
 from eyeline.registry.registry import Model
 from eyeline.scan import ScanReport, scan
+from eyeline.tables import markdown_table
 
 
 class CardText(BaseModel):
@@ -289,14 +290,21 @@ def _losses(found: dict[str, Any]) -> str:
         f"Against the float model, on {found['check']['images']:,} other images of the same set (the gate: "
         f"`saliency_mean` moves by {found['limits']['shift']:g} at most, a mean over images; "
         f"{'passed' if found['passed'] else 'NOT PASSED'}):\n",
-        "| lines | images | maps differ by | at most | saliency_mean by | at most | IoU |",
-        "|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['lines'] or 'fixed'} | {row['images']} | {row['map_mean']:.4f} | {row['map_max']:.3f} | "
-        f"{row['shift']:.4f} | {row['shift_max']:.4f} | {row['iou']:.3f} |"
+    heads = "lines", "images", "maps differ by", "at most", "saliency_mean by", "at most", "IoU"
+    rows = [
+        [
+            str(row["lines"] or "fixed"),
+            str(row["images"]),
+            f"{row['map_mean']:.4f}",
+            f"{row['map_max']:.3f}",
+            f"{row['shift']:.4f}",
+            f"{row['shift_max']:.4f}",
+            f"{row['iou']:.3f}",
+        ]
         for row in found["losses"]
     ]
+    lines += markdown_table(heads, rows)
     return "\n".join(lines)
 
 
@@ -312,7 +320,7 @@ def _gain(found: dict[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]], sha256: str, measures: dict[str, str]) -> str:
     heads = ["model", "parameters", "size", "ms, one thread", *measures.values()]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for row in rows:
         if row.get("baseline"):
             cells = [row["model"], "-", "-", "-"]
@@ -321,8 +329,8 @@ def _table(rows: list[dict[str, Any]], sha256: str, measures: dict[str, str]) ->
             size = "x".join(map(str, row["working_size"]))
             cells = [name, f"{row['parameters']:,}", size, f"{row['latency_ms']:.1f}"]
         cells += [_estimate(row["estimates"][key]) for key in measures]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return "\n".join(markdown_table(heads, lines))
 
 
 def _estimate(e: dict[str, float | None]) -> str:

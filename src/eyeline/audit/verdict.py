@@ -18,6 +18,7 @@ from eyeline.audit.policy import AuditPolicy
 from eyeline.audit.tree import GitTree, Tree
 from eyeline.digests import sha256_hex
 from eyeline.files import read_regular_file
+from eyeline.tables import escape_markdown, markdown_table
 
 SCHEMA = "eyeline-audit-1"
 
@@ -153,11 +154,11 @@ def _cell(a: Audit, name: str) -> str:
 
 def markdown(audits: Sequence[Audit], details: bool = True) -> str:
     """A Markdown table, and a section a repository with every blocker and what wants review."""
-    lines = [_row(HEADINGS), "|" + " --- |" * len(HEADINGS), *(_row(r) for r in rows(audits))]
+    lines = markdown_table(HEADINGS, rows(audits), rule=" --- ", escape=escape_markdown)
     for a in audits if details else ():
-        lines += ["", f"### {_escape(a.name)}", "", f"Read at {_pin(a)}.", ""]
+        lines += ["", f"### {escape_markdown(a.name)}", "", f"Read at {_pin(a)}.", ""]
         lines += [
-            f"- **{f.severity}** {f.code}: {_escape(f.message)}{_escape(_place(f))}{_escape(_mend(f))}"
+            f"- **{f.severity}** {f.code}: {escape_markdown(f.message + _place(f) + _mend(f))}"
             for axis in a.axes
             for f in axis.findings
             if f.severity != "note"
@@ -200,15 +201,3 @@ def _place(f: AuditFinding) -> str:
 
 def _mend(f: AuditFinding) -> str:
     return f". Mend: {f.unblock}" if f.unblock else ""
-
-
-def _escape(cell: str) -> str:
-    """Text of an upstream can't add cells, links, HTML or lines to our table."""
-    clean = _printable(cell)
-    for mark in "\\`*_[]<>|":
-        clean = clean.replace(mark, f"\\{mark}")
-    return clean
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(c) for c in cells) + " |"

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from eyeline.datasets.fixations import CentreGaussian, Fold, Kind, Problem
 from eyeline.evaluation.gaze_metrics import GAZE_LOWER_IS_BETTER, GAZE_MEASURES, FittedPrior
-from eyeline.evaluation.statistics import Comparison, Estimate
-from eyeline.evaluation.tables import Table, difference_cells, estimate_cell
+from eyeline.evaluation.statistics import Comparison, Estimate, difference_cells, estimate_cell
+from eyeline.tables import Table
 
 GAZE_COLUMNS: Final[dict[str, str]] = {
     "nss": "NSS",

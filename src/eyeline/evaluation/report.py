@@ -10,14 +10,9 @@ from typing import Any, Final
 
 from eyeline.evaluation.gaze_report import GazeReport, GazeResult, gaze_notes, gaze_tables
 from eyeline.evaluation.metrics import LOWER_IS_BETTER, MEASURES
-from eyeline.evaluation.statistics import Comparison, Estimate
-from eyeline.evaluation.tables import (
-    Table,
-    difference_cells,
-    estimate_cell,
-    html_tables,
-    markdown_tables,
-)
+from eyeline.evaluation.statistics import Comparison, Estimate, difference_cells, estimate_cell
+from eyeline.tables import Table, markdown_tables
+from eyeline.tables import html_page as html_tables
 
 SCHEMA_VERSION = 1
 WORST = 12  # images listed as failures, by IoU
@@ -252,7 +247,7 @@ def markdown(report: Report) -> str:
 
 def html_page(report: Report) -> str:
     """The same tables as one page that needs nothing else."""
-    return html_tables(_tables(report), _all_notes(report))
+    return html_tables("Evaluation", _tables(report), _all_notes(report))
 
 
 def _all_notes(report: Report) -> list[str]:

@@ -13,7 +13,7 @@ Statistician 69(4), 2015: the expanded percentile interval): much with 5 items, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
@@ -205,3 +205,34 @@ def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
         p = max(p, 2.0 ** (1 - a.count)) if len(known) else p
         out[name] = Difference(a.whole[name] - b.whole[name], *_interval(draws, a.count), p)
     return out
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Return a number with three decimals; a dash where there is none."""
+    if not math.isfinite(value):
+        return "-"
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return text.lstrip("-+") if float(text) == 0 else text
+
+
+def estimate_cell(estimate: Estimate) -> str:
+    """Return a number with its interval in brackets."""
+    if not math.isfinite(estimate.low):
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def difference_cells(differences: Mapping[str, Difference], measures: Iterable[str]) -> list[str]:
+    """Return each difference with its interval and p-value."""
+    cells = []
+    for name in measures:
+        d = differences[name]
+        ends = f" [{number(d.low, sign=True)}, {number(d.high, sign=True)}]"
+        shown = ends if math.isfinite(d.low) else ""
+        cells.append(f"{number(d.value, sign=True)}{shown} (p {p_cell(d.p_value)})")
+    return cells
+
+
+def p_cell(value: float) -> str:
+    """Return a p-value."""
+    return "<0.001" if value < 0.001 else number(value)

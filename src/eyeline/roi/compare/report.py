@@ -20,6 +20,7 @@ from eyeline.media.colour import upright_rgb
 from eyeline.roi.compare.bd import GOOD_OVERLAP
 from eyeline.roi.compare.records import Comparison, Point
 from eyeline.roi.compare.trade_off import Lines, TradeOff
+from eyeline.tables import markdown_table
 
 METRICS = {
     "psnr_inside": ("PSNR inside the subject", "dB", 2),
@@ -68,7 +69,8 @@ def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
         care = "" if delta.overlap >= GOOD_OVERLAP else f"curves share {delta.overlap:.0%}"
         gain = f"{delta.quality:+.{digits}f} {unit}".rstrip()
         rows.append([name, f"{delta.rate:+.1f} %", gain, care])
-    lines += table(["metric", "rate at equal quality", "quality at equal rate", ""], rows)
+    heads = ["metric", "rate at equal quality", "quality at equal rate", ""]
+    lines += markdown_table(heads, rows, aligned=True)
     lines += ["", verdict(c)]
     if points:
         lines += ["", *_points(c)]
@@ -156,7 +158,7 @@ def trade_off_table(trade_off: TradeOff) -> str:
         "quality and the quality at equal rate against the plain encodes; negative rates and positive "
         "qualities are gains."
     )
-    return "\n".join([said, "", *table(head, rows)]) + "\n"
+    return "\n".join([said, "", *markdown_table(head, rows, aligned=True)]) + "\n"
 
 
 def delta_cell(c: Comparison, metric: str) -> str:
@@ -171,7 +173,8 @@ def delta_cell(c: Comparison, metric: str) -> str:
 def _points(c: Comparison) -> list[str]:
     names = [m for m in METRICS if getattr(c.points[0].quality, m) is not None]
     head = ["encode", "kbit/s", *(name_of(m, c) for m in names)]
-    return table(head, [[_label(c, p), f"{p.kbps:.0f}", *_cells(p, names)] for p in c.points])
+    rows = [[_label(c, p), f"{p.kbps:.0f}", *_cells(p, names)] for p in c.points]
+    return markdown_table(head, rows, aligned=True)
 
 
 def _label(c: Comparison, p: Point) -> str:
@@ -180,15 +183,6 @@ def _label(c: Comparison, p: Point) -> str:
 
 def _cells(p: Point, names: Sequence[str]) -> list[str]:
     return [f"{getattr(p.quality, m):.{METRICS[m][2]}f}" for m in names]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns line up as text."""
-    sizes = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
-    return [
-        "| " + " | ".join(cell.ljust(n) for cell, n in zip(row, sizes, strict=True)) + " |"
-        for row in (head, ["-" * n for n in sizes], *rows)
-    ]
 
 
 Rgb = npt.NDArray[np.uint8]
