@@ -166,3 +166,8 @@ class MissingExtraError(EyelineError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed", f"pip install 'eyeline[{extra}]'")
+
+
+def first_line(exc: BaseException) -> str:
+    """Return an exception's text as one line of at most 200 characters."""
+    return " ".join(str(exc).split())[:200]

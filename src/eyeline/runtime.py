@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from eyeline.errors import ModelError, UsageError
+from eyeline.errors import ModelError, UsageError, first_line
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -86,11 +86,6 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
     own = [c for c in vars(state).values() if isinstance(c, type) and issubclass(c, Exception)]
     return (*own, ValueError, RuntimeError)
-
-
-def first_line(exc: Exception) -> str:
-    """An exception's text as one short line."""
-    return " ".join(str(exc).split())[:200]
 
 
 INPUT_NAME = "input"

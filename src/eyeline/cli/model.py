@@ -1,6 +1,6 @@
 """`eyeline model`: the registry.
 
-`eyeline model add`, `remove`, `check`, `promote` and `schema`: the registry as a gate.
+`eyeline model add`, `remove`, `check` and `promote`: the registry as a gate.
 
 `eyeline model card`: a card made of its sources, or checked against them.
 
@@ -202,17 +202,6 @@ def _print(decision: Decision, explain: bool, dry_run: bool) -> None:
         typer.echo(f"  and {len(failed) - 1} more: --explain")
 
 
-def schema() -> None:
-    """Print the JSON Schema of a registry.
-
-    Example:
-        eyeline model schema
-    """
-    from eyeline.registry.schema import registry_schema
-
-    typer.echo(json.dumps(registry_schema(), indent=1))
-
-
 def card(
     model: Annotated[str, typer.Argument(metavar="ID", help="Registry id.")],
     sources: Annotated[
@@ -306,7 +295,7 @@ app.command()(card)
 app.command()(export)
 app.command()(quantize)
 app.command()(fetch)
-for managing in (add, remove, check, promote, schema):
+for managing in (add, remove, check, promote):
     app.command()(managing)
 
 RegistryOption = Annotated[

@@ -45,9 +45,8 @@ from eyeline.convert.rewrite import (
 )
 from eyeline.convert.upstream import UpstreamSource, open_upstream, read_upstream
 from eyeline.digests import sha256_hex
-from eyeline.errors import ModelError, ScanError, VerificationError
+from eyeline.errors import ModelError, ScanError, VerificationError, first_line
 from eyeline.files import read_regular_file, write_bytes
-from eyeline.runtime import first_line
 from eyeline.scan import scan
 
 

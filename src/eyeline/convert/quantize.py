@@ -57,12 +57,12 @@ from eyeline.convert.rewrite import (
     to_opset,
 )
 from eyeline.digests import sha256_hex
-from eyeline.errors import ModelError, OutputError, UsageError
+from eyeline.errors import ModelError, OutputError, UsageError, first_line
 from eyeline.evaluation.benchmark import count_parameters
 from eyeline.files import read_regular_file, write_bytes
 from eyeline.inference.session import Session
 from eyeline.registry.registry import Model
-from eyeline.runtime import first_line, import_runtime, runtime_errors
+from eyeline.runtime import import_runtime, runtime_errors
 from eyeline.scan import admit
 
 Method = Literal["minmax", "percentile", "entropy"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.errors import ContractError, ModelError
+from eyeline.errors import ContractError, ModelError, first_line
 from eyeline.registry.registry import Model
 from eyeline.runtime import (
     INPUT_NAME,
     OUTPUT_NAME,
     Device,
-    first_line,
     import_runtime,
     open_runtime_session,
     runtime_errors,

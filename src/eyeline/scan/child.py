@@ -103,8 +103,8 @@ def _limit(memory: int, seconds: int) -> bool:
 def main() -> None:
     """Be the child: limits first, then the model."""
     memory, seconds, *shape = (int(a) for a in sys.argv[1:])
-    from eyeline.errors import ModelError
-    from eyeline.runtime import first_line, runtime_errors
+    from eyeline.errors import ModelError, first_line
+    from eyeline.runtime import runtime_errors
 
     errors: tuple[type[Exception], ...] = (
         *runtime_errors(),

@@ -29,9 +29,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from PIL import Image
 
 from eyeline.digests import sha256_hex
-from eyeline.errors import TrainingError, UsageError
+from eyeline.errors import TrainingError, UsageError, first_line
 from eyeline.files import output_error, whole_file, write_bytes
-from eyeline.runtime import first_line
 from eyeline.training.backbone import load_backbone
 from eyeline.training.gaze import GazeModule
 from eyeline.training.material import GazeMaterial, Material, prepare_material
