@@ -18,9 +18,7 @@ The wheel carries no third-party weights, only the recipe: `eyeline model fetch 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +46,8 @@ from eyeline.errors import (
     UsageError,
     VerificationError,
 )
-from eyeline.files import Asset, download, output_error, read_regular_file, write_bytes
+from eyeline.files import Asset, download, read_regular_file, write_bytes
+from eyeline.locks import file_lock
 from eyeline.registry.records import (
     Decision,
     IoSpec,
@@ -72,21 +71,9 @@ def registry_lock(folder: Path) -> Iterator[None]:
         RegistryError: somebody else is writing.
         OutputError: the folder can't be written.
     """
-    try:
-        handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as exc:
-        raise output_error(folder / LOCK_FILE, exc) from exc
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        os.close(handle)
-        raise RegistryError(
-            f"{folder}: another process is writing the registry", "wait for it"
-        ) from exc
-    try:
+    refusal = RegistryError(f"{folder}: another process is writing the registry", "wait for it")
+    with file_lock(folder / LOCK_FILE, lambda note: refusal):
         yield
-    finally:
-        os.close(handle)  # which also gives the lock back
 
 
 def read_own(folder: Path) -> RegistryFile:

@@ -19,6 +19,7 @@ from eyeline.batch.manifest import LocalPlace, Place
 from eyeline.batch.store import STATE
 from eyeline.errors import BatchError, OutputError
 from eyeline.files import output_error
+from eyeline.locks import file_lock
 
 RENEW = 15.0
 STALE = 60.0
@@ -59,22 +60,12 @@ def exclusive(place: Place, *, renew: float = RENEW, stale: float = STALE) -> It
 
 @contextlib.contextmanager
 def _local_lock(place: LocalPlace) -> Iterator[None]:
-    import fcntl
-
     path = place.root / _LOCK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as exc:
         raise output_error(path, exc) from exc
-    with os.fdopen(handle, "r+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise _refusal(place, _parse(f.read())) from exc
-        f.truncate(0)
-        f.write(json.dumps(_who()))
-        f.flush()
+    with file_lock(path, lambda note: _refusal(place, _parse(note)), note=json.dumps(_who())):
         yield
 
 
