@@ -1,4 +1,4 @@
-"""Arrays of an `.npz` are read whole, from many threads at once too."""
+"""Means over blocks, and members of an `.npz` that many threads read at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eyeline.arrays import read_member
+from eyeline.arrays import block_edges, block_means, read_member
 
 
 class Garbage:
@@ -60,3 +62,34 @@ def test_a_member_that_is_absent_is_a_key_error(tmp_path: Path) -> None:
         pytest.raises(KeyError, match="y is not a file in the archive"),
     ):
         read_member(archive, "y")
+
+
+def test_partial_edge_blocks_are_kept() -> None:
+    x = np.arange(35, dtype=np.float32).reshape(5, 7)
+    means = block_means(x, block_edges(5, 4), block_edges(7, 4))
+    assert means.dtype == np.float32
+    assert means.tolist() == [
+        [x[:4, :4].mean(), x[:4, 4:].mean()],
+        [x[4:, :4].mean(), x[4:, 4:].mean()],
+    ]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**16))
+def test_blocks_weighted_by_their_area_give_the_mean(h: int, w: int, side: int, seed: int) -> None:
+    x = np.random.default_rng(seed).random((h, w))
+    rows, columns = block_edges(h, side), block_edges(w, side)
+    means = block_means(x, rows, columns)
+    assert means.shape == (-(-h // side), -(-w // side))
+    areas = np.outer(np.diff(rows), np.diff(columns))
+    assert (means * areas).sum() == pytest.approx(x.sum())
+
+
+def test_a_sample_on_an_edge_counts_by_its_share() -> None:
+    x = np.array([[1.0, 2.0, 4.0]])
+    means = block_means(x, np.array([0, 1]), np.array([0.0, 1.5, 3.0]))
+    assert means.tolist() == [[(1 + 2 / 2) / 1.5, (2 / 2 + 4) / 1.5]]
+
+
+def test_several_blocks_fit_within_one_sample() -> None:
+    means = block_means(np.array([[3.0, 5.0]]), np.array([0, 1]), np.linspace(0, 2, 9))
+    assert means.tolist() == [[3.0] * 4 + [5.0] * 4]

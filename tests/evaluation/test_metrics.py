@@ -15,7 +15,6 @@ from eyeline.evaluation.metrics import (  # noqa: E402
     SCALARS,
     ImageScore,
     Scores,
-    block_means,
     correlation,
     fmeasure,
     overlap,
@@ -192,32 +191,11 @@ def test_plcc_does_not_depend_on_scale_but_mae_of_raw_maps_would() -> None:
     assert one["iou"] > 0.3 and two["iou"] == 0  # taken as it comes
 
 
-def test_partial_edge_blocks_are_kept() -> None:
-    x = np.arange(35, dtype=np.float32).reshape(5, 7)
-    means = block_means(x, 4)
-    assert means.shape == (2, 2)
-    assert means[0, 0] == x[:4, :4].mean()
-    assert means[0, 1] == x[:4, 4:].mean()
-    assert means[1, 1] == x[4:, 4:].mean()
-
-
 def test_an_object_in_an_edge_block_counts() -> None:
     truth = np.zeros((20, 20), bool)
     truth[16:, 16:] = True
     assert score_image(np.zeros((20, 20), np.float32), truth).values["block_iou_16"] == 0
     assert score_image(truth.astype(np.float32), truth).values["block_iou_16"] == 1
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**16))
-def test_blocks_weighted_by_their_area_give_the_mean(h: int, w: int, side: int, seed: int) -> None:
-    x = np.random.default_rng(seed).random((h, w), np.float32)
-    means = block_means(x, side)
-    assert means.shape == (-(-h // side), -(-w // side))
-    areas = block_means(np.ones((h, w), np.float32), side)
-    assert np.allclose(areas, 1)
-    heights = [min(side, h - top) for top in range(0, h, side)]
-    widths = [min(side, w - left) for left in range(0, w, side)]
-    assert (means * np.outer(heights, widths)).sum() == pytest.approx(x.sum(dtype=np.float64))
 
 
 @given(st.integers(0, 2**16))

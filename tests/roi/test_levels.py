@@ -14,10 +14,10 @@ from eyeline.roi.steering.levels import (
     Steering,
     SteerOptions,
     block_activity,
-    block_means,
     check_map,
     grid_size,
     level_step,
+    steering_means,
     to_coded,
 )
 
@@ -113,7 +113,7 @@ def test_block_means_of_a_full_size_map_are_plain_means(
     width: int, height: int, block: int
 ) -> None:
     m = np.random.default_rng(width * 151 + height).random((height, width), np.float32)
-    means = block_means(m, width, height, block)
+    means = steering_means(m, width, height, block)
     assert means.shape == grid_size(width, height, block)
     for row, column in np.ndindex(means.shape):
         part = m[row * block : (row + 1) * block, column * block : (column + 1) * block]
@@ -122,7 +122,7 @@ def test_block_means_of_a_full_size_map_are_plain_means(
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(8, 200), st.floats(0, 1, width=32))
 def test_a_constant_map_stays_constant_at_any_size(h: int, w: int, side: int, s: float) -> None:
-    means = block_means(np.full((h, w), s, np.float32), side, side + 3, 16)
+    means = steering_means(np.full((h, w), s, np.float32), side, side + 3, 16)
     assert np.allclose(means, s, atol=1e-6)
 
 

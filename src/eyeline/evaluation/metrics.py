@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from eyeline.arrays import block_edges, block_means
 from eyeline.errors import MissingExtraError
 from eyeline.evaluation.statistics import Floats, Means
 
@@ -133,9 +134,7 @@ def score_image(saliency: Map, truth: Mask) -> ImageScore:
         "plcc": correlation(saliency, truth),
     }
     for side in BLOCKS:
-        values[f"block_iou_{side}"] = overlap(
-            block_means(saliency, side) >= THRESHOLD, block_means(truth, side) >= THRESHOLD
-        )
+        values[f"block_iou_{side}"] = overlap(_is_salient(saliency, side), _is_salient(truth, side))
     curves = {
         "precision": results["pr"]["p"],
         "recall": results["pr"]["r"],
@@ -164,22 +163,11 @@ def correlation(saliency: Map, truth: Mask) -> float:
     return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
-def block_means(x: Map | Mask, side: int) -> Floats:
-    """Mean of every block of `side` x `side` pixels; an edge block is the mean of what it has.
-
-    Args:
-        x: (H, W).
-        side: pixels.
-
-    Returns:
-        float64 (ceil(H / side), ceil(W / side)).
-    """
-    rows, columns = np.arange(0, x.shape[0], side), np.arange(0, x.shape[1], side)
-    sums = np.add.reduceat(np.add.reduceat(x.astype(np.float64), rows, 0), columns, 1)
-    heights = np.diff(np.append(rows, x.shape[0]))
-    widths = np.diff(np.append(columns, x.shape[1]))
-    means: Floats = sums / np.outer(heights, widths)
-    return means
+def _is_salient(x: Map | Mask, side: int) -> Mask:
+    """Return bool (ceil(H / side), ceil(W / side)): blocks whose mean reaches `THRESHOLD`."""
+    edges = (block_edges(length, side) for length in x.shape)
+    found: Mask = block_means(x.astype(np.float64), *edges) >= THRESHOLD
+    return found
 
 
 def fmeasure(precision: Floats, recall: Floats) -> Floats:

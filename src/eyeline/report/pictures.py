@@ -27,6 +27,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from eyeline.arrays import block_means
 from eyeline.errors import LogError, MediaError, OutputError, UsageError, VerificationError
 from eyeline.media import open_video
 from eyeline.media.colour import Scaler, kind_of
@@ -204,11 +205,8 @@ def resize_map(
     h, w = saliency.shape
     if (width, height) == (w, h):
         return saliency
-    rows = np.linspace(0, h, height, endpoint=False).astype(int)
-    columns = np.linspace(0, w, width, endpoint=False).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(saliency, rows, 0, dtype=np.float64), columns, 1)
-    counts = np.outer(np.diff([*rows, h]), np.diff([*columns, w]))
-    return (sums / counts).astype(np.float32)
+    rows, columns = (np.linspace(0, n, m + 1).astype(int) for n, m in ((h, height), (w, width)))
+    return block_means(saliency.astype(np.float64), rows, columns).astype(np.float32)
 
 
 def heat_colours() -> dict[str, object]:

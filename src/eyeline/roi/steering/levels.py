@@ -22,6 +22,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from eyeline.arrays import block_edges, block_means
 from eyeline.errors import MediaError, UsageError
 from eyeline.roi.steering.laws import DEFAULT_CLAMP, Law, check_law, offsets_of, span_of
 
@@ -34,31 +35,8 @@ def grid_size(width: int, height: int, block: int) -> tuple[int, int]:
     return -(-height // block), -(-width // block)
 
 
-def _means_down(values: Floats, length: int, block: int) -> Floats:
-    """Means of blocks along the first axis: sums of whole samples, and shares of those at the edges.
-
-    Args:
-        values: float32 (samples, ...), which cover `length` pixels in equal shares.
-        length: pixels along the axis.
-        block: pixels of a block.
-
-    Returns:
-        float32 (blocks, ...).
-    """
-    samples = len(values)
-    at = np.append(np.arange(0, length, block), length) / length * samples
-    whole = np.minimum(at.astype(np.intp), samples - 1)
-    sums: Floats = np.add.reduceat(values, whole[:-1], 0)  # the last one reaches the end
-    sums[:-1][whole[1:-1] == whole[:-2]] = 0  # several blocks within one sample
-    edges = (at - whole).astype(np.float32)[:-1, None] * values[whole[:-1]]
-    sums -= edges
-    sums[:-1] += edges[1:]
-    sums /= np.diff(at).astype(np.float32)[:, None]
-    return sums
-
-
-def block_means(saliency: Floats, width: int, height: int, block: int) -> Floats:
-    """Mean of a map over every block of a picture.
+def steering_means(saliency: Floats, width: int, height: int, block: int) -> Floats:
+    """Return the mean of a map over every block of a picture.
 
     Args:
         saliency: float32 (h, w), the whole picture in coded orientation, any size.
@@ -69,9 +47,11 @@ def block_means(saliency: Floats, width: int, height: int, block: int) -> Floats
     Returns:
         float32 (ceil(height / block), ceil(width / block)).
     """
-    # No matrix product: BLAS would wake a thread a core for what takes a fraction of a millisecond.
-    down = _means_down(saliency.astype(np.float32, copy=False), height, block)
-    means = _means_down(np.ascontiguousarray(down.T), width, block).T
+    edges = (
+        block_edges(n, block) / n * side
+        for n, side in zip((height, width), saliency.shape, strict=True)
+    )
+    means = block_means(saliency.astype(np.float32, copy=False), *edges)
     # Differences of sums round: a mean stays within the values that it is of.
     return np.clip(means, saliency.min(), saliency.max())
 
@@ -337,7 +317,7 @@ class Steering:
             int16 (rows, columns) of the coded picture, QP.
         """
         law, strength = self.options.chosen
-        means = block_means(to_coded(saliency, rotation), self.width, self.height, self.block)
+        means = steering_means(to_coded(saliency, rotation), self.width, self.height, self.block)
         weights = None
         if law != "symmetric" and picture is not None:
             luma, bits = luma_of(picture)
