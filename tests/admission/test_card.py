@@ -18,6 +18,11 @@ from tiny_models import RED, conv, make_model, plane_weights, write_registry
 
 DOCS = Path(__file__).parents[2] / "docs/models"
 
+NO_MASKS = {
+    "schema_version": 1, "lower_is_better": [], "results": [], "comparisons": [], "notes": [],
+}  # fmt: skip
+"""An evaluation that holds no dataset with masks."""
+
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
@@ -26,15 +31,17 @@ def sources(tmp_path: Path) -> Path:
     estimate = {"value": 0.25, "low": 0.2, "high": 0.3}
     row = {
         "model": "placeholder", "model_sha256": Registry().get("placeholder").sha256,
-        "parameters": 4, "dataset": "discs", "working_size": [64, 48], "latency_ms": 0.1,
-        "image_count": 7,
+        "parameters": 4, "smoke": True, "io": {}, "dataset": "discs", "dataset_digest": "d" * 64,
+        "size": "model", "working_size": [64, 48], "latency_ms": 0.1, "image_count": 7,
         "estimates": dict.fromkeys(
             ("max_fmeasure_dataset", "max_fmeasure_mean", "mae", "iou", "smeasure"), estimate
         ),
     }  # fmt: skip
     other = row | {"model": "other", "model_sha256": "0" * 64}
-    difference = {"max_fmeasure_dataset": {"value": -0.5, "p_value": 0.0001}}
+    difference = {"max_fmeasure_dataset": estimate | {"value": -0.5, "p_value": 0.0001}}
     evaluation = {
+        "schema_version": 1,
+        "lower_is_better": ["mae"],
         "results": [row, other],
         "comparisons": [
             {
@@ -224,14 +231,20 @@ def gaze(tmp_path: Path) -> Path:
         return {m: {"value": nss, "low": nss - 1, "high": nss + 10} for m in GAZE_QUALITY}
 
     facts = {"dataset": "clips", "stimuli": 5, "kind": "videos", "fixations": 4167, "viewers": 32}
+    facts |= {"digest": "d" * 64, "temporal": "model"}
     own = {
-        "model": "eyes", "model_sha256": sha256_hex(data), "parameters": 4, "dataset": "clips",
+        "model": "eyes", "model_sha256": sha256_hex(data), "parameters": 4, "smoke": False, "io": io,
+        "size": "model", "dataset": "clips", "dataset_digest": "d" * 64,
         "working_size": [114, 64], "latency_ms": 0.1, "baseline": False, "estimates": estimates(2.9),
     }  # fmt: skip
-    prior = dict.fromkeys(("model_sha256", "parameters", "working_size", "latency_ms"))
-    prior |= {"model": "centre prior", "dataset": "clips", "baseline": True}
-    difference = {"value": 1.5, "p_value": 0.0005}
+    prior = dict.fromkeys(
+        ("model_sha256", "parameters", "io", "size", "working_size", "latency_ms")
+    )
+    prior |= {"model": "centre prior", "dataset": "clips", "dataset_digest": "d" * 64}
+    prior |= {"baseline": True, "smoke": False}
+    difference = {"value": 1.5, "low": 1, "high": 2, "p_value": 0.0005}
     found = {
+        "lower_is_better": ["kl"],
         "sets": [facts],
         "results": [own, prior | {"estimates": estimates(1.4)}],
         "comparisons": [
@@ -244,7 +257,7 @@ def gaze(tmp_path: Path) -> Path:
         ],
         "notes": ["a note"],
     }
-    (tmp_path / "eyes.evaluation.json").write_text(json.dumps({"results": [], "gaze": found}))
+    (tmp_path / "eyes.evaluation.json").write_text(json.dumps(NO_MASKS | {"gaze": found}))
     backbone = {"url": "https://example.org/net.tflite", "sha256": "a" * 64}
     backbone |= {"license": "Apache-2.0", "trained_on": ["ImageNet", "COCO"]}
     recipe = {"name": "gaze_v1", "epochs": 24, "batch": 16, "optimizer": "adamw", "lr": 0.001}
@@ -283,6 +296,6 @@ def test_the_card_of_a_gaze_model_says_where_its_encoder_comes_from(gaze: Path) 
 
 
 def test_the_card_of_a_gaze_model_needs_an_evaluation_of_gaze(gaze: Path) -> None:
-    (gaze / "eyes.evaluation.json").write_text('{"results": [], "comparisons": [], "notes": []}')
-    with pytest.raises(RegistryError, match=r"not what eyeline evaluate --summary writes: .*gaze"):
+    (gaze / "eyes.evaluation.json").write_text(json.dumps(NO_MASKS))
+    with pytest.raises(RegistryError, match="has no results on a fixation set"):
         make_card(Registry(gaze).get("eyes"), gaze)

@@ -52,12 +52,17 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+def estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
 def result(label: str, data: bytes, iou: float, mae: float, ms: float, folder: Path) -> dict:
     io = next(m.io for m in read_registry(folder).models if m.id == label)
     return {
         "model": label, "model_sha256": sha256_hex(data), "smoke": False,
         "io": io.model_dump(), "dataset": "few", "dataset_digest": SET, "size": "model",
-        "latency_ms": ms, "estimates": {"iou": {"value": iou}, "mae": {"value": mae}},
+        "latency_ms": ms, "parameters": 4, "working_size": [16, 16], "image_count": 9,
+        "estimates": {"iou": estimate(iou), "mae": estimate(mae)},
     }  # fmt: skip
 
 
@@ -66,6 +71,7 @@ def evaluation(folder: Path) -> dict[str, Any]:
     content = {
         "schema_version": 1,
         "lower_is_better": ["mae"],
+        "notes": [],
         "results": [
             result("old", OLD, 0.70, 0.10, 8.0, folder),
             result("new", NEW, 0.75, 0.08, 9.0, folder),
@@ -324,9 +330,9 @@ def gaze_evaluation(folder: Path) -> dict[str, Any]:
             "model": name, "baseline": sha256 is None, "model_sha256": sha256, "smoke": False,
             "io": known.get(name, {}) if sha256 else None,
             "dataset": "clips", "dataset_digest": SET, "size": "model" if sha256 else None,
-            "latency_ms": ms,
+            "latency_ms": ms, "parameters": None, "working_size": None,
             "estimates": {
-                "information_gain": {"value": gain}, "nss": {"value": nss}, "cc": {"value": 0.5},
+                "information_gain": estimate(gain), "nss": estimate(nss), "cc": estimate(0.5),
             },
         }  # fmt: skip
 
@@ -343,11 +349,23 @@ def gaze_evaluation(folder: Path) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "lower_is_better": [],
+        "notes": [],
         "results": [],
         "comparisons": [],
         "gaze": {
             "lower_is_better": ["kl"],
-            "sets": [{"digest": SET, "temporal": "model"}],
+            "notes": [],
+            "sets": [
+                {
+                    "dataset": "clips",
+                    "digest": SET,
+                    "kind": "videos",
+                    "stimuli": 5,
+                    "viewers": 32,
+                    "fixations": 4167,
+                    "temporal": "model",
+                }
+            ],
             "results": [
                 row("eyes", sha256_hex(OTHER), 0.75, 3.0, 14.0),
                 row("gazer", sha256_hex(GAZER), 0.25, 2.0, 14.0),
@@ -443,7 +461,7 @@ fold = "report"
             d |= {"low": -2.0, "p_value": 0.07}
     gaze["results"] += more["results"]
     gaze["comparisons"] += more["comparisons"]
-    gaze["sets"].append({"digest": images, "temporal": None, "fold": "report"})
+    gaze["sets"].append(gaze["sets"][0] | {"digest": images, "temporal": None, "fold": "report"})
     decision = decide_gaze(two_tasks, content)
     assert decision.promoted, [g for g in decision.grounds if not g.passed]
     (mean,) = [g for g in decision.grounds if g.name.endswith("centre prior on clips")]

@@ -19,7 +19,7 @@ import contextlib
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eyeline.datasets.catalogue import catalogue
 from eyeline.errors import RegistryError
+from eyeline.evaluation.results import EvaluationRow, EvaluationTables, GazeTables, read_evaluation
+from eyeline.evaluation.statistics import Comparison, estimate_cell
 from eyeline.registry.records import IoSpec, ModelRecord, Task
 from eyeline.registry.registry import Model
 from eyeline.scan import ScanReport, scan
@@ -102,7 +104,7 @@ def make_card(model: Model, sources: Path) -> str:
     report = scan(model.data, name=record.file)
     evaluation, run = (sources / f"{record.id}.{kind}.json" for kind in ("evaluation", "run"))
     with _as_written(evaluation, "eyeline evaluate --summary"):
-        quality = _quality(model, _json(evaluation))
+        quality = _quality(model, evaluation)
     with _as_written(run, "eyeline train"):
         provenance = _provenance(record, text, _json(run), sources)
     parts = [
@@ -210,39 +212,41 @@ def _size(io: IoSpec) -> str:
     return size
 
 
-def _quality(model: Model, evaluation: dict[str, Any] | None) -> str:
-    if evaluation is None:
+def _quality(model: Model, path: Path) -> str:
+    if not path.exists():
         return "Not evaluated: no evaluation stands beside this card."
     task: Task = model.task or "objects"
-    if task == "gaze":
-        evaluation = evaluation["gaze"]
-    results = evaluation["results"]
-    own = [r for r in results if r["model_sha256"] == model.sha256]
+    tables = read_evaluation(path)[0].tables(task)
+    if tables is None:
+        raise RegistryError(
+            f"{path}: has no results on a fixation set, which the card of a gaze model needs",
+            "run `eyeline evaluate` on a fixation set",
+        )
+    own = [r for r in tables.results if r.model_sha256 == model.sha256]
     if not own:
         raise RegistryError(
             f"{model.id}: its evaluation is of other bytes", "run `eyeline evaluate` again"
         )
     measures = GAZE_QUALITY if task == "gaze" else QUALITY
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in own):
-        rows = [r for r in results if r["dataset"] == dataset]
-        parts.append(_judged_on(dataset, evaluation, rows[0]))
+    for dataset in dict.fromkeys(r.dataset for r in own):
+        rows = [r for r in tables.results if r.dataset == dataset]
+        parts.append(_judged_on(dataset, tables, rows[0]))
         parts.append(_table(rows, model.sha256, measures))
-        parts.append(_compared(evaluation["comparisons"], dataset, own[0]["model"], task))
-    parts.append("\n".join(f"- {note}" for note in evaluation["notes"]))
+        parts.append(_compared(tables.comparisons, dataset, own[0].model, task))
+    parts.append("\n".join(f"- {note}" for note in tables.notes))
     return "\n\n".join(parts)
 
 
-def _judged_on(dataset: str, evaluation: dict[str, Any], row: dict[str, Any]) -> str:
+def _judged_on(dataset: str, tables: EvaluationTables, row: EvaluationRow) -> str:
     """What a set holds, and over what its intervals are."""
-    for s in evaluation.get("sets", ()):  # of recorded gaze
-        if s["dataset"] == dataset:
+    for s in tables.sets if isinstance(tables, GazeTables) else ():
+        if s.dataset == dataset:
             return (
-                f"{dataset}, {s['stimuli']:,} {s['kind']} with {s['fixations']:,} fixations of "
-                f"{s['viewers']} viewers; 95 % bootstrap intervals over {s['kind']}:"
+                f"{dataset}, {s.stimuli:,} {s.kind} with {s.fixations:,} fixations of "
+                f"{s.viewers} viewers; 95 % bootstrap intervals over {s.kind}:"
             )
-    count = row.get("image_count") or len(row["images"])  # a summary, or everything
-    return f"{dataset}, {count:,} images; 95 % bootstrap intervals:"
+    return f"{dataset}, {row.image_count:,} images; 95 % bootstrap intervals:"
 
 
 def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path) -> list[str]:
@@ -318,44 +322,33 @@ def _gain(found: dict[str, Any]) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]], sha256: str, measures: dict[str, str]) -> str:
+def _table(rows: list[EvaluationRow], sha256: str, measures: dict[str, str]) -> str:
     heads = ["model", "parameters", "size", "ms, one thread", *measures.values()]
     lines = []
     for row in rows:
-        if row.get("baseline"):
-            cells = [row["model"], "-", "-", "-"]
-        else:
-            name = f"**{row['model']}**" if row["model_sha256"] == sha256 else row["model"]
-            size = "x".join(map(str, row["working_size"]))
-            cells = [name, f"{row['parameters']:,}", size, f"{row['latency_ms']:.1f}"]
-        cells += [_estimate(row["estimates"][key]) for key in measures]
-        lines.append(cells)
+        cells = [
+            f"**{row.model}**" if row.model_sha256 == sha256 else row.model,
+            "-" if row.parameters is None else f"{row.parameters:,}",
+            "-" if row.working_size is None else "x".join(map(str, row.working_size)),
+            "-" if row.latency_ms is None else f"{row.latency_ms:.1f}",
+        ]
+        lines.append([*cells, *(estimate_cell(row.estimates[key]) for key in measures)])
     return "\n".join(markdown_table(heads, lines))
 
 
-def _estimate(e: dict[str, float | None]) -> str:
-    value, low, high = (e[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _compared(comparisons: list[dict[str, Any]], dataset: str, name: str, task: Task) -> str:
+def _compared(comparisons: Iterable[Comparison], dataset: str, name: str, task: Task) -> str:
     heads = {"max_fmeasure_dataset": "max F"} | GAZE_QUALITY
     lines = []
     for c in comparisons:
-        if c["dataset"] != dataset or name not in (c["model"], c["other"]):
+        if c.dataset != dataset or name not in (c.model, c.other):
             continue
-        other = c["other"] if c["model"] == name else c["model"]
-        sign = 1 if c["model"] == name else -1
+        other = c.other if c.model == name else c.model
+        sign = 1 if c.model == name else -1
         said = []
         for measure in COMPARED[task]:
-            d = c["differences"][measure]
-            p = d["p_value"]
-            level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-            said.append(f"{heads[measure]} {sign * d['value']:+.3f} ({level}, paired bootstrap)")
+            d = c.differences[measure]
+            level = "p < 0.001" if d.p_value < 0.001 else f"p = {d.p_value:.3f}"
+            said.append(f"{heads[measure]} {sign * d.value:+.3f} ({level}, paired bootstrap)")
         lines.append(f"- against {other}: {'; '.join(said)}")
     return "\n".join(lines) or "Nothing to compare with in that evaluation."
 

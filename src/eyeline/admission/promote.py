@@ -12,16 +12,22 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from eyeline.admission.add import read_own, registry_lock, write_own
 from eyeline.digests import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, UsageError
+from eyeline.evaluation.results import (
+    Evaluation,
+    EvaluationRow,
+    EvaluationTables,
+    GazeTables,
+    read_evaluation,
+)
 from eyeline.files import read_regular_file
 from eyeline.registry.records import Decision, Digest, Ground, ModelRecord, Task
 from eyeline.registry.registry import REGISTRY_FILE, Model, Registry
@@ -32,8 +38,6 @@ POLICY_FILES: dict[Task, str] = {"objects": "promotion.toml", "gaze": "promotion
 
 AS_DEPLOYED = "model"
 """Size and temporal filter of an evaluation that left both to the model's I/O spec."""
-
-MAX_REPORT_BYTES = 256 * 1024 * 1024
 
 
 class Margin(Strict):
@@ -128,71 +132,6 @@ class PromotionPolicy(Strict):
         return self
 
 
-class _Part(BaseModel):
-    """A part of an evaluation's JSON: what is read of it is checked, the rest is let be."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _Estimate(_Part):
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-class _Difference(_Estimate):
-    p_value: float | None
-
-
-class _Result(_Part):
-    """One model or baseline on one set; a baseline has neither bytes nor latency."""
-
-    model: str
-    baseline: bool = False
-    model_sha256: Digest | None
-    smoke: bool
-    io: dict[str, Any] | None
-    dataset: str
-    dataset_digest: Digest
-    size: int | str | None
-    latency_ms: float | None = Field(gt=0, allow_inf_nan=False)
-    estimates: dict[str, _Estimate]
-
-
-class _Comparison(_Part):
-    dataset: str
-    model: str
-    other: str
-    differences: dict[str, _Difference]
-
-
-class _Tables(_Part):
-    lower_is_better: tuple[str, ...]
-    results: tuple[_Result, ...]
-    comparisons: tuple[_Comparison, ...]
-
-
-class _GazeSet(_Part):
-    digest: Digest
-    temporal: str | None
-    fold: str | None = None
-
-
-class _GazeTables(_Tables):
-    sets: tuple[_GazeSet, ...]
-
-
-class Evaluation(_Tables):
-    """What `eyeline evaluate -o` (or `--summary`) wrote, as far as the gate reads it."""
-
-    schema_version: int = Field(ge=1, le=1)
-    gaze: _GazeTables | None = None
-
-    def tables(self, task: Task) -> _Tables | None:
-        """What it found for a task; None when it has no set of that kind."""
-        return self.gaze if task == "gaze" else self
-
-
 def load_promotion_policy(
     path: Path | None, folder: Path, task: Task = "objects"
 ) -> tuple[PromotionPolicy, str]:
@@ -245,7 +184,9 @@ def promote(
         UsageError: a policy that does not parse.
         OutputError: the registry can't be written.
     """
-    found = _read_evaluation(report)
+    found, digest = None, None
+    if report is not None and report.exists():
+        found, digest = read_evaluation(report)
     if not (folder / REGISTRY_FILE).exists():
         raise RegistryError(f"{folder}: no registry there", "eyeline model add makes one")
     with registry_lock(folder):  # between the decision and its record nothing may change
@@ -271,7 +212,7 @@ def promote(
             promoted=all(g.passed for g in grounds),
             default=default.id if default else None,
             default_sha256=default.record.sha256 if default and default.record else None,
-            report_sha256=found.sha256 if found else None,
+            report_sha256=digest,
             policy_sha256=policy_digest,
             decided=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             grounds=grounds,
@@ -293,32 +234,11 @@ def _flip(models: list[ModelRecord], record: ModelRecord) -> list[ModelRecord]:
     return [m.model_copy(update={"role": "production"}) if m.id == record.id else m for m in before]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A report that was read."""
-
-    content: Evaluation
-    sha256: str
-
-
-def _read_evaluation(path: Path | None) -> _Found | None:
-    if path is None or not path.exists():
-        return None
-    data = read_regular_file(path, limit=MAX_REPORT_BYTES)
-    try:
-        return _Found(Evaluation.model_validate(json.loads(data)), sha256_hex(data))
-    except (ValueError, RecursionError) as exc:  # ValidationError and JSONDecodeError are both
-        first = " ".join(str(exc).split())[:200]
-        raise RegistryError(
-            f"{path}: not an evaluation: {first}", "eyeline evaluate -o writes one"
-        ) from exc
-
-
 def _grounds(
     record: ModelRecord,
     registry: Registry,
     default: Model | None,
-    found: _Found | None,
+    found: Evaluation | None,
     rules: PromotionPolicy,
 ) -> Iterator[Ground]:
     yield _verified(registry.get(record.id), record, registry, rules)
@@ -340,7 +260,7 @@ def _grounds(
     if found is None:
         yield Ground(name="evaluation", passed=False, detail="no report: nothing was measured")
         return
-    tables = found.content.tables(record.task)
+    tables = found.tables(record.task)
     if tables is None:
         detail = "the report has no fixation set"
         yield Ground(name="evaluation", passed=False, detail=detail)
@@ -376,7 +296,7 @@ def _verified(
 def _on_set(
     record: ModelRecord,
     default: ModelRecord | None,
-    report: _Tables,
+    report: EvaluationTables,
     wanted: NamedSet,
     rules: PromotionPolicy,
 ) -> Iterator[Ground]:
@@ -400,7 +320,11 @@ def _on_set(
 
 
 def _within_budget(
-    report: _Tables, ours: _Result, theirs: _Result | None, wanted: NamedSet, budget: Latency
+    report: EvaluationTables,
+    ours: EvaluationRow,
+    theirs: EvaluationRow | None,
+    wanted: NamedSet,
+    budget: Latency,
 ) -> Ground:
     """One ground for all parts of the latency budget."""
     name = f"latency on {wanted.name}"
@@ -427,7 +351,7 @@ def _within_budget(
     return Ground(name=name, passed=passed, detail=", ".join(said))
 
 
-def _result(report: _Tables, model: ModelRecord, wanted: NamedSet) -> _Result | str:
+def _result(report: EvaluationTables, model: ModelRecord, wanted: NamedSet) -> EvaluationRow | str:
     """The one result of these bytes as deployed on this very set, or what is wrong."""
     bytes_ = [r for r in report.results if r.model_sha256 == model.sha256]
     if not bytes_:
@@ -441,7 +365,7 @@ def _result(report: _Tables, model: ModelRecord, wanted: NamedSet) -> _Result | 
         return "not with its own I/O spec at its own size" if not deployed else "there twice"
     if deployed[0].smoke:
         return "a smoke model"
-    if isinstance(report, _GazeTables):
+    if isinstance(report, GazeTables):
         sets = [s for s in report.sets if s.digest == wanted.digest]
         if any(s.temporal not in (None, AS_DEPLOYED) for s in sets):
             return "not with its own temporal filter"
@@ -450,7 +374,7 @@ def _result(report: _Tables, model: ModelRecord, wanted: NamedSet) -> _Result | 
     return deployed[0]
 
 
-def _baseline(report: _Tables, name: str, wanted: NamedSet) -> _Result | str:
+def _baseline(report: EvaluationTables, name: str, wanted: NamedSet) -> EvaluationRow | str:
     """A baseline's result on this very set, or what is wrong."""
     rows = [r for r in report.results if r.baseline and r.model == name]
     found = [r for r in rows if r.dataset_digest == wanted.digest]
@@ -458,9 +382,9 @@ def _baseline(report: _Tables, name: str, wanted: NamedSet) -> _Result | str:
 
 
 def _measure(
-    report: _Tables,
-    ours: _Result,
-    theirs: _Result | str,
+    report: EvaluationTables,
+    ours: EvaluationRow,
+    theirs: EvaluationRow | str,
     rule: Margin,
     significance: float | None,
     mean_only: bool,
@@ -496,7 +420,7 @@ def _measure(
 
 
 def _difference(
-    report: _Tables, ours: _Result, theirs: _Result, measure: str
+    report: EvaluationTables, ours: EvaluationRow, theirs: EvaluationRow, measure: str
 ) -> tuple[float, float, float, float] | str:
     """Gain over another with its interval (larger is better) and p-value, or what is wrong."""
     pair = {ours.model, theirs.model}
@@ -509,18 +433,14 @@ def _difference(
         )
     d = found[0].differences.get(measure)
     a, b = (r.estimates.get(measure) for r in (ours, theirs))
-    numbers = [d.value, d.low, d.high, d.p_value] if d else [None]
-    if (
-        d is None
-        or a is None
-        or b is None
-        or any(n is None or not math.isfinite(n) for n in numbers)
-    ):
+    if d is None or a is None or b is None:
         return "no number in the report"
-    value, low, high, p = (float(n) for n in numbers if n is not None)
+    value, low, high, p = d.value, d.low, d.high, d.p_value
+    if not all(map(math.isfinite, (value, low, high, p))):
+        return "no number in the report"
     if found[0].model == theirs.model:
         value, low, high = -value, -high, -low
-    if a.value is None or b.value is None or abs(a.value - b.value - value) > 1e-9:
+    if not abs(a.value - b.value - value) <= 1e-9:  # NaN, too
         return "the report contradicts itself: the comparison is not the difference of the results"
     if measure in report.lower_is_better:
         value, low, high = -value, -high, -low

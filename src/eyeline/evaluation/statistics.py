@@ -16,10 +16,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,6 +89,10 @@ class Pooled:
     count: int
 
 
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that the JSON of an evaluation writes as null where it is NaN."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % percentile interval; NaN where there is none.
@@ -98,9 +103,9 @@ class Estimate:
         high: upper end.
     """
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Difference(Estimate):
             power 1 - N, the smallest that N items can give when all agree (sign-flip test).
     """
 
-    p_value: float
+    p_value: Number
 
 
 @dataclass(frozen=True)
