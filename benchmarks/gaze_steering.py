@@ -21,11 +21,10 @@ import numpy as np
 from eyeline.datasets.fixations import Stimulus, load_fixation_set, stimulus_path
 from eyeline.files import whole_file
 from eyeline.media import open_video
-from eyeline.roi.compare.compare import CompareOptions
+from eyeline.roi import steering
+from eyeline.roi.compare import CompareOptions, TradeOff, compare_maps, mean_lines, steer_map
 from eyeline.roi.compare.report import delta_cell, plot_trade_off, table
-from eyeline.roi.compare.trade_off import TradeOff, compare_maps, mean_lines, steer_map
-from eyeline.roi.steering import laws
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaze" / "hevc-dev.tar"
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--share",
         type=float,
-        default=laws.GAZE_SHARE,
+        default=steering.GAZE_SHARE,
         help="k of the density law, to search for it",
     )
     parser.add_argument("--rates", default="24,29,34,39")
@@ -109,7 +108,7 @@ def main() -> None:
     parser.add_argument("--plot", help="the means' curves of gain and cost")
     a = parser.parse_args()
     begin = time.perf_counter()
-    laws.GAZE_SHARE = a.share
+    steering.GAZE_SHARE = a.share
     loaded = load_fixation_set(a.data)
     steers = [steer_map(name) for name in a.steer]
     clips, rows = [], []

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eyeline.media import open_video
-from eyeline.roi.encode.encode import EncodeOptions, SteerOptions, encode
-from eyeline.roi.encode.regions import MOST_REGIONS, RegionWriter, rectangles
-from eyeline.roi.steering.levels import Steering
+from eyeline.roi.encode import EncodeOptions, SteerOptions, encode
+from eyeline.roi.encode._regions import MOST_REGIONS, RegionWriter, rectangles
+from eyeline.roi.steering import Steering
 from eyeline.saliency.pipeline import ExtractOptions, extract
 
 OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with

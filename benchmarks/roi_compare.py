@@ -20,9 +20,9 @@ from pathlib import Path
 
 import av
 
-from eyeline.roi.compare.compare import CompareOptions, Comparison, compare
+from eyeline.roi.compare import CompareOptions, Comparison, compare
 from eyeline.roi.compare.report import draw_still, plot_curves, table
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with

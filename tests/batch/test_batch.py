@@ -244,7 +244,7 @@ def test_scores_become_a_dataset(clips: Path, tmp_path: Path) -> None:
 
 
 def test_roi_maps_become_files(clips: Path, tmp_path: Path) -> None:
-    from eyeline.roi.maps.write import write_map_file
+    from eyeline.roi.maps import write_map_file
 
     out = tmp_path / "out"
     assert len(run(clips, out, job=make_job(out, RoiMapWork(kind="kvazaar"), segment=0)).ok) == 4

@@ -50,7 +50,7 @@ def test_one_command_makes_a_playable_file_and_a_look_at_it(clip: Path, tmp_path
         (("--codec-option", "aq-mode=0"), "adaptive quantisation"),
         (("--qp", "30"), "constant QP"),
         (("--crf", "20", "--bitrate", "1M"), "together"),
-        (("--strength", "77"), "0..51"),
+        (("--strength", "77"), "between 0 and 51"),
         (("--bitrate", "fast"), "--bitrate 'fast'"),
         (("--maps", "nowhere.npz"), "nowhere.npz"),
     ],

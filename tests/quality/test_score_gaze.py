@@ -17,8 +17,8 @@ from eyeline.errors import DatasetError, UsageError
 from eyeline.logs.base import Log
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.score import ScoreOptions, score
-from eyeline.roi.encode.encode import EncodeOptions, encode
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.encode import EncodeOptions, encode
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 from shared import SHARED
 

@@ -7,8 +7,8 @@ import av
 import numpy as np
 
 from clips import moving, write_clip
-from eyeline.roi.maps.debug import decoded_qps
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.encode._debug_video import decoded_qps
+from eyeline.roi.steering import SteerOptions
 
 SIZE = (200, 136)
 """Neither side is a multiple of 16 or 64."""

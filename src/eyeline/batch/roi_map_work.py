@@ -10,8 +10,8 @@ from typing import Any
 
 from eyeline.batch.manifest import Title
 from eyeline.batch.work import OnFrame, Product, Runner, Work, plain
-from eyeline.roi.maps.write import MapFormat, write_map_file
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.maps import MapFormat, write_map_file
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import MACHINE, ExtractOptions
 
 
@@ -21,7 +21,7 @@ class RoiMapWork(Work):
 
     Attributes:
         kind: format of the map files.
-        steer: see `eyeline.roi.steering.levels.SteerOptions`.
+        steer: see `eyeline.roi.steering.SteerOptions`.
         extract: how the model looks.
         block: side of a cell, pixels, where the format takes any.
     """

@@ -16,7 +16,7 @@ from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.registry.registry import Model
-    from eyeline.roi.steering.levels import SteerOptions
+    from eyeline.roi.steering import SteerOptions
 
 app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
 
@@ -129,8 +129,8 @@ def encode(
 ) -> None:
     """Encode a video so that its bits follow the eye."""
     from eyeline.cli.progress import frame_progress
-    from eyeline.roi.encode.encode import EncodeOptions
-    from eyeline.roi.encode.encode import encode as library_encode
+    from eyeline.roi.encode import EncodeOptions
+    from eyeline.roi.encode import encode as library_encode
 
     options.check_map_alone(task, maps=maps)
     how = EncodeOptions(
@@ -222,7 +222,7 @@ def make_map(
         if format_ is None:
             raise UsageError("-o without --format", "kvazaar, svtav1, json, npz or png")
         from eyeline.cli.progress import frame_progress
-        from eyeline.roi.maps.write import write_map_file
+        from eyeline.roi.maps import write_map_file
 
         options.check_map_alone(task, maps=maps)
         chosen = None if maps else options.choose_model(model, registry, task, "roi")
@@ -246,7 +246,7 @@ def make_map(
 def _check(
     path: str, kind: Any, source: str, *, written: bool, quiet: bool, frames: str | None
 ) -> None:
-    from eyeline.roi.maps.read import check_for
+    from eyeline.roi.maps import check_for
 
     report = check_for(path, source, kind, *_range(frames))
     if not quiet:
@@ -265,7 +265,7 @@ def steer_options(
     strength: float | None, law: Any, clamp: float, smoothing: float | None, levels: int | None
 ) -> SteerOptions:
     """The options of steering, where those that were not given keep their defaults."""
-    from eyeline.roi.steering.levels import SteerOptions
+    from eyeline.roi.steering import SteerOptions
 
     given = {"strength": strength, "smoothing": smoothing, "levels": levels}
     chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}

@@ -16,8 +16,8 @@ from eyeline.cli import options
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.roi.compare.records import Comparison
-    from eyeline.roi.compare.trade_off import TradeOff
+    from eyeline.roi.compare import TradeOff
+    from eyeline.roi.compare._records import Comparison
 
 _STEER, _JUDGE, _ENCODER, _OUTPUT = "Steering", "Judging", "Encoder", "Output"
 
@@ -175,11 +175,11 @@ def compare(
     """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
     from eyeline.cli.extract import parse_frames
     from eyeline.cli.progress import item_progress
-    from eyeline.roi.compare.compare import compare as library_compare
-    from eyeline.roi.compare.records import CompareOptions
+    from eyeline.roi.compare import SteerMap, TradeOff, compare_maps, steer_map
+    from eyeline.roi.compare import compare as library_compare
+    from eyeline.roi.compare._records import CompareOptions
     from eyeline.roi.compare.report import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
-    from eyeline.roi.compare.trade_off import SteerMap, TradeOff, compare_maps, steer_map
-    from eyeline.roi.steering.levels import SteerOptions
+    from eyeline.roi.steering import SteerOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
     for path, suffixes in ((plot, PLOT_SUFFIXES), (still, STILL_SUFFIXES)):
@@ -239,6 +239,7 @@ def _render(
     quiet: bool,
 ) -> None:
     from eyeline.files import write_bytes
+    from eyeline.roi.compare import TradeOff
     from eyeline.roi.compare.report import (
         draw_still,
         name_of,
@@ -247,7 +248,6 @@ def _render(
         to_markdown,
         trade_off_table,
     )
-    from eyeline.roi.compare.trade_off import TradeOff
 
     if isinstance(found, TradeOff):
         if plot is not None:

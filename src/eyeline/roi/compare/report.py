@@ -17,9 +17,9 @@ from eyeline.errors import MissingExtraError, OutputError, UsageError
 from eyeline.files import whole_file
 from eyeline.media import open_video
 from eyeline.media.colour import upright_rgb
-from eyeline.roi.compare.bd import GOOD_OVERLAP
-from eyeline.roi.compare.records import Comparison, Point
-from eyeline.roi.compare.trade_off import Lines, TradeOff
+from eyeline.roi.compare._bd import GOOD_OVERLAP
+from eyeline.roi.compare._compare import Lines, TradeOff
+from eyeline.roi.compare._records import Comparison, Point
 from eyeline.tables import markdown_table
 
 METRICS = {
@@ -276,7 +276,7 @@ def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> Non
     """Gain where the judge looks against what the whole frame pays: a line per map, a point per strength.
 
     Args:
-        lines: see `eyeline.roi.compare.trade_off`.
+        lines: see `eyeline.roi.compare`.
         title: what was compared, and who judged.
         gain: name of the metric that gains.
         path: `.png` or `.svg`.

@@ -11,8 +11,8 @@ from witness import SIZE, exact, frames, noise_clip, packets, qps, square
 from clips import moving, write_clip
 from eyeline.errors import DamagedMediaError, EncoderError, MediaError, OutputError, UsageError
 from eyeline.registry.registry import resolve_model
-from eyeline.roi.encode.encode import EncodeOptions, encode
-from eyeline.roi.steering.levels import Steering, SteerOptions
+from eyeline.roi.encode import EncodeOptions, encode
+from eyeline.roi.steering import Steering, SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions, extract
 
 INTRA = {"g": "1", "bf": "0", "x264-params": "mbtree=0:aq-strength=0.01"}

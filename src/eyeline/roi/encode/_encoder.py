@@ -25,8 +25,8 @@ from eyeline.errors import EncoderError, OutputError
 from eyeline.files import output_error
 from eyeline.media.container import open_container
 from eyeline.media.types import RESTART, VideoInfo
-from eyeline.roi.encode.capabilities import Capability, parse_parameters
-from eyeline.roi.encode.regions import Region, RegionWriter, find_side_data, forget_type
+from eyeline.roi.encode._capabilities import Capability, parse_parameters
+from eyeline.roi.encode._regions import Region, RegionWriter, find_side_data, forget_type
 
 OWN_TAGS = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
 """Tags that describe the old file rather than the work."""

@@ -21,7 +21,7 @@ from eyeline.errors import MediaError, UsageError
 from eyeline.media import Video, open_video
 from eyeline.media.types import Frame, VideoInfo, VideoOptions
 from eyeline.registry.registry import resolve_model
-from eyeline.roi.steering.levels import Steering, SteerOptions, check_map, grid_size
+from eyeline.roi.steering import Steering, SteerOptions, grid_size, valid_map
 from eyeline.saliency.maps import read_maps
 from eyeline.saliency.pipeline import Extraction, ExtractOptions, extract
 from eyeline.saliency.temporal import CUT_THRESHOLD
@@ -197,7 +197,7 @@ class Footage:
                         "make maps of these frames",
                     )
                 where = f"{name}: frame {frame.index}"
-                values = check_map(saliency, frame.display_size, where)
+                values = valid_map(saliency, frame.display_size, where)
                 yield frame, values, frame.scene_score >= CUT_THRESHOLD
             if next(numbered, None) is not None:
                 raise MediaError(

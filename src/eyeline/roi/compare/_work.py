@@ -24,8 +24,8 @@ from eyeline.quality.options import from_masks
 from eyeline.quality.weights import RecordedGaze, read_gaze, resample
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, resolve_model
-from eyeline.roi.compare.records import CompareOptions
-from eyeline.roi.steering.levels import ASPECT_TOLERANCE, check_map
+from eyeline.roi.compare._records import CompareOptions
+from eyeline.roi.steering import ASPECT_TOLERANCE, valid_map
 from eyeline.saliency.maps import GreyVideo
 from eyeline.saliency.pipeline import extract
 
@@ -126,7 +126,7 @@ class WorkFolder:
                     return
                 last = seen.index
                 display = self.info.display_width, self.info.display_height
-                yield seen.index, check_map(seen.map, display, f"{folder}: mask {seen.index}")
+                yield seen.index, valid_map(seen.map, display, f"{folder}: mask {seen.index}")
         if stop is None and count > last + 1:
             raise QualityError(
                 f"{folder}: {count} masks for {last + 1} frames", "are they this clip's?"

@@ -2,30 +2,43 @@
 
 ::
 
-    from eyeline.roi.encode.encode import EncodeOptions, encode
+    from eyeline.roi.encode import EncodeOptions, encode
 
     result = encode("clip.mp4", "out.mp4", EncodeOptions("x264", crf=26))
 
 `SteerOptions(strength=0)` runs the very same pipeline without regions, to compare with. What is not
 obeyed is an error: options that make an encoder drop regions are refused by name, and three small
 pictures are encoded with the options given to see that regions change what comes out.
+
+Encodes whose regions travel as FFmpeg's side data: all encoders but kvazaar.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eyeline.errors import OutputError, UsageError
+from eyeline.errors import DamagedMediaError, MediaError, OutputError, UsageError
+from eyeline.files import PendingFile
+from eyeline.media import open_video
 from eyeline.media.write import container_of
-from eyeline.roi.encode.capabilities import Capability, check_container
-from eyeline.roi.encode.job import EncodeJob, EncodeOptions, Progress
-from eyeline.roi.encode.passes import encode_sidedata
-from eyeline.roi.steering.footage import Footage, LevelStore, MapSource
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi._footage import Footage, LevelStore, MapSource, Picture
+from eyeline.roi.encode._capabilities import Capability, check_container
+from eyeline.roi.encode._encoder import (
+    MUXERS,
+    TICK,
+    FileEncoder,
+    add_hdr,
+    check_obeyed,
+    settings_of,
+)
+from eyeline.roi.encode._job import EncodeJob, EncodeOptions, Progress
+from eyeline.roi.encode._regions import MOST_REGIONS, rectangles
+from eyeline.roi.steering import SteerOptions
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ def encode(
         out: the file; it appears whole or not at all. Of a source that is damaged part-way what
             came before the damage is kept.
         options: see `EncodeOptions`.
-        maps: see `eyeline.roi.steering.footage.MapSource`; None asks the model.
+        maps: see `eyeline.roi._footage.MapSource`; None asks the model.
         model: registry id, path or `Model`; the registry's default when None.
         registry: the user's own registry folder.
         force: replace a file of that name.
@@ -106,7 +119,7 @@ def encode(
         if debug is not None:
             job.drawn = LevelStore(footage.info.width, footage.info.height, row.block)
         if row.route == "mapfile":
-            from eyeline.roi.encode.kvazaar import encode_kvazaar
+            from eyeline.roi.encode._kvazaar import encode_kvazaar
 
             frames, size = encode_kvazaar(job)
         else:
@@ -122,7 +135,7 @@ def encode(
     fps = float(info.fps) if info.fps else None
     seconds = time.perf_counter() - begin
     if debug is not None and job.drawn is not None:
-        from eyeline.roi.maps.debug import write_debug_video
+        from eyeline.roi.encode._debug_video import write_debug_video
 
         write_debug_video(out, Path(debug), job.drawn, row.block, o.steer.span / 2)
         job.drawn.close()
@@ -147,3 +160,102 @@ def check_output(source: Any, out: str | os.PathLike[str], row: Capability, *, f
 
 
 __all__ = ["EncodeOptions", "EncodeResult", "SteerOptions", "encode"]
+
+
+def encode_sidedata(job: EncodeJob) -> tuple[int, int]:
+    """Encode with each picture's regions beside it; frames and bytes of the picture stream."""
+    two = job.rate.bitrate is not None and job.row.passes == 2
+    if job.options.steer.strength != 0:
+        probe = settings_of(job.row, job.rate, job.options.preset, job.options.extra)
+        check_obeyed(job.row, probe, job.pix_fmt)
+    if not two:
+        return _pass(job, job.footage, 0, "", None, None)
+    if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
+        raise UsageError("a bitrate takes two passes over a file", "give --crf, or a file")
+    i = job.info
+    store = LevelStore(i.width, i.height, job.row.block)
+    try:
+        with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
+            stats = str(Path(folder) / "stats")
+            _pass(job, job.footage, 1, stats, None, store)
+            with open_video(job.source, job.options.video) as video:
+                pictures = video.pictures(job.footage.start, job.footage.stop)
+                again = (Picture(d.index, d.seconds, d.frame, None) for d in pictures)
+                return _pass(job, again, 2, stats, store, None)
+    finally:
+        store.close()
+
+
+def _pass(
+    job: EncodeJob,
+    pictures: Any,
+    run: int,
+    stats: str,
+    known: LevelStore | None,
+    keep: LevelStore | None,
+) -> tuple[int, int]:
+    """One pass over the pictures.
+
+    Args:
+        job: the encode.
+        pictures: to encode.
+        run: 0 for the only pass, else 1 or 2.
+        stats: the first pass's notes.
+        known: levels of the first pass.
+        keep: where to keep levels for the second.
+    """
+    o, i = job.options, job.info
+    steered = o.steer.strength != 0
+    replay = iter(known) if known is not None and steered else None
+    pending = None if run == 1 else PendingFile(job.out)
+    passengers = job.passengers()
+    encoder: FileEncoder | None = None
+    frames = size = 0
+    try:
+        try:
+            for p in pictures:
+                levels = next(replay) if replay is not None else p.levels
+                regions = None
+                if steered:
+                    assert levels is not None  # noqa: S101 - strength is not 0
+                    regions = rectangles(levels, i.width, i.height, job.row.block, MOST_REGIONS)
+                    if keep is not None:
+                        keep.append(levels)
+                    if job.drawn is not None and run != 1:
+                        job.drawn.append(levels)
+                if encoder is None:
+                    settings = settings_of(
+                        job.row, job.rate, o.preset, o.extra, run=run, stats=stats
+                    )
+                    add_hdr(job.row, settings, p.frame)
+                    muxer = "null" if run == 1 else MUXERS[job.out.suffix.lower()]
+                    encoder = FileEncoder(
+                        os.devnull if pending is None else pending.temporary,
+                        muxer, job.row, settings, p.frame, job.pix_fmt,
+                        fps=i.fps, time_base=passengers.time_base or TICK,
+                        aspect=job.aspect(passengers), rotation=i.rotation,
+                        passengers=None if run == 1 else passengers, threads=o.threads,
+                    )  # fmt: skip
+                size += encoder.write(p.frame, job.moment(p), regions)
+                frames += 1
+                job.advance(max(run, 1), frames)
+        except DamagedMediaError as exc:
+            if not frames or run == 1:
+                raise
+            job.damage = exc
+        if encoder is None:
+            raise MediaError(  # noqa: TRY301 - what was opened is let go of below
+                f"{i.path}: no frames in the range asked for", "check --frames"
+            )
+        size += encoder.finish()
+    except BaseException:
+        if encoder is not None:
+            encoder.abandon()
+        if pending is not None:
+            pending.discard()
+        raise
+    finally:
+        passengers.close()
+    if pending is not None:
+        pending.commit()
+    return frames, size

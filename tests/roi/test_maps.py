@@ -12,11 +12,20 @@ from witness import exact, noise_clip, packets, square
 
 from clips import moving, write_clip
 from eyeline.errors import EncoderError, MediaError, MissingExtraError, OutputError, UsageError
-from eyeline.roi.encode.encode import EncodeOptions, encode
-from eyeline.roi.encode.kvazaar import find_ffmpeg
-from eyeline.roi.maps.read import check_file, check_for, guess_format, read_levels
-from eyeline.roi.maps.write import SVT_MOST_VALUES, MapFormat, grey_of, open_writer, write_map_file
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.encode import EncodeOptions, encode
+from eyeline.roi.encode._kvazaar import find_ffmpeg
+from eyeline.roi.maps import (
+    SVT_MOST_VALUES,
+    MapFormat,
+    check_file,
+    check_for,
+    grey_of,
+    guess_format,
+    open_writer,
+    read_levels,
+    write_map_file,
+)
+from eyeline.roi.steering import SteerOptions
 
 SIZES = [(200, 136), (64, 64), (65, 63), (130, 258)]
 EXACT: tuple[MapFormat, ...] = ("kvazaar", "kvazaar-binary", "json", "npz")

@@ -11,10 +11,10 @@ from typing import Any
 
 from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media.types import VideoInfo, VideoOptions
-from eyeline.roi.encode.capabilities import Capability, capability, check_options
-from eyeline.roi.encode.encoder import Passengers, Rate, pixel_format
-from eyeline.roi.steering.footage import Footage, LevelStore, Picture
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi._footage import Footage, LevelStore, Picture
+from eyeline.roi.encode._capabilities import Capability, capability, check_options
+from eyeline.roi.encode._encoder import Passengers, Rate, pixel_format
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 Progress = Callable[[int, int], None]
@@ -93,7 +93,7 @@ class EncodeJob:
     """One encode: what its passes share, whichever way it takes.
 
     Args:
-        source: see `eyeline.roi.encode.encode.encode`.
+        source: see `eyeline.roi.encode.encode`.
         out: the file.
         options: as they were given.
         row: of the encoder.

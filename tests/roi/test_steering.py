@@ -7,18 +7,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from eyeline.errors import MediaError, UsageError
-from eyeline.roi.encode.regions import paint, rectangles
-from eyeline.roi.steering.laws import GAZE_SHARE, check_law, density, neutral, span_of, symmetric
-from eyeline.roi.steering.levels import (
-    Steadier,
+from eyeline.roi.encode._regions import paint, rectangles
+from eyeline.roi.steering import (
+    GAZE_SHARE,
+    LevelSmoother,
     Steering,
     SteerOptions,
     block_activity,
-    check_map,
+    check_law,
+    density,
     grid_size,
     level_step,
+    neutral,
+    span_of,
     steering_means,
+    symmetric,
     to_coded,
+    valid_map,
 )
 
 saliency = arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
@@ -145,7 +150,7 @@ def test_a_map_is_turned_back_to_how_the_picture_is_coded(rotation: int) -> None
 )
 def test_maps_of_something_else_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(MediaError, match="frame 3"):
-        check_map(bad, (1280, 720), "frame 3")
+        valid_map(bad, (1280, 720), "frame 3")
 
 
 def test_busy_blocks_weigh_more_than_flat_ones() -> None:
@@ -184,32 +189,32 @@ def test_levels_are_at_most_as_many_as_asked(span: float, levels: int) -> None:
     step = level_step(span, levels)
     for low in np.linspace(-span, 0, 13):
         offsets = np.linspace(low, low + span, 500, dtype=np.float32)[None]
-        steady = Steadier(step, smoothing=0, hysteresis=0, most=levels)
+        steady = LevelSmoother(step, smoothing=0, hysteresis=0, most=levels)
         assert len(np.unique(steady(offsets))) <= levels
 
 
 def test_hysteresis_keeps_no_more_levels_than_asked() -> None:
-    steady = Steadier(1, smoothing=0, most=4)
+    steady = LevelSmoother(1, smoothing=0, most=4)
     for low in (-1.5, -2.2, -0.8):
         offsets = np.linspace(low, low + 3, 64, dtype=np.float32).reshape(8, 8)
         assert len(np.unique(steady(offsets))) <= 4
 
 
 def test_hysteresis_keeps_a_block_that_wavers() -> None:
-    steady = Steadier(1, smoothing=0, hysteresis=0.25)
+    steady = LevelSmoother(1, smoothing=0, hysteresis=0.25)
     seen = [int(steady(np.full((1, 1), x, np.float32))[0, 0]) for x in (1.4, 1.6, 1.4, 1.7, 1.8)]
     assert seen == [1, 1, 1, 1, 2]
 
 
 def test_smoothing_follows_and_a_cut_starts_anew() -> None:
-    steady = Steadier(1, smoothing=0.5, hysteresis=0)
+    steady = LevelSmoother(1, smoothing=0.5, hysteresis=0)
     low, high = np.zeros((1, 1), np.float32), np.full((1, 1), 8, np.float32)
     assert [int(steady(x)[0, 0]) for x in (low, high, high)] == [0, 4, 6]
     assert steady(low, reset=True)[0, 0] == 0
 
 
 def test_another_grid_starts_anew() -> None:
-    steady = Steadier(1, smoothing=0.9)
+    steady = LevelSmoother(1, smoothing=0.9)
     steady(np.zeros((1, 1), np.float32))
     assert steady(np.full((2, 2), 8, np.float32)).tolist() == [[8, 8], [8, 8]]
 

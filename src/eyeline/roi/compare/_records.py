@@ -10,9 +10,9 @@ from typing import Any, Literal
 from eyeline.datasets.fixations import check_pixels_per_degree
 from eyeline.errors import UsageError
 from eyeline.media.types import VideoInfo, VideoOptions
-from eyeline.roi.compare.bd import FEWEST_POINTS, Curve, Delta, Method
-from eyeline.roi.compare.judge import Quality, Subject
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.compare._bd import FEWEST_POINTS, Curve, Delta, Method
+from eyeline.roi.compare._judge import Quality, Subject
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 Kind = Literal["plain", "roi"]
@@ -99,7 +99,7 @@ class Point:
         setting: CRF or QP.
         path: the file, in the work folder.
         kbps: bits of its pictures, kbit/s.
-        quality: see `eyeline.roi.compare.judge`.
+        quality: see `eyeline.roi.compare._judge`.
     """
 
     kind: Kind

@@ -16,10 +16,10 @@ from eyeline.errors import (
     QualityError,
     UsageError,
 )
-from eyeline.roi.compare import compare as module
-from eyeline.roi.compare.compare import CompareOptions, Comparison, compare
+from eyeline.roi.compare import CompareOptions, Comparison, compare
+from eyeline.roi.compare import _compare as module
 from eyeline.roi.compare.report import draw_still, plot_curves, to_markdown
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.maps import NpzFile, PngFolder
 from eyeline.saliency.pipeline import ExtractOptions
 

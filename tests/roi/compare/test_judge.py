@@ -8,7 +8,7 @@ import pytest
 
 from clips import put_planes, write_clip
 from eyeline.errors import QualityError
-from eyeline.roi.compare.judge import SMALLEST_BOX, Subject, find_subject, judge
+from eyeline.roi.compare._judge import SMALLEST_BOX, Subject, find_subject, judge
 from eyeline.saliency.maps import NpzFile
 
 SIZE = W, H = (256, 192)

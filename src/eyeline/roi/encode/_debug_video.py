@@ -18,8 +18,8 @@ from eyeline.errors import MediaError
 from eyeline.media.source import open_video
 from eyeline.media.types import VideoOptions
 from eyeline.media.write import H264, VideoWriter
-from eyeline.roi.encode.regions import find_side_data
-from eyeline.roi.steering.footage import LevelStore
+from eyeline.roi._footage import LevelStore
+from eyeline.roi.encode._regions import find_side_data
 
 Levels = npt.NDArray[np.int16]
 

@@ -22,10 +22,10 @@ import numpy as np
 from eyeline.errors import EncoderError, MissingExtraError, UsageError
 from eyeline.files import PendingFile
 from eyeline.media import open_video
-from eyeline.roi.encode.capabilities import parse_parameters
-from eyeline.roi.encode.encoder import MUXERS, TICK
-from eyeline.roi.encode.job import EncodeJob
-from eyeline.roi.maps.write import KvazaarText
+from eyeline.roi.encode._capabilities import parse_parameters
+from eyeline.roi.encode._encoder import MUXERS, TICK
+from eyeline.roi.encode._job import EncodeJob
+from eyeline.roi.maps import KvazaarText
 
 SMALLEST_CU = 8
 """FFmpeg's kvazaar refuses sizes that its smallest coding unit does not divide."""

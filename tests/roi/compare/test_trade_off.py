@@ -12,10 +12,16 @@ import pytest
 
 from clips import write_clip
 from eyeline.errors import DatasetError, UsageError
-from eyeline.roi.compare.compare import CompareOptions, compare
+from eyeline.roi.compare import (
+    CompareOptions,
+    TradeOff,
+    compare,
+    compare_maps,
+    mean_lines,
+    steer_map,
+)
 from eyeline.roi.compare.report import plot_trade_off, to_markdown, trade_off_table
-from eyeline.roi.compare.trade_off import TradeOff, compare_maps, mean_lines, steer_map
-from eyeline.roi.steering.levels import SteerOptions
+from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.maps import read_maps
 from eyeline.saliency.pipeline import ExtractOptions
 

@@ -1,1 +1,0 @@
-"""Write and read the QP map files of encoders."""

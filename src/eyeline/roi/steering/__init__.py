@@ -1,1 +1,0 @@
-"""Turn saliency maps into QP offsets per block."""
