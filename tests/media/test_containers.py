@@ -10,8 +10,7 @@ import pytest
 from clips import HEIGHT, WIDTH, half, moving, picture, read_all, whole, write_clip
 from eyeline.errors import MediaError, UsageError
 from eyeline.media import open_video
-from eyeline.media.reader import MAX_SIDE, check_size
-from eyeline.media.types import VideoOptions
+from eyeline.media.types import MAX_SIDE, VideoOptions, check_size
 
 LOSSLESS = {"qp": "0"}
 

@@ -10,7 +10,7 @@ import pytest
 from clips import half, moving, place_inside, read_until_error, write_clip
 from eyeline.errors import DamagedMediaError, MediaError
 from eyeline.media import open_video
-from eyeline.media.container import broken_at, cut_short
+from eyeline.media._truncation import broken_at, cut_short
 from eyeline.media.types import VideoOptions
 
 FRONT = {"movflags": "faststart"}
@@ -107,7 +107,7 @@ def test_every_whole_packet_before_the_cut_is_delivered(clips, tmp_path):
 
 
 def test_an_index_that_was_cut_off_is_located(clips, tmp_path):
-    with pytest.raises(MediaError, match=r"mdat box goes on for [\d,]+ bytes more") as caught:
+    with pytest.raises(MediaError, match=r"ends [\d,]+ bytes before its mdat box does") as caught:
         open_video(cut(clips["back.mp4"], 0.7, tmp_path))
     assert caught.value.exit_code == 2
 
@@ -277,7 +277,7 @@ def test_a_length_is_judged_to_the_byte(clips, name, tmp_path):
     assert cut_short(str(clips[name])) == ""
     data = clips[name].read_bytes()
     (tmp_path / name).write_bytes(data[:-1])
-    assert "goes on for 1 bytes more" in (cut_short(str(tmp_path / name)) or "")
+    assert "ends 1 bytes before its" in (cut_short(str(tmp_path / name)) or "")
 
 
 def test_a_tag_and_a_trailer_that_are_cut_off(clips, tmp_path):
@@ -285,11 +285,11 @@ def test_a_tag_and_a_trailer_that_are_cut_off(clips, tmp_path):
     for name, data, expected in [
         ("a.flv", flv, ""),
         ("a.flv", flv[:-4], ""),  # without the length behind the last tag: nothing is lost
-        ("a.flv", flv[:-5], "its last tag goes on for 1 bytes more"),
+        ("a.flv", flv[:-5], "the file ends 1 bytes before its last tag does"),
         ("a.gif", gif, ""),
         ("a.gif", gif + b"note", ""),
-        ("a.gif", gif[:-1], "its last block is not there"),
-        ("a.gif", gif[:20], "its last block is not there"),
+        ("a.gif", gif[:-1], "its last block is missing"),
+        ("a.gif", gif[:20], "its last block is missing"),
     ]:
         (tmp_path / name).write_bytes(data)
         assert cut_short(str(tmp_path / name)) == expected
@@ -321,9 +321,9 @@ def test_a_broken_header_does_not_trip_the_judge(tmp_path, data):
     assert cut_short(str(tmp_path / "a")) in (
         None,
         "",
-        "its ftyp box goes on for 8 bytes more",
-        "its last tag goes on for 10 bytes more",
-        "its last block is not there",
+        "the file ends 8 bytes before its ftyp box does",
+        "the file ends 10 bytes before its last tag does",
+        "its last block is missing",
     )
 
 

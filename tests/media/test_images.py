@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clips import half, picture, read_all, whole
 from eyeline.errors import MediaError, UsageError
 from eyeline.media import open_video
-from eyeline.media.container import cut_short
+from eyeline.media._truncation import cut_short
 from eyeline.media.source import natural_order
 from eyeline.media.types import VideoOptions
 
@@ -195,7 +195,7 @@ def test_what_follows_a_jpeg_is_no_damage(tmp_path):
                 assert len(list(video.frames(half))) == 1
             assert video.report.corrupt == 0
     path.write_bytes(data[:2] + segment + data[2:-20])
-    assert "no end" in (cut_short(str(path)) or "")
+    assert "end of its picture" in (cut_short(str(path)) or "")
 
 
 def test_a_broken_image_is_counted_and_left_out(tmp_path):

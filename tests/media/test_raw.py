@@ -23,7 +23,7 @@ from clips import (
 )
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
 from eyeline.media import open_video, upright_rgb
-from eyeline.media.raw import frame_bytes
+from eyeline.media._raw import frame_bytes
 from eyeline.media.types import Colour, VideoOptions
 
 SIZE = (47, 31)
@@ -246,7 +246,7 @@ def test_y4m_without_its_next_frame_header(tmp_path):
     with open_video(tmp_path / "a.y4m") as video:
         frames, error = read_until_error(video, DamagedMediaError)
     assert len(frames) == 2
-    assert "header is not there" in str(error)
+    assert "header of frame 2 is missing" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_closing_twice_is_fine_and_reading_on_is_not(clip):
     next(frames)
     video.close()
     video.close()
-    with pytest.raises(UsageError, match=r"a\.mp4: was closed"):
+    with pytest.raises(UsageError, match=r"a\.mp4: the video was closed"):
         next(frames)
     with pytest.raises(UsageError, match="was closed"):
         video.frames(half)

@@ -12,8 +12,8 @@ import pytest
 
 from eyeline import extract
 from eyeline.media import open_video
+from eyeline.media.container import FrameTimes
 from eyeline.media.index import index_frames
-from eyeline.media.reader import FrameTimes
 from eyeline.media.types import VideoOptions
 from shared import SHARED
 

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MediaError, UsageError
-from eyeline.media.types import Colour, Matrix, Range, Transfer, VideoOptions
+from eyeline.media.types import Colour, ColourTags, Matrix, Range, Transfer, VideoOptions
 
 HD_LINES = 720
 """An untagged video of at least this many upright lines counts as BT.709, a smaller one as BT.601."""
@@ -55,21 +55,6 @@ _UNSUPPORTED_MATRICES = {
 }
 _TRANSFERS: dict[int, Transfer] = {16: "pq", 18: "hlg"}
 _RANGES: dict[int, Range] = {1: "limited", 2: "full"}
-
-
-@dataclass(frozen=True)
-class ColourTags:
-    """Colour tags of a container: code points of ITU-T H.273, and FFmpeg's code for the range.
-
-    Attributes:
-        matrix: `matrix_coefficients`; 2 = unspecified.
-        transfer: `transfer_characteristics`; 2 = unspecified.
-        color_range: 0 = unspecified, 1 = limited, 2 = full.
-    """
-
-    matrix: int = 2
-    transfer: int = 2
-    color_range: int = 0
 
 
 def is_rgb(format_: av.VideoFormat) -> bool:

@@ -27,8 +27,9 @@ from types import MappingProxyType
 import av
 import numpy as np
 
-from eyeline.media.container import ContainerReader, broken_at
-from eyeline.media.raw import RawReader
+from eyeline.media._raw import RawReader
+from eyeline.media._truncation import broken_at
+from eyeline.media.container import ContainerReader
 from eyeline.media.source import ImagesReader, VideoPath, reader_of
 from eyeline.media.types import DecodeReport, FrameIndex, VideoOptions
 
@@ -357,7 +358,7 @@ def index_frames(path: VideoPath, options: VideoOptions | None = None) -> FrameI
             whole = found is not None and not report.corrupt and not reader.ended_early()
             return found if whole and not _broken(reader) else None
         if isinstance(reader, RawReader | ImagesReader):
-            numbers = np.arange(reader.facts.frames or 0)
+            numbers = np.arange(reader.frames or 0)
             return FrameIndex(numbers, numbers) if len(numbers) > 1 else None
         return None
     finally:

@@ -1,14 +1,21 @@
-"""What a video is, as plain records: options in, stream facts and frames out."""
+"""Records of the media package, and `FrameReader`, the interface of every kind of video input.
+
+`VideoOptions` goes in; `VideoInfo`, `Frame` and `DecodeReport` come out. `FrameIndex` says where
+decoding may begin. `container`, `_raw` and `source` implement `FrameReader`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from eyeline.errors import MediaError
 
 if TYPE_CHECKING:
     import av
@@ -39,24 +46,27 @@ RESTART = 0.1
 """Seconds. Times that run back by more start another recording. FFmpeg's command line has the same
 limit for formats whose times may run back (`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
 
+MAX_SIDE = 16384
+MAX_PIXELS = 2**28
+"""Largest side and picture that are decoded: a header that claims more is wrong or malicious."""
+
 Matrix = Literal["bt601", "bt709", "bt2020"]
 Range = Literal["limited", "full"]
 Transfer = Literal["sdr", "pq", "hlg"]
 
 SizePlan = Callable[[int, int], tuple[int, int]]
-"""Display (width, height), upright and in square pixels, to the (width, height) of the planes wanted."""
+"""Upright display (width, height) in square pixels to the (width, height) of `Frame.rgb`."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
-    """Where a video's frames are, from its packets alone; `eyeline.media.index` makes it.
+    """Frames of a video and the places where decoding may begin (see `eyeline.media.index`).
 
     Attributes:
         pts: int64 (N,), presentation time of every frame in units of the stream's time base,
-            strictly rising; frame numbers for what is not in a container.
-        keyframes: int64 (K,), numbers of the frames from which a decoder may begin so that they
-            and all later ones come out exactly as in a decode from the start; rising, the first
-            is 0.
+            strictly rising; frame numbers for raw video and images.
+        keyframes: int64 (K,), numbers of the frames at which a decoder may begin so that they
+            and all later frames equal those of a decode from the start; rising, the first is 0.
     """
 
     pts: npt.NDArray[np.int64]
@@ -66,14 +76,14 @@ class FrameIndex:
         return len(self.pts)
 
     def number(self, pts: int | None) -> int | None:
-        """Number of the frame that is shown at this time; None when there is none."""
+        """Return the number of the frame that is shown at this time, or None."""
         if pts is None:
             return None
         at = int(np.searchsorted(self.pts, pts))
         return at if at < len(self.pts) and self.pts[at] == pts else None
 
     def last_keyframe(self, number: int) -> int:
-        """Position in `keyframes` of the last one at or before a frame."""
+        """Return the position in `keyframes` of the last one at or before a frame."""
         return int(np.searchsorted(self.keyframes, number, "right")) - 1
 
 
@@ -89,8 +99,8 @@ class VideoOptions:
         color_range: range that overrides the stream's tag.
         hdr: map PQ/HLG to SDR, or refuse it.
         threads: decoder threads; 0 = one per core.
-        index: where the frames of this very file are (`eyeline.media.index.index_frames`). With it
-            a first frame is sought rather than decoded up to, and every frame is held to it.
+        index: the index of this very file, from `eyeline.media.index.index_frames`. A reader then
+            seeks a first frame instead of decoding up to it, and checks every frame against it.
     """
 
     width: int | None = None
@@ -122,8 +132,23 @@ class Colour:
 
 
 @dataclass(frozen=True)
+class ColourTags:
+    """Colour tags of a container: code points of ITU-T H.273, and FFmpeg's code for the range.
+
+    Attributes:
+        matrix: `matrix_coefficients`; 2 = unspecified.
+        transfer: `transfer_characteristics`; 2 = unspecified.
+        color_range: 0 = unspecified, 1 = limited, 2 = full.
+    """
+
+    matrix: int = 2
+    transfer: int = 2
+    color_range: int = 0
+
+
+@dataclass(frozen=True)
 class VideoInfo:
-    """Facts of a video stream, known before the first frame is decoded.
+    """Facts of a video stream, known before its frames are read.
 
     Attributes:
         path: as given; `-` for stdin.
@@ -132,7 +157,7 @@ class VideoInfo:
         display_width, display_height: upright (rotation applied), in square pixels.
         rotation: clockwise degrees applied to show the picture upright: 0, 90, 180, 270.
         pix_fmt: FFmpeg's pixel format name.
-        bit_depth: bits a sample.
+        bit_depth: bits per sample.
         fps: average frame rate, or None when the container does not say.
         frames: number of frames when the container or the file's length says, else None.
         duration: seconds, or None.
@@ -157,7 +182,7 @@ class VideoInfo:
 
     @property
     def expected_frames(self) -> int | None:
-        """Number of frames, by count or else by duration and frame rate; None when neither is known."""
+        """Number of frames as stated, or else by duration and frame rate; None if both are unknown."""
         if self.frames is not None or self.duration is None or self.fps is None:
             return self.frames
         return max(1, round(self.duration * self.fps))
@@ -165,7 +190,7 @@ class VideoInfo:
 
 @dataclass
 class DecodeReport:
-    """What went wrong while decoding, filled as frames are delivered.
+    """Faults met while decoding; complete when the last frame was delivered.
 
     Attributes:
         delivered: frames handed out.
@@ -178,6 +203,12 @@ class DecodeReport:
     corrupt: int = 0
     first_corrupt: int | None = None
     size_changes: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
+
+    def count_damage(self, index: int) -> None:
+        """Count a damaged frame or packet at the index where it belongs."""
+        self.corrupt += 1
+        if self.first_corrupt is None:
+            self.first_corrupt = index
 
 
 @dataclass(frozen=True)
@@ -201,3 +232,78 @@ class Frame:
     display_size: tuple[int, int]
     source: av.VideoFrame | None = None
     rotation: int = 0
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame with its samples as in the file.
+
+    Attributes:
+        index: position in the stream, from 0.
+        seconds: presentation time.
+        frame: the decoded frame.
+        aspect: width of a sample over its height.
+    """
+
+    index: int
+    seconds: float
+    frame: av.VideoFrame
+    aspect: Fraction
+
+
+class FrameReader(ABC):
+    """A stream of decoded frames that is read once; only `source.Video` calls it.
+
+    Args:
+        path: named in errors; `-` for stdin.
+        report: counts damage.
+
+    Attributes:
+        codec, fps, frames, duration: as in `VideoInfo`.
+        tags: colour tags of the container.
+    """
+
+    codec = "rawvideo"
+    fps: Fraction | None = None
+    frames: int | None = None
+    duration: float | None = None
+    tags = ColourTags()
+
+    def __init__(self, path: str, report: DecodeReport) -> None:
+        self.path = path
+        self.report = report
+
+    @abstractmethod
+    def read(self) -> Iterator[DecodedFrame]:
+        """Yield frames in presentation order; count damage in `report` and go on."""
+
+    @abstractmethod
+    def seek(self, index: int) -> None:
+        """Continue at or before this frame, if that costs less than decoding up to it.
+
+        Called after the first frame was read.
+        """
+
+    def ended_early(self) -> str:
+        """Return, after the last frame, the evidence that the file was cut short, or an empty string."""
+        return ""
+
+    def close(self) -> None:  # noqa: B027 - a reader may hold nothing open
+        """Close the file; may be called twice."""
+
+
+def check_size(path: str, width: int, height: int) -> None:
+    """Refuse a picture with a side over `MAX_SIDE`, or of more than `MAX_PIXELS`, by a MediaError."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: the file claims {width}x{height} pixels; at most {MAX_SIDE} per side and "
+            f"{MAX_PIXELS:,} in all are decoded",
+            "check that the file is a video",
+        )
+
+
+def truncated_error(path: str, reason: str) -> MediaError:
+    """Return the error for a file that ends before its first frame."""
+    return MediaError(
+        f"{path}: truncated before its first frame: {reason}", "copy or download the file again"
+    )
