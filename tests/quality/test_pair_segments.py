@@ -428,7 +428,7 @@ def test_another_file_under_the_index_is_noticed(tmp_path: Path, model: Model, s
     assert ref is not None and dist is not None
     write_clip(pair[side], shots(28), fps=25, codec_options={"g": "8"})
     options = ScoreOptions(metrics=("psnr",), pairs=PairOptions(shortest=True), workers=1)
-    with pytest.raises(SeamError, match="not where its packets say"):
+    with pytest.raises(SeamError, match="not where the index says"):
         score_segment(*pair, Segment(20, None), (ref, dist), model=model, options=options)
 
 

@@ -442,7 +442,7 @@ def test_another_file_under_the_index_is_noticed(tmp_path: Path, session: Sessio
     clip = write_clip(tmp_path / "a.mkv", scenes(40, ()), codec_options={"g": "8"})
     video = VideoOptions(index=index_frames(clip))
     write_clip(clip, scenes(40, ()), fps=24, codec_options={"g": "8"})
-    with pytest.raises(SeamError, match="not where its packets say"):
+    with pytest.raises(SeamError, match="not where the index says"):
         run_segment(clip, session, Segment(10, 20), options=ExtractOptions(), video_options=video)
 
 
