@@ -34,8 +34,7 @@ from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import version_of
 from eyeline.batch.task import Engine, Job
 from eyeline.batch.work import Work
-from eyeline.inference.preprocess import finish, prepare, working_size
-from eyeline.inference.session import Session
+from eyeline.inference import Session, finish, prepare, working_size
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
 from eyeline.quality.score import ScoreOptions

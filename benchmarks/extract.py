@@ -24,8 +24,7 @@ import av
 import numpy as np
 
 import eyeline
-from eyeline.inference.preprocess import prepare, working_size
-from eyeline.inference.session import Session
+from eyeline.inference import Session, prepare, working_size
 from eyeline.media import open_video
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD

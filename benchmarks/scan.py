@@ -43,8 +43,7 @@ def fresh_ms(path: Path) -> float:
 
 def signature_ms() -> tuple[float, float]:
     """Signing and verifying the default model, milliseconds."""
-    from eyeline.registry.signing import make_key, sign_model
-    from eyeline.registry.verification import verify_file
+    from eyeline.registry.signing import make_key, sign_model, verify_file
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -9,9 +9,11 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from eyeline.digests import sha256_hex
+from eyeline.registry.registry import BUILTIN
 from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 
 OPSET = 17
+PLACEHOLDER = (BUILTIN / "placeholder.onnx").read_bytes()
 RED, GREEN, BLUE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 

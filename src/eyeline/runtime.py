@@ -1,6 +1,6 @@
-"""The one place that creates ONNX Runtime sessions: telemetry off, one thread, bytes in memory.
+"""Create ONNX Runtime sessions: telemetry off, one thread, from bytes in memory. No other module does.
 
-The tensor contract: the names, shapes and normalisation that every saliency model shares.
+The tensor contract, which every saliency model keeps, is the constants below.
 """
 
 from __future__ import annotations
@@ -12,24 +12,34 @@ from eyeline.errors import ModelError, UsageError, first_line
 
 Device = Literal["auto", "cpu", "cuda"]
 
+INPUT_NAME = "input"
+"""float32 (N, 3, H, W), RGB, ImageNet-normalised."""
+
+OUTPUT_NAME = "saliency_map"
+"""float32 (N, 1, H, W) in [0, 1]."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Channel statistics of ImageNet's training set, R, G, B in [0, 1] (torchvision's model documentation)."""
+
 
 def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any:
-    """Create a session from bytes, never from a path.
+    """Create a session from bytes.
 
-    One thread and no spinning: callers run frames side by side, and an idle thread must not burn
-    its neighbour's core.
+    It uses one thread and does not spin: callers run frames side by side, and an idle thread must not
+    take time from its neighbour's core.
 
     Args:
         data: an ONNX model.
-        name: named in errors.
-        device: `auto` takes CUDA when its provider is there.
+        name: name of the model, for errors.
+        device: `auto` takes CUDA when its provider is installed.
 
     Returns:
         An `onnxruntime.InferenceSession`.
 
     Raises:
-        ModelError: bytes that ONNX Runtime refuses.
-        UsageError: a device that is not there.
+        ModelError: ONNX Runtime cannot load the bytes.
+        UsageError: the device is not available.
     """
     if data[4:8] == b"ORTM":
         raise ModelError(f"{name}: an ORT-format file, not ONNX", "give the ONNX model")
@@ -37,17 +47,17 @@ def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any
     available = runtime.get_available_providers()
     if device == "cuda" and "CUDAExecutionProvider" not in available:
         raise UsageError(
-            "no CUDA in this ONNX Runtime", "pip install onnxruntime-gpu, or --device cpu"
+            "this ONNX Runtime has no CUDA", "pip install onnxruntime-gpu, or --device cpu"
         )
     use_cuda = device != "cpu" and "CUDAExecutionProvider" in available
     providers = ["CUDAExecutionProvider"] if use_cuda else []
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong reaches the user as one line of ours
+    options.log_severity_level = 4  # errors reach the user as exceptions instead
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Tensors in other files were not verified: point them at a folder that can't exist.
+    # Nobody verified tensors in other files: make ONNX Runtime look in a folder that can't exist.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
@@ -56,7 +66,7 @@ def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any
             data,
             options,
             providers=[*providers, "CPUExecutionProvider"],
-            enable_fallback=0,  # it prints to stdout, and hides a failure
+            enable_fallback=0,  # the fallback prints to stdout, and hides a failure
         )
     except runtime_errors() as exc:
         raise ModelError(
@@ -68,7 +78,7 @@ def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any
 
 
 def import_runtime() -> Any:
-    """The module `onnxruntime`, imported with its telemetry off."""
+    """Import `onnxruntime` with its telemetry off."""
     # ONNX Runtime >= 1.29 queues usage events unless this is set before the import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -77,23 +87,13 @@ def import_runtime() -> Any:
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: its own classes, which share no base, and its binding's.
+    """Return the classes of exceptions that ONNX Runtime raises, for an `except` clause.
 
-    The binding raises `ValueError` (a tensor name that is not UTF-8) and `RuntimeError`.
+    Its own classes share no base; its binding raises `ValueError` (a tensor name that is not UTF-8) and
+    `RuntimeError`.
     """
     import_runtime()  # first: an import of any part of it starts its telemetry
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [c for c in vars(state).values() if isinstance(c, type) and issubclass(c, Exception)]
     return (*own, ValueError, RuntimeError)
-
-
-INPUT_NAME = "input"
-"""float32 (N, 3, H, W), RGB, ImageNet-normalised."""
-
-OUTPUT_NAME = "saliency_map"
-"""float32 (N, 1, H, W) in [0, 1]."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Channel statistics of ImageNet's training set, R, G, B in [0, 1] (torchvision's model documentation)."""

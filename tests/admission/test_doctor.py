@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from eyeline.admission.check import check_registry
-from eyeline.convert.placeholder import placeholder_bytes
 from eyeline.registry.records import RegistryFile
 from eyeline.registry.registry import BUILTIN
-from tiny_models import write_registry
+from tiny_models import PLACEHOLDER, write_registry
 
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "LICENSE").write_text(licence_text())
-    (tmp_path / "mine.onnx").write_bytes(placeholder_bytes())
+    (tmp_path / "mine.onnx").write_bytes(PLACEHOLDER)
     add_model(
         tmp_path / "r", tmp_path / "mine.onnx", Told("mine", "Apache-2.0", "A model.", "a test"),
         source=tmp_path / "mine.onnx", license_file=tmp_path / "LICENSE",
@@ -75,14 +74,14 @@ def test_a_record_of_another_opset_or_io_spec(folder: Path) -> None:
 
 
 def test_two_defaults_are_a_fault(tmp_path: Path) -> None:
-    data = placeholder_bytes()
+    data = PLACEHOLDER
     assert faults(write_registry(tmp_path / "r", {"a": data, "b": data}, role="production")) == {
         "default"
     }
 
 
 def test_a_default_for_each_task_is_no_fault(tmp_path: Path) -> None:
-    data = placeholder_bytes()
+    data = PLACEHOLDER
     folder = write_registry(
         tmp_path / "r", {"a": data, "b": data}, schema_version=3, role="production"
     )

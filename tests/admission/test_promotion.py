@@ -12,12 +12,11 @@ import pytest
 
 from eyeline.admission.promote import load_promotion_policy, promote
 from eyeline.cli import main
-from eyeline.convert.placeholder import placeholder_bytes
 from eyeline.digests import sha256_hex
 from eyeline.errors import RegistryError, UsageError
 from eyeline.registry.records import Decision
 from eyeline.registry.registry import Registry, read_registry
-from tiny_models import plane_model, record_fields
+from tiny_models import PLACEHOLDER, plane_model, record_fields
 
 SET = "a" * 64
 POLICY = f"""
@@ -194,7 +193,7 @@ def test_no_report_is_a_no(folder: Path) -> None:
 
 
 def test_changed_bytes_are_not_promoted(folder: Path) -> None:
-    (folder / "new.onnx").write_bytes(placeholder_bytes())
+    (folder / "new.onnx").write_bytes(PLACEHOLDER)
     decision = decide(folder, evaluation(folder))
     assert [g.name for g in decision.grounds if not g.passed] == ["verified"]
 

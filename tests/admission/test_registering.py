@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.convert.placeholder import placeholder_bytes
 from eyeline.digests import sha256_hex
 from eyeline.errors import LicenceError, ModelError, RegistryError, ScanError
 from eyeline.registry.registry import Registry, read_registry
-from tiny_models import make_model, plane_model, write_registry
+from tiny_models import PLACEHOLDER, make_model, plane_model, write_registry
 
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
@@ -35,7 +34,7 @@ def told(model_id: str = "mine", spdx: str = "Apache-2.0") -> Told:
 def file(tmp_path: Path) -> Path:
     (tmp_path / "LICENSE").write_text(licence_text())
     place = tmp_path / "mine.onnx"
-    place.write_bytes(placeholder_bytes())
+    place.write_bytes(PLACEHOLDER)
     return place
 
 
@@ -123,7 +122,7 @@ def test_an_export_brings_its_papers(tmp_path: Path) -> None:
 
 def test_papers_of_other_bytes_are_refused(tmp_path: Path) -> None:
     model = exported(tmp_path)
-    model.write_bytes(placeholder_bytes())
+    model.write_bytes(PLACEHOLDER)
     with pytest.raises(ModelError, match="not the manifest's"):
         add_model(tmp_path / "r", model, told("tinynet_mirror"))
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
-from eyeline.inference.preprocess import MAX_ASPECT, pad_to_multiple, upscale, working_size
+from eyeline.inference import pad_to_multiple, upscale, working_size
+from eyeline.inference.session import MAX_ASPECT
 from tiny_models import make_model
 
 UNIT = st.floats(0, 1, width=32)

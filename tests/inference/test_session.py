@@ -209,12 +209,11 @@ def test_a_damaged_file_is_one_of_our_errors_and_stdout_stays_clean() -> None:
 import pathlib, random, sys, tempfile
 import numpy as np
 from eyeline.errors import EyelineError
-from eyeline.convert.placeholder import placeholder_bytes
 from eyeline.registry.records import IoSpec
-from eyeline.registry.registry import Model
+from eyeline.registry.registry import BUILTIN, Model
 from eyeline.inference.session import Session
 rng = random.Random(5)
-good, x = placeholder_bytes(), np.zeros((1, 3, 5, 7), np.float32)
+good, x = (BUILTIN / "placeholder.onnx").read_bytes(), np.zeros((1, 3, 5, 7), np.float32)
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "m.onnx"
     for i in range(600):

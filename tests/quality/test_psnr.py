@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eyeline.inference.preprocess import upscale
+from eyeline.inference import upscale
 from eyeline.quality.psnr import cap, combined, decibels, squared_error
 from eyeline.quality.weights import Weights
 

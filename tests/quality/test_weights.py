@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eyeline.errors import QualityError
-from eyeline.inference.preprocess import upscale
+from eyeline.inference import upscale
 from eyeline.quality.weights import Weights, resample
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))

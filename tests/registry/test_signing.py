@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from eyeline.digests import sha256_hex
 from eyeline.errors import ModelError, RegistryError, VerificationError
-from eyeline.registry.records import ModelRecord
-from eyeline.registry.registry import BUILTIN, Registry, resolve_model
-from eyeline.registry.trust import TrustPolicy, load_trust
+from eyeline.registry.records import ModelRecord, TrustPolicy
+from eyeline.registry.registry import BUILTIN, Registry, read_trust, resolve_model
 from tiny_models import BLUE, RED, plane_model, record_fields, write_registry
 
 pytest.importorskip("model_signing", reason="extra `sign` is not installed")
@@ -30,12 +29,14 @@ from eyeline.registry.signing import (
     RELEASE_SUFFIX,
     SIGNATURE_SUFFIX,
     Release,
+    check_at_load,
     key_id,
     make_key,
     read_release,
     sign_model,
+    verify_model,
+    verify_signature,
 )
-from eyeline.registry.verification import check_at_load, verify_model, verify_signature
 
 
 @pytest.fixture(scope="module")
@@ -444,7 +445,7 @@ def test_a_bad_policy_is_one_line_and_not_ignored(tmp_path: Path, text: str) -> 
 
 
 def test_a_folder_without_a_policy_has_none(tmp_path: Path) -> None:
-    assert load_trust(tmp_path) is None
+    assert read_trust(tmp_path) is None
 
 
 # --- the commands
@@ -547,8 +548,8 @@ IDENTITY = {
 
 
 def verify_real(real: tuple[bytes, bytes, bytes], **fields: Any) -> set[str]:
-    from eyeline.registry.trust import SigstoreIdentity
-    from eyeline.registry.verification import verify_bundle
+    from eyeline.registry.records import SigstoreIdentity
+    from eyeline.registry.signing import verify_bundle
 
     data, bundle, root = real
     options = {k: fields.pop(k, v) for k, v in (("data", data), ("bundle", bundle), ("root", root))}

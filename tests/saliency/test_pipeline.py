@@ -25,8 +25,7 @@ from onnx import helper
 import eyeline
 from eyeline.cli import main
 from eyeline.errors import ContractError, DamagedMediaError, MediaError, UsageError
-from eyeline.inference.preprocess import finish, prepare
-from eyeline.inference.session import Session
+from eyeline.inference import Session, finish, prepare
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD

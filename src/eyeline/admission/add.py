@@ -49,6 +49,7 @@ from eyeline.errors import (
 from eyeline.files import Asset, download, read_regular_file, write_bytes
 from eyeline.locks import file_lock
 from eyeline.registry.records import (
+    REGISTRY_FILE,
     Decision,
     IoSpec,
     ModelId,
@@ -57,7 +58,7 @@ from eyeline.registry.records import (
     Task,
     needed_version,
 )
-from eyeline.registry.registry import REGISTRY_FILE, read_registry
+from eyeline.registry.registry import read_registry
 from eyeline.registry.signing import BUNDLE_SUFFIX, RELEASE_SUFFIX, SIGNATURE_SUFFIX
 
 LOCK_FILE = ".registry.lock"

@@ -13,10 +13,9 @@ from eyeline.convert.provenance import check_subjects
 from eyeline.digests import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.files import read_regular_file
-from eyeline.registry.records import IoSpec, ModelRecord, Task
-from eyeline.registry.registry import Model, read_registry
+from eyeline.registry.records import IoSpec, ModelRecord, Task, TrustPolicy
+from eyeline.registry.registry import Model, read_registry, read_trust
 from eyeline.registry.signing import BUNDLE_SUFFIX, SIGNATURE_SUFFIX
-from eyeline.registry.trust import TrustPolicy, load_trust
 
 Room = Literal[
     "digest", "scan", "io spec", "licence", "manifest", "parity", "card", "signature", "default"
@@ -74,7 +73,7 @@ def check_registry(folder: Path, cards: Path | None = None) -> Health:
         RegistryError: no registry there, or a registry or trust policy that does not parse.
     """
     records = read_registry(folder).models
-    trust = load_trust(folder)
+    trust = read_trust(folder)
     found: list[Finding] = []
     for record in records:
         found += _model(folder, record, trust, cards)
@@ -205,7 +204,7 @@ def _signature(
     needed = trust.require_signature and trust.requirement(record.role).signed
     if not needed and not signed and record.sha256 not in trust.revoked_models:
         return Finding(record.id, "signature", "absent", f"none needed for role {record.role}")
-    from eyeline.registry.verification import verify_model
+    from eyeline.registry.signing import verify_model
 
     try:
         who = verify_model(record, data, trust, folder)

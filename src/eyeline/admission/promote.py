@@ -29,8 +29,8 @@ from eyeline.evaluation.results import (
     read_evaluation,
 )
 from eyeline.files import read_regular_file
-from eyeline.registry.records import Decision, Digest, Ground, ModelRecord, Task
-from eyeline.registry.registry import REGISTRY_FILE, Model, Registry
+from eyeline.registry.records import REGISTRY_FILE, Decision, Digest, Ground, ModelRecord, Task
+from eyeline.registry.registry import Model, Registry
 from eyeline.validation import Strict
 
 POLICY_FILES: dict[Task, str] = {"objects": "promotion.toml", "gaze": "promotion_gaze.toml"}
@@ -283,7 +283,7 @@ def _verified(
             return Ground(name="verified", passed=not rules.require_signature, detail=detail)
         wanted = trust.requirement("production").signed or rules.require_signature
         if wanted or record.sha256 in trust.revoked_models:
-            from eyeline.registry.verification import verify_model
+            from eyeline.registry.signing import verify_model
 
             as_default = record.model_copy(update={"role": "production"})
             who = verify_model(as_default, data, trust, model.path.parent)

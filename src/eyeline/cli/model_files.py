@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eyeline.convert.mirror import Mirrored
     from eyeline.convert.parity import ParityProof
     from eyeline.convert.quantize import Quantized
-    from eyeline.registry.verification import Verified
+    from eyeline.registry.signing import Verified
     from eyeline.scan import ScanReport
 
 
@@ -241,7 +241,7 @@ def verify(
         eyeline model verify mine.onnx --key release.pub
     """
     from eyeline.registry.registry import Registry
-    from eyeline.registry.verification import verify_file
+    from eyeline.registry.signing import verify_file
 
     try:
         if key is not None:

@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 from eyeline.convert.rewrite import load_model
 from eyeline.errors import ModelError, first_line
-from eyeline.inference.preprocess import input_size, pad_to_multiple, prepare
-from eyeline.inference.session import Session
+from eyeline.inference import Session, input_size, pad_to_multiple, prepare
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.runtime import open_runtime_session, runtime_errors

@@ -22,8 +22,7 @@ from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError
 from eyeline.evaluation.metrics import THRESHOLD, Map, overlap
 from eyeline.evaluation.rows import Size, image_input
-from eyeline.inference.preprocess import finish, input_size
-from eyeline.inference.session import Session
+from eyeline.inference import Session, finish, input_size
 from eyeline.registry.registry import Model
 from eyeline.runtime import INPUT_NAME
 from eyeline.saliency.features import map_features

@@ -50,8 +50,7 @@ from eyeline.evaluation.statistics import (
     estimates,
     pool,
 )
-from eyeline.inference.preprocess import prepare
-from eyeline.inference.session import Session
+from eyeline.inference import Session, prepare
 from eyeline.parallel import usable_cores
 from eyeline.registry.registry import Model
 

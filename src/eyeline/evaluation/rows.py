@@ -26,8 +26,7 @@ from eyeline.digests import sha256_hex
 from eyeline.errors import OutputError
 from eyeline.evaluation.metrics import CURVES, SCALARS, ImageScore, Map, score_image
 from eyeline.files import output_error
-from eyeline.inference.preprocess import finish, input_size, prepare, upscale
-from eyeline.inference.session import Session
+from eyeline.inference import Session, finish, input_size, prepare, upscale
 from eyeline.parallel import map_in_processes
 from eyeline.registry.registry import Model
 

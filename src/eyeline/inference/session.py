@@ -1,13 +1,18 @@
-"""An ONNX Runtime session over verified bytes, held to the tensor contract."""
+"""Frames to a model's input, its output to maps, and a session that holds the model to the contract."""
 
 from __future__ import annotations
+
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import ContractError, ModelError, first_line
+from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.runtime import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     INPUT_NAME,
     OUTPUT_NAME,
     Device,
@@ -16,21 +21,150 @@ from eyeline.runtime import (
     runtime_errors,
 )
 
-RANGE_TOLERANCE = 1e-5  # a sigmoid computed in float32 may leave [0, 1] by round-off only
+Map = npt.NDArray[np.float32]
+
+MAX_ASPECT = 6.0
+"""Frames that are longer than this many short sides are squeezed, so that a banner's cost is bounded."""
+
+LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
+"""Luma of R, G, B (ITU-R BT.601-7): what models with tiled luma were trained on."""
+
+RANGE_TOLERANCE = 1e-5  # round-off of a sigmoid in float32 stays below this
+
+
+def working_size(width: int, height: int, lines: int | None) -> tuple[int, int]:
+    """Return the size of a frame whose short side is scaled to `lines`, with its aspect kept.
+
+    Args:
+        width: display width, pixels.
+        height: display height, pixels.
+        lines: short side, pixels; None for the frame's own size.
+
+    Returns:
+        (width, height), each at least 1.
+    """
+    if lines is None:
+        return width, height
+    aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
+    if aspect >= 1:
+        return round(lines * aspect), lines
+    return lines, round(lines / aspect)
+
+
+def input_size(
+    width: int, height: int, io: IoSpec, lines: int | Literal["native"] | None = None
+) -> tuple[int, int]:
+    """Return the size that a frame is scaled to for a model, before padding.
+
+    Args:
+        width: display width, pixels.
+        height: display height, pixels.
+        io: the model's I/O spec.
+        lines: short side, or `native` for the frame's own size, both with the aspect kept; None
+            for the size of the I/O spec.
+
+    Returns:
+        (width, height), pixels.
+    """
+    if lines is None and io.squash is not None:
+        return io.squash
+    chosen = lines or io.working_lines
+    return working_size(width, height, None if chosen == "native" else chosen)
+
+
+def pad_to_multiple(x: Map, multiple: int) -> Map:
+    """Repeat the bottom and right edges of (..., H, W) until both sides are multiples of `multiple`."""
+    h, w = x.shape[-2:]
+    below, right = -h % multiple, -w % multiple
+    if not below and not right:
+        return x
+    return np.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, below), (0, right)], "edge")
+
+
+def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:
+    """Turn a planar RGB frame into a model's input.
+
+    Args:
+        rgb: uint8 (3, h, w).
+        io: the model's I/O spec.
+
+    Returns:
+        float32 (1, 3, H, W), ImageNet-normalised, padded to the spec's multiple.
+    """
+    std = np.array(IMAGENET_STD, np.float32)[:, None, None]
+    mean = np.array(IMAGENET_MEAN, np.float32)[:, None, None]
+    x = rgb.astype(np.float32)
+    if io.channels == "luma_tiled":
+        r, g, b = LUMA_REC601
+        x[:] = r * x[0] + g * x[1] + b * x[2]  # a BLAS product would wait for its own threads
+    top = 255.0 if io.scale == "255" else max(1.0, float(x.max()))
+    x *= 1 / (np.float32(top) * std)
+    x -= mean / std
+    return pad_to_multiple(x, io.multiple)[None]
+
+
+def finish(y: Map, height: int, width: int, io: IoSpec) -> Map:
+    """Crop a model's output to the visible frame and apply the spec's output rule.
+
+    Args:
+        y: float32 (H, W) in [0, 1].
+        height: visible rows at the working scale.
+        width: visible columns at the working scale.
+        io: the model's I/O spec.
+    """
+    m = np.ascontiguousarray(y[:height, :width])
+    if io.output == "minmax":
+        low, high = m.min(), m.max()
+        m = (m - low) / (high - low) if high > low else np.zeros_like(m)
+    return m
+
+
+def upscale(x: Map, width: int, height: int) -> Map:
+    """Resize a map bilinearly with half-pixel centres (the `half_pixel` mode of ONNX `Resize`).
+
+    A constant map stays that constant, and no value leaves the range of the input's values.
+
+    Args:
+        x: float32 (h, w).
+        width: columns of the result.
+        height: rows of the result.
+
+    Returns:
+        float32 (height, width).
+    """
+    if x.shape == (height, width):
+        return x
+    left, wx = _taps(x.shape[1], width)
+    top, wy = _taps(x.shape[0], height)
+    right, below = np.minimum(left + 1, x.shape[1] - 1), np.minimum(top + 1, x.shape[0] - 1)
+    row = np.take(x, left, axis=1)  # x[:, left] would be in column order, and slow
+    row += (np.take(x, right, axis=1) - row) * wx
+    out = row[top]
+    out += (row[below] - out) * wy[:, None]
+    return out
+
+
+def _taps(size_in: int, size_out: int) -> tuple[npt.NDArray[np.intp], Map]:
+    """Return each output sample's left input sample, and the weight of the one to the right."""
+    at = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
+    at = np.clip(at, 0, size_in - 1)
+    left = at.astype(np.intp)
+    # A float32 weight of 1 - 2**-23 at most: then a + (b - a) * w can't round past b.
+    return left, np.minimum(at - left, 1 - 2.0**-23).astype(np.float32)
 
 
 class Session:
-    """A model ready to run: thread-safe, one thread a call, bit-identical whatever the caller.
+    """A loaded model. It may be called from several threads; each call uses one thread.
 
     Args:
-        model: what to load; its bytes are verified by the registry.
-        device: `auto` takes CUDA when its provider is there.
+        model: what to load; the registry verifies its bytes.
+        device: `auto` takes CUDA when its provider is installed.
 
     Raises:
-        ModelError: bytes that ONNX Runtime refuses.
-        ContractError: tensor names, ranks or types that are not the contract's.
-        UsageError: a device that is not there.
-        VerificationError, RegistryError: see `eyeline.registry.registry`.
+        ModelError: ONNX Runtime cannot load the bytes.
+        ContractError: the names, ranks or types of the tensors are not those of the contract.
+        UsageError: the device is not available.
+        VerificationError, RegistryError: see `eyeline.registry.registry.Model.data`.
     """
 
     def __init__(self, model: Model, device: Device = "auto") -> None:
@@ -38,7 +172,9 @@ class Session:
         self.failures = runtime_errors()
         self._session = open_runtime_session(model.data, model.id, device)
         try:
-            self._check_contract()
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            self._check_tensor("input", inputs, INPUT_NAME, 3)
+            self._check_tensor("output", outputs, OUTPUT_NAME, 1)
         except self.failures as exc:
             raise ModelError(
                 f"{model.id}: its tensors can't be read: {first_line(exc)}", "is it an ONNX model?"
@@ -46,33 +182,25 @@ class Session:
         self.provider: str = self._session.get_providers()[0]
         self.runtime_version: str = import_runtime().__version__
 
-    def _check_contract(self) -> None:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        for kind, tensors, name, channels in (
-            ("input", inputs, INPUT_NAME, 3),
-            ("output", outputs, OUTPUT_NAME, 1),
-        ):
-            if len(tensors) != 1 or tensors[0].name != name:
-                names = ", ".join(repr(t.name) for t in tensors)[:200] or "none"
-                raise ContractError(
-                    f"{self.model.id}: {kind} tensors are {names}; the contract says one {name!r}",
-                    "export it with the contract's names",
-                )
-            tensor = tensors[0]
-            if tensor.type != "tensor(float)" or len(tensor.shape) != 4:
-                raise ContractError(
-                    f"{self.model.id}: {name!r} is {tensor.type} of rank {len(tensor.shape)}; "
-                    f"the contract says float32 (N, {channels}, H, W)",
-                    "export it to the contract",
-                )
-            if isinstance(tensor.shape[1], int) and tensor.shape[1] != channels:
-                raise ContractError(
-                    f"{self.model.id}: {name!r} has {tensor.shape[1]} channels, not {channels}",
-                    "export it to the contract",
-                )
+    def _check_tensor(self, kind: str, tensors: list[Any], name: str, channels: int) -> None:
+        if len(tensors) != 1 or tensors[0].name != name:
+            names = ", ".join(repr(t.name) for t in tensors)[:200] or "none"
+            problem = f"{kind} tensors are {names}; the contract says one {name!r}"
+        elif tensors[0].type != "tensor(float)" or len(tensors[0].shape) != 4:
+            problem = (
+                f"{name!r} is {tensors[0].type} of rank {len(tensors[0].shape)}; "
+                f"the contract says float32 (N, {channels}, H, W)"
+            )
+        elif isinstance(found := tensors[0].shape[1], int) and found != channels:
+            problem = f"{name!r} has {found} channels, not {channels}"
+        else:
+            return
+        raise ContractError(
+            f"{self.model.id}: {problem}", "export the model with the contract's tensors"
+        )
 
-    def run(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Run one input.
+    def run(self, x: Map) -> Map:
+        """Run the model on one input.
 
         Args:
             x: float32 (1, 3, H, W), normalised.
@@ -85,7 +213,7 @@ class Session:
             ModelError: ONNX Runtime fails at this size.
         """
         try:
-            y: npt.NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: x})[0]
+            y: Map = self._session.run([OUTPUT_NAME], {INPUT_NAME: x})[0]
         except self.failures as exc:
             raise ModelError(
                 f"{self.model.id}: failed on an input of {x.shape[3]}x{x.shape[2]}: {first_line(exc)}",
@@ -94,7 +222,7 @@ class Session:
         if y.shape != (x.shape[0], 1, *x.shape[2:]):
             raise ContractError(
                 f"{self.model.id}: map is {y.shape} for an input of {x.shape}",
-                "the contract wants the input's own size",
+                "the map must have the size of the input",
             )
         low, high = float(y.min()), float(y.max())
         if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN fails both
@@ -102,5 +230,5 @@ class Session:
                 f"{self.model.id}: map values are in [{low:g}, {high:g}]",
                 "the contract says [0, 1] and finite: is the sigmoid missing?",
             )
-        m: npt.NDArray[np.float32] = y[0, 0]
+        m: Map = y[0, 0]
         return m if low >= 0 and high <= 1 else np.clip(m, 0, 1)

@@ -1,8 +1,15 @@
-"""The registry of models: what each one is, where its bytes are, and proof that they are those bytes.
+"""The registry of models: which models there are, where their files are, and whether to trust them.
 
-`records` says what an entry holds, `registry` finds entries and hands out verified bytes,
-`placeholder` makes the smoke model, `export` turns a trained net into ONNX (needs torch), `scan` says
-whether a file may be loaded at all.
+A registry is a folder with `registry.json` and one ONNX file per model. The package has one built in;
+a user names another with `--registry` or `EYELINE_REGISTRY`. ::
+
+    model = resolve_model("saliency_student_v4")
+    model.data      # the file's bytes, compared with the registered sha256 before they are returned
+    model.record    # licence, role, provenance
+    model.io        # how a frame becomes the model's input
+
+Open `registry` to change how a model is found, `records` for the fields of `registry.json` and
+`trust.json`, and `signing` for releases, signatures and the checks at load.
 """
 
 from __future__ import annotations
@@ -16,11 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["IoSpec", "Model", "ModelRecord", "Registry", "resolve_model"]
 
-_HOMES = dict.fromkeys(("IoSpec", "ModelRecord"), "eyeline.registry.records")
-
 
 def __getattr__(name: str) -> Any:
-    # On first use: a scan must not wait for the records' pydantic.
+    # On first use: pydantic takes a third of a command's start.
     if name not in __all__:
         raise AttributeError(f"module 'eyeline.registry' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "eyeline.registry.registry")), name)
+    home = "records" if name in ("IoSpec", "ModelRecord") else "registry"
+    return getattr(import_module(f"eyeline.registry.{home}"), name)

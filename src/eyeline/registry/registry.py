@@ -1,4 +1,4 @@
-"""Find a model by id or path and hand out its bytes, verified: the only door to a model file."""
+"""Find a model by id or path, and read its verified bytes; nothing else reads model files to run them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ValidationError
-
 from eyeline.digests import sha256_hex
 from eyeline.errors import RegistryError, VerificationError
 from eyeline.files import read_regular_file
-from eyeline.registry.records import IoSpec, ModelRecord, RegistryFile, Task
-from eyeline.registry.trust import TRUST_FILE, TrustPolicy, load_trust
+from eyeline.registry.records import (
+    REGISTRY_FILE,
+    TRUST_FILE,
+    IoSpec,
+    ModelRecord,
+    RegistryFile,
+    Task,
+    TrustPolicy,
+)
+from eyeline.validation import read_record
 
 if TYPE_CHECKING:
-    from eyeline.registry.verification import Verified
+    from eyeline.registry.signing import Verified
 
 BUILTIN = Path(__file__).parent / "builtin"
-REGISTRY_FILE = "registry.json"
 
 MODEL_VARIABLE = "EYELINE_MODEL"
 REGISTRY_VARIABLE = "EYELINE_REGISTRY"
 
 Use = Literal["extract", "score", "roi"]
-"""What a model is wanted for: the commands of that name, and the functions behind them."""
+"""The command, or the function behind it, that a model is wanted for."""
 
 DEFAULT_TASKS: dict[Use, Task] = {
     "extract": "objects",  # the numbers of existing logs stay comparable
@@ -43,11 +48,11 @@ class Model:
 
     Attributes:
         id: registry id, or the path of an unregistered file.
-        path: where the bytes are.
+        path: the ONNX file.
         io: how frames become its input.
         record: its registry record, None for an unregistered file.
         trust: the trust policy of its registry, None where there is none.
-        declared_task: the task that an unregistered file was asked for, None when nobody said.
+        declared_task: the task that the caller stated for an unregistered file, None if not stated.
     """
 
     id: str
@@ -59,12 +64,12 @@ class Model:
 
     @property
     def task(self) -> Task | None:
-        """What its map shows; None for an unregistered file of which nobody said it."""
+        """What its map shows; None for an unregistered file without a stated task."""
         return self.record.task if self.record is not None else self.declared_task
 
     @property
     def label(self) -> str:
-        """Its name and task in a few words, for messages: `saliency_student_v4 (map: objects)`."""
+        """Name and task for messages, such as `saliency_student_v4 (map: objects)`."""
         name = self.id if self.record is not None else Path(self.id).name.removesuffix(".onnx")
         return f"{name} (map: {self.task})" if self.task else name
 
@@ -75,39 +80,35 @@ class Model:
 
     @cached_property
     def data(self) -> bytes:
-        """The model's bytes, read once and checked against the record's digest.
+        """The model's bytes, read once and compared with the record's digest.
 
         Raises:
-            RegistryError: unreadable file.
+            RegistryError: the file cannot be read.
             VerificationError: the bytes are not the registered ones, or not signed as the trust
                 policy demands.
         """
         data = read_regular_file(self.path)
-        if self.record is not None and sha256_hex(data) != self.record.sha256:
-            raise VerificationError(
-                f"{self.path}: sha256 is {sha256_hex(data)[:16]}..., "
-                f"the registry says {self.record.sha256[:16]}...",
-                "the file was changed: restore it, or register the new one",
-            )
-        if self.record is not None and self.trust is not None:
-            from eyeline.registry.verification import check_at_load
+        if self.record is not None:
+            self.record.check_digest(data, self.path)
+            if self.trust is not None:
+                from eyeline.registry.signing import check_at_load
 
-            check_at_load(self.record, data, self.trust, self.path.parent)
+                check_at_load(self.record, data, self.trust, self.path.parent)
         return data
 
     def verify(self) -> Verified:
-        """Hold it to its registry's trust policy, even where none is required at load.
+        """Verify the model by its registry's trust policy, even if loading needs no signature.
 
         Raises:
-            VerificationError: see `eyeline.registry.verification.verify_model`.
-            RegistryError: not registered, or in a registry without a trust policy.
+            VerificationError: see `eyeline.registry.signing.verify_model`.
+            RegistryError: the model is not registered, or its registry has no trust policy.
             MissingExtraError: extra `sign` is not installed.
         """
-        from eyeline.registry.verification import verify_model
+        from eyeline.registry.signing import verify_model
 
         if self.record is None or self.trust is None:
             raise RegistryError(
-                f"{self.id}: its registry has no {TRUST_FILE}", "write one, or verify by --key"
+                f"{self.id}: its registry has no {TRUST_FILE}", "write one, or verify with --key"
             )
         data = read_regular_file(self.path)
         return verify_model(self.record, data, self.trust, self.path.parent)
@@ -119,21 +120,20 @@ class Model:
 
 
 class Registry:
-    """The built-in models and those of a user's own folder; an id of the latter wins.
+    """The built-in models and those of the user's folder, which win when two have the same id.
 
     Args:
         folder: the user's registry folder; `EYELINE_REGISTRY` when None.
 
     Raises:
-        RegistryError: the folder has no registry, or one that does not parse; or a trust policy
-            that does not.
+        RegistryError: the folder has no registry, or its registry or trust policy is invalid.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         own = folder or (Path(v) if (v := os.environ.get(REGISTRY_VARIABLE)) else None)
         self._models: dict[str, Model] = {}
-        # Built-in models come with this code and are as trusted as it is: a policy is a folder's.
-        self.trust = load_trust(own) if own is not None else None
+        # Built-in models are trusted as this code is: a trust policy covers its own folder only.
+        self.trust = read_trust(own) if own is not None else None
         for place in (BUILTIN, own):
             if place is not None:
                 trust = self.trust if place is own else None
@@ -150,25 +150,23 @@ class Registry:
         return model_id in self._models
 
     def get(self, model_id: str) -> Model:
-        """The model of an id.
+        """Return the model of an id.
 
         Raises:
-            RegistryError: no such id.
+            RegistryError: no model has that id.
         """
         if model_id not in self._models:
-            raise RegistryError(
-                f"no model {model_id!r}",
-                f"known: {', '.join(sorted(self._models))}; or give a path",
-            )
+            known = ", ".join(sorted(self._models))
+            raise RegistryError(f"no model {model_id!r}", f"known: {known}; or give a path")
         return self._models[model_id]
 
     def production(self, task: Task) -> Model | None:
-        """The production model of a task, the last one when a user's folder adds its own; or None."""
+        """Return the production model of a task, the user's before the built-in one; or None."""
         models = [m for m in self if m.record and m.record.role == "production" and m.task == task]
         return models[-1] if models else None
 
     def default(self, task: Task = "objects") -> Model:
-        """The production model of a task; the last one when a user's folder adds its own.
+        """Return the production model of a task.
 
         Raises:
             RegistryError: no model has that role.
@@ -186,22 +184,34 @@ class Registry:
 
 
 def read_registry(folder: Path) -> RegistryFile:
-    """The records of a registry folder.
+    """Read the records of a registry folder.
 
     Raises:
-        RegistryError: no registry there, one that does not parse, or an id twice.
+        RegistryError: the folder has no registry, it is invalid, or two models have the same id.
     """
     path = folder / REGISTRY_FILE
-    data = read_regular_file(path, limit=16 * 1024 * 1024)
-    try:
-        registry = RegistryFile.model_validate_json(data)
-    except ValidationError as exc:
-        first = " ".join(str(exc).split())[:200]
-        raise RegistryError(f"{path}: not a registry: {first}", "fix the file") from exc
+    registry = read_record(
+        RegistryFile, path, "a registry",
+        hint="fix the file", error=RegistryError, limit=16 * 1024 * 1024,
+    )  # fmt: skip
     ids = [m.id for m in registry.models]
     if len(set(ids)) != len(ids):
-        raise RegistryError(f"{path}: an id stands there twice", "ids are unique")
+        raise RegistryError(f"{path}: it has an id twice", "give every model its own id")
     return registry
+
+
+def read_trust(folder: Path) -> TrustPolicy | None:
+    """Read the trust policy of a registry folder; None when it has none.
+
+    Raises:
+        RegistryError: the policy cannot be read or is invalid.
+    """
+    path = folder / TRUST_FILE
+    if not os.path.lexists(path):
+        return None
+    return read_record(
+        TrustPolicy, path, "a trust policy", hint="fix the file", error=RegistryError
+    )
 
 
 def resolve_model(
@@ -211,33 +221,33 @@ def resolve_model(
     task: Task | None = None,
     use: Use = "extract",
 ) -> Model:
-    """The model that an id, a path, `EYELINE_MODEL` or the registry's default names.
+    """Return the model of an id, a path, `EYELINE_MODEL`, or the registry's default.
 
     ::
 
         eyeline.extract("clip.mp4", model=eyeline.resolve_model(task="gaze"))
 
-    A path may have a sidecar of the same name with the suffix `.json`, holding an I/O spec;
-    without one the contract's defaults apply.
+    A file beside the model, with the same name and the suffix `.json`, is its I/O spec. Without one
+    the defaults of `IoSpec` apply.
 
     Args:
-        name: id or path; `EYELINE_MODEL`, then a production model, when None. A `Model` is checked
-            against `task` and returned.
-        registry: the user's own registry folder, see `Registry`.
+        name: id or path; when None, `EYELINE_MODEL`, then a production model. A `Model` is compared
+            with `task` and returned.
+        registry: the user's registry folder, see `Registry`.
         task: take the production model of this task; a registered model that is named must have it.
-        use: names the default task when `task` is None, see `DEFAULT_TASKS`.
+        use: selects the task when `task` is None, see `DEFAULT_TASKS`.
 
     Raises:
-        RegistryError: unknown id, missing file, a sidecar that does not parse, a task without a
-            production model, or a model of another task.
+        RegistryError: unknown id, missing file, invalid I/O spec, a task without a production
+            model, or a model of another task.
         VerificationError: a path, where the registry requires signatures.
     """
     if not isinstance(name, Model):
-        name = name or os.environ.get(MODEL_VARIABLE) or None  # an empty variable is none
+        name = name or os.environ.get(MODEL_VARIABLE)
         models = Registry(None if registry is None else Path(registry))
-        if name is None:
+        if not name:
             return models.default(task or DEFAULT_TASKS[use])
-        model = _named(name, models, task)
+        model = _registered_or_file(name, models, task)
     else:
         model = name
     if task is not None and model.task not in (None, task):
@@ -248,34 +258,26 @@ def resolve_model(
     return model
 
 
-def _named(name: str, models: Registry, task: Task | None) -> Model:
-    """The registered model or file of a name."""
-    if name in models:
-        return models.get(name)
+def _registered_or_file(name: str, models: Registry, task: Task | None) -> Model:
     path = Path(name)
-    if path.suffix == ".onnx" or os.sep in name or _is_there(path):
-        if models.trust is not None and models.trust.require_signature:
-            raise VerificationError(
-                f"{name}: not registered, and this registry requires signatures",
-                "sign and register it, or leave the registry out",
-            )
-        return Model(str(path), path, _read_sidecar(path), declared_task=task)
-    return models.get(name)
+    is_path = path.suffix == ".onnx" or os.sep in name or _exists(path)
+    if name in models or not is_path:
+        return models.get(name)
+    if models.trust is not None and models.trust.require_signature:
+        raise VerificationError(
+            f"{name}: not registered, and this registry requires signatures",
+            "sign and register the model, or leave out --registry",
+        )
+    sidecar, io = path.parent / f"{path.stem}.json", IoSpec()
+    if _exists(sidecar):
+        io = read_record(
+            IoSpec, sidecar, "an I/O spec", hint="fix or remove the file", error=RegistryError
+        )
+    return Model(str(path), path, io, declared_task=task)
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long to be one, or a folder that may not be entered
+    except OSError:  # a name that is too long, or a folder that may not be entered
         return False
-
-
-def _read_sidecar(path: Path) -> IoSpec:
-    sidecar = path.parent / f"{path.stem}.json"
-    if not _is_there(sidecar):
-        return IoSpec()
-    try:
-        return IoSpec.model_validate_json(read_regular_file(sidecar, limit=1 << 20))
-    except ValidationError as exc:
-        first = " ".join(str(exc).split())[:200]
-        raise RegistryError(f"{sidecar}: not an I/O spec: {first}", "fix or remove it") from exc

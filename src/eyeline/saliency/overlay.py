@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from eyeline.errors import MediaError
 from eyeline.files import Sink
-from eyeline.inference.preprocess import upscale
+from eyeline.inference import upscale
 from eyeline.media.colour import TURNS, Scaler, is_rgb, kind_of
 from eyeline.media.types import Colour, Frame
 from eyeline.media.write import H264, TIME_BASE, VideoWriter, encodable_size

@@ -26,8 +26,7 @@ import numpy.typing as npt
 
 from eyeline._version import __version__
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
-from eyeline.inference.preprocess import finish, input_size, prepare, upscale
-from eyeline.inference.session import Session
+from eyeline.inference import Session, finish, input_size, prepare, upscale
 from eyeline.logs import format_for, write_log
 from eyeline.logs.base import Log
 from eyeline.media import Video, open_video

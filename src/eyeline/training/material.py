@@ -28,7 +28,7 @@ from eyeline.datasets.pairs import Pair, find_pairs, find_union, read_image
 from eyeline.digests import file_sha256, sha256_hex
 from eyeline.errors import ModelError, UsageError
 from eyeline.files import read_regular_file
-from eyeline.inference.preprocess import prepare
+from eyeline.inference import prepare
 from eyeline.registry.records import IoSpec
 from eyeline.runtime import open_runtime_session, runtime_errors
 from eyeline.training.backbone import fetch_backbone
