@@ -16,8 +16,8 @@ import pytest
 from clips import half, moving, place_inside, read_all, write_clip
 from eyeline.errors import MediaError, SeekError, UsageError
 from eyeline.media import open_video
-from eyeline.media.index import FrameIndex, Pictures, index_frames, units
-from eyeline.media.types import VideoOptions
+from eyeline.media.index import H264References, index_frames, units
+from eyeline.media.types import FrameIndex, VideoOptions
 
 COUNT = 40
 VP = {"g": "8", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "12"}
@@ -372,20 +372,20 @@ LISTS = NO_LISTS[:7] + "1" + "1" + "000010001" + "1" + "010" + "000010011" + "00
 
 @pytest.mark.parametrize("fields", [NO_LISTS, LISTS])
 def test_frame_numbers_are_followed_around_their_modulus(fields: str) -> None:
-    pictures = Pictures(sps(fields))
-    assert pictures.see(slice_header(0, 4, 0x65))
+    pictures = H264References(sps(fields))
+    assert pictures.add(slice_header(0, 4, 0x65))
     for number in [*range(1, 16), 0, 1, 1, 2]:
-        assert not pictures.see(slice_header(number, 4))
+        assert not pictures.add(slice_header(number, 4))
     assert not pictures.gap
-    pictures.see(slice_header(4, 4))
+    pictures.add(slice_header(4, 4))
     assert pictures.gap
 
 
 def test_pictures_that_nothing_refers_to_do_not_count() -> None:
-    pictures = Pictures(sps(NO_LISTS))
-    pictures.see(slice_header(0, 4, 0x65))
+    pictures = H264References(sps(NO_LISTS))
+    pictures.add(slice_header(0, 4, 0x65))
     for number, kind in ((1, 0x61), (2, 0x01), (2, 0x01), (2, 0x61), (3, 0x61)):
-        pictures.see(slice_header(number, 4, kind))
+        pictures.add(slice_header(number, 4, kind))
     assert not pictures.gap
 
 
@@ -401,19 +401,19 @@ def test_pictures_that_nothing_refers_to_do_not_count() -> None:
     ],
 )
 def test_only_an_exact_recovery_point_is_a_beginning(payload: str, begins: bool) -> None:
-    pictures = Pictures(sps(NO_LISTS))
+    pictures = H264References(sps(NO_LISTS))
     message = b"\0\0\1\x06" + bytes.fromhex(payload) + b"\x80"
-    assert pictures.see(message + slice_header(0, 4)) is begins
+    assert pictures.add(message + slice_header(0, 4)) is begins
 
 
 def test_a_stream_whose_headers_cannot_be_read_counts_as_broken() -> None:
-    assert not Pictures(b"").gap
-    nothing = Pictures(b"")
-    nothing.see(slice_header(0, 4, 0x65))
+    assert not H264References(b"").gap
+    nothing = H264References(b"")
+    nothing.add(slice_header(0, 4, 0x65))
     assert nothing.gap
-    assert Pictures(sps("0" * 40)).gap
+    assert H264References(sps("0" * 40)).gap
     longer = NO_LISTS[:8] + "010" + "1111"  # five bits
-    assert Pictures(sps(NO_LISTS) + sps(longer)).gap
+    assert H264References(sps(NO_LISTS) + sps(longer)).gap
 
 
 # --- without a container

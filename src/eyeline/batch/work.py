@@ -16,8 +16,7 @@ from eyeline.batch.manifest import Title
 from eyeline.errors import VerificationError
 from eyeline.logs import parquet_format
 from eyeline.logs.base import Log
-from eyeline.media.index import FrameIndex
-from eyeline.media.types import VideoOptions
+from eyeline.media.types import FrameIndex, VideoOptions
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, Use, resolve_model
 from eyeline.segments.frames import Segment

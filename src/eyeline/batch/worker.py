@@ -26,7 +26,7 @@ from eyeline.errors import (
     SeamError,
     SeekError,
 )
-from eyeline.media.index import FrameIndex
+from eyeline.media.types import FrameIndex
 from eyeline.segments.frames import Segment
 
 OnFrames = Callable[[int], None]

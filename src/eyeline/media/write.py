@@ -1,7 +1,7 @@
-"""Video out: one writer for overlays (H.264) and maps (FFV1), over PyAV.
+"""Write videos through PyAV: overlays as H.264, maps as FFV1.
 
-A file appears whole or not at all. Timestamps are kept, so a variable frame rate survives: to
-1/90000 s in MP4, to the millisecond in Matroska, which stores no finer ones.
+A file appears whole or not at all. Timestamps are kept, and with them a variable frame rate: to
+1/90000 s in MP4, to the millisecond in Matroska.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from eyeline.files import PendingFile, Sink, output_error
 
 CONTAINERS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
     {
-        # The index in front, so that a player or a browser starts before it has the whole file.
+        # The index comes first, so that a browser plays the file before it has all of it.
         ".mp4": ("mp4", {"movflags": "+faststart"}),
         ".mkv": ("matroska", {}),
     }
@@ -34,30 +34,27 @@ CONTAINERS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
 """Suffix to FFmpeg's container name and its options."""
 
 TIME_BASE = Fraction(1, 90000)
-"""Tick of timestamps: the clock of MPEG systems, which holds 24, 25, 30, 50 and 60 Hz exactly."""
+"""Tick of timestamps: the clock of MPEG systems, a multiple of 24, 25, 30, 50 and 60 Hz."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are compressed.
+    """FFmpeg's encoder and its input format.
 
     Attributes:
-        codec: FFmpeg's encoder.
-        pix_fmt: pixel format of the encoder's input.
-        options: the encoder's own options.
-        full_range: samples use 0..max, in place of the limited range of video.
-        even: width and height must be even (chroma is halved in both directions).
+        codec, pix_fmt, options: of FFmpeg's encoder.
+        grey: full-range grey of any size; else limited-range colour, whose width and height must
+            be even because chroma is halved in both directions.
     """
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str]
-    full_range: bool
-    even: bool
+    grey: bool = False
 
 
 H264 = Encoding(
-    # 8-bit 4:2:0 and a High profile are what every player and browser decodes.
+    # Every player and browser decodes 8-bit 4:2:0 in the High profile.
     "libx264",
     "yuv420p",
     MappingProxyType(
@@ -65,29 +62,26 @@ H264 = Encoding(
             "preset": "veryfast",
             "crf": "20",
             "profile": "high",
-            # Frames held back are memory: at 1080p 108 MB in place of 156, and a fifth less CPU.
+            # Fewer frames held back: 108 MB instead of 156 MB at 1080p, and a fifth less CPU.
             "rc-lookahead": "3",
             "bf": "2",
         }
     ),
-    full_range=False,
-    even=True,
 )
-"""Playable everywhere: H.264 High, yuv420p, limited range, tagged BT.709."""
+"""H.264 High, yuv420p, limited range, tagged BT.709: every player decodes it."""
 
-# One slice, since FFmpeg's encoder refuses several where a side is one pixel.
 _FFV1 = MappingProxyType({"level": "3", "slicecrc": "1", "g": "1"})
-FFV1_GRAY8 = Encoding("ffv1", "gray", _FFV1, full_range=True, even=False)
+FFV1_GRAY8 = Encoding("ffv1", "gray", _FFV1, grey=True)
 """Lossless, 8-bit grey, every frame a key frame."""
-FFV1_GRAY16 = Encoding("ffv1", "gray16le", _FFV1, full_range=True, even=False)
+FFV1_GRAY16 = Encoding("ffv1", "gray16le", _FFV1, grey=True)
 """Lossless, 16-bit grey, every frame a key frame."""
 
 
 def container_of(path: str | Path, suffixes: tuple[str, ...] = tuple(CONTAINERS)) -> str:
-    """The container that the suffix of `path` names.
+    """Return FFmpeg's container name for the suffix of `path`.
 
     Raises:
-        OutputError: a suffix that is not among `suffixes`.
+        OutputError: the suffix is not among `suffixes`.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in suffixes:
@@ -99,26 +93,26 @@ def container_of(path: str | Path, suffixes: tuple[str, ...] = tuple(CONTAINERS)
 
 
 def encodable_size(width: int, height: int, encoding: Encoding) -> tuple[int, int]:
-    """Size that is encoded of a picture: where even sizes are needed, an odd one loses a line.
+    """Return the size that is encoded of a picture: an odd one loses a column or row where needed.
 
-    The last column and row go, since scaling would blur the rest and padding would show an edge.
+    Scaling would blur the rest, and padding would show an edge.
     """
-    return (width & ~1, height & ~1) if encoding.even else (width, height)
+    return (width, height) if encoding.grey else (width & ~1, height & ~1)
 
 
 class VideoWriter(Sink):
-    """Writes frames to a video file that appears when it is committed.
+    """Write frames to a video file that appears when it is committed.
 
     Args:
         path: `.mp4` or `.mkv`.
         width, height: size of the frames given to `write`, pixels; see `encodable_size`.
-        fps: average frame rate, for the container's header; 25 when not known.
+        fps: average frame rate, for the container's header; 25 when None.
         encoding: `H264`, `FFV1_GRAY8` or `FFV1_GRAY16`.
         metadata: tags of the container.
         threads: encoder threads; 0 = one per core.
 
     Raises:
-        OutputError: unknown suffix, too small a frame, or the file can't be written.
+        OutputError: the suffix is unknown, a frame is too small, or the file cannot be written.
     """
 
     def __init__(
@@ -139,7 +133,8 @@ class VideoWriter(Sink):
         self.frames = 0
         if not self.width or not self.height:
             raise OutputError(
-                f"{path}: {width}x{height} is too small for {encoding.codec}", "2x2 is the least"
+                f"{path}: {width}x{height} is too small for {encoding.codec}",
+                "give pictures of at least 2x2 pixels",
             )
         self._last_pts: int | None = None
         self._pending: PendingFile | None = PendingFile(path)
@@ -163,13 +158,13 @@ class VideoWriter(Sink):
                 str(temporary),
                 "w",
                 format=container,
-                # bitexact: no random ids, so that the same frames give the same bytes.
+                # bitexact: without random IDs, so that the same frames give the same bytes.
                 options={**CONTAINERS[Path(self.path).suffix.lower()][1], "fflags": "+bitexact"},
             )
             self._container.metadata.update(metadata)
             options = dict(self.encoding.options)
             if self.encoding.codec == "ffv1" and self.width <= 352 and self.height <= 288:
-                # FFmpeg's FFV1 cuts larger pictures into 4 slices or more, and can't cut tiny ones.
+                # FFmpeg's FFV1 fails to cut tiny pictures into its 4 slices or more.
                 options["slices"] = "1"
             stream = self._container.add_stream(self.encoding.codec, rate, options=options)
             self._stream = cast(av.video.VideoStream, stream)
@@ -178,9 +173,9 @@ class VideoWriter(Sink):
             codec.pix_fmt = self.encoding.pix_fmt
             codec.time_base = TIME_BASE
             codec.thread_count = threads
-            codec.thread_type = "SLICE"  # frame threads hold 60 MB more at 1080p, for no more speed
-            codec.color_range = ColorRange.JPEG if self.encoding.full_range else ColorRange.MPEG
-            if not self.encoding.full_range:
+            codec.thread_type = "SLICE"  # frame threads take 60 MB more at 1080p and are not faster
+            codec.color_range = ColorRange.JPEG if self.encoding.grey else ColorRange.MPEG
+            if not self.encoding.grey:
                 codec.colorspace = Colorspace.ITU709
                 codec.color_primaries = ColorPrimaries.BT709
                 codec.color_trc = ColorTrc.BT709
@@ -194,37 +189,36 @@ class VideoWriter(Sink):
             picture: a frame of the encoded size in the encoding's pixel format; or uint8
                 (H, W, 3) full-range RGB for a colour encoding; or uint8 / uint16 (H, W) for a
                 grey one.
-            pts_time: presentation time, seconds. One that does not lie after the frame before is
-                moved to the next tick, since a container takes no other.
+            pts_time: presentation time, seconds. If it is not after the previous frame's, it is
+                moved to the next tick, because containers need rising times.
 
         Raises:
-            OutputError: another size or format, a failing encoder, or a full disk.
+            OutputError: the size or format differs, the encoder fails, or the disk is full.
         """
         if self._pending is None:
-            raise OutputError(f"{self.path}: is closed", "write before commit")
+            raise OutputError(f"{self.path}: the file was committed", "write before commit")
         frame = picture if isinstance(picture, av.VideoFrame) else self._from_array(picture)
         shape = (frame.width, frame.height, frame.format.name)
         if shape != (self.width, self.height, self.encoding.pix_fmt):
-            # The encoder would scale and convert it in silence.
+            # The encoder would scale and convert the frame without a word.
             raise OutputError(
                 f"{self.path}: frame {self.frames} is {shape[0]}x{shape[1]} {shape[2]}, "
-                f"not {self.width}x{self.height} {self.encoding.pix_fmt}"
+                f"not {self.width}x{self.height} {self.encoding.pix_fmt}",
+                "give frames of one size and format",
             )
         pts = round(pts_time / TIME_BASE)
         if self._last_pts is not None:
-            pts = max(pts, self._last_pts + self._tick())
+            # The smallest step of the container: Matroska counts milliseconds.
+            tick = 1 if Path(self.path).suffix.lower() == ".mp4" else TIME_BASE.denominator // 1000
+            pts = max(pts, self._last_pts + tick)
         self._last_pts = pts
         frame.pts, frame.time_base = pts, TIME_BASE
         self._encode(frame)
         self.frames += 1
 
-    def _tick(self) -> int:
-        """Smallest step of the container, in `TIME_BASE`: Matroska counts milliseconds."""
-        return 1 if Path(self.path).suffix.lower() == ".mp4" else TIME_BASE.denominator // 1000
-
     def _from_array(self, array: npt.NDArray[np.generic]) -> av.VideoFrame:
         cut = np.ascontiguousarray(array[: self.height, : self.width])
-        if self.encoding.full_range:
+        if self.encoding.grey:
             return av.VideoFrame.from_ndarray(cut, format=self.encoding.pix_fmt)
         return av.VideoFrame.from_ndarray(cut, format="rgb24").reformat(
             format=self.encoding.pix_fmt,
@@ -244,7 +238,7 @@ class VideoWriter(Sink):
         return OutputError(f"{self.path}: {self.encoding.codec} failed: {exc.strerror or exc}")
 
     def commit(self) -> None:
-        """Finish the file and give it its name; without a single frame there is no file.
+        """Finish the file and give it its name; without a frame there is no file.
 
         Raises:
             OutputError: the disk is full.
