@@ -1,8 +1,8 @@
-"""The first load of a model, in a child process that may die of it.
+"""The first load of a model, in a child process that the model may crash.
 
-A static scan can't foresee every bug of a runtime: some files kill, hang or fill whoever loads them.
-The child has no environment, limits on memory, time, processes' files and core dumps, and is killed
-when it is late. Run as a module it is that child: the model on stdin, one line of JSON on stdout.
+A static scan can't predict every bug of a runtime: some files crash it, hang it or fill its memory.
+The child gets no environment, cannot write files, has limits on memory and CPU time, and is killed
+when it takes too long. It reads the model from stdin and writes one line of JSON to stdout.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from eyeline.scan.records import FirstLoad, printable
 
 TIME_LIMIT = 30.0
-"""Seconds of wall time; the default model takes .3."""
+"""Seconds of wall time; the default model takes 0.3 s."""
 
 MEMORY_LIMIT = 2 << 30
 """Bytes of address space on top of the runtime's own."""
@@ -29,27 +28,20 @@ _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG")
 _THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
-def load_in_child(
-    data: bytes,
-    shape: tuple[int, ...],
-    *,
-    seconds: float = TIME_LIMIT,
-    memory: int = MEMORY_LIMIT,
-) -> FirstLoad:
-    """Load a model once and run it once on noise, where it can do no harm.
+def load_in_child(data: bytes, shape: tuple[int, ...], *, seconds: float = TIME_LIMIT) -> FirstLoad:
+    """Load a model and run it on noise, both once, in a child process.
 
     Args:
         data: an ONNX model.
-        shape: of the input to run, (1, 3, H, W).
-        seconds: wall time after which the child is killed; CPU time is limited to the same.
-        memory: bytes of address space for the model.
+        shape: shape of the input, (1, 3, H, W).
+        seconds: limit on the child's wall time and on its CPU time.
     """
     environment = {k: os.environ[k] for k in _PASSED_ON if k in os.environ} | _THREADS
     code = (
         f"import sys; sys.path.insert(0, {str(_PACKAGES)!r}); "
         "from eyeline.scan.child import main; main()"
     )
-    arguments = [str(memory), str(int(seconds) + 1), *map(str, shape)]
+    arguments = [str(MEMORY_LIMIT), str(int(seconds) + 1), *map(str, shape)]
     began = time.monotonic()
     child = subprocess.Popen(  # noqa: S603 - this interpreter, on code of this module
         [sys.executable, "-I", "-B", "-c", code, *arguments],
@@ -61,9 +53,10 @@ def load_in_child(
         cwd=os.sep,
     )
     try:
-        answer, complaint = child.communicate(data, timeout=seconds)
+        answer, errors = child.communicate(data, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return FirstLoad("timeout", f"killed after {seconds:g} s", time.monotonic() - began, memory)
+        spent = time.monotonic() - began
+        return FirstLoad("timeout", f"killed after {seconds:g} s", spent, MEMORY_LIMIT)
     finally:
         if child.poll() is None:
             child.kill()
@@ -72,19 +65,45 @@ def load_in_child(
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         outcome = "timeout" if name == "SIGXCPU" else "crashed"
-        return FirstLoad(outcome, f"killed by {name}", spent, memory)
+        return FirstLoad(outcome, f"killed by {name}", spent, MEMORY_LIMIT)
     try:
-        said = json.loads(answer.decode())
-        outcome, detail, limited = said["outcome"], str(said["detail"]), bool(said["limited"])
+        result = json.loads(answer.decode())
+        outcome, detail, limited = result["outcome"], str(result["detail"]), result["limited"]
     except (ValueError, KeyError, TypeError):
-        last = complaint.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        detail = f"exit code {child.returncode} and no answer: {printable(last, 160)}"
-        return FirstLoad("crashed", detail, spent, memory)
-    return FirstLoad(outcome, printable(detail, 200), spent, memory if limited else None)
+        last = errors.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
+        detail = f"exit code {child.returncode} without an answer: {printable(last, 160)}"
+        return FirstLoad("crashed", detail, spent, MEMORY_LIMIT)
+    return FirstLoad(outcome, printable(detail, 200), spent, MEMORY_LIMIT if limited else None)
 
 
-def _limit(memory: int, seconds: int) -> bool:
-    """Set this process's limits; whether its memory could be limited."""
+def main() -> None:
+    """Run as the child process: set the limits, then load and run the model."""
+    memory, seconds, *shape = (int(a) for a in sys.argv[1:])
+    import numpy as np
+
+    from eyeline.errors import ModelError, first_line
+    from eyeline.runtime import open_runtime_session, runtime_errors
+
+    # This imports the runtime before the memory is limited.
+    errors: tuple[type[Exception], ...] = (*runtime_errors(), MemoryError)
+    data = sys.stdin.buffer.read()
+    limited = _set_limits(memory, seconds)
+    outcome, detail = "loaded", ""
+    try:
+        session = open_runtime_session(data, "model", "cpu")
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        session.run(None, {session.get_inputs()[0].name: x})
+    except ModelError as exc:
+        outcome, detail = "refused", exc.message.removeprefix("model: ")
+    except errors as exc:
+        outcome, detail = "refused", first_line(exc)
+    sys.stdout.write(json.dumps({"outcome": outcome, "detail": detail, "limited": limited}))
+    sys.stdout.flush()
+    os._exit(0)  # a hostile model must not run code while the runtime shuts down
+
+
+def _set_limits(memory: int, seconds: int) -> bool:
+    """Limit this process; return whether its memory is limited."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows: only the wall time is limited
@@ -98,37 +117,3 @@ def _limit(memory: int, seconds: int) -> bool:
     used = int(statm.read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     return True
-
-
-def main() -> None:
-    """Be the child: limits first, then the model."""
-    memory, seconds, *shape = (int(a) for a in sys.argv[1:])
-    from eyeline.errors import ModelError, first_line
-    from eyeline.runtime import runtime_errors
-
-    errors: tuple[type[Exception], ...] = (
-        *runtime_errors(),
-        MemoryError,
-    )  # imports the runtime, before its memory is limited
-    data = sys.stdin.buffer.read()
-    limited = _limit(memory, seconds)
-    try:
-        _run_once(data, shape)
-        outcome, detail = "loaded", ""
-    except ModelError as exc:
-        outcome, detail = "refused", exc.message.removeprefix("model: ")
-    except errors as exc:
-        outcome, detail = "refused", first_line(exc)
-    sys.stdout.write(json.dumps({"outcome": outcome, "detail": detail, "limited": limited}))
-    sys.stdout.flush()
-    os._exit(0)  # a hostile model gets no say in how the runtime is taken down
-
-
-def _run_once(data: bytes, shape: list[int]) -> Any:
-    import numpy as np
-
-    from eyeline.runtime import open_runtime_session
-
-    session = open_runtime_session(data, "model", "cpu")
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return session.run(None, {session.get_inputs()[0].name: x})

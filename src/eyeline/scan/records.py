@@ -1,10 +1,22 @@
-"""The records of a scan: what a policy admits, and what the scan of a file found."""
+"""The records of a scan: the policy with its reader, and the report.
+
+`policy.toml` beside this file is the built-in policy. It is checked by hand because importing
+pydantic would take half of the time of a whole scan.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from eyeline.digests import sha256_hex
+from eyeline.errors import UsageError, first_line
+
+BUILTIN_POLICY = Path(__file__).with_name("policy.toml")
 
 ELEMENTS = {
     "float32": (1, 4),
@@ -21,7 +33,7 @@ ELEMENTS = {
 
 @dataclass(frozen=True)
 class ScanLimits:
-    """Bounds, see the comments in `policy.toml`."""
+    """Bounds of a policy; the comments in `policy.toml` explain each."""
 
     max_file_bytes: int
     max_fields: int
@@ -42,14 +54,7 @@ class ScanLimits:
 
 @dataclass(frozen=True)
 class AttributeRule:
-    """What an attribute may be: one of some values, within a range, or a tensor.
-
-    Attributes:
-        one_of: admitted values; empty when a range is given.
-        low: least number.
-        high: greatest number.
-        tensor: whether it is a tensor, which is checked as every constant is.
-    """
+    """The allowed values of an attribute: a list of values, a range, or any checked tensor."""
 
     one_of: tuple[str | float, ...] = ()
     low: float = -math.inf
@@ -68,7 +73,7 @@ class OpRule:
 
     Attributes:
         reason: why a model may contain this op.
-        attributes: the admitted ones; any other is refused.
+        attributes: the allowed attributes; the scanner refuses all others.
     """
 
     reason: str
@@ -77,18 +82,18 @@ class OpRule:
 
 @dataclass(frozen=True)
 class ScanPolicy:
-    """A policy, read.
+    """The content of a policy file.
 
     Attributes:
-        name: and
-        version: as the file states them.
+        name: the policy's name in the file.
+        version: the policy's version in the file.
         sha256: hex digest of the file.
-        limits: see `ScanLimits`.
-        ir_versions: least and greatest IR version.
-        opsets: least and greatest version of the default operator set.
-        worst_case: (height, width) of the inputs at which every tensor is worked out, pixels.
-        elements: element type numbers to bytes.
-        ops: op type to its row.
+        limits: sizes and counts that a model must not exceed.
+        ir_versions: lowest and highest IR version.
+        opsets: lowest and highest version of the default operator set.
+        worst_case: (height, width) in pixels of the inputs at which every tensor is sized.
+        elements: number of an allowed element type in onnx.proto, to its size in bytes.
+        ops: allowed op type to its row.
     """
 
     name: str
@@ -102,17 +107,105 @@ class ScanPolicy:
     ops: dict[str, OpRule]
 
 
+@cache
+def read_policy(path: Path) -> ScanPolicy:
+    """Read a policy file; `load_policy` in `scanner` also checks that every op has a size rule."""
+    try:
+        data = path.read_bytes()
+        content = tomllib.loads(data.decode())
+    except OSError as exc:
+        raise UsageError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc
+    except ValueError as exc:
+        raise UsageError(f"{path}: not a policy: {first_line(exc)}", "see docs/scan.md") from exc
+    name, version, limits, accepts, worst_case, elements, ops = _values(
+        content, str(path),
+        name=str, version=int, limits=dict, accepts=dict, worst_case=dict, element=list, op=list,
+    )  # fmt: skip
+    bounds = _values(limits, f"{path}: [limits]", **{f.name: int for f in fields(ScanLimits)})
+    accepted = _values(accepts, f"{path}: [accepts]", ir_versions=list, opsets=list)
+    (sizes,) = _values(worst_case, f"{path}: [worst_case]", sizes=list)
+    if not sizes:
+        raise UsageError(
+            f"{path}: [worst_case] sizes is empty",
+            "give at least one [height, width]: tensors are sized at these inputs",
+        )
+    return ScanPolicy(
+        name,
+        version,
+        sha256_hex(data),
+        ScanLimits(*bounds),
+        _pair(accepted[0], f"{path}: [accepts] ir_versions"),
+        _pair(accepted[1], f"{path}: [accepts] opsets"),
+        tuple(_pair(size, f"{path}: [worst_case] sizes") for size in sizes),
+        dict(_element(row, path) for row in elements),
+        dict(_op(row, path) for row in ops),
+    )
+
+
+def _values(table: Any, where: str, **kinds: type | tuple[type, ...]) -> list[Any]:
+    """Return the values of a TOML table that must have the keys of `kinds` and no others."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: {table!r} is not a table", "see docs/scan.md")
+    for key in table.keys() - kinds.keys():
+        raise UsageError(f"{where}: unknown key {key!r}", f"known keys: {', '.join(kinds)}")
+    for key, kind in kinds.items():
+        allowed = kind if isinstance(kind, tuple) else (kind,)
+        if type(table.get(key)) not in allowed:  # not isinstance: true is not an integer here
+            names = " or ".join(k.__name__ for k in allowed)
+            found = repr(table[key]) if key in table else "missing"
+            raise UsageError(f"{where}: {key} is {found}", f"it must be of type {names}")
+    return [table[key] for key in kinds]
+
+
+def _pair(value: Any, where: str) -> tuple[int, int]:
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(type(v) is int and v > 0 for v in value)
+    ):
+        raise UsageError(f"{where}: {value!r} is not a pair", "give two positive integers: [1, 2]")
+    return value[0], value[1]
+
+
+def _element(row: Any, path: Path) -> tuple[int, int]:
+    name, _ = _values(row, f"{path}: [[element]]", type=str, reason=str)
+    if name not in ELEMENTS:
+        raise UsageError(
+            f"{path}: unknown element type {name!r}", f"known types: {', '.join(ELEMENTS)}"
+        )
+    return ELEMENTS[name]
+
+
+def _op(row: Any, path: Path) -> tuple[str, OpRule]:
+    where = f"{path}: [[op]]"
+    complete = {"attributes": {}, **row} if isinstance(row, dict) else row
+    name, reason, attributes = _values(complete, where, type=str, reason=str, attributes=dict)
+    rules = {k: _attribute(v, f"{where} {name}: {k}") for k, v in attributes.items()}
+    return name, OpRule(reason, rules)
+
+
+def _attribute(row: Any, where: str) -> AttributeRule:
+    if isinstance(row, dict) and "one_of" in row:
+        return AttributeRule(one_of=tuple(_values(row, where, one_of=list)[0]))
+    if isinstance(row, dict) and "tensor" in row:
+        return AttributeRule(tensor=_values(row, where, tensor=bool)[0])
+    low, high = _values(row, where, min=(int, float), max=(int, float))
+    return AttributeRule(low=low, high=high)
+
+
 class RefusedError(Exception):
-    """What is wrong at the place that is being looked at.
+    """A part of the model is not allowed; the scanner turns this error into a finding.
 
     Args:
-        code: of the finding.
-        reason: of the finding.
+        code: the finding's code.
+        reason: the finding's reason.
+        path: the finding's path, where the place that raises knows it.
+        op_type: the finding's op type, as `path`.
     """
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: str, reason: str, path: str = "", op_type: str = "") -> None:
         super().__init__(reason)
-        self.code, self.reason = code, reason
+        self.code, self.reason, self.path, self.op_type = code, reason, path, op_type
 
 
 @dataclass(frozen=True)
@@ -120,10 +213,10 @@ class ScanFinding:
     """One reason to refuse a model.
 
     Attributes:
-        code: short and stable, such as `op` or `external-data`; listed in docs/scan.md.
-        path: where, such as `graph/node[3]:If/then_branch/node[0]:Loop`.
-        reason: what is wrong, in one line.
-        op_type: of the node, "" when it is no node's fault.
+        code: short and stable, such as `op` or `external-data`; docs/scan.md lists them.
+        path: place in the model, such as `graph/node[3]:If/then_branch/node[0]:Loop`.
+        reason: one line that says what is wrong.
+        op_type: op type of the node; "" when the finding is not about a node.
     """
 
     code: str
@@ -137,12 +230,12 @@ class ScanFinding:
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The costliest of the worst-case inputs.
+    """The input of the policy's `worst_case` that needs the most memory.
 
     Attributes:
         input: its shape (N, 3, H, W).
-        largest_tensor_bytes: of the largest tensor, bytes.
-        peak_bytes: of all tensors that live at once, weights too, bytes.
+        largest_tensor_bytes: size of the largest tensor, bytes.
+        peak_bytes: size of all tensors that are alive at once, with the weights, bytes.
         work: multiply-adds.
     """
 
@@ -154,13 +247,13 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class FirstLoad:
-    """The first load, in a child process.
+    """The result of the first load, in a child process.
 
     Attributes:
-        outcome: `loaded`, `refused` (ONNX Runtime says no), `crashed`, `timeout`, or `skipped`.
-        detail: what the child said, in one line.
+        outcome: `loaded`, `refused` (by ONNX Runtime), `crashed`, `timeout`, or `skipped`.
+        detail: the child's message, one line.
         seconds: wall time.
-        memory_limit: bytes of address space for the model, None where the system can't limit it.
+        memory_limit: bytes of address space for the model; None where the system has no such limit.
     """
 
     outcome: str
@@ -171,18 +264,18 @@ class FirstLoad:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
-        name: of the file.
-        sha256: hex digest of the scanned bytes, "" when they were not read.
+        name: name of the file.
+        sha256: hex digest of the scanned bytes; "" when the file was not read.
         size: bytes.
-        findings: reasons to refuse it, the first offending node first; empty: admitted.
-        notes: what is worth knowing and no reason to refuse it.
-        ops: op type to number of nodes, subgraphs included.
-        opset: of the default operator set, None when it states none.
-        worst_case: see `WorstCase`; None when the sizes could not be worked out.
-        load: see `FirstLoad`.
+        findings: reasons to refuse the model, in file order; empty when it is admitted.
+        notes: facts that are no reason to refuse it.
+        ops: op type to number of nodes, with those of subgraphs.
+        opset: version of the default operator set; None when the model states none.
+        worst_case: None when the sizes could not be worked out.
+        load: the first load.
         policy: name, version and sha256 of the policy.
     """
 
@@ -199,20 +292,15 @@ class ScanReport:
 
     @property
     def admitted(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.findings
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, `admitted` first."""
+        """Return the report as JSON values, `admitted` first."""
         return {"admitted": self.admitted, **asdict(self)}
 
 
 def printable(text: str, limit: int = 120) -> str:
-    """Text of a hostile file, safe for a terminal: no control characters, not long."""
+    """Escape and shorten text of a hostile file, so that a terminal can show it."""
     clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + "..."
-
-
-def quoted(text: str, limit: int = 120) -> str:
-    """`printable` in quotes."""
-    return f"'{printable(text, limit)}'"

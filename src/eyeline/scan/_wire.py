@@ -1,14 +1,10 @@
-"""What an ONNX file may say: the fields of every message of onnx.proto, by number.
+"""A bounded reader of the protobuf bytes of an ONNX file.
 
-From onnx.proto of ONNX 1.23 (a test holds the tables to the installed `onnx`). A field that is not
-here is one that ONNX Runtime and the scanner could read differently, so it is refused.
-
-A bounded reader of ONNX's bytes: counts and checks before anything is built from them.
-
-It reads the protobuf wire format (protobuf.dev, "Encoding") by the tables of `schema`, and nothing
-else: no ONNX parser runs on bytes that are not known to be small, flat and unambiguous. What two
-parsers could read differently (unknown fields, a single field given twice, over-long integers, text
-that is not UTF-8) is refused.
+It knows the fields of onnx.proto and nothing else, and it counts and checks before it builds
+anything, because no ONNX parser may run on bytes that are not known to be small, flat and
+unambiguous. It refuses everything that two parsers could read differently: unknown fields, a single
+field that is given twice, integers that are too long, and text that is not UTF-8.
+Wire format: protobuf.dev, "Encoding".
 """
 
 from __future__ import annotations
@@ -17,14 +13,16 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from eyeline.scan.records import RefusedError
+
 
 class Field(NamedTuple):
     """One field of a message.
 
     Attributes:
-        name: as in onnx.proto.
+        name: name in onnx.proto.
         kind: `i32`, `i64`, `u64`, `f32`, `f64`, `str`, `bytes`, or the name of a message.
-        repeated: whether it may stand there more than once.
+        repeated: whether a message may hold it more than once.
     """
 
     name: str
@@ -32,6 +30,7 @@ class Field(NamedTuple):
     repeated: bool
 
 
+# onnx.proto of ONNX 1.23; a test compares these tables with the installed `onnx`.
 _TABLES = {
     "Model": """1 ir_version i64, 2 producer_name str, 3 producer_version str, 4 domain str,
         5 model_version i64, 6 doc_string str, 7 graph Graph, 8 opset_import* OperatorSetId,
@@ -94,34 +93,19 @@ def _fields(table: str) -> dict[int, Field]:
 MESSAGES: dict[str, dict[int, Field]] = {name: _fields(table) for name, table in _TABLES.items()}
 """Message name to field number to field."""
 
-
 _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
-_WIRE_TYPES = {"i32": 0, "i64": 0, "u64": 0, "f64": 1, "f32": 5}  # all others are blocks
+_WIRE_TYPES = {"i32": 0, "i64": 0, "u64": 0, "f64": 1, "f32": 5}  # all other kinds are blocks
 _FLOATS = {"f32": struct.Struct("<f"), "f64": struct.Struct("<d")}
 _CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
-_MAX_PACKED_INTS = 4096  # longer lists of packed integers stay bytes: see `Packed`
-
-
-class WireError(Exception):
-    """Bytes that are refused as a whole.
-
-    Args:
-        code: of the finding.
-        path: where.
-        reason: why.
-    """
-
-    def __init__(self, code: str, path: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code, self.path, self.reason = code, path, reason
+_MAX_PACKED_INTS = 4096  # bytes; longer lists of packed integers stay a `Packed`
 
 
 class Packed:
-    """A long list of packed numbers, left as bytes.
+    """A long list of packed numbers, kept as bytes.
 
     Attributes:
         data: the bytes.
-        kind: kind of one number, see `Field`.
+        kind: kind of one number, as in `Field`.
     """
 
     __slots__ = ("data", "kind")
@@ -130,63 +114,60 @@ class Packed:
         self.data, self.kind = data, kind
 
     def __len__(self) -> int:
-        """How many numbers: a varint ends at a byte below 128."""
         if self.kind in _FLOATS:
             return len(self.data) // _FLOATS[self.kind].size
-        return len(bytes(self.data).translate(None, _CONTINUED))
+        return len(bytes(self.data).translate(None, _CONTINUED))  # the last bytes of the varints
 
 
 class Message:
-    """One message: its fields by name, as they stood there.
+    """One message.
 
     Attributes:
-        kind: its name in `schema`.
-        fields: name to value; a repeated field is a list, packed floats or many packed integers
-            are a `Packed`.
+        fields: name to value. A repeated field is a list; packed floats and long lists of packed
+            integers are a `Packed`.
     """
 
-    __slots__ = ("fields", "kind")
+    __slots__ = ("fields",)
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.fields
 
     def text(self, name: str) -> str:
-        """A string field, "" when absent."""
+        """Return a string field, "" when absent."""
         return str(self.fields.get(name, ""))
 
     def number(self, name: str) -> int:
-        """An integer field, 0 when absent."""
+        """Return an integer field, 0 when absent."""
         return int(self.fields.get(name, 0))
 
     def message(self, name: str) -> Message | None:
-        """A field that is a message, None when absent."""
+        """Return a field that is a message."""
         value: Message | None = self.fields.get(name)
         return value
 
-    def list(self, name: str) -> Any:
-        """A repeated field: a list, or a `Packed`; empty when absent."""
+    def values(self, name: str) -> Any:
+        """Return a repeated field, a list or a `Packed`; empty when absent."""
         return self.fields.get(name, [])
 
     def messages(self, name: str) -> Iterator[Message]:
-        """The messages of a repeated field."""
+        """Iterate over a repeated field of messages."""
         yield from self.fields.get(name, ())
 
 
 class WireReader:
-    """Reads one file.
+    """A reader of one file.
 
     Args:
         data: the file.
-        max_fields: most fields in the whole file, packed numbers not counted.
-        max_depth: most messages within each other.
+        max_fields: limit on the fields in the whole file; packed numbers do not count.
+        max_depth: limit on the nesting of messages.
 
     Attributes:
-        fields: fields read so far.
-        unknown: (path, field number) of what the schema does not know.
+        fields: number of fields read so far.
+        unknown: (path, field number) of the fields that onnx.proto does not have.
     """
 
     def __init__(self, data: bytes, max_fields: int, max_depth: int) -> None:
@@ -196,31 +177,31 @@ class WireReader:
         self.unknown: list[tuple[str, int]] = []
 
     def read(self) -> Message:
-        """The model.
+        """Read the model.
 
         Raises:
-            WireError: bytes that are refused.
+            RefusedError: the bytes are refused as a whole.
         """
         return self._message("Model", 0, len(self.data), ())
 
     def _message(self, kind: str, at: int, end: int, path: tuple[str, ...]) -> Message:
         if len(path) > self.max_depth:
-            raise self._error(path, "depth", f"nested more than {self.max_depth} messages deep")
-        table, message, data = MESSAGES[kind], Message(kind), self.data
+            raise _error(path, "depth", f"messages are nested more than {self.max_depth} deep")
+        table, message, data = MESSAGES[kind], Message(), self.data
         fields = message.fields
         while at < end:
             self.fields += 1
             if self.fields > self.max_fields:
-                raise self._error(path, "elements", f"more than {self.max_fields} fields")
+                raise _error(path, "elements", f"the file has more than {self.max_fields} fields")
             tag = data[at]
             at += 1
             if tag > 127:
                 tag, at = self._varint(at - 1, end, path)
             number, wire_type = tag >> 3, tag & 7
             if not 1 <= number < 1 << 29:
-                raise self._error(path, "malformed", f"field number {number}")
+                raise _error(path, "malformed", f"field number {number} is invalid")
             field = table.get(number)
-            # The value's span, whatever the field.
+            # Find the value's span first: unknown fields are skipped, too.
             value, size = 0, 0
             if wire_type == _VARINT:
                 value, at = self._varint(at, end, path)
@@ -229,10 +210,10 @@ class WireReader:
             elif wire_type in (_FIXED64, _FIXED32):
                 size = 8 if wire_type == _FIXED64 else 4
             else:
-                raise self._error(path, "malformed", f"wire type {wire_type} in {kind}")
+                raise _error(path, "malformed", f"wire type {wire_type} in {kind} is invalid")
             start, at = at, at + size
             if at > end:
-                raise self._error(path, "malformed", f"field {number} of {kind} is cut off")
+                raise _error(path, "malformed", f"field {number} of {kind} is cut off")
             if field is None:
                 if len(self.unknown) < 32:  # enough to report
                     self.unknown.append((_join(path), number))
@@ -240,27 +221,32 @@ class WireReader:
             if field.repeated:
                 found = fields.setdefault(field.name, [])
                 if isinstance(found, Packed):
-                    raise self._error(path, "ambiguous", f"{field.name} is packed, and goes on")
+                    raise _error(path, "ambiguous", f"{field.name} continues after a packed list")
                 index = len(found)
             elif field.name in fields:
-                raise self._error(path, "ambiguous", f"{field.name} stands there twice")
+                raise _error(path, "ambiguous", f"{field.name} is given twice")
             else:
                 found, index = None, None
             parsed: Any
             if field.kind in _WIRE_TYPES:
                 if wire_type == _BLOCK and found is not None:
-                    self._packed(fields, field, found, start, at, path)
+                    self._packed(fields, field, start, at, path)
                     continue
-                parsed = self._scalar(field, wire_type, value, start, path)
+                if wire_type != _WIRE_TYPES[field.kind]:
+                    raise _error(path, "malformed", f"{field.name} has the wrong wire type")
+                if field.kind in _FLOATS:
+                    parsed = _FLOATS[field.kind].unpack_from(data, start)[0]
+                else:
+                    parsed = _integer(field, value, path)
             elif wire_type != _BLOCK:
-                raise self._error(path, "malformed", f"{field.name} is not of its type")
+                raise _error(path, "malformed", f"{field.name} has the wrong wire type")
             elif field.kind == "bytes":
                 parsed = self.view[start:at]
             elif field.kind == "str":
                 try:
                     parsed = str(self.view[start:at], "utf-8")
                 except UnicodeDecodeError:
-                    raise self._error(path, "malformed", f"{field.name} is not UTF-8") from None
+                    raise _error(path, "malformed", f"{field.name} is not UTF-8") from None
             else:
                 name = field.name if index is None else f"{field.name}[{index}]"
                 parsed = self._message(field.kind, start, at, (*path, name))
@@ -270,45 +256,24 @@ class WireReader:
                 found.append(parsed)
         return message
 
-    def _scalar(
-        self, field: Field, wire_type: int, value: int, start: int, path: tuple[str, ...]
-    ) -> int | float:
-        if wire_type != _WIRE_TYPES[field.kind]:
-            raise self._error(path, "malformed", f"{field.name} is not of its type")
-        if field.kind in _FLOATS:
-            number: float = _FLOATS[field.kind].unpack_from(self.data, start)[0]
-            return number
-        return self._integer(field, value, path)
-
-    def _integer(self, field: Field, value: int, path: tuple[str, ...]) -> int:
-        if field.kind == "u64":
-            return value
-        signed = value - (1 << 64) if value >> 63 else value
-        if field.kind == "i32" and not -(1 << 31) <= signed < 1 << 31:
-            raise self._error(path, "ambiguous", f"{field.name} is beyond 32 bits")
-        return signed
-
     def _packed(
-        self,
-        fields: dict[str, Any],
-        field: Field,
-        found: Any,
-        start: int,
-        end: int,
-        path: tuple[str, ...],
+        self, fields: dict[str, Any], field: Field, start: int, end: int, path: tuple[str, ...]
     ) -> None:
+        found = fields[field.name]
         if field.kind in _FLOATS or end - start > _MAX_PACKED_INTS:
             if found:
-                raise self._error(path, "ambiguous", f"{field.name} is packed and unpacked")
-            if field.kind in _FLOATS and (end - start) % _FLOATS[field.kind].size:
-                raise self._error(path, "malformed", f"{field.name} is cut off")
-            if field.kind not in _FLOATS and self.data[end - 1] > 127:
-                raise self._error(path, "malformed", f"{field.name} is cut off")
+                raise _error(path, "ambiguous", f"{field.name} is partly packed")
+            if (
+                (end - start) % _FLOATS[field.kind].size
+                if field.kind in _FLOATS
+                else self.data[end - 1] > 127
+            ):
+                raise _error(path, "malformed", f"{field.name} is cut off")
             fields[field.name] = Packed(self.view[start:end], field.kind)
             return
         while start < end:
             value, start = self._varint(start, end, path)
-            found.append(self._integer(field, value, path))
+            found.append(_integer(field, value, path))
 
     def _varint(self, at: int, end: int, path: tuple[str, ...]) -> tuple[int, int]:
         value = shift = 0
@@ -322,10 +287,20 @@ class WireReader:
                     break
                 return value, at
             shift += 7
-        raise self._error(path, "malformed", "an integer is cut off or beyond 64 bits")
+        raise _error(path, "malformed", "an integer is cut off or is longer than 64 bits")
 
-    def _error(self, path: tuple[str, ...], code: str, reason: str) -> WireError:
-        return WireError(code, _join(path), reason)
+
+def _integer(field: Field, value: int, path: tuple[str, ...]) -> int:
+    if field.kind == "u64":
+        return value
+    signed = value - (1 << 64) if value >> 63 else value
+    if field.kind == "i32" and not -(1 << 31) <= signed < 1 << 31:
+        raise _error(path, "ambiguous", f"{field.name} does not fit in 32 bits")
+    return signed
+
+
+def _error(path: tuple[str, ...], code: str, reason: str) -> RefusedError:
+    return RefusedError(code, reason, _join(path))
 
 
 def _join(path: tuple[str, ...]) -> str:

@@ -1,0 +1,542 @@
+"""The sizes of all tensors of a graph: size rules, the table of all rules, and the worst case.
+
+The rules here size the ops that move, shape or compute element by element; `_layer_rules` sizes
+the layers. They compute output shapes, and also the values of short tensors where these follow from
+shapes, because a graph computes the sizes of a `Resize` or `Reshape` with ordinary ops.
+To admit a new op, write its rule here or in `_layer_rules`, add it to `RULES`, and add a row to
+`policy.toml`. Formulas: the ONNX operator specification (onnx.ai, "Operators").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from eyeline.scan import _layer_rules as layers
+from eyeline.scan._constants import FLOATS, MAX_KNOWN, NAME, NUMBER, SLICE_ENDS, Constant, is_scale
+from eyeline.scan._layer_rules import (
+    FLOAT32,
+    INT32,
+    INT64,
+    Inputs,
+    Node,
+    Number,
+    Value,
+    as_stored,
+    axis_of,
+    broadcast,
+    follow,
+    known,
+    known_integers,
+    need,
+    optional,
+    select,
+    work,
+)
+from eyeline.scan.records import RefusedError, ScanPolicy, WorstCase, printable
+
+_MOVES_NUMBERS = frozenset(
+    ("Slice", "Identity", "Unsqueeze", "Squeeze", "Concat", "Cast", "Reshape", "Gather")
+)
+"""Ops that may take `SLICE_ENDS`: they move numbers and do not compute."""
+
+
+def _shape(node: Node, inputs: Inputs) -> list[Value]:
+    dims = need(inputs, 0).shape
+    part = dims[slice(node.integer("start", 0), node.integer("end", len(dims)))]
+    return [Value(INT64, (len(part),), part, constant=True)]
+
+
+def _constant(node: Node, inputs: Inputs) -> list[Value]:
+    if inputs or len(node.attributes) != 1:
+        raise RefusedError("attribute", "a Constant must have exactly one value")
+    name, value = next(iter(node.attributes.items()))
+    if isinstance(value, Constant):
+        return [Value(value.dtype, value.shape, value.values, True, value.scale)]
+    if isinstance(value, str):
+        raise RefusedError("attribute", "the value of a Constant is text")
+    values = value if isinstance(value, tuple) else (value,)
+    shape = (len(values),) if isinstance(value, tuple) else ()
+    kept = values if len(values) <= MAX_KNOWN else None
+    if name == "value_ints" or isinstance(value, int):
+        return [Value(INT64, shape, kept, constant=True)]
+    return [Value(FLOAT32, shape, kept, constant=True, scale=is_scale(values))]
+
+
+def _constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
+    # Only short tensors: a long one needs few bytes in the file and much memory at load.
+    dims = known_integers(need(inputs, 0), "shape")
+    elements = math.prod(dims)
+    if any(d < 0 for d in dims) or elements > node.limits.max_integer_elements:
+        raise RefusedError("tensor-size", f"a filled tensor of shape {dims}")
+    value = node.attributes.get("value")
+    dtype, fill = FLOAT32, (0.0,)
+    if isinstance(value, Constant):
+        if value.values is None or len(value.values) != 1:
+            raise RefusedError("attribute", "value is not one number")
+        dtype, fill = value.dtype, value.values
+    return [Value(dtype, dims, fill * elements if elements <= MAX_KNOWN else None, constant=True)]
+
+
+def _identity(_: Node, inputs: Inputs) -> list[Value]:
+    return [need(inputs, 0)]
+
+
+def _dropout(node: Node, inputs: Inputs) -> list[Value]:
+    flag = optional(inputs, 2)
+    if flag is not None and any(known(flag, "training flag")):
+        raise RefusedError("training", "Dropout in training mode")
+    x = need(inputs, 0)
+    return [x, Value(NUMBER["bool"], x.shape)][: len(node.outputs)]
+
+
+def _cast(node: Node, inputs: Inputs) -> list[Value]:
+    x, to = need(inputs, 0), node.integer("to", 0)
+    values = x.values
+    if values is not None and to not in FLOATS:
+        if not all(math.isfinite(v) and abs(v) < 1 << 63 for v in values):
+            raise RefusedError("integer", "a cast of a number that no integer type can hold")
+        values = tuple(int(v) for v in values)
+    elif values is not None:
+        values = _all_known([as_stored(to, float(v)) for v in values])
+    return [Value(to, x.shape, values)]
+
+
+def _all_known(values: Sequence[Number | None]) -> tuple[Number, ...] | None:
+    kept = tuple(v for v in values if v is not None)
+    return kept if len(kept) == len(values) else None
+
+
+def _concat(node: Node, inputs: Inputs) -> list[Value]:
+    parts = [need(inputs, i) for i in range(len(inputs))]
+    first = need(parts, 0)
+    if "axis" not in node.attributes:
+        raise RefusedError("attribute", "axis is missing")
+    axis = axis_of(node.integer("axis", 0), len(first.shape))
+    rest = {(*p.shape[:axis], *p.shape[axis + 1 :], len(p.shape)) for p in parts}
+    if len(rest) > 1 or len({p.dtype for p in parts}) > 1:
+        shapes = ", ".join(str(p.shape) for p in parts[:4])
+        raise RefusedError("shapes", f"tensors of {shapes} can't be joined along axis {axis}")
+    dims = list(first.shape)
+    dims[axis] = sum(p.shape[axis] for p in parts)
+    values = None
+    if len(dims) == 1 and follow(dims[0], *parts):
+        values = tuple(v for p in parts for v in known(p, "values"))
+    return [Value(first.dtype, tuple(dims), values)]
+
+
+def _split(node: Node, inputs: Inputs) -> list[Value]:
+    x, given, count = need(inputs, 0), optional(inputs, 1), len(node.outputs)
+    axis = axis_of(node.integer("axis", 0), len(x.shape))
+    side = x.shape[axis]
+    if given is not None:
+        sizes = known_integers(given, "parts")
+    elif "split" in node.attributes:
+        sizes = node.integers("split", count, 0)
+    else:
+        part = -(-side // count)
+        sizes = tuple(min(part, side - i * part) for i in range(count))
+    if len(sizes) != count or sum(sizes) != side or min(sizes) < 1:
+        raise RefusedError("shapes", f"a side of {side} can't be split into {sizes}")
+    flat = x.values if len(x.shape) == 1 else None
+    return [
+        Value(
+            x.dtype,
+            (*x.shape[:axis], size, *x.shape[axis + 1 :]),
+            flat[start : start + size] if flat is not None else None,
+        )
+        for start, size in zip(accumulate(sizes, initial=0), sizes, strict=False)
+    ]
+
+
+def _slice(_: Node, inputs: Inputs) -> list[Value]:
+    x = need(inputs, 0)
+    starts = known_integers(need(inputs, 1), "starts")
+    ends = known_integers(need(inputs, 2), "ends")
+    axes_in, steps_in = optional(inputs, 3), optional(inputs, 4)
+    axes = known_integers(axes_in, "axes") if axes_in else tuple(range(len(starts)))
+    steps = known_integers(steps_in, "steps") if steps_in else (1,) * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise RefusedError("shapes", "the starts, ends, axes and steps of a Slice do not match")
+    kept = [range(side) for side in x.shape]
+    for start, end, axis_given, step in zip(starts, ends, axes, steps, strict=True):
+        axis = axis_of(axis_given, len(kept))
+        if kept[axis] != range(x.shape[axis]):
+            raise RefusedError("shapes", "a Slice names an axis twice")
+        kept[axis] = range(*slice(start, end, step).indices(x.shape[axis]))
+    return [Value(x.dtype, tuple(map(len, kept)), select(x, kept))]
+
+
+def _gather(node: Node, inputs: Inputs) -> list[Value]:
+    x, indices = need(inputs, 0), need(inputs, 1)
+    axis = axis_of(node.integer("axis", 0), len(x.shape))
+    side = x.shape[axis]
+    chosen = known_integers(indices, "indices")
+    if not all(-side <= i < side for i in chosen):
+        raise RefusedError("shapes", f"an index is outside a side of {side}")
+    flat = x.values if len(x.shape) == 1 else None
+    values = tuple(flat[i] for i in chosen) if flat is not None else None
+    return [Value(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), values)]
+
+
+def _axes(node: Node, inputs: Inputs) -> tuple[int, ...] | None:
+    given = optional(inputs, 1)
+    return known_integers(given, "axes") if given is not None else node.axes()
+
+
+def _unsqueeze(node: Node, inputs: Inputs) -> list[Value]:
+    x, axes = need(inputs, 0), _axes(node, inputs)
+    if not axes:
+        raise RefusedError("attribute", "axes are missing")
+    rank = len(x.shape) + len(axes)
+    added = {axis_of(a, rank) for a in axes}
+    if len(added) != len(axes):
+        raise RefusedError("shapes", "an axis is named twice")
+    rest = iter(x.shape)
+    return [Value(x.dtype, tuple(1 if i in added else next(rest) for i in range(rank)), x.values)]
+
+
+def _squeeze(node: Node, inputs: Inputs) -> list[Value]:
+    x, axes = need(inputs, 0), _axes(node, inputs)
+    ones = {i for i, side in enumerate(x.shape) if side == 1}
+    removed = {axis_of(a, len(x.shape)) for a in axes} if axes else ones
+    if removed - ones:
+        raise RefusedError("shapes", f"a removed side of {x.shape} is not 1")
+    return [Value(x.dtype, tuple(d for i, d in enumerate(x.shape) if i not in removed), x.values)]
+
+
+def _reshape(node: Node, inputs: Inputs) -> list[Value]:
+    x, wanted = need(inputs, 0), list(known_integers(need(inputs, 1), "new shape"))
+    if not node.integer("allowzero", 0):
+        for i, side in enumerate(wanted):
+            if side == 0:
+                if i >= len(x.shape):
+                    raise RefusedError("shapes", f"{x.shape} has no side {i} to keep")
+                wanted[i] = x.shape[i]
+    if any(d < -1 for d in wanted) or wanted.count(-1) > 1:
+        raise RefusedError("shapes", f"{wanted} is not a shape")
+    if -1 in wanted:
+        rest = -math.prod(wanted)
+        wanted[wanted.index(-1)] = x.elements // rest if rest else 0
+    if math.prod(wanted) != x.elements:
+        raise RefusedError("shapes", f"{x.shape} can't be reshaped to {wanted}")
+    return [Value(x.dtype, tuple(wanted), x.values)]
+
+
+def _flatten(node: Node, inputs: Inputs) -> list[Value]:
+    x, axis = need(inputs, 0), node.integer("axis", 1)
+    if not -len(x.shape) <= axis <= len(x.shape):
+        raise RefusedError("shapes", f"axis {axis} of a tensor of rank {len(x.shape)}")
+    axis += len(x.shape) if axis < 0 else 0
+    return [Value(x.dtype, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), x.values)]
+
+
+def _transpose(node: Node, inputs: Inputs) -> list[Value]:
+    x = need(inputs, 0)
+    order = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
+    if not isinstance(order, tuple) or sorted(order) != list(range(len(x.shape))):
+        raise RefusedError("shapes", f"{order} is not an order of {len(x.shape)} axes")
+    axes = tuple(int(i) for i in order)
+    sides = [range(d) for d in x.shape]
+    return [Value(x.dtype, tuple(x.shape[i] for i in axes), select(x, sides, axes))]
+
+
+def _pad(node: Node, inputs: Inputs) -> list[Value]:
+    x, axes_in = need(inputs, 0), optional(inputs, 3)
+    pads = known_integers(need(inputs, 1), "pads")
+    axes = known_integers(axes_in, "axes") if axes_in else tuple(range(len(x.shape)))
+    if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
+        raise RefusedError("shapes", f"{len(pads)} pads for {len(axes)} axes")
+    dims = list(x.shape)
+    for i, axis_given in enumerate(axes):
+        axis, ends = axis_of(axis_given, len(dims)), (pads[i], pads[len(axes) + i])
+        side = dims[axis]
+        reflects = node.attributes.get("mode") == "reflect"
+        most = side - 1 if reflects else node.limits.max_side
+        if any(not -side < p <= most for p in ends):
+            raise RefusedError("size", f"pads of {ends} on a side of {side}")
+        dims[axis] = side + sum(ends)
+    return [Value(x.dtype, _bounded(node, dims))]
+
+
+def _resize(node: Node, inputs: Inputs) -> list[Value]:
+    x, scales_in, sizes_in = need(inputs, 0), optional(inputs, 2), optional(inputs, 3)
+    rank, given = len(x.shape), node.axes()
+    axes = tuple(axis_of(a, rank) for a in given) if given is not None else tuple(range(rank))
+    scales = known(scales_in, "scales") if scales_in is not None else ()
+    if scales:
+        limit = node.limits.max_scale
+        if not all(1 / limit <= s <= limit for s in scales):
+            raise RefusedError("resize", f"a scale outside 1/{limit} to {limit}")
+        wanted: Sequence[int] = [
+            math.floor(as_stored(FLOAT32, x.shape[a] * s) or 0)
+            for a, s in zip(axes, scales, strict=False)
+        ]
+    elif sizes_in is not None:
+        wanted = known_integers(sizes_in, "sizes")
+    else:
+        raise RefusedError("inputs", "a Resize with neither scales nor sizes")
+    if len(wanted) != len(axes) or (scales and len(scales) != len(axes)):
+        raise RefusedError("shapes", f"{len(wanted)} sizes for {len(axes)} axes")
+    dims = list(x.shape)
+    for a, side in zip(axes, wanted, strict=True):
+        dims[a] = side
+    if tuple(dims[:2]) != x.shape[:2]:
+        raise RefusedError("resize", "a Resize of the batch or of the channels")
+    return [Value(x.dtype, _bounded(node, dims))]
+
+
+def _bounded(node: Node, dims: list[int]) -> tuple[int, ...]:
+    if any(not 1 <= d <= node.limits.max_side for d in dims):
+        raise RefusedError("size", f"sides {dims} are not all from 1 to {node.limits.max_side}")
+    return tuple(dims)
+
+
+def _depth_to_space(node: Node, inputs: Inputs) -> list[Value]:
+    x, b = need(inputs, 0), node.integer("blocksize", 0)
+    if len(x.shape) != 4 or b < 1 or x.shape[1] % (b * b):
+        raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
+    n, c, h, w = x.shape
+    return [Value(x.dtype, (n, c // (b * b), h * b, w * b))]
+
+
+def _space_to_depth(node: Node, inputs: Inputs) -> list[Value]:
+    x, b = need(inputs, 0), node.integer("blocksize", 0)
+    if len(x.shape) != 4 or b < 1 or x.shape[2] % b or x.shape[3] % b:
+        raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
+    n, c, h, w = x.shape
+    return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
+
+
+def _unary(node: Node, inputs: Inputs) -> list[Value]:
+    x = need(inputs, 0)  # the other inputs of `Clip` are scalars
+    compute = _UNARY_VALUES.get(node.op_type)
+    values = None
+    if compute is not None and x.values is not None:
+        # All of these are exact: the result needs no rounding to its type.
+        values = tuple(float(compute(v)) if x.dtype in FLOATS else compute(v) for v in x.values)
+    return [Value(x.dtype, x.shape, values)]
+
+
+def _binary(node: Node, inputs: Inputs) -> list[Value]:
+    parts = [need(inputs, i) for i in range(len(inputs))]
+    first = need(parts, 0)
+    if node.op_type != "Pow" and len({p.dtype for p in parts}) > 1:
+        raise RefusedError("types", "the inputs have different types")
+    shape = broadcast(*(p.shape for p in parts))
+    compute, elements = _BINARY_VALUES.get(node.op_type), math.prod(shape)
+    integer = first.dtype not in FLOATS
+    if integer and compute is None:
+        raise RefusedError("types", "the op is not allowed on integers")
+    if compute is None or len(parts) != 2 or len(shape) > 1 or not follow(elements, *parts):
+        # An integer division by 0 kills the process: all its values must be known.
+        if integer and node.op_type == "Div":
+            raise RefusedError(
+                "integer-division", "integers that are unknown before the model runs"
+            )
+        return [Value(first.dtype, shape)]
+    a, b = (v * elements if len(v) == 1 else v for v in (known(p, "values") for p in parts))
+    values = [compute(x, y) for x, y in zip(a, b, strict=True)]
+    if integer:
+        limit = {INT32: 1 << 31, INT64: 1 << 63}.get(first.dtype, 1 << 7)
+        if any(v is None or not -limit <= v < limit for v in values):
+            code = "integer-division" if None in values else "integer"
+            raise RefusedError(code, "an integer overflows or is divided by 0")
+    stored = [as_stored(first.dtype, v) if v is not None else None for v in values]
+    return [Value(first.dtype, shape, _all_known(stored))]
+
+
+def _divide(a: Number, b: Number) -> Number | None:
+    if b == 0:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)  # rounds towards zero
+    return a / b
+
+
+_BINARY_VALUES: dict[str, Callable[[Number, Number], Number | None]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": _divide,
+    "Min": min,
+    "Max": max,
+}
+_UNARY_VALUES: dict[str, Callable[[Number], Number]] = {
+    "Floor": math.floor,
+    "Ceil": math.ceil,
+    "Neg": lambda a: -a,
+    "Abs": abs,
+    "Relu": lambda a: max(a, 0),
+}
+
+RULES: dict[str, Callable[[Node, Inputs], list[Value]]] = {
+    "Conv": layers.conv,
+    "ConvTranspose": layers.conv_transpose,
+    "Gemm": layers.gemm,
+    "MatMul": layers.matmul,
+    "QuantizeLinear": layers.quantize,
+    "DequantizeLinear": layers.dequantize,
+    "Resize": _resize,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Pad": _pad,
+    "Shape": _shape,
+    "Gather": _gather,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Transpose": _transpose,
+    "Cast": _cast,
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Identity": _identity,
+    "Dropout": _dropout,
+    **dict.fromkeys(("MaxPool", "AveragePool"), layers.pool),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), layers.global_pool),
+    **dict.fromkeys(
+        ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL2"), layers.reduce
+    ),
+    **dict.fromkeys(
+        (f"{kind}Normalization" for kind in ("Batch", "Instance", "Layer", "Group")),
+        layers.normalise,
+    ),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu"), _binary),
+    **dict.fromkeys(
+        (
+            *("Relu", "LeakyRelu", "Elu", "Gelu", "Erf", "Sigmoid", "HardSigmoid", "HardSwish"),
+            *("Tanh", "Softplus", "Softmax", "Clip", "Sqrt", "Exp", "Log", "Reciprocal"),
+            *("Neg", "Abs", "Floor", "Ceil"),
+        ),
+        _unary,
+    ),
+}
+"""Op type to size rule: no policy can admit an op without a rule."""
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """A graph whose nodes are all allowed.
+
+    Attributes:
+        input: name of the one input.
+        dims: its declared sides, None where dynamic.
+        outputs: names of the outputs.
+        nodes: in order.
+        constants: initializers by name.
+    """
+
+    input: str
+    dims: tuple[int | None, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    constants: dict[str, Constant]
+
+    def input_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Return the input's shape for (height, width), with the declared sides where there are any."""
+        wanted = (1, 3, *size)
+        return tuple(w if d is None else d for d, w in zip(self.dims, wanted, strict=True))
+
+
+def worst_case(plan: GraphPlan, policy: ScanPolicy) -> WorstCase:
+    """Size a graph at every input of the policy, and return the one that needs the most memory.
+
+    Raises:
+        RefusedError: a tensor, the memory or the work exceeds the policy, or can't be known.
+    """
+    shapes = dict.fromkeys(plan.input_shape(size) for size in policy.worst_case)
+    return max((infer(plan, policy, s)[1] for s in shapes), key=lambda case: case.peak_bytes)
+
+
+def infer(
+    plan: GraphPlan, policy: ScanPolicy, shape: tuple[int, ...]
+) -> tuple[dict[str, Value], WorstCase]:
+    """Size a graph at one input, and return every tensor by name, and the totals.
+
+    The scanner computes with numbers, not with symbols: it refuses a size that depends on pixels,
+    and knows one that depends on the input's size exactly. It ignores declared shapes.
+    """
+    values = {
+        n: Value(c.dtype, c.shape, c.values, True, c.scale) for n, c in plan.constants.items()
+    }
+    values[plan.input] = Value(FLOAT32, shape)
+    alive = {name: _bytes(value, policy) for name, value in values.items()}
+    last_use = {name: i for i, node in enumerate(plan.nodes) for name in node.inputs}
+    last_use |= dict.fromkeys(plan.outputs, len(plan.nodes))
+    total = peak = sum(alive.values())
+    largest = max(alive.values())
+    all_work = constant_work = 0
+    for i, node in enumerate(plan.nodes):
+        inputs = [values[name] if name else None for name in node.inputs]
+        try:
+            outputs = _run(node, inputs)
+            for name, value in zip(node.outputs, outputs, strict=False):
+                size = _bytes(value, policy)
+                _check("tensor-size", size, policy.limits.max_tensor_bytes, "bytes in a tensor")
+                if name:
+                    values[name], alive[name] = value, size
+                    total += size
+                    largest = max(largest, size)
+            cost = work(node, inputs, outputs)
+            all_work += cost
+            constant_work += cost if all(v.constant for v in outputs) else 0
+            peak = max(peak, total)
+            limits = policy.limits
+            _check("memory", peak, limits.max_peak_bytes, "bytes alive at once")
+            _check("work", all_work, limits.max_work, "multiply-adds")
+            what = "elements and multiply-adds at load"
+            _check("constant-work", constant_work, limits.max_constant_work, what)
+        except RefusedError as exc:
+            reason = f"{exc.reason}, at input {'x'.join(map(str, shape))}"
+            raise RefusedError(exc.code, reason, node.path, node.op_type) from None
+        for name in {*node.inputs, *node.outputs}:
+            if name and last_use.get(name, -1) <= i and name not in plan.constants:
+                total -= alive.pop(name, 0)
+    for name in plan.outputs:
+        value = values[name]
+        if value.dtype != FLOAT32 or len(value.shape) != 4:
+            found = f"{NAME.get(value.dtype)} of rank {len(value.shape)}"
+            reason = f"the output is {found}, not float32 of rank 4"
+            raise RefusedError("output", reason, f"graph/output:{printable(name)}")
+    return values, WorstCase(shape, largest, peak, all_work)
+
+
+def _check(code: str, number: int, limit: int, what: str) -> None:
+    if number > limit:
+        raise RefusedError(code, f"{number:,} {what} are more than {limit:,}")
+
+
+def _bytes(value: Value, policy: ScanPolicy) -> int:
+    return value.elements * policy.elements.get(value.dtype, 8)
+
+
+def _run(node: Node, inputs: list[Value | None]) -> list[Value]:
+    for index, value in enumerate(inputs):
+        numbers = value.values if value is not None else None
+        if numbers and not SLICE_ENDS.isdisjoint(numbers):
+            allowed = node.op_type in _MOVES_NUMBERS and (
+                node.op_type != "Slice" or index in (0, 2)
+            )
+            if not allowed:
+                raise RefusedError("integer", "the largest int64 is not the end of a Slice")
+    outputs = RULES[node.op_type](node, inputs)
+    if len(node.outputs) > len(outputs):
+        reason = f"the node has {len(node.outputs)} outputs; {len(outputs)} are allowed"
+        raise RefusedError("outputs", reason)
+    constant = all(v.constant for v in inputs if v is not None)
+    checked = []
+    for value in outputs:
+        if len(value.shape) > node.limits.max_rank:
+            raise RefusedError("rank", f"a tensor has more than {node.limits.max_rank} dimensions")
+        # Exporters write an omitted input, such as the roi of a Resize, as an empty constant.
+        if any(d < 1 for d in value.shape) and node.op_type != "Constant":
+            raise RefusedError("shapes", f"a tensor is empty: its shape is {value.shape}")
+        short = value.values if value.elements <= MAX_KNOWN else None
+        checked.append(replace(value, values=short, constant=value.constant or constant))
+    return checked
