@@ -181,10 +181,10 @@ def test_an_unknown_format_is_refused_by_name(tmp_path, path, form):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no log"),
-        ("hello", "is no log"),
-        ("<VMAF>", "is not XML"),
-        ("{", "is not JSON"),
+        ("", "is not a log"),
+        ("hello", "is not a log"),
+        ("<VMAF>", "not XML"),
+        ("{", "not JSON"),
         ('{"a": 1}', "no list of frames"),
         ('{"frames": [{"metrics": {}}]}', "entry 0"),
         ('{"frames": [{"frameNum": true, "metrics": {}}]}', "entry 0"),
@@ -192,7 +192,7 @@ def test_an_unknown_format_is_refused_by_name(tmp_path, path, form):
         ('{"frames": [{"frameNum": 4, "metrics": {"a": "1"}}]}', "frame 4: a is not a number"),
         ('{"frames": [{"frameNum": 4, "metrics": {"a": 1, "a": 2}}]}', "'a' appears twice"),
         ('{"frames": [], "provenance": 3}', "provenance is not an object"),
-        ("[" * 100_000, "is no log"),
+        ("[" * 100_000, "is not a log"),
         ('{"frames": ' + "[" * 100_000, "JSON|deep"),
         ("Frame,a,\n0,1,2,\n", "line 2 has 3 cells, the header 2"),
         ("Frame,a,\n0,x,\n", "line 2.*'x'"),

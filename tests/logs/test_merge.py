@@ -110,7 +110,7 @@ def test_a_second_merge_keeps_the_first_ones_provenance_and_clock(tmp_path, suff
 
 
 def test_merging_keeps_the_format(tmp_path, capfdbinary):
-    with pytest.raises(OutputError, match=r"is csv, but merging keeps .* json"):
+    with pytest.raises(OutputError, match=r"says csv, but merging keeps .* json"):
         write_log(make_log(), tmp_path / "both.csv", with_log=JSON)
     write_log(make_log(), "-", with_log=CSV)
     assert capfdbinary.readouterr().out.startswith(b"Frame,integer_adm2,")

@@ -1,14 +1,15 @@
-"""Logs: a row per frame, in the formats that people's tools already read.
+"""Logs: one row of numbers per frame, in the formats of libvmaf and in Parquet.
 
 ::
 
     log = Log(["saliency_mean"], provenance={"model": "..."}, fps=25.0)
     log.append(0, 0.0, {"saliency_mean": 0.125})
     write_log(log, "clip.json")                       # libvmaf's layout
-    write_log(log, "both.json", with_log="vmaf.json")  # our columns in libvmaf's own log
+    write_log(log, "both.json", with_log="vmaf.json")  # libvmaf's own log with our columns added
     read_log("clip.json").values["saliency_mean"][0]
 
-To add a format, add a module with a `LogFormat` and a row to `FORMATS`.
+`base` holds `Log`, pooling over frames, and the rules that all formats share. Each format is a module
+with a `LogFormat`. To add a format, add a module and a row to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FORMATS: tuple[LogFormat, ...] = (
 
 
 def format_for(path: str | Path, name: str | None = None) -> LogFormat:
-    """The format that `path` will be written in; call it before a long run, to refuse early.
+    """Return the format in which `path` will be written; call it early, to refuse before a long run.
 
     Args:
         path: its suffix chooses; `-` (stdout) is JSON.
@@ -47,22 +48,24 @@ def format_for(path: str | Path, name: str | None = None) -> LogFormat:
         return json_format.FORMAT
     known = ", ".join(suffix for form in FORMATS for suffix in form.suffixes)
     names = ", ".join(form.name for form in FORMATS)
-    what = f"{path}: no log format has this suffix" if name is None else f"no log format {name!r}"
-    raise OutputError(what, f"use {known}, or name one of {names}")
+    if name is None:
+        raise OutputError(f"{path}: no log format has this suffix", f"use one of {known}")
+    raise OutputError(f"{name!r} is not a log format", f"use one of {names}")
 
 
 def _format_of(path: Path) -> LogFormat:
-    """The format of an existing log, by its first bytes: libvmaf writes to any name it is given."""
+    """Detect the format of a log by its first bytes, because libvmaf writes to any file name."""
     try:
         with path.open("rb") as f:
             head = f.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as exc:
-        raise LogError(f"{path}: can't be read: {exc.strerror or exc}") from exc
+        raise LogError(f"{path}: can't be read: {exc.strerror or exc}", "check the path") from exc
     for form in FORMATS:
         if form.begins(head):
             return form
     raise LogError(
-        f"{path}: is no log", "give a JSON, CSV, XML or Parquet log of libvmaf or eyeline"
+        f"{path}: the file is not a log",
+        "give a JSON, CSV, XML or Parquet log of libvmaf or eyeline",
     )
 
 
@@ -73,18 +76,18 @@ def write_log(
     with_log: str | Path | None = None,
     format: str | None = None,
 ) -> None:
-    """Write a log that appears whole or not at all.
+    """Write a log; the file appears whole or not at all.
 
     Args:
         log: rows and provenance.
         path: the file, whose suffix chooses the format; `-` is stdout, in JSON.
-        with_log: a libvmaf log in JSON, CSV or XML to which our columns are added. Its layout and all
-            it holds are kept, and frames are matched by number. May be `path` itself.
-        format: name of a format, in place of the suffix's.
+        with_log: a libvmaf log in JSON, CSV or XML to which the columns are added. Its layout and
+            content are kept, and frames are matched by number. May be `path` itself.
+        format: name of a format that wins over the suffix.
 
     Raises:
-        OutputError: unknown suffix, or the file can't be written.
-        LogError: `with_log` is no such log, holds other frames, or already has our metrics.
+        OutputError: the suffix is unknown, or the file cannot be written.
+        LogError: `with_log` is not such a log, holds other frames, or already has the metrics.
         MissingExtraError: Parquet without pyarrow.
     """
     if with_log is None:
@@ -97,11 +100,12 @@ def write_log(
     form = kept if format is None and str(path) == "-" else format_for(path, format)
     if kept.merge is None:
         raise LogError(
-            f"{existing}: a {kept.name} log can't be merged into", "give JSON, CSV or XML"
+            f"{existing}: a {kept.name} log can't be merged into", "give a JSON, CSV or XML log"
         )
     if form is not kept:
         raise OutputError(
-            f"{path}: is {form.name}, but merging keeps the layout of {existing}, {kept.name}",
+            f"{path}: the suffix says {form.name}, but merging keeps the format of {existing}, "
+            f"which is {kept.name}",
             f"name a {kept.suffixes[0]} file",
         )
     with open_output(path) as out:
@@ -109,12 +113,12 @@ def write_log(
 
 
 def read_log(path: str | Path) -> Log:
-    """Read a log of eyeline or libvmaf: JSON, CSV, XML or Parquet, told apart by content.
+    """Read a log of eyeline or libvmaf: JSON, CSV, XML or Parquet, detected by content.
 
     A time or metric that the log does not hold is NaN. `fps` is None unless eyeline wrote it.
 
     Raises:
-        LogError: the file can't be read, or is no such log, or holds a frame twice.
+        LogError: the file cannot be read, is not such a log, or holds a frame twice.
         MissingExtraError: Parquet without pyarrow.
     """
     return _format_of(Path(path)).read(Path(path))

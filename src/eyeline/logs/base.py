@@ -1,11 +1,4 @@
-"""What a log format is: the interface that each format module fills, and rules shared by all.
-
-The log itself: rows by frame number, pooled values, provenance. Every format writes this.
-
-Per-frame numbers to one: the only place that pools a metric over a video.
-
-JSON text for logs: a stream, numbers kept as they were spelt, non-finite ones as null.
-"""
+"""The log, the pooling of a metric over a video, and the interface and rules of all log formats."""
 
 from __future__ import annotations
 
@@ -25,11 +18,11 @@ from eyeline.errors import LogError
 
 
 class Log:
-    """Columns of per-frame numbers that grow row by row, eight bytes a number.
+    """Columns of numbers that grow row by row, one row per frame, eight bytes per number.
 
     Args:
         columns: names of the metrics, in order.
-        provenance: what made them: model id, digest, options, version; JSON values.
+        provenance: origin of the numbers (model id, digest, options, version); JSON values.
         fps: average frame rate of the video, or None.
     """
 
@@ -58,7 +51,7 @@ class Log:
             column.extend(other.values[name])
 
     def sliced(self, start: int, stop: int) -> Log:
-        """A log of the rows at `start` up to `stop`, counted from 0; the provenance is copied as it is."""
+        """Return the rows `start` to `stop`, counted from 0, as a log with the same provenance."""
         part = Log(list(self.columns), self.provenance, self.fps)
         part.frame_num = self.frame_num[start:stop]
         part.pts_time = self.pts_time[start:stop]
@@ -69,15 +62,56 @@ class Log:
         return len(self.frame_num)
 
     def rows(self) -> Iterator[tuple[int, float, dict[str, float]]]:
-        """Frame number, presentation time in seconds, metrics; in order."""
+        """Yield frame number, presentation time in seconds, and metrics, in order."""
         for i, number in enumerate(self.frame_num):
             yield number, self.pts_time[i], {k: v[i] for k, v in self.values.items()}
+
+
+PERCENTILES = (5, 25, 50, 75, 95)
+
+POOLED = ("min", "max", "mean", "harmonic_mean", *(f"p{p}" for p in PERCENTILES))
+"""Names of the pooled numbers, in the order of the logs; the first four are libvmaf's."""
+
+
+def harmonic_mean(values: npt.NDArray[np.float64]) -> float:
+    """Return the harmonic mean shifted by one, so that 0 is allowed: `1 / mean(1 / (x + 1)) - 1`.
+
+    Source: `vmaf_feature_score_pooled` in libvmaf (`libvmaf/src/libvmaf.c`), where
+    `VMAF_POOL_METHOD_HARMONIC_MEAN` sums `1 / (x + 1)` and returns `count / sum - 1`.
+
+    Args:
+        values: float64 (n,), n at least 1, each above -1.
+    """
+    with np.errstate(divide="ignore", over="ignore"):
+        return float(1.0 / np.mean(1.0 / (values + 1.0)) - 1.0)
+
+
+def pool(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
+    """Pool one metric over the frames of a video.
+
+    With a NaN among the values, or without values, every pooled number is NaN: a frame without a
+    value must not vanish from an average. Percentiles interpolate linearly between the two nearest
+    ranks (NumPy's `linear` method).
+
+    Args:
+        values: one number per frame.
+
+    Returns:
+        A value for each name of `POOLED`.
+    """
+    x = np.asarray(values, np.float64)
+    if not x.size or np.isnan(x).any():
+        return dict.fromkeys(POOLED, float("nan"))
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf between infinite ranks
+        percentiles = np.percentile(x, PERCENTILES, method="linear")
+        numbers = (x.min(), x.max(), x.mean(), harmonic_mean(x), *percentiles)
+    return dict(zip(POOLED, map(float, numbers), strict=True))
 
 
 FRAME_NUM = "frameNum"
 PTS_TIME = "pts_time"
 MERGED_LOG = "merged_log"
-"""Provenance key that holds the provenance of the log that another was merged into."""
+"""Provenance key that holds the provenance of the log into which another was merged."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +119,12 @@ class LogFormat:
     """One way to store a log.
 
     Attributes:
-        name: how the format is asked for by name.
+        name: the name by which users choose the format.
         suffixes: file suffixes that choose it, lower case.
         begins: whether a file's first bytes are of this format, leading white space removed.
         write: write a log to a binary stream, row by row.
-        read: read a log from the file at a path.
-        merge: write the log at a path again, with the columns of another added; None = can't.
+        read: read the log at a path.
+        merge: write the log at a path again with the columns of another added, or None.
     """
 
     name: str
@@ -102,37 +136,34 @@ class LogFormat:
 
 
 def read_text(path: Path) -> str:
-    """The text of a log.
+    """Read the text of a log.
 
     Raises:
-        LogError: it can't be read, or is not UTF-8.
+        LogError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise LogError(f"{path}: can't be read: {exc.strerror or exc}") from exc
+        raise LogError(f"{path}: can't be read: {exc.strerror or exc}", "check the path") from exc
     except UnicodeDecodeError as exc:
-        raise LogError(f"{path}: is not text (byte {exc.start} is not UTF-8)") from exc
+        raise LogError(f"{path}: the file is not text: byte {exc.start} is not UTF-8") from exc
 
 
 def check_unique(path: Path, numbers: Sequence[int]) -> None:
-    """Refuse a log that holds a frame twice.
-
-    Raises:
-        LogError: naming the first such frame.
-    """
+    """Refuse a log that holds a frame twice, by a LogError that names the first such frame."""
     if len(set(numbers)) == len(numbers):
         return
     counts = Counter(numbers)
     first = min(number for number, count in counts.items() if count > 1)
     raise LogError(
         f"{path}: frame {first} appears {counts[first]} times "
-        f"({len(numbers)} rows, {len(counts)} different frames)"
+        f"({len(numbers)} rows, {len(counts)} different frames)",
+        "give a log with one row per frame",
     )
 
 
 def match_frames(log: Log, path: Path, numbers: Sequence[int], names: Sequence[str]) -> list[int]:
-    """For each frame of an existing log, the row of `log` that belongs to it.
+    """Return, for each frame of an existing log, the row of `log` that belongs to it.
 
     Args:
         log: the rows to add.
@@ -157,58 +188,17 @@ def match_frames(log: Log, path: Path, numbers: Sequence[int], names: Sequence[s
         raise LogError(
             f"{path}: does not match this video: {len(numbers)} frames in the log, {len(rows)} "
             f"in the video; frame {first} is the first that {lacking}",
-            "both must cover the same frames of the same clip",
+            "give a log of the same frames of the same clip",
         )
     return [rows[number] for number in numbers]
 
 
-PERCENTILES = (5, 25, 50, 75, 95)
-
-POOLED = ("min", "max", "mean", "harmonic_mean", *(f"p{p}" for p in PERCENTILES))
-"""Names of the pooled numbers, in the order of the logs; the first four are libvmaf's."""
-
-
-def harmonic_mean(values: npt.NDArray[np.float64]) -> float:
-    """Harmonic mean shifted by one, so that a score of 0 is allowed: `1 / mean(1 / (x + 1)) - 1`.
-
-    Source: `vmaf_feature_score_pooled` in libvmaf (`libvmaf/src/libvmaf.c`), where
-    `VMAF_POOL_METHOD_HARMONIC_MEAN` sums `1 / (x + 1)` and answers `count / sum - 1`.
-
-    Args:
-        values: float64 (n,), n at least 1, each above -1.
-    """
-    with np.errstate(divide="ignore", over="ignore"):
-        return float(1.0 / np.mean(1.0 / (values + 1.0)) - 1.0)
-
-
-def pool(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
-    """Pool one metric over the frames of a video.
-
-    A NaN among the values makes every pooled number NaN, and so does an empty sequence: a frame
-    without an answer must not vanish from an average. Percentiles interpolate linearly between
-    the two nearest ranks (NumPy's `linear` method).
-
-    Args:
-        values: one number a frame.
-
-    Returns:
-        A value for each name of `POOLED`.
-    """
-    x = np.asarray(values, np.float64)
-    if not x.size or np.isnan(x).any():
-        return dict.fromkeys(POOLED, float("nan"))
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf between infinite ranks
-        percentiles = np.percentile(x, PERCENTILES, method="linear")
-        numbers = (x.min(), x.max(), x.mean(), harmonic_mean(x), *percentiles)
-    return dict(zip(POOLED, map(float, numbers), strict=True))
-
-
-class Spelt(float):
-    """A float that remembers its spelling, so that a merged log repeats it to the letter."""
+class SpelledFloat(float):
+    """A float that remembers its spelling, so that a merged log repeats it exactly."""
 
     text: str
 
-    def __new__(cls, text: str) -> Spelt:
+    def __new__(cls, text: str) -> SpelledFloat:
         """Parse `text` and keep it."""
         number = super().__new__(cls, text)
         number.text = text
@@ -218,44 +208,34 @@ class Spelt(float):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(k for k, _ in pairs).items() if count > 1)
         raise LogError(f"the name {twice!r} appears twice in one object")
     return out
 
 
 def parse(text: str) -> Any:
-    """Read JSON; floats become `Spelt`, and NaN and Infinity (not JSON, yet seen) become null.
+    """Read JSON; floats become `SpelledFloat`, and NaN and Infinity (not JSON, yet seen) null.
 
     Raises:
         LogError: an object names a key twice.
         ValueError: the text is not JSON.
     """
     return json.loads(
-        text, parse_float=Spelt, parse_constant=lambda _: None, object_pairs_hook=_unique
+        text, parse_float=SpelledFloat, parse_constant=lambda _: None, object_pairs_hook=_unique
     )
 
 
-def _scalar(value: Any) -> str:
-    if isinstance(value, Spelt) and math.isfinite(value):
-        return value.text
-    if isinstance(value, float):
-        return float.__repr__(value) if math.isfinite(value) else "null"
-    return json.dumps(value, ensure_ascii=False)
-
-
 def compact(value: Any) -> str:
-    """JSON on one line."""
+    """Return JSON on one line."""
     return "".join(dump(value, indent=None))
 
 
-def dump(value: Any, *, indent: int | None = 0, step: int = 2) -> Iterator[str]:
-    """Yield JSON text piece by piece.
+def dump(value: Any, *, indent: int | None = 0) -> Iterator[str]:
+    """Yield JSON text piece by piece; numbers that are not finite become null.
 
     Args:
         value: mappings, sequences, iterators (written as arrays as they are consumed), scalars.
         indent: spaces before the closing bracket; None writes one line.
-        step: spaces a level.
     """
     if isinstance(value, Mapping):
         opening, closing = "{", "}"
@@ -266,14 +246,18 @@ def dump(value: Any, *, indent: int | None = 0, step: int = 2) -> Iterator[str]:
         opening, closing = "[", "]"
         items = (("", v) for v in value)
     else:
-        yield _scalar(value)
+        if isinstance(value, float):
+            spelled = value.text if isinstance(value, SpelledFloat) else float.__repr__(value)
+            yield spelled if math.isfinite(value) else "null"
+        else:
+            yield json.dumps(value, ensure_ascii=False)
         return
-    inner = None if indent is None else indent + step
+    inner = None if indent is None else indent + 2
     first, between = ("", ", ") if inner is None else ("\n" + " " * inner, ",\n" + " " * inner)
     empty = True
     yield opening
     for name, item in items:
         yield (first if empty else between) + name
-        yield from dump(item, indent=inner, step=step)
+        yield from dump(item, indent=inner)
         empty = False
     yield closing if empty or indent is None else "\n" + " " * indent + closing

@@ -1,9 +1,9 @@
 """Logs as JSON in libvmaf's layout (`vmaf_write_output_json` in `libvmaf/src/output.c`).
 
-`frames[]` with `frameNum` and `metrics{}`, `pooled_metrics{}` and `aggregate_metrics{}` as
-libvmaf writes them; beside those, `pts_time` in each frame, percentiles in the pooled numbers,
-and `provenance{}`. A number that is not finite is `null`, as in libvmaf. libvmaf's `fps` is the
-speed of its own run; in our logs it is the frame rate of the video.
+`frames[]` with `frameNum` and `metrics{}`, `pooled_metrics{}` and `aggregate_metrics{}` are libvmaf's.
+eyeline adds `pts_time` to each frame, percentiles to the pooled numbers, and `provenance{}`. A number
+that is not finite is `null`, as in libvmaf. libvmaf's `fps` is the speed of its own run; in a log of
+eyeline it is the frame rate of the video.
 """
 
 from __future__ import annotations
@@ -28,17 +28,10 @@ from eyeline.logs.base import (
     read_text,
 )
 
-NAN = float("nan")
-
 
 def _emit(document: dict[str, Any], out: BinaryIO) -> None:
     out.writelines(piece.encode() for piece in dump(document))
     out.write(b"\n")
-
-
-def _frames(log: Log) -> Iterator[dict[str, Any]]:
-    for number, pts_time, metrics in log.rows():
-        yield {FRAME_NUM: number, PTS_TIME: pts_time, "metrics": metrics}
 
 
 def _pooled(log: Log) -> dict[str, dict[str, float]]:
@@ -50,7 +43,7 @@ def write(log: Log, out: BinaryIO) -> None:
     document = {
         "version": __version__,
         "fps": log.fps,
-        "frames": _frames(log),
+        "frames": ({FRAME_NUM: n, PTS_TIME: t, "metrics": metrics} for n, t, metrics in log.rows()),
         "pooled_metrics": _pooled(log),
         "aggregate_metrics": {},
         "provenance": log.provenance,
@@ -59,19 +52,19 @@ def write(log: Log, out: BinaryIO) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The document at `path`, with its frames checked."""
+    """Parse the document at `path` and check its frames."""
     document: dict[str, Any]
     try:
         document = parse(read_text(path))
     except LogError as exc:
         raise LogError(f"{path}: {exc.message}") from exc
     except RecursionError as exc:
-        raise LogError(f"{path}: is nested too deeply for a log") from exc
+        raise LogError(f"{path}: the JSON is nested too deeply for a log") from exc
     except ValueError as exc:
-        raise LogError(f"{path}: is not JSON: {exc}") from exc
+        raise LogError(f"{path}: the file is not JSON: {exc}") from exc
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list):
-        raise LogError(f"{path}: has no list of frames", "give libvmaf's or eyeline's JSON log")
+        raise LogError(f"{path}: no list of frames", "give a JSON log of libvmaf or eyeline")
     for at, frame in enumerate(frames):
         number = frame.get(FRAME_NUM) if isinstance(frame, dict) else None
         if not isinstance(number, int) or isinstance(number, bool):
@@ -79,11 +72,8 @@ def _load(path: Path) -> dict[str, Any]:
         metrics = frame.get("metrics")
         if not isinstance(metrics, dict):
             raise LogError(f"{path}: frame {number} has no metrics")
-        numbers = {**metrics, PTS_TIME: frame.get(PTS_TIME)}
-        for name, value in numbers.items():
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
+        for name, value in {**metrics, PTS_TIME: frame.get(PTS_TIME)}.items():
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
                 raise LogError(f"{path}: frame {number}: {name} is not a number")
     for key in ("pooled_metrics", "provenance"):
         if not isinstance(document.get(key, {}), dict):
@@ -92,12 +82,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _names(document: dict[str, Any]) -> list[str]:
-    """Metrics of any frame, in the order in which they first appear."""
+    """Return the metrics of any frame, in the order in which they first appear."""
     return list(dict.fromkeys(name for frame in document["frames"] for name in frame["metrics"]))
 
 
 def _provenance(document: dict[str, Any]) -> dict[str, Any]:
-    """Where the document comes from; libvmaf says no more than its version."""
     provenance: dict[str, Any] = document.get(
         "provenance", {"libvmaf_version": document.get("version")}
     )
@@ -105,22 +94,21 @@ def _provenance(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float:
-    return NAN if value is None else float(value)
+    return float("nan") if value is None else float(value)
 
 
 def read(path: Path) -> Log:
-    """Read libvmaf's or our own JSON; a metric that a frame lacks, and null, become NaN.
+    """Read a JSON log; null, and a metric that a frame lacks, become NaN.
 
     Raises:
         LogError: the file is not such a log.
     """
     document = _load(path)
-    frames = document["frames"]
+    frames, names, provenance = document["frames"], _names(document), _provenance(document)
     check_unique(path, [frame[FRAME_NUM] for frame in frames])
-    provenance = _provenance(document)
-    ours = "provenance" in document and MERGED_LOG not in provenance
-    fps = document.get("fps") if ours else None
-    names = _names(document)
+    fps = None
+    if "provenance" in document and MERGED_LOG not in provenance:
+        fps = document.get("fps")
     log = Log(names, provenance, None if fps is None else float(fps))
     for frame in frames:
         metrics = {name: _number(frame["metrics"].get(name)) for name in names}
@@ -129,17 +117,16 @@ def read(path: Path) -> Log:
 
 
 def merge(log: Log, path: Path, out: BinaryIO) -> None:
-    """Write the log at `path` again with our metrics, pooled numbers and provenance added.
+    """Write the log at `path` again with the metrics, pooled numbers and provenance of `log` added.
 
-    What it held is repeated to the letter, a `pts_time` and a `provenance` included: the latter
-    moves into ours under `merged_log`.
+    Its own content is repeated exactly, including a `pts_time`. Its own `provenance` moves under
+    `merged_log`.
 
     Raises:
         LogError: it is not such a log, or does not match `log`.
     """
     document = _load(path)
-    frames = document["frames"]
-    pooled = document.get("pooled_metrics", {})
+    frames, pooled = document["frames"], document.get("pooled_metrics", {})
     rows = match_frames(
         log, path, [frame[FRAME_NUM] for frame in frames], [*_names(document), *pooled]
     )
@@ -147,16 +134,12 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
     def merged() -> Iterator[dict[str, Any]]:
         for frame, row in zip(frames, rows, strict=True):
             ours = {name: values[row] for name, values in log.values.items()}
-            added = {PTS_TIME: log.pts_time[row], "metrics": {**frame["metrics"], **ours}}
-            yield {FRAME_NUM: frame[FRAME_NUM], **added, **_without(frame, FRAME_NUM, "metrics")}
+            head = {FRAME_NUM: frame[FRAME_NUM], PTS_TIME: log.pts_time[row], "metrics": None}
+            yield {**head, **frame, "metrics": {**frame["metrics"], **ours}}
 
     provenance = {**log.provenance, MERGED_LOG: _provenance(document)}
     added = {"frames": merged(), "pooled_metrics": {**pooled, **_pooled(log)}}
     _emit({**document, **added, "provenance": provenance}, out)
-
-
-def _without(frame: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in frame.items() if key not in keys}
 
 
 FORMAT = LogFormat(

@@ -1,4 +1,4 @@
-"""Logs as Parquet: `frameNum` int64, `pts_time` and metrics float64, provenance in the metadata.
+"""Logs as Parquet: `frameNum` int64, `pts_time` and metrics float64.
 
 Needs the extra `parquet` (pyarrow). The schema's metadata holds `eyeline`: JSON with `fps` and
 `provenance`.
@@ -15,7 +15,7 @@ from eyeline.errors import LogError, MissingExtraError
 from eyeline.logs.base import FRAME_NUM, PTS_TIME, Log, LogFormat, check_unique, compact, parse
 
 METADATA = b"eyeline"
-ROWS_A_GROUP = 65536
+ROWS_PER_GROUP = 65536
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -28,15 +28,15 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def write(log: Log, out: BinaryIO) -> None:
-    """Write `log` in groups of `ROWS_A_GROUP` rows.
+    """Write `log`.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        LogError: a metric bears the name of a fixed column.
+        LogError: a metric has the name of a fixed column.
     """
     pa, pq = _pyarrow()
     if clash := {FRAME_NUM, PTS_TIME} & set(log.columns):
-        raise LogError(f"{clash.pop()!r} can't be the name of a metric")
+        raise LogError(f"{clash.pop()!r} can't be the name of a metric", "rename the metric")
     fields = [(FRAME_NUM, pa.int64()), (PTS_TIME, pa.float64())]
     fields += [(name, pa.float64()) for name in log.columns]
     carried = compact({"fps": log.fps, "provenance": log.provenance}).encode()
@@ -46,13 +46,13 @@ def write(log: Log, out: BinaryIO) -> None:
         *(np.frombuffer(column) for column in (log.pts_time, *log.values.values())),
     ]
     with pq.ParquetWriter(out, schema) as writer:
-        for start in range(0, len(log), ROWS_A_GROUP):
-            arrays = [pa.array(column[start : start + ROWS_A_GROUP]) for column in columns]
+        for start in range(0, len(log), ROWS_PER_GROUP):
+            arrays = [pa.array(column[start : start + ROWS_PER_GROUP]) for column in columns]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 def read(path: Path | BinaryIO) -> Log:
-    """Read our Parquet, or any with a `frameNum` column and numeric ones beside it.
+    """Read a Parquet log of eyeline, or any with a `frameNum` column and numeric ones beside it.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -62,27 +62,23 @@ def read(path: Path | BinaryIO) -> Log:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as exc:
-        raise LogError(f"{path}: is not Parquet: {exc}") from exc
+        raise LogError(f"{path}: the file is not Parquet: {exc}") from exc
     names: list[str] = table.column_names
     if FRAME_NUM not in names or len(set(names)) != len(names):
-        raise LogError(f"{path}: needs one column {FRAME_NUM}, and no name twice")
+        raise LogError(f"{path}: a log needs one column {FRAME_NUM}, and no name twice")
     try:
         numbers = table[FRAME_NUM].cast(pa.int64()).to_numpy().tolist()
         columns = {
             name: table[name].cast(pa.float64()).to_numpy() for name in names if name != FRAME_NUM
         }
         carried = parse((table.schema.metadata or {}).get(METADATA, b"{}").decode())
-        log = Log(
-            [name for name in columns if name != PTS_TIME],
-            carried.get("provenance", {}),
-            carried.get("fps"),
-        )
+        metrics = [name for name in columns if name != PTS_TIME]
+        log = Log(metrics, carried.get("provenance", {}), carried.get("fps"))
     except (pa.ArrowException, ValueError, AttributeError) as exc:
-        raise LogError(f"{path}: is not a log: {exc}") from exc
+        raise LogError(f"{path}: the file is not a log: {exc}") from exc
     check_unique(Path(str(path)), numbers)
-    times = columns.get(PTS_TIME, np.full(len(numbers), np.nan))
     log.frame_num.extend(numbers)
-    log.pts_time.extend(times.tolist())
+    log.pts_time.extend(columns.get(PTS_TIME, np.full(len(numbers), np.nan)).tolist())
     for name, values in log.values.items():
         values.extend(columns[name].tolist())
     return log
