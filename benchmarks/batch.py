@@ -27,13 +27,11 @@ import psutil
 
 from extract import CORES, SHARED, make_clip, repeat_clip, run_decode, run_native
 from eyeline.batch.driver import run_batch
-from eyeline.batch.extract_work import ExtractWork
 from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
-from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import version_of
 from eyeline.batch.task import Engine, Job
-from eyeline.batch.work import Work
+from eyeline.batch.work import ExtractWork, ScoreWork, Work
 from eyeline.inference import Session, finish, prepare, working_size
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions

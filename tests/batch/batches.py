@@ -10,13 +10,11 @@ import av
 
 from clips import moving, write_clip
 from eyeline.batch.driver import run_batch
-from eyeline.batch.extract_work import ExtractWork
 from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
-from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import version_of
 from eyeline.batch.task import BatchResult, Job, Limits
-from eyeline.batch.work import Work
+from eyeline.batch.work import ExtractWork, ScoreWork, Work
 from eyeline.quality.score import ScoreOptions
 
 SEGMENT = 20  # frames: a clip of 60 has three

@@ -17,11 +17,9 @@ from clips import flat, moving, write_clip
 pytest.importorskip("pyarrow")
 
 import eyeline
-from eyeline.batch.extract_work import ExtractWork
-from eyeline.batch.roi_map_work import RoiMapWork
-from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import read_status
 from eyeline.batch.task import Limits
+from eyeline.batch.work import ExtractWork, RoiMapWork, ScoreWork
 from eyeline.errors import ModelError
 from eyeline.logs import read_log
 from eyeline.quality.score import ScoreOptions

@@ -32,9 +32,9 @@ pytest.importorskip("cv2")
 import eyeline
 from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
-from eyeline.batch.score_work import ScoreWork
 from eyeline.batch.store import read_status
 from eyeline.batch.task import BatchResult, Job
+from eyeline.batch.work import ScoreWork
 from eyeline.errors import BatchError
 from eyeline.logs import parquet_format, read_log
 from eyeline.quality.pairs import PairOptions

@@ -20,14 +20,14 @@ from eyeline.logs.base import Log, compact
 from eyeline.media.index import index_frames
 from eyeline.media.types import FrameIndex, VideoOptions
 from eyeline.quality.options import ScoreOptions
+from eyeline.quality.pair_segments import ScoreSegments, may_split, plan_pairs
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.score import score
-from eyeline.quality.segment import join_scores, may_split, plan_pairs, score_segment
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.saliency.maps import open_map_sink
 from eyeline.saliency.pipeline import ExtractOptions, extract
-from eyeline.segments.frames import SEAM, Segment
+from eyeline.segments import Segment, join_segments, run_segment
 from tiny_models import plane_model
 
 SMALL = ("psnr", "ssim", "sw_vmaf")
@@ -58,24 +58,15 @@ def run_whole(pair: tuple[Path, Path], model: Model, options: ScoreOptions) -> L
     return score(*pair, model=model, options=options, ref_options=VIDEO, dist_options=VIDEO).log
 
 
-def run_all(
-    pair: tuple[Path, Path], model: Model, options: ScoreOptions, length: int
-) -> list[tuple[Segment, Log]]:
-    """Plan and run; the last segment first, since none may need another."""
-    options = options.for_model(model.io)
-    ref, dist = (index_frames(path, VIDEO) for path in pair)
-    assert ref is not None and dist is not None
-    plan = plan_pairs(ref, dist, options, length)
+def run_all(pair: tuple[Path, Path], model: Model, options: ScoreOptions, length: int) -> list[Log]:
+    """Plan and run; the last segment first, since none may need another. None: not to be split."""
+    run = ScoreSegments(*pair, model, options, VIDEO)
+    indexes = run.index()
+    assert indexes is not None
+    plan = run.plan(indexes, length)
     if len(plan) == 1:
         return []
-    logs = [
-        score_segment(
-            *pair, s, (ref, dist), model=model, options=options,
-            ref_options=VIDEO, dist_options=VIDEO,
-        )
-        for s in reversed(plan)
-    ]  # fmt: skip
-    return list(zip(plan, logs[::-1], strict=True))
+    return [run_segment(run, segment, indexes) for segment in reversed(plan)][::-1]
 
 
 def assert_equal(joined: Log, whole: Log) -> None:
@@ -184,7 +175,7 @@ def test_lengths_that_differ_are_left_to_the_single_run() -> None:
     assert plan_pairs(ref, dist, ScoreOptions().for_model(UNFILTERED), 20) == [Segment(0, None)]
     for pairs in (PairOptions(shortest=True), PairOptions(frames=90), PairOptions(ref_offset=10)):
         assert len(plan_pairs(ref, dist, ScoreOptions(pairs=pairs).for_model(UNFILTERED), 20)) > 1
-    with pytest.raises(UsageError, match="segments of 0 pairs"):
+    with pytest.raises(UsageError, match="length of 0 frames"):
         plan_pairs(ref, dist, ScoreOptions().for_model(UNFILTERED), 0)
 
 
@@ -260,7 +251,7 @@ def test_joined_segments_are_the_single_run_whatever_the_pair(
     event(f"{min(len(pieces), 4)} segments or more")
     if pieces:
         whole = run_whole(pair, model, replace(options, workers=workers))
-        assert_equal(join_scores(pieces), whole)
+        assert_equal(join_segments(pieces), whole)
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +272,7 @@ def test_libvmaf_joins_too(
     assert len(pieces) == 3
     whole = run_whole(pair, model, options)
     assert {"vmaf", "sw_vmaf", "sw_ms_ssim"} <= set(whole.columns)
-    assert_equal(join_scores(pieces), whole)
+    assert_equal(join_segments(pieces), whole)
 
 
 @pytest.mark.parametrize("suffix", ["json", "parquet"])
@@ -292,10 +283,10 @@ def test_segments_may_be_written_and_read_before(
         pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     options = ScoreOptions(metrics=("psnr",), workers=1)
     again = []
-    for i, (segment, log) in enumerate(run_all(pair, model, options, 10)):
+    for i, log in enumerate(run_all(pair, model, options, 10)):
         write_log(log, tmp_path / f"{i}.{suffix}")
-        again.append((segment, read_log(tmp_path / f"{i}.{suffix}")))
-    write_log(join_scores(again), tmp_path / f"joined.{suffix}")
+        again.append(read_log(tmp_path / f"{i}.{suffix}"))
+    write_log(join_segments(again), tmp_path / f"joined.{suffix}")
     write_log(run_whole(pair, model, options), tmp_path / f"whole.{suffix}")
     joined, whole = ((tmp_path / f"{n}.{suffix}").read_bytes() for n in ("joined", "whole"))
     assert joined == whole
@@ -311,7 +302,7 @@ def test_ready_maps_join_too(
             sink.write(frame.index, frame.pts_time, frame.map)
     options = ScoreOptions(metrics=("psnr",), maps=str(maps), workers=1)
     pieces = run_all(pair, model, options, 10)
-    assert_equal(join_scores(pieces), run_whole(pair, model, options))
+    assert_equal(join_segments(pieces), run_whole(pair, model, options))
 
 
 def test_scaled_pairs_join_too(model: Model, tmp_path: Path) -> None:
@@ -323,7 +314,7 @@ def test_scaled_pairs_join_too(model: Model, tmp_path: Path) -> None:
     options = ScoreOptions(metrics=SMALL, pairs=PairOptions(scale="ref"), workers=1)
     pieces = run_all(pair, model, options, 9)
     assert len(pieces) > 1
-    assert_equal(join_scores(pieces), run_whole(pair, model, options))
+    assert_equal(join_segments(pieces), run_whole(pair, model, options))
 
 
 def test_real_video_joins_too(shared_data: Path, model: Model, tmp_path: Path) -> None:
@@ -338,53 +329,50 @@ def test_real_video_joins_too(shared_data: Path, model: Model, tmp_path: Path) -
     options = ScoreOptions(metrics=("psnr", "ms_ssim", "sw_vmaf"), pairs=pairs, workers=1)
     pieces = run_all(pair, model, options, 15)
     assert len(pieces) > 1
-    assert_equal(join_scores(pieces), run_whole(pair, model, options))
+    assert_equal(join_segments(pieces), run_whole(pair, model, options))
 
 
 # --- what does not join
 
 
 @pytest.fixture(scope="module")
-def pieces(pair: tuple[Path, Path], model: Model) -> list[tuple[Segment, Log]]:
+def pieces(pair: tuple[Path, Path], model: Model) -> list[Log]:
     found = run_all(pair, model, ScoreOptions(metrics=("psnr", "sw_vmaf"), workers=1), 10)
     assert len(found) == 3
     return found
 
 
-Piece = tuple[Segment, Log]
-
-
-def altered(piece: Piece, **changes: object) -> Piece:
-    log = copy.deepcopy(piece[1])
+def altered(log: Log, **changes: object) -> Log:
+    log = copy.deepcopy(log)
     for name, value in changes.items():
-        into = log.provenance[SEAM] if name in log.provenance[SEAM] else log.provenance
+        into = log.provenance["seam"] if name in log.provenance["seam"] else log.provenance
         into[name] = value
-    return piece[0], log
+    return log
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: [], "no segments"),
-        (lambda p: p[1:], "missing"),
-        (lambda p: p[:-1], "missing"),
-        (lambda p: [p[0], p[2]], "missing"),
+        (lambda p: [], "are not segments"),
+        (lambda p: p[1:], "first segment of the video is missing"),
+        (lambda p: p[:-1], "last segment of the video is missing"),
+        (lambda p: [p[0], p[2]], "a segment is missing"),
         (lambda p: [p[1], p[0], p[2]], "out of order"),
-        (lambda p: [p[0], (p[1][0], p[2][1]), p[2]], "is another one"),
-        (lambda p: [p[0], altered(p[1], compared_as="grey"), p[2]], "with other means"),
-        (lambda p: [p[0], altered(p[1], complete=False), p[2]], "with other means"),
+        (lambda p: [p[0], p[2], p[2]], "out of order"),
+        (lambda p: [p[0], altered(p[1], compared_as="grey"), p[2]], "made by another model"),
+        (lambda p: [p[0], altered(p[1], complete=False), p[2]], "is not whole"),
         (lambda p: [p[0], altered(p[1], frames=3), p[2]], "is not whole"),
-        (lambda p: [p[0], (p[1][0], p[1][1].sliced(0, 4)), p[2]], "is not whole"),
-        (lambda p: [p[0], altered(p[1], head=["0", "0"]), p[2]], "differ after a seek"),
-        (lambda p: [p[0], altered(p[1], tail=[]), p[2]], "differ after a seek"),
+        (lambda p: [p[0], p[1].sliced(0, 4), p[2]], "is not whole"),
+        (lambda p: [p[0], altered(p[1], head="0+0"), p[2]], "pictures at frame .* differ"),
+        (lambda p: [p[0], altered(p[1], tail=None), p[2]], "pictures at frame .* differ"),
     ],
 )
 def test_what_does_not_fit_is_not_joined(
-    pieces: list[Piece], change: Callable[[list[Piece]], list[Piece]], message: str
+    pieces: list[Log], change: Callable[[list[Log]], list[Log]], message: str
 ) -> None:
-    join_scores(pieces)
+    join_segments(pieces)
     with pytest.raises(SeamError, match=message):
-        join_scores(change(pieces))
+        join_segments(change(pieces))
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -410,15 +398,10 @@ def test_a_picture_that_a_seek_changes_is_noticed(tmp_path: Path, model: Model, 
     ref, dist = indexes
     assert ref is not None and dist is not None
     plan = [Segment(0, 15), Segment(15, None)]
-    logs = [
-        score_segment(
-            pair[0], pair[1], s, (ref, dist), model=model, options=options,
-            ref_options=VIDEO, dist_options=VIDEO,
-        )
-        for s in plan
-    ]  # fmt: skip
-    with pytest.raises(SeamError, match="pairs 14 and 15 differ after a seek"):
-        join_scores(list(zip(plan, logs, strict=True)))
+    run = ScoreSegments(pair[0], pair[1], model, options, VIDEO)
+    logs = [run_segment(run, s, (ref, dist)) for s in plan]
+    with pytest.raises(SeamError, match="pictures at frame 15 differ"):
+        join_segments(logs)
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -429,7 +412,7 @@ def test_another_file_under_the_index_is_noticed(tmp_path: Path, model: Model, s
     write_clip(pair[side], shots(28), fps=25, codec_options={"g": "8"})
     options = ScoreOptions(metrics=("psnr",), pairs=PairOptions(shortest=True), workers=1)
     with pytest.raises(SeamError, match="not where the index says"):
-        score_segment(*pair, Segment(20, None), (ref, dist), model=model, options=options)
+        run_segment(ScoreSegments(*pair, model, options, VIDEO), Segment(20, None), (ref, dist))
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -464,7 +447,11 @@ def test_damage_never_gives_other_rows(
         event("in one piece")
         return
     try:
-        joined = join_scores(run_all((pair[0], pair[1]), model, options, 10))
+        logs = run_all((pair[0], pair[1]), model, options, 10)
+        if not logs:
+            event("in one piece")
+            return
+        joined = join_segments(logs)
     except SeamError:
         event("does not join")
         return

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 from eyeline.batch.manifest import Title
 from eyeline.batch.store import TitleRecord, Version
 from eyeline.errors import MissingExtraError
-from eyeline.segments.frames import Segment
+from eyeline.segments import Segment
 
 _EVERY = 0.05  # seconds between two looks
 _GRACE = 10.0  # seconds until the C timer ends a process whose threads can't run

@@ -1,98 +1,73 @@
-"""What a batch can do to a title; to add a kind, see `extract_work.py` and add a command to `cli/batch.py`.
+"""What a batch does to each title: `extract`, `score` or `roi map`.
 
-A `Work` is options that pickle; in each worker it becomes a `Runner`, which holds the loaded model.
+A `Work` is a record of options that pickles. In each worker process it becomes a `Runner`, which
+holds the loaded model. To add a kind of work, add both here, and a command to `cli/batch.py`.
 """
 
 from __future__ import annotations
 
-import io
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from eyeline._version import __version__
 from eyeline.batch.manifest import Title
 from eyeline.errors import VerificationError
-from eyeline.logs import parquet_format
+from eyeline.inference.session import Session
 from eyeline.logs.base import Log
-from eyeline.media.types import FrameIndex, VideoOptions
+from eyeline.media import open_video
+from eyeline.media.types import VideoOptions
+from eyeline.quality.options import ScoreOptions
+from eyeline.quality.pair_segments import ScoreSegments
+from eyeline.quality.score import score
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, Use, resolve_model
-from eyeline.segments.frames import Segment
+from eyeline.roi.maps import MapFormat, write_map_file
+from eyeline.roi.steering import SteerOptions
+from eyeline.saliency.pipeline import MACHINE, Extraction, ExtractOptions, Outputs, run_extraction
+from eyeline.segments.extract import ExtractSegments
+from eyeline.segments.split import SegmentedRun
 
 OnFrame = Callable[[], None]
-Indexes = tuple[FrameIndex, ...]
-"""One a source."""
 
 
 @dataclass
 class Product:
-    """What a title, or a segment of it, came to.
+    """What a title came to.
 
     Attributes:
-        data: the file.
-        frames: its rows.
+        content: a log, or the bytes of a file.
+        frames: number of its rows.
         warnings: lines worth showing.
     """
 
-    data: bytes
+    content: Log | bytes
     frames: int
     warnings: list[str] = field(default_factory=list)
 
 
 class Runner(ABC):
-    """A `Work` within a worker, its model loaded."""
+    """A `Work` within a worker process, its model loaded."""
 
     @abstractmethod
-    def whole(
-        self, title: Title, paths: Sequence[str], said: dict[str, Any], on_frame: OnFrame
-    ) -> Product:
-        """Do a title in one go.
+    def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
+        """Do a title in one piece.
 
         Args:
             title: which one.
             paths: local paths of its source, and of what is compared with it.
-            said: provenance to carry.
             on_frame: called after each frame.
 
         Raises:
             EyelineError: the title can't be done, or only in part.
         """
 
-    def plan(
-        self, title: Title, paths: Sequence[str], length: int
-    ) -> tuple[Sequence[Segment], Indexes]:
-        """How to split a title into pieces of about `length` frames; one piece = not at all.
-
-        Returns:
-            The pieces; where the frames of each source are.
-        """
-        return (), ()
-
-    def segment(
-        self,
-        title: Title,
-        paths: Sequence[str],
-        indexes: Indexes,
-        segment: Segment,
-        on_frame: OnFrame,
-    ) -> Product:
-        """Do a piece.
-
-        Raises:
-            SeamError, SeekError: the title must be done in one go.
-            EyelineError: it can't be done.
-        """
-        raise NotImplementedError
-
-    def join(self, pieces: Sequence[tuple[Segment, bytes]], said: dict[str, Any]) -> Product:
-        """Make the whole from its pieces.
-
-        Raises:
-            SeamError: they don't fit together.
-        """
-        raise NotImplementedError
+    def segmented(self, title: Title, paths: Sequence[str]) -> SegmentedRun | None:
+        """Return the run that does a title in segments; None where this work is never split."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -143,7 +118,7 @@ class Work(ABC):
             "model": model.id,
             "model_sha256": model.sha256,
             "io": model.io.model_dump(),
-            "video": plain(self.video, "threads", "index"),
+            "video": _plain(self.video, "threads", "index"),
             "options": self.options(),
         }
 
@@ -156,14 +131,162 @@ class Work(ABC):
         """Load what a worker needs."""
 
 
-def plain(options: Any, *without: str) -> dict[str, Any]:
+def _plain(options: Any, *without: str) -> dict[str, Any]:
     """A dataclass as JSON values, but for the fields named."""
     values = {k: v for k, v in asdict(options).items() if k not in without}
     return {k: str(v) if type(v).__name__ == "Fraction" else v for k, v in values.items()}
 
 
-def serialise(log: Log) -> bytes:
-    """A log as Parquet."""
-    out = io.BytesIO()
-    parquet_format.write(log, out)
-    return out.getvalue()
+@dataclass(frozen=True)
+class ExtractWork(Work):
+    """`eyeline extract` for every title.
+
+    Attributes:
+        extract: see `ExtractOptions`.
+    """
+
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
+
+    command = "extract"
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that decide the rows."""
+        return _plain(self.extract, *MACHINE)
+
+    def open(self, threads: int) -> Runner:
+        """Load the model."""
+        return _ExtractRunner(self, threads)
+
+
+class _ExtractRunner(Runner):
+    def __init__(self, work: ExtractWork, threads: int) -> None:
+        self._session = Session(work.resolve(), work.extract.device)
+        self._options = replace(work.extract, workers=threads)
+        self._video = replace(work.video, threads=threads)
+
+    def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
+        video = open_video(paths[0], title.video_options(self._video))
+        extraction = Extraction(video, self._session, self._options)
+        result = run_extraction(extraction, Outputs(), lambda frame: on_frame())
+        if result.stopped is not None:
+            raise result.stopped
+        corrupt = extraction.report.corrupt
+        warnings = [f"{corrupt} corrupt frames"] if corrupt else []
+        return Product(result.log, len(result.log), warnings)
+
+    def segmented(self, title: Title, paths: Sequence[str]) -> SegmentedRun:
+        video = title.video_options(self._video)
+        return ExtractSegments(paths[0], self._session, self._options, video)
+
+
+@dataclass(frozen=True)
+class ScoreWork(Work):
+    """`eyeline score` for every pair of titles.
+
+    Attributes:
+        score: see `ScoreOptions`.
+    """
+
+    score: ScoreOptions = field(default_factory=ScoreOptions)
+
+    command = "score"
+    use = "score"
+    pairs = True
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that decide the rows."""
+        own = _plain(self.score, "workers", "extract")
+        return own | {"extract": _plain(self.score.extract, *MACHINE)}
+
+    def open(self, threads: int) -> Runner:
+        """Load the model."""
+        return _ScoreRunner(self, threads)
+
+
+class _ScoreRunner(Runner):
+    def __init__(self, work: ScoreWork, threads: int) -> None:
+        self._model = work.resolve()
+        extract = replace(work.score.extract, workers=threads)
+        self._options = replace(work.score, workers=threads, extract=extract).for_model(
+            self._model.io
+        )
+        self._video = replace(work.video, threads=threads)
+
+    def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
+        video = title.video_options(self._video)
+        result = score(
+            paths[0],
+            paths[1],
+            model=self._model,
+            options=self._options,
+            ref_options=video,
+            dist_options=video,
+            on_frame=on_frame,
+        )
+        if result.stopped is not None:
+            raise result.stopped
+        return Product(result.log, len(result.log), result.warnings)
+
+    def segmented(self, title: Title, paths: Sequence[str]) -> SegmentedRun:
+        video = title.video_options(self._video)
+        return ScoreSegments(paths[0], paths[1], self._model, self._options, video)
+
+
+@dataclass(frozen=True)
+class RoiMapWork(Work):
+    """`eyeline roi map` for every title.
+
+    Attributes:
+        kind: format of the map files.
+        steer: see `SteerOptions`.
+        extract: how the model looks at the video.
+        block: side of a cell, pixels, where the format takes any.
+    """
+
+    kind: MapFormat = "json"
+    steer: SteerOptions = field(default_factory=SteerOptions)
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
+    block: int | None = None
+
+    command = "roi-map"
+    use = "roi"
+
+    @property
+    def file(self) -> str:
+        """Return the name of a title's map file."""
+        suffixes = {"kvazaar": "txt", "kvazaar-binary": "bin", "svtav1": "txt"}
+        return f"map.{suffixes.get(self.kind, self.kind)}"
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that decide the rows."""
+        said = {"kind": self.kind, "block": self.block, "steer": asdict(self.steer)}
+        return said | {"extract": _plain(self.extract, *MACHINE)}
+
+    def open(self, threads: int) -> Runner:
+        """Load the model."""
+        return _RoiMapRunner(self, threads)
+
+
+class _RoiMapRunner(Runner):
+    def __init__(self, work: RoiMapWork, threads: int) -> None:
+        self._work = work
+        self._extract = replace(work.extract, workers=threads)
+        self._video = replace(work.video, threads=threads)
+        self._model = work.resolve()
+
+    def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
+        w = self._work
+        with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
+            out = Path(folder) / w.file
+            result = write_map_file(
+                paths[0],
+                out,
+                w.kind,
+                w.steer,
+                block=w.block,
+                video=title.video_options(self._video),
+                extract_options=self._extract,
+                model=self._model,
+                on_frame=lambda done: on_frame(),
+            )
+            return Product(out.read_bytes(), result.frames)

@@ -15,7 +15,7 @@ from eyeline.arrays import read_member
 from eyeline.batch.manifest import Title, as_local, is_url
 from eyeline.batch.store import Store, TitleRecord, segment_name
 from eyeline.batch.task import Job, Outcome, Plan, Task, Throttle, Watchdog
-from eyeline.batch.work import Indexes, Product, Runner
+from eyeline.batch.work import Product, Runner
 from eyeline.digests import file_sha256
 from eyeline.errors import (
     EyelineError,
@@ -26,8 +26,10 @@ from eyeline.errors import (
     SeamError,
     SeekError,
 )
+from eyeline.logs import parquet_format
+from eyeline.logs.base import Log
 from eyeline.media.types import FrameIndex
-from eyeline.segments.frames import Segment
+from eyeline.segments import Indexes, join_segments, run_segment
 
 OnFrames = Callable[[int], None]
 
@@ -111,13 +113,10 @@ class Worker:
                 same.stamp = mark  # the same bytes, written again
                 self._store.write_record(same)
                 return Outcome(record=same)
-            # A remote source is not split: each piece would fetch all of it.
-            local = not any(map(is_url, title.sources))
-            if self._job.segment and not task.whole and local:
-                segments, indexes = runner.plan(title, paths, self._job.segment)
-                if len(segments) > 1:
-                    return Outcome(plan=self._plan(task, segments, indexes, digest, mark))
-            product = runner.whole(title, paths, self._said(task, digest), on_frame)
+            plan = self._plan(task, paths, digest, mark)
+            if plan is not None:
+                return Outcome(plan=plan)
+            product = runner.whole(title, paths, on_frame)
         _check_unchanged(title, mark)
         if task.whole:
             product.warnings.append(f"done in one piece: {task.whole}")
@@ -131,20 +130,21 @@ class Worker:
             return None
         return record if self._store.place.exists(record.part) else None
 
-    def _said(self, task: Task, digest: str) -> dict[str, Any]:
-        """What each part says of itself, beside the log's own provenance."""
-        return {
-            "title": task.title.name,
-            "source_sha256": digest,
-            "version": self._job.version.name,
-        }
-
-    def _plan(
-        self, task: Task, segments: Sequence[Segment], indexes: Indexes, digest: str, mark: Any
-    ) -> Plan:
+    def _plan(self, task: Task, paths: Sequence[str], digest: str, mark: Any) -> Plan | None:
+        """Split a title, where that is asked for and possible."""
+        # A remote source is not split: each segment would fetch all of it.
+        if not self._job.segment or task.whole or any(map(is_url, task.title.sources)):
+            return None
+        run = self._ready.segmented(task.title, paths)
+        indexes = run.index() if run else None
+        if run is None or indexes is None:
+            return None
+        segments = run.plan(indexes, self._job.segment)
+        if len(segments) == 1:
+            return None
         store = self._store
         folder = store.work_folder(task.title.name, digest)
-        # What is there is of another plan, if segments are of another length now.
+        # What is there belongs to another plan, if segments have another length now.
         ranges = json.dumps([[s.start, s.stop] for s in segments]).encode()
         fits = store.place.read(f"{folder}/plan.json") == ranges
         if not fits or not store.place.exists(f"{folder}/{_INDEX}"):
@@ -168,28 +168,30 @@ class Worker:
         segment = plan.segments[task.number]
         with contextlib.ExitStack() as stack:
             paths = [stack.enter_context(as_local(s)) for s in title.sources]
-            indexes = self._frame_indexes(plan.folder)
+            run = self._ready.segmented(title, paths)
+            assert run is not None  # noqa: S101 - there is a plan
             try:
-                product = self._ready.segment(title, paths, indexes, segment, on_frame)
+                log = run_segment(run, segment, self._frame_indexes(plan.folder), on_frame)
             except (SeamError, SeekError) as exc:
                 return Outcome(whole=str(exc))
-        self._store.place.write(segment_name(plan.folder, task.number), product.data)
-        return Outcome(frames=product.frames)
+        self._store.place.write(segment_name(plan.folder, task.number), _serialise(log))
+        return Outcome(frames=len(log))
 
     def _join(self, task: Task) -> Outcome:
         plan, place = _planned(task), self._store.place
         _check_unchanged(task.title, plan.stamp)
-        pieces = []
-        for number, segment in enumerate(plan.segments):
+        logs = []
+        for number in range(len(plan.segments)):
             data = place.read(segment_name(plan.folder, number))
             if data is None:
                 raise MediaError(f"{plan.folder}: lost segment {number}", "run the batch again")
-            pieces.append((segment, data))
+            logs.append(parquet_format.read(io.BytesIO(data)))
         try:
-            product = self._ready.join(pieces, self._said(task, plan.source_sha256))
+            log = join_segments(logs)
         except SeamError as exc:
             return Outcome(whole=str(exc))
-        record = self._publish(task, product, plan.source_sha256, plan.stamp, len(pieces))
+        product = Product(log, len(log))
+        record = self._publish(task, product, plan.source_sha256, plan.stamp, len(logs))
         place.remove(plan.folder)
         return Outcome(record=record)
 
@@ -198,7 +200,15 @@ class Worker:
     ) -> TitleRecord:
         """Write the part, then the record that says so."""
         name = self._store.part_name(task.title.name, self._job.work.file)
-        part_sha256 = self._store.write(name, product.data)
+        data = product.content
+        if isinstance(data, Log):
+            data.provenance |= {
+                "title": task.title.name,
+                "source_sha256": digest,
+                "version": self._job.version.name,
+            }
+            data = _serialise(data)
+        part_sha256 = self._store.write(name, data)
         record = TitleRecord(
             title=task.title.name,
             state="ok",
@@ -254,6 +264,12 @@ def _check_unchanged(title: Title, mark: dict[str, Any]) -> None:
         raise MediaError(
             f"{' or '.join(title.sources)}: changed while it was read", "run the batch again"
         )
+
+
+def _serialise(log: Log) -> bytes:
+    out = io.BytesIO()
+    parquet_format.write(log, out)
+    return out.getvalue()
 
 
 def _packed(indexes: Indexes) -> bytes:

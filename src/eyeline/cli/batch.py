@@ -285,7 +285,7 @@ def extract(
     verbose: options.Verbose = False,
 ) -> None:
     """Where viewers look in every title: a Parquet dataset, a row a frame."""
-    from eyeline.batch.extract_work import ExtractWork
+    from eyeline.batch.work import ExtractWork
     from eyeline.cli.extract import parse_size
     from eyeline.media.types import VideoOptions
     from eyeline.saliency.pipeline import ExtractOptions
@@ -348,7 +348,7 @@ def score(
     verbose: options.Verbose = False,
 ) -> None:
     """Quality of every pair of `reference` and `distorted`, whole and where viewers look."""
-    from eyeline.batch.score_work import ScoreWork
+    from eyeline.batch.work import ScoreWork
     from eyeline.cli.extract import parse_size
     from eyeline.media.types import VideoOptions
     from eyeline.quality.pairs import PairOptions
@@ -402,7 +402,7 @@ def roi_map(
     verbose: options.Verbose = False,
 ) -> None:
     """QP offsets of every title, in a file that an encoder reads."""
-    from eyeline.batch.roi_map_work import RoiMapWork
+    from eyeline.batch.work import RoiMapWork
     from eyeline.cli.extract import parse_size
     from eyeline.cli.roi import steer_options
     from eyeline.saliency.pipeline import ExtractOptions

@@ -40,7 +40,7 @@ from eyeline.quality.ssim import SMALLEST_MS, TAPS
 from eyeline.quality.vmaf_features import opencv
 from eyeline.quality.weights import RecordedGaze, Weights, read_gaze, rename_columns, resample
 from eyeline.registry.registry import Model, resolve_model
-from eyeline.saliency.pipeline import Extraction, ExtractOptions, Span
+from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameRange
 
 if TYPE_CHECKING:
     from eyeline.quality.sw_vmaf import FramePart, SwVmaf
@@ -291,18 +291,18 @@ def score(
 
 @dataclass(frozen=True)
 class Part:
-    """The pairs that one of several runs over two videos measures (see `eyeline.quality.segment`).
+    """The pairs that one of several runs over two videos measures (see `eyeline.quality.pair_segments`).
 
     Attributes:
         start: number of the first pair.
         stop: the one after the last; None = to the end.
-        span: what of the reference a model looks at for their maps; None = all.
+        frames: what a model decodes and infers of the reference for their maps; None = all.
         look: called with each pair before it is measured.
     """
 
     start: int = 0
     stop: int | None = None
-    span: Span | None = None
+    frames: FrameRange | None = None
     look: Callable[[Seen, Planes, Planes], None] | None = None
 
 
@@ -345,7 +345,7 @@ def score_part(
             stack.callback(ahead.close)
             seen = ahead
         else:
-            extraction = _extraction(reference, model, registry, ref_options, o, part.span)
+            extraction = _extraction(reference, model, registry, ref_options, o, part.frames)
             stack.enter_context(extraction)
             info, report = extraction.info, extraction.report
             provenance = {"map": "model", "saliency": extraction.provenance}
@@ -407,11 +407,11 @@ def _extraction(
     registry: Path_ | None,
     ref_options: VideoOptions,
     o: ScoreOptions,
-    span: Span | None,
+    frames: FrameRange | None,
 ) -> Extraction:
     wanted = looking(o)
     session = Session(resolve_model(model, registry, use="score"), wanted.device)
-    return Extraction(open_video(reference, ref_options), session, wanted, span)
+    return Extraction(open_video(reference, ref_options), session, wanted, frames)
 
 
 def _given(o: ScoreOptions) -> dict[str, Any]:

@@ -143,23 +143,22 @@ class ExtractOptions:
 
 
 @dataclass(frozen=True)
-class Span:
-    """The frames that one of several runs over a video takes (see `eyeline.segments.frames`).
+class FrameRange:
+    """The frames that an extraction decodes and infers, where several share a video.
 
     Attributes:
-        start: first frame to decode; those before `wake` only score scene changes.
-        stop: the one after the last to decode; None = to the end.
-        wake: first frame to infer.
-        scenes: infer whole scenes: from the first cut at or after `wake` (and at the first frame of
-            `ExtractOptions`) up to the first cut at or after `rest`.
-        rest: see `scenes`; None = to the end.
+        start: first frame to decode.
+        stop: the frame after the last to decode; None = to the end.
+        infer_from: first frame to infer; frames before it only serve to score scene changes.
+        start_at_cut: begin to infer only at a cut, or at the first frame of `ExtractOptions`.
+        stop_at_cut_after: end before the first cut at or after this frame; None = at `stop`.
     """
 
     start: int
     stop: int | None
-    wake: int
-    scenes: bool = False
-    rest: int | None = None
+    infer_from: int
+    start_at_cut: bool = False
+    stop_at_cut_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ class _Decoded:
     """A decoded frame, and what is to be done with it."""
 
     frame: Frame
-    awake: bool = False
+    wanted: bool = False
     cut: bool = False
     due: bool = False
 
@@ -212,12 +211,12 @@ class _Run:
     """
 
     def __init__(
-        self, video: Video, session: Session, options: ExtractOptions, span: Span | None
+        self, video: Video, session: Session, options: ExtractOptions, frames: FrameRange | None
     ) -> None:
         self._video, self._session, self.options = video, session, options
-        self._span = span or Span(options.start, options.stop, options.start)
-        self.before: Frame | None = None
-        self.rested = False
+        self._range = frames or FrameRange(options.start, options.stop, options.start)
+        self.frame_before: Frame | None = None
+        self.stopped_at_cut = False
         self._workers = options.workers or usable_cores()
         self._damage: DamagedMediaError | None = None
 
@@ -226,22 +225,22 @@ class _Run:
 
     def _frames(self) -> Iterator[_Decoded]:
         """Decode, and decide what is to be inferred."""
-        o, span = self.options, self._span
+        o, wanted = self.options, self._range
         since = 0
         inferred: npt.NDArray[np.uint8] | None = None
         size: tuple[int, ...] | None = None
-        awake = False
-        for frame in self._video.frames(self._plan, span.start, span.stop, o.keep_source):
+        begun = False
+        for frame in self._video.frames(self._plan, wanted.start, wanted.stop, o.keep_source):
             cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
             first, size = size is None, frame.rgb.shape
-            resting = span.rest is not None and frame.index >= span.rest
-            if resting and (cut or not awake):
-                self.rested = True
+            limit = wanted.stop_at_cut_after
+            if limit is not None and frame.index >= limit and (cut or not begun):
+                self.stopped_at_cut = True
                 return
-            if not awake:
-                begins = cut or not span.scenes or frame.index == o.start
-                awake = begins and frame.index >= span.wake
-            if not awake:
+            if not begun:
+                may_begin = cut or not wanted.start_at_cut or frame.index == o.start
+                begun = may_begin and frame.index >= wanted.infer_from
+            if not begun:
                 yield _Decoded(frame)
                 continue
             due = cut or since % o.stride == 0
@@ -250,7 +249,7 @@ class _Run:
             if due:
                 inferred = frame.rgb[1] if o.still else None
             since = 1 if due else since + 1
-            yield _Decoded(frame, awake=True, cut=cut and not first, due=due)
+            yield _Decoded(frame, wanted=True, cut=cut and not first, due=due)
 
     def _infer(self, decoded: _Decoded) -> tuple[_Decoded, Map | None]:
         if not decoded.due:
@@ -265,10 +264,10 @@ class _Run:
         try:
             with contextlib.closing(mapped):
                 for decoded, m in mapped:
-                    if decoded.awake:
+                    if decoded.wanted:
                         yield Estimate(decoded.frame, decoded.cut, m)
                     else:
-                        self.before = decoded.frame
+                        self.frame_before = decoded.frame
         except DamagedMediaError as exc:
             self._damage = exc  # raised once the filters gave the frames they hold
         finally:
@@ -300,7 +299,8 @@ class Extraction:
         video: an open video.
         session: a loaded model.
         options: see `ExtractOptions`; what they leave to the model is taken from its I/O spec.
-        span: the frames to take, when it is one run of several; those of `options` when None.
+        frames: what to decode and infer, where several runs share the video; the range of
+            `options` when None.
 
     Attributes:
         model: whose maps these are.
@@ -310,14 +310,18 @@ class Extraction:
     """
 
     def __init__(
-        self, video: Video, session: Session, options: ExtractOptions, span: Span | None = None
+        self,
+        video: Video,
+        session: Session,
+        options: ExtractOptions,
+        frames: FrameRange | None = None,
     ) -> None:
         model, info = session.model, video.info
         options = options.for_model(model.io)
         self._video, self.options, self.model = video, options, model
         self.info: VideoInfo = info
         self.report: DecodeReport = video.report
-        run = _Run(video, session, options, span)
+        run = _Run(video, session, options, frames)
         self._run, self._iterator = run, run.results()
         self.provenance: dict[str, Any] = {
             "eyeline": __version__,
@@ -355,14 +359,14 @@ class Extraction:
         return self._iterator
 
     @property
-    def before(self) -> Frame | None:
-        """The last frame before the first that was inferred, once that came."""
-        return self._run.before
+    def frame_before(self) -> Frame | None:
+        """Return the last frame before the first that was inferred, once that came."""
+        return self._run.frame_before
 
     @property
-    def rested(self) -> bool:
-        """Whether it ended at `Span.rest`, rather than with the frames."""
-        return self._run.rested
+    def stopped_at_cut(self) -> bool:
+        """Return whether it ended at `FrameRange.stop_at_cut_after`, not with the frames."""
+        return self._run.stopped_at_cut
 
     def close(self) -> None:
         """Stop the threads and close the video; safe to call twice."""

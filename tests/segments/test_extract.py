@@ -15,7 +15,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from clips import picture, planes_of, write_clip
-from eyeline.errors import DamagedMediaError, MediaError, SeamError, UsageError
+from eyeline.errors import MediaError, SeamError, UsageError
 from eyeline.inference.session import Session
 from eyeline.logs import read_log, write_log
 from eyeline.logs.base import Log, compact
@@ -27,12 +27,12 @@ from eyeline.registry.registry import Model
 from eyeline.saliency.pipeline import (
     Extraction,
     ExtractOptions,
-    FrameSaliency,
     Outputs,
     run_extraction,
 )
 from eyeline.saliency.temporal import Fill, TemporalFilter
-from eyeline.segments.frames import Segment, SegmentRun, join_segments, plan_segments, run_segment
+from eyeline.segments import Segment, join_segments, run_segment
+from eyeline.segments.extract import ExtractSegments, plan_extract
 from tiny_models import plane_model
 
 
@@ -66,19 +66,28 @@ def run_all(
     session: Session,
     options: ExtractOptions,
     length: int,
-    on_frame: Callable[[FrameSaliency], None] = lambda frame: None,
+    on_frame: Callable[[], None] = lambda: None,
     video: VideoOptions | None = None,
-) -> tuple[list[Segment], list[SegmentRun]]:
-    """Plan and run; the last segment first, since none may need another."""
-    video = video or VideoOptions()
-    index = index_frames(path, video)
-    plan = plan_segments(index, options, length)
-    video = replace(video, index=index)
-    runs = [
-        run_segment(path, session, segment, options=options, video_options=video, on_frame=on_frame)
-        for segment in reversed(plan)
-    ]
-    return plan, runs[::-1]
+) -> list[Log]:
+    """Plan and run; the last segment first, since none may need another. None: not to be split."""
+    run = ExtractSegments(path, session, options, video or VideoOptions())
+    indexes = run.index()
+    plan = run.plan(indexes, length) if indexes else []
+    if len(plan) < 2:
+        return []
+    return [run_segment(run, segment, indexes, on_frame) for segment in reversed(plan)][::-1]
+
+
+def run_one(
+    path: Path, session: Session, options: ExtractOptions, index: FrameIndex, segment: Segment
+) -> Log:
+    """Run one segment by an index of the test's own."""
+    return run_segment(ExtractSegments(path, session, options, VideoOptions()), segment, (index,))
+
+
+def ranges(logs: list[Log]) -> list[tuple[int, int | None]]:
+    """Ranges of the segments that the logs are of."""
+    return [tuple(log.provenance["seam"]["segment"]) for log in logs]
 
 
 def rows(log: Log) -> list[bytes]:
@@ -101,7 +110,7 @@ def assert_equal(joined: Log, whole: Log) -> None:
 def test_a_plan_begins_where_decoding_may_and_needs_least_before() -> None:
     index = FrameIndex(np.arange(100), np.array([0, 30, 33, 60, 90]))
     starts = {
-        options: [s.start for s in plan_segments(index, options, 25)]
+        options: [s.start for s in plan_extract(index, options, 25)]
         for options in (
             ExtractOptions(),
             ExtractOptions(temporal="median"),
@@ -116,11 +125,10 @@ def test_a_plan_begins_where_decoding_may_and_needs_least_before() -> None:
 def test_what_cannot_be_split_is_one_segment() -> None:
     options = ExtractOptions(start=5, stop=9)
     index = FrameIndex(np.arange(100), np.array([0, 30]))
-    assert plan_segments(None, options, 1) == [Segment(5, 9)]
-    assert plan_segments(index, options, 1) == [Segment(5, 9)]
-    assert plan_segments(index, ExtractOptions(), 1000) == [Segment(0, None)]
-    with pytest.raises(UsageError, match="segments of 0 frames"):
-        plan_segments(index, options, 0)
+    assert plan_extract(index, options, 1) == [Segment(5, 9)]
+    assert plan_extract(index, ExtractOptions(), 1000) == [Segment(0, None)]
+    with pytest.raises(UsageError, match="length of 0 frames"):
+        plan_extract(index, options, 0)
 
 
 @given(
@@ -142,7 +150,7 @@ def test_a_plan_covers_every_frame_once(
     stop = None if span is None else start + span
     options = ExtractOptions(start=start, stop=stop, temporal=temporal)
     keyframes = np.array([0, *sorted(k for k in keys if k < count)])
-    plan = plan_segments(FrameIndex(np.arange(count), keyframes), options, length)
+    plan = plan_extract(FrameIndex(np.arange(count), keyframes), options, length)
     assert (plan[0].start, plan[-1].stop) == (start, stop)
     for left, right in pairwise(plan):
         assert left.stop == right.start
@@ -173,9 +181,9 @@ def test_joined_segments_are_the_single_run(
 ) -> None:
     frames = scenes(60, (14, 33))
     clip = write_clip(tmp_path / "clip.mkv", frames, codec_options={"g": "8"})
-    plan, runs = run_all(clip, session, options, 12)
-    assert len(plan) > 2
-    assert_equal(join_segments(runs), run_whole(clip, session, options))
+    logs = run_all(clip, session, options, 12)
+    assert len(logs) > 2
+    assert_equal(join_segments(logs), run_whole(clip, session, options))
 
 
 def test_segments_of_a_model_with_its_own_filter_are_the_single_run(
@@ -185,9 +193,9 @@ def test_segments_of_a_model_with_its_own_filter_are_the_single_run(
     own = Session(model)
     frames = scenes(60, (14, 33))
     clip = write_clip(tmp_path / "clip.mkv", frames, codec_options={"g": "8"})
-    plan, runs = run_all(clip, own, ExtractOptions(), 12)
-    assert len(plan) > 2
-    joined = join_segments(runs)
+    logs = run_all(clip, own, ExtractOptions(), 12)
+    assert len(logs) > 2
+    joined = join_segments(logs)
     assert_equal(joined, run_whole(clip, own, ExtractOptions()))
     named = run_whole(clip, session, ExtractOptions(temporal="ema", temporal_ms=150.0))
     assert rows(joined) == rows(named)
@@ -248,32 +256,30 @@ def test_joined_segments_are_the_single_run_whatever_the_video(
         start=start,
         stop=count - spared if spared else None,
     )
-    plan, runs = run_all(clip, session, options, length)
-    event(f"{min(len(plan), 4)} segments or more")
-    assert_equal(join_segments(runs), run_whole(clip, session, options))
+    logs = run_all(clip, session, options, length)
+    event(f"{min(len(logs), 4)} segments or more")
+    if logs:
+        assert_equal(join_segments(logs), run_whole(clip, session, options))
 
 
 def test_real_video_joins_too(shared_data: Path, session: Session) -> None:
     clip = shared_data / "video" / "bikes.mp4"
     for options in (ExtractOptions(), ExtractOptions(stride=2, temporal="ema")):
-        plan, runs = run_all(clip, session, options, 60)
-        assert len(plan) > 2
-        assert_equal(join_segments(runs), run_whole(clip, session, options))
+        logs = run_all(clip, session, options, 60)
+        assert len(logs) > 2
+        assert_equal(join_segments(logs), run_whole(clip, session, options))
 
 
 def test_scenes_are_not_split_by_a_filter_that_remembers_them(
     tmp_path: Path, session: Session
 ) -> None:
     clip = write_clip(tmp_path / "a.mkv", scenes(60, (41,)), codec_options={"g": "8"})
-    seen: list[int] = []
-    plan, runs = run_all(
-        clip, session, ExtractOptions(temporal="ema"), 12, lambda frame: seen.append(frame.index)
-    )
-    rows = [(r.log.frame_num[0], r.log.frame_num[-1]) if len(r.log) else None for r in runs]
-    starts = [s.start for s in plan]
-    owner = max(i for i, start in enumerate(starts) if start <= 41)
-    assert rows == [(0, 40), *([None] * (owner - 1)), (41, 59), *([None] * (len(plan) - owner - 1))]
-    assert sorted(seen) == list(range(60))
+    seen: list[None] = []
+    logs = run_all(clip, session, ExtractOptions(temporal="ema"), 12, lambda: seen.append(None))
+    rows = [(log.frame_num[0], log.frame_num[-1]) if len(log) else None for log in logs]
+    owner = max(i for i, (start, _) in enumerate(ranges(logs)) if start <= 41)
+    assert rows == [(0, 40), *([None] * (owner - 1)), (41, 59), *([None] * (len(logs) - owner - 1))]
+    assert len(seen) == 60
 
 
 def test_frames_before_the_first_scene_are_not_inferred(
@@ -289,13 +295,7 @@ def test_frames_before_the_first_scene_are_not_inferred(
         (ExtractOptions(), 34, 60 - 34 + 1),  # one for the first row's flicker
     ):
         inferred.clear()
-        run_segment(
-            clip,
-            session,
-            Segment(start, None),
-            options=options,
-            video_options=VideoOptions(index=index),
-        )
+        run_one(clip, session, options, index, Segment(start, None))
         assert len(inferred) == count
 
 
@@ -308,15 +308,15 @@ def test_segments_may_be_written_and_read_before(
         pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     options = ExtractOptions(temporal=temporal)
     clip = write_clip(tmp_path / "a.mkv", scenes(40, (9, 22)), codec_options={"g": "8"})
-    plan, runs = run_all(clip, session, options, 9)
+    logs = run_all(clip, session, options, 9)
     again = []
-    for i, run in enumerate(runs):
-        write_log(run.log, tmp_path / f"{i}.{suffix}")
-        again.append(SegmentRun(run.segment, read_log(tmp_path / f"{i}.{suffix}")))
+    for i, log in enumerate(logs):
+        write_log(log, tmp_path / f"{i}.{suffix}")
+        again.append(read_log(tmp_path / f"{i}.{suffix}"))
     write_log(join_segments(again), tmp_path / f"joined.{suffix}")
     write_log(run_whole(clip, session, options), tmp_path / f"whole.{suffix}")
     joined, whole = ((tmp_path / f"{n}.{suffix}").read_bytes() for n in ("joined", "whole"))
-    assert len(plan) > 2
+    assert len(logs) > 2
     assert joined == whole
 
 
@@ -326,80 +326,78 @@ def test_raw_video_and_images_join(tmp_path: Path, session: Session) -> None:
     raw.write_bytes(b"".join(planes_of(picture(rgb).reformat(format="yuv420p")) for rgb in frames))
     video = VideoOptions(64, 48, "yuv420p")
     options = ExtractOptions(temporal="median")
-    _, runs = run_all(raw, session, options, 6, video=video)
-    assert len(runs) == 3
-    assert_equal(join_segments(runs), run_whole(raw, session, options, video))
+    logs = run_all(raw, session, options, 6, video=video)
+    assert len(logs) == 3
+    assert_equal(join_segments(logs), run_whole(raw, session, options, video))
 
 
-# --- one piece
-
-
-def test_a_video_in_one_piece_is_the_single_run_even_when_damaged(
-    tmp_path: Path, session: Session
-) -> None:
+def test_a_damaged_video_is_not_split(tmp_path: Path, session: Session) -> None:
     clip = write_clip(tmp_path / "a.mkv", scenes(40, ()), codec_options={"g": "8"})
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
-    plan, runs = run_all(clip, session, ExtractOptions(), 9)
-    assert plan == [Segment(0, None)]
-    assert isinstance(runs[0].stopped, DamagedMediaError)
-    joined = join_segments(runs)
-    assert joined.provenance["complete"] is False
-    assert_equal(joined, run_whole(clip, session, ExtractOptions()))
+    assert ExtractSegments(clip, session, ExtractOptions(), VideoOptions()).index() is None
 
 
 # --- what does not join
 
 
 @pytest.fixture(scope="module")
-def segments(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[SegmentRun]:
+def segments(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[Log]:
     folder = tmp_path_factory.mktemp("segments")
     clip = write_clip(folder / "a.mkv", scenes(40, (9, 22)), codec_options={"g": "8"})
-    _, runs = run_all(clip, session, ExtractOptions(), 9)
-    assert len(runs) == 4
-    return runs
+    logs = run_all(clip, session, ExtractOptions(), 9)
+    assert len(logs) == 4
+    return logs
 
 
-def altered(run: SegmentRun, **changes: object) -> SegmentRun:
-    log = copy.deepcopy(run.log)
+def altered(log: Log, **changes: object) -> Log:
+    log = copy.deepcopy(log)
     for name, value in changes.items():
         into = log.provenance["seam"] if name in log.provenance["seam"] else log.provenance
         into[name] = value
-    return replace(run, log=log)
+    return log
+
+
+def bare(log: Log) -> Log:
+    log = copy.deepcopy(log)
+    del log.provenance["seam"]
+    return log
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: [], "no segments"),
-        (lambda r: r[1:], "missing"),
-        (lambda r: r[:-1], "missing"),
-        (lambda r: [r[0], r[2], r[3]], "missing"),
+        (lambda r: [], "are not segments"),
+        (lambda r: [bare(r[0]), *r[1:]], "are not segments"),
+        (lambda r: [bare(r[0])], "are not segments"),
+        (lambda r: r[1:], "first segment of the video is missing"),
+        (lambda r: r[:-1], "last segment of the video is missing"),
+        (lambda r: [r[0], r[2], r[3]], "a segment is missing"),
         (lambda r: [r[1], r[0], *r[2:]], "out of order"),
-        (lambda r: [r[0], altered(r[1], model_sha256="0"), *r[2:]], "with other means"),
-        (lambda r: [r[0], replace(r[1], log=r[2].log), *r[2:]], "is another one"),
+        (lambda r: [r[0], r[2], *r[2:]], "out of order"),
+        (lambda r: [r[0], altered(r[1], model_sha256="0"), *r[2:]], "made by another model"),
         (lambda r: [r[0], altered(r[1], corrupt_frames=1), *r[2:]], "is not whole"),
         (lambda r: [r[0], altered(r[1], complete=False), *r[2:]], "is not whole"),
         (lambda r: [r[0], altered(r[1], frames=3), *r[2:]], "is not whole"),
-        (lambda r: [r[0], altered(r[1], before="0"), *r[2:]], "frame 9 is another picture"),
-        (lambda r: [r[0], altered(r[1], last="0"), *r[2:]], "is another picture"),
-        (lambda r: [*r[:3], altered(r[3], end=False)], "lack rows at their ends"),
+        (lambda r: [r[0], altered(r[1], head="0"), *r[2:]], "pictures at frame 10 differ"),
+        (lambda r: [r[0], altered(r[1], tail="0"), *r[2:]], "pictures at frame .* differ"),
+        (lambda r: [r[0], altered(r[1], tail=None), *r[2:]], "pictures at frame .* differ"),
+        (lambda r: [altered(r[0], head="0"), *r[1:]], "first segment of the video is missing"),
+        (lambda r: [*r[:3], altered(r[3], ends=False)], "last segment of the video is missing"),
     ],
 )
 def test_what_does_not_fit_is_not_joined(
-    segments: list[SegmentRun],
-    change: Callable[[list[SegmentRun]], list[SegmentRun]],
-    message: str,
+    segments: list[Log], change: Callable[[list[Log]], list[Log]], message: str
 ) -> None:
     join_segments(segments)
     with pytest.raises(SeamError, match=message):
         join_segments(change(segments))
 
 
-def test_a_segment_without_its_rows_is_noticed(segments: list[SegmentRun]) -> None:
+def test_a_segment_without_its_rows_is_noticed(segments: list[Log]) -> None:
     empty = altered(segments[1], frames=0)
-    for column in (empty.log.frame_num, empty.log.pts_time, *empty.log.values.values()):
+    for column in (empty.frame_num, empty.pts_time, *empty.values.values()):
         del column[:]
-    with pytest.raises(SeamError, match="don't meet"):
+    with pytest.raises(SeamError, match="the next begins with row"):
         join_segments([segments[0], empty, *segments[2:]])
 
 
@@ -416,16 +414,11 @@ def test_a_picture_that_a_seek_changes_is_noticed(tmp_path: Path, session: Sessi
     index = index_frames(clip)
     assert index is not None
     lying = FrameIndex(index.pts, np.array([0, 12]))
-    plan = plan_segments(lying, ExtractOptions(), 10)
-    video = VideoOptions(index=lying)
+    plan = plan_extract(lying, ExtractOptions(), 10)
     assert len(plan) == 2
-    with pytest.raises(SeamError, match="another picture"):
-        join_segments(
-            [
-                run_segment(clip, session, s, options=ExtractOptions(), video_options=video)
-                for s in plan
-            ]
-        )
+    logs = [run_one(clip, session, ExtractOptions(), lying, s) for s in plan]
+    with pytest.raises(SeamError, match="pictures at frame"):
+        join_segments(logs)
 
 
 def test_a_change_of_size_is_run_in_one_piece(tmp_path: Path, session: Session) -> None:
@@ -440,10 +433,11 @@ def test_a_change_of_size_is_run_in_one_piece(tmp_path: Path, session: Session) 
 
 def test_another_file_under_the_index_is_noticed(tmp_path: Path, session: Session) -> None:
     clip = write_clip(tmp_path / "a.mkv", scenes(40, ()), codec_options={"g": "8"})
-    video = VideoOptions(index=index_frames(clip))
+    index = index_frames(clip)
+    assert index is not None
     write_clip(clip, scenes(40, ()), fps=24, codec_options={"g": "8"})
     with pytest.raises(SeamError, match="not where the index says"):
-        run_segment(clip, session, Segment(10, 20), options=ExtractOptions(), video_options=video)
+        run_one(clip, session, ExtractOptions(), index, Segment(10, 20))
 
 
 @settings(max_examples=60)
@@ -472,8 +466,11 @@ def test_damage_never_gives_other_rows(
     clip.write_bytes(data[: source.stat().st_size])
     options = ExtractOptions(temporal=temporal)
     try:
-        plan, runs = run_all(clip, session, options, 10)
-        joined = join_segments(runs)
+        logs = run_all(clip, session, options, 10)
+        if not logs:
+            event("in one piece")
+            return
+        joined = join_segments(logs)
     except SeamError:
         event("does not join")
         return
@@ -482,7 +479,7 @@ def test_damage_never_gives_other_rows(
         with pytest.raises(MediaError):
             run_whole(clip, session, options)
         return
-    event("split" if len(plan) > 1 else "in one piece")
+    event("split")
     whole = run_whole(clip, session, options)
     if rows(joined) != rows(whole):
         # Decoders conceal some damage without a word, by what is left in memory.

@@ -1,0 +1,135 @@
+"""`extract` in segments: which frames a segment decodes and infers, and its rows.
+
+How far rows depend on each other decides that. Without a stride, a row depends on a few frames on its
+two sides (`temporal.REACH`): each segment also runs over those and drops their rows. With a stride,
+or a filter that remembers a whole scene, all state begins anew at a cut: a segment then begins at
+the first cut in its range and goes on to the first cut after it, so that neighbours agree without
+talking to each other. A segment whose range has no cut is empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from eyeline.inference.session import Session
+from eyeline.media.index import index_frames
+from eyeline.media.source import VideoPath, open_video
+from eyeline.media.types import Frame, FrameIndex, VideoOptions
+from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameRange, open_log, outcome
+from eyeline.saliency.temporal import REACH
+from eyeline.segments.split import (
+    Indexes,
+    OnFrame,
+    Segment,
+    SegmentedRun,
+    SegmentRows,
+    split_frames,
+)
+
+SCORE_REACH = 2
+"""Frames before one on which its scene score depends (see `eyeline.media.source.SceneScore`)."""
+
+
+def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
+    """Return how many frames before and after one its map depends on; None = its whole scene.
+
+    Args:
+        options: of `ExtractOptions.for_model`; others count as depending on the most.
+    """
+    return None if options.skips else REACH[options.temporal]
+
+
+def lead_of(options: ExtractOptions) -> int:
+    """Return how many frames before a segment's first are to be decoded."""
+    reach = reach_of(options)
+    # The features of a row look at the map before it, that map at those it depends on.
+    return SCORE_REACH + (0 if reach is None else reach[0])
+
+
+def plan_extract(index: FrameIndex, options: ExtractOptions, length: int) -> list[Segment]:
+    """Split a video; see `SegmentedRun.plan`."""
+    end = len(index) if options.stop is None else min(options.stop, len(index))
+    places = index.keyframes + lead_of(options)
+    return split_frames([places], options.start, end, options.stop, length)
+
+
+def frames_of(segment: Segment, options: ExtractOptions) -> FrameRange:
+    """Return what to decode and infer for the rows of a segment."""
+    reach = reach_of(options)
+    start = max(options.start, segment.start - lead_of(options))
+    if reach is None:
+        return FrameRange(
+            start, options.stop, segment.start, start_at_cut=True, stop_at_cut_after=segment.stop
+        )
+    before, after = reach
+    stop = segment.stop
+    if stop is not None and stop != options.stop:
+        stop = stop + after if options.stop is None else min(stop + after, options.stop)
+    return FrameRange(start, stop, max(options.start, segment.start - 1 - before))
+
+
+class ExtractSegments(SegmentedRun):
+    """`extract` of one video, in segments.
+
+    Args:
+        path: the video.
+        session: a loaded model.
+        options: what the whole run does.
+        video_options: how to read the video.
+    """
+
+    def __init__(
+        self,
+        path: VideoPath,
+        session: Session,
+        options: ExtractOptions,
+        video_options: VideoOptions,
+    ) -> None:
+        self._path, self._session, self._video_options = path, session, video_options
+        self._options = options.for_model(session.model.io)
+
+    def index(self) -> Indexes | None:
+        """Index each source, without decoding."""
+        index = index_frames(self._path, self._video_options)
+        return None if index is None else (index,)
+
+    def plan(self, indexes: Indexes, length: int) -> list[Segment]:
+        """Split the title after its keyframes."""
+        return plan_extract(indexes[0], self._options, length)
+
+    def rows(self, segment: Segment, indexes: Indexes, on_frame: OnFrame) -> SegmentRows:
+        """Run the segment and a few frames more, and drop their rows."""
+        o = self._options
+        by_scene = reach_of(o) is None
+        cuts: list[float] = []
+        before: Frame | None = None
+        last: Frame | None = None
+        video = open_video(self._path, replace(self._video_options, index=indexes[0]))
+        with Extraction(video, self._session, o, frames_of(segment, o)) as extraction:
+            log = open_log(extraction)
+            for frame in extraction:
+                if frame.index < segment.start:
+                    before = frame.frame
+                elif by_scene or segment.stop is None or frame.index < segment.stop:
+                    log.append(frame.index, frame.pts_time, frame.features)
+                    if frame.cut:
+                        cuts.append(frame.pts_time)
+                    last = frame.frame
+                    on_frame()
+        log.provenance |= outcome(log, extraction.report, cuts, True)
+        return SegmentRows(
+            log,
+            head=_digest(before or extraction.frame_before),
+            tail=_digest(last),
+            ends=not extraction.stopped_at_cut if by_scene else segment.stop == o.stop,
+            reports=[(extraction.info.path, extraction.report)],
+        )
+
+
+def _digest(frame: Frame | None) -> str | None:
+    """Digest a frame at the working size: equal for pictures that are equal."""
+    if frame is None:
+        return None
+    digest = hashlib.blake2b(frame.rgb.tobytes(), digest_size=16)
+    return f"{frame.rgb.shape[2]}x{frame.rgb.shape[1]}:{digest.hexdigest()}"
