@@ -16,8 +16,8 @@ import time
 import numpy as np
 import torch
 
-from eyeline.training.data import Arrays
-from eyeline.training.module import Batches, StudentModule
+from eyeline.training.material import Arrays, TrainingMaterial
+from eyeline.training.module import ObjectBatches, ObjectModule
 from eyeline.training.recipes import Recipe, load_recipe
 
 IMAGES = 10_030
@@ -31,7 +31,7 @@ def made_up(count: int, size: int) -> Arrays:
     return Arrays(
         names=[str(i) for i in range(count)],
         images=draw.integers(0, 256, (count, size, size, 3), np.uint8),
-        masks=np.repeat(disc[None], count, 0),
+        targets=np.repeat(disc[None], count, 0),
         aspect=np.full(count, 4 / 3, np.float32),
         train=np.ones(count, bool),
         digest="",
@@ -42,15 +42,16 @@ def made_up(count: int, size: int) -> Arrays:
 def measure(recipe: Recipe, rounds: int) -> list[tuple[int, float, float]]:
     """Per phase: its epochs, and milliseconds an image to make and to learn from."""
     arrays = made_up(recipe.batch, recipe.store)
-    teacher = arrays.masks if recipe.teacher else None
+    teacher = arrays.targets if recipe.teacher else None
+    material = TrainingMaterial("objects", ["made up"], arrays, teacher=teacher)
     torch.manual_seed(0)
-    module = StudentModule(recipe, arrays, teacher)
+    module = ObjectModule(recipe, material)
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     optimizer = torch.optim.AdamW(module.net.parameters(), lr=1e-3)
     rows, begin = [], 0
     for phase in recipe.phases:
-        batches = Batches(recipe, arrays, teacher, begin, torch.device("cpu"))
+        batches = ObjectBatches(recipe, material, begin, torch.device("cpu"))
         making, learning = [], []
         for step in range(rounds * len(phase.crops)):
             start = time.thread_time()

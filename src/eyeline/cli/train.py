@@ -71,7 +71,7 @@ def train(
     from eyeline.errors import MissingExtraError, UsageError
 
     try:
-        from eyeline.training.material import GazeMaterial, Material, prepare_gaze, prepare_material
+        from eyeline.training.material import prepare_gaze, prepare_objects
         from eyeline.training.recipes import GazeRecipe, load_recipe
         from eyeline.training.trainer import fit
     except ModuleNotFoundError as exc:
@@ -90,7 +90,6 @@ def train(
             "leave the option out",
         )
     place = cache or out / "cache"
-    material: Material | GazeMaterial
     with item_progress("finding pictures", quiet) as advance:
         if isinstance(chosen, GazeRecipe):
             material = prepare_gaze(
@@ -98,12 +97,12 @@ def train(
                 on_step=advance,
             )  # fmt: skip
         else:
-            material = prepare_material(
+            material = prepare_objects(
                 chosen, data, place, without=without or (), teacher=teacher, on_step=advance
             )
     if not quiet:
         learned = int(material.arrays.train.sum())
-        dropped = material.dropped if isinstance(material, Material) else 0
+        dropped = material.facts.get("dropped", 0)
         typer.echo(
             f"{chosen.name}: {learned:,} pictures to learn from, "
             f"{len(material.arrays.train) - learned:,} to select the epoch by"

@@ -1,9 +1,9 @@
-"""Network architectures, built from a config: open this file to change or add a net.
+"""Define the network architectures; to add a net, add a class here and a row to `ARCHITECTURES`.
 
-Every net takes ImageNet-normalised RGB, float32 (N, 3, H, W) of any H and W, and returns a list of
-logit maps, float32 (N, 1, h, w): the first is the answer at the input's size, the others are
-deep-supervision heads that exist while training only. `Contract` wraps a net for export: one
-output, the map that `Net.to_map` makes of the first logits.
+Every net takes ImageNet-normalised RGB, float32 (N, 3, H, W), and returns a list of logit maps,
+float32 (N, 1, h, w). The first has the input's size. The others are deep-supervision heads, which
+exist in training mode only. `Contract` wraps a net for export: its only output is the map that
+`SaliencyNet.to_map` makes of the first logits.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from eyeline.errors import TrainingError
 from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 
 
-class Net(nn.Module):
-    """What every architecture is.
+class SaliencyNet(nn.Module):
+    """Base class of the architectures.
 
     Attributes:
-        multiple: what the sides of its input must be multiples of.
+        multiple: height and width of the input must be multiples of this.
     """
 
     multiple = 1
 
     def to_map(self, logits: Tensor) -> Tensor:
-        """Turn logits, float32 (N, 1, H, W), into the map of the contract: here their sigmoid."""
+        """Return the map in [0, 1] of logits, float32 (N, 1, H, W)."""
         return torch.sigmoid(logits)
 
 
 def _conv_bn(
     c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """Convolution without bias, BatchNorm, optional ReLU ("same" padding)."""
     layers: list[nn.Module] = [
         nn.Conv2d(
             c_in, c_out, kernel, stride, dilation * (kernel // 2), dilation=dilation, bias=False
@@ -51,29 +50,26 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class Residual(nn.Module):
-    """One dense 3x3 convolution with an identity path: runs near the CPU's peak at >= 32 channels."""
+class _Residual(nn.Module):
+    """Dense 3x3 convolution with an identity path: runs near the CPU's peak at 32 channels or more."""
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.conv = _conv_bn(channels, channels, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 (N, C, H, W) to the same shape."""
         out: Tensor = x + self.conv(x)
         return out
 
-    def hush(self) -> None:
-        """Start near the identity; not at it, where the ReLU would pass no gradient."""
-        norm = self.conv[1]
-        assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101 - as `_conv_bn` built it
-        nn.init.constant_(norm.weight, 0.1)
+    def init_as_identity(self) -> None:
+        """Start near the identity; at the identity itself the ReLU would pass no gradient."""
+        nn.init.constant_(self.conv[1].weight, 0.1)  # type: ignore[arg-type]
 
 
-class Separable(nn.Module):
-    """Depthwise 3x3, then 1x1, around an identity path (Howard et al., "MobileNets", 2017).
+class _Separable(nn.Module):
+    """Depthwise 3x3, then 1x1, with an identity path (Howard et al., "MobileNets", 2017).
 
-    A ninth of a dense block's parameters: depth and receptive field where the picture is small.
+    It has a ninth of a dense block's parameters, for stages of low resolution.
     """
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
@@ -88,32 +84,17 @@ class Separable(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 (N, C, H, W) to the same shape."""
         return F.relu(x + self.conv(x))
 
-    def hush(self) -> None:
-        """Start as the identity on what a ReLU left (Goyal et al., arXiv 1706.02677, section 5.1)."""
-        norm = self.conv[3][1]  # type: ignore[index]
-        nn.init.zeros_(norm.weight)
+    def init_as_identity(self) -> None:
+        """Start as the identity on values >= 0 (Goyal et al., arXiv 1706.02677, section 5.1)."""
+        nn.init.zeros_(self.conv[3][1].weight)  # type: ignore[index]
 
 
-def _halve_separable(c_in: int, c_out: int) -> nn.Sequential:
-    """Half the resolution by a depthwise 3x3 of stride 2, then 1x1 to the new channels."""
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_in, 3, 2, 1, groups=c_in, bias=False),
-        nn.BatchNorm2d(c_in),
-        _conv_bn(c_in, c_out, kernel=1),
-    )
-
-
-class GlobalContext(nn.Module):
-    """Adds what the image's mean feature says: two 1x1 convolutions on a (N, C, 1, 1) tensor.
+class _GlobalContext(nn.Module):
+    """Adds two 1x1 convolutions of the image's mean feature, with `hidden` channels between them.
 
     The image-level branch of ASPP (Chen et al., "Rethinking Atrous Convolution", 2017), as a sum.
-
-    Args:
-        channels: of the feature.
-        hidden: channels between the two convolutions.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -122,30 +103,26 @@ class GlobalContext(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 (N, C, H, W) to the same shape."""
         pooled = x.mean((2, 3), keepdim=True)
         out: Tensor = x + self.expand(F.relu(self.squeeze(pooled)))
         return out
 
 
-BLOCKS: dict[str, type[Residual] | type[Separable]] = {
-    "dense": Residual,
-    "separable": Separable,
-}
-"""Names of residual blocks in a recipe."""
+# By their names in a recipe.
+BLOCKS: dict[str, type[_Residual | _Separable]] = {"dense": _Residual, "separable": _Separable}
 
 
-class Fpn(Net):
+class Fpn(SaliencyNet):
     """Feature pyramid (Lin et al., CVPR 2017), output at stride 4.
 
     Args:
         stem: channels of the stride-2 stem.
-        stages: one entry per stage, each of which halves the resolution: `channels`, the
-            `dilations` of its residual blocks, and optionally the kind of `block` (see `BLOCKS`)
-            and of the halving before them, `down`.
+        stages: one table per stage, which halves the resolution: `channels`, the `dilations` of
+            its residual blocks, and optionally the kind of these (`block`) and of the convolution
+            that halves (`down`), both `dense` or `separable`.
         lateral: channels of the pyramid.
         fuse: residual blocks after each merge.
-        context: hidden channels of the image-level branch; those of the last stage when None.
+        context: hidden channels of the image-level branch; as many as the last stage has when None.
     """
 
     def __init__(
@@ -164,18 +141,22 @@ class Fpn(Net):
             channels = int(stage["channels"])
             block = BLOCKS[stage.get("block", "dense")]
             if stage.get("down", "dense") == "separable":
-                halve = _halve_separable(previous, channels)
+                halve = nn.Sequential(
+                    nn.Conv2d(previous, previous, 3, 2, 1, groups=previous, bias=False),
+                    nn.BatchNorm2d(previous),
+                    _conv_bn(previous, channels, kernel=1),
+                )
             else:
                 halve = _conv_bn(previous, channels, stride=2)
             blocks = [block(channels, int(d)) for d in stage["dilations"]]
             self.stages.append(nn.Sequential(halve, *blocks))
             previous = channels
-        self.context = GlobalContext(previous, context or previous)
+        self.context = _GlobalContext(previous, context or previous)
         self.laterals = nn.ModuleList(
             _conv_bn(int(s["channels"]), lateral, kernel=1, relu=False) for s in stages
         )
         self.fuse = nn.ModuleList(
-            nn.Sequential(*(Residual(lateral) for _ in range(fuse))) for _ in stages[:-1]
+            nn.Sequential(*(_Residual(lateral) for _ in range(fuse))) for _ in stages[:-1]
         )
         self.heads = nn.ModuleList(
             nn.Conv2d(lateral, 1, 3 if i == 0 else 1, padding=1 if i == 0 else 0)
@@ -183,7 +164,7 @@ class Fpn(Net):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Logits, finest first; side heads only in training mode."""
+        """Return the logits, finest first; side heads in training mode only."""
         features: list[Tensor] = []
         y = self.stem(x)
         for stage in self.stages:
@@ -201,8 +182,8 @@ class Fpn(Net):
         return logits
 
 
-class UNet(Net):
-    """The reference students: three levels down, a bottleneck, three up (Ronneberger et al., 2015).
+class UNet(SaliencyNet):
+    """The U-Net of the reference students (Ronneberger et al., 2015).
 
     Args:
         encoder: channels of each level, finest first.
@@ -241,7 +222,7 @@ class UNet(Net):
         self.head = nn.Conv2d(previous, 1, 1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """One logit map at the input's size (H and W must be multiples of 8)."""
+        """Return one logit map at the input's size."""
         skips: list[Tensor] = []
         y = x
         for level in self.down:
@@ -255,8 +236,8 @@ class UNet(Net):
 
 
 # Expansion, channels at width 1, blocks, stride and dilation of MobileNetV2's stages (Sandler et al.,
-# CVPR 2018, table 2) as DeepLab runs it at output stride 16: the last stride is a dilation of 2, from
-# the block after it on (Chen et al., ECCV 2018).
+# CVPR 2018, table 2), as DeepLab uses it at output stride 16: in place of the last stride, the blocks
+# after it have a dilation of 2 (Chen et al., ECCV 2018).
 _STAGES = (
     (1, 16, 1, 1, 1),
     (6, 24, 2, 2, 1),
@@ -269,16 +250,8 @@ _STAGES = (
 )
 
 
-class InvertedResidual(nn.Module):
-    """Expansion by 1x1, depthwise 3x3, projection by 1x1 (Sandler et al., CVPR 2018).
-
-    Args:
-        c_in: channels before.
-        c_out: channels behind.
-        expansion: channels between, as a multiple of `c_in`; 1 has no expansion layer.
-        stride: of the depthwise convolution.
-        dilation: of the depthwise convolution.
-    """
+class _InvertedResidual(nn.Module):
+    """Expansion by 1x1, depthwise 3x3, projection by 1x1; returns the expanded feature, too."""
 
     def __init__(self, c_in: int, c_out: int, expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -291,21 +264,20 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the expanded feature at the input's size, and the block's output."""
         expanded = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(expanded)))
         return expanded, x + y if self.residual else y
 
 
 class MobileNetV2(nn.Module):
-    """The encoder at output stride 16, without batch normalisation: its weights hold it already.
+    """MobileNetV2 at output stride 16; batch normalisation is folded into the weights.
 
     Args:
         width: multiplier of the channels.
 
     Attributes:
-        convolutions: all layers in the order in which they run.
-        channels: of the features that `forward` returns.
+        convolutions: all convolutions in the order in which they run.
+        channels: channels of the features that `forward` returns.
     """
 
     scale: Tensor
@@ -313,7 +285,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, width: float) -> None:
         super().__init__()
-        # Input as the pretrained weights know it: [-1, 1] instead of ImageNet-normalised.
+        # The pretrained weights take RGB in [-1, 1], not normalised by ImageNet.
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("scale", (2 * std)[None, :, None, None], persistent=False)
         self.register_buffer("shift", (2 * mean - 1)[None, :, None, None], persistent=False)
@@ -327,14 +299,14 @@ class MobileNetV2(nn.Module):
                     skips.append(c * expansion)
                 c_out = int(channels * width)
                 self.blocks.append(
-                    InvertedResidual(c, c_out, expansion, stride if i == 0 else 1, dilation)
+                    _InvertedResidual(c, c_out, expansion, stride if i == 0 else 1, dilation)
                 )
                 c = c_out
         self.channels = (*skips[1:], c)
         self.convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the features at strides 4, 8 and 16; the first two are expanded ones."""
+        """Return the features at strides 4, 8 and 16; the first two are expanded features."""
         x = F.relu6(self.stem(x * self.scale + self.shift))
         features = []
         for block in self.blocks:
@@ -344,22 +316,22 @@ class MobileNetV2(nn.Module):
         return [*features[1:], x]
 
 
-class GazeNet(Net):
-    """A density of gaze from pretrained features: a small pyramid over strides 16 and 8.
+class GazeNet(SaliencyNet):
+    """Predicts a density of gaze: a small pyramid over strides 16 and 8 of a pretrained encoder.
 
-    The logits are of a density over the whole picture. A learned grid, stretched over the picture,
-    is added: the prior that viewers look at the centre.
+    The softmax of the logits over the whole picture is the density. A learned grid, resized to the
+    picture, is added to the logits, because viewers prefer the centre.
 
     Args:
-        width: of the encoder.
-        channels: of the pyramid.
-        centre: weight of a Gaussian prior at the centre, see `CENTRE_SIGMA`, in the exported map:
-            viewers of videos look at the centre more than those of the pictures it learns from.
+        width: multiplier of the encoder's channels.
+        channels: channels of the pyramid.
+        centre: weight of a further Gaussian prior at the centre, in the exported map only: viewers
+            of videos look at the centre more than viewers of the pictures it learns from.
     """
 
     centre: Tensor
     GRID = (12, 16)
-    CENTRE_SIGMA = 0.25
+    CENTRE_SIGMA = 0.25  # of each side
 
     def __init__(self, width: float, channels: int, centre: float = 0.0) -> None:
         super().__init__()
@@ -374,7 +346,7 @@ class GazeNet(Net):
         self.widen16 = nn.Conv2d(channels, channels, 3, 1, 2, dilation=2)
         self.fuse8 = nn.Conv2d(channels, channels, 3, 1, 1)
         self.head = nn.Conv2d(channels, 1, 3, 1, 1)
-        with torch.no_grad():  # begin near the prior
+        with torch.no_grad():  # so that the first densities are near the prior
             self.head.weight.mul_(0.1)
             self.head.bias.zero_()  # type: ignore[union-attr]
         rows, columns = self.GRID
@@ -387,7 +359,7 @@ class GazeNet(Net):
         self.register_buffer("centre", centre * gaussian[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Logits of the density at the input's size."""
+        """Return the logits of the density at the input's size."""
         _, middle, deep = self.encoder(x)
         y = F.relu(self.lateral16(deep) + self.context(deep.mean((2, 3), keepdim=True)))
         y = y + F.relu(self.fuse16(y))
@@ -398,17 +370,17 @@ class GazeNet(Net):
         return [_resize(logits + _resize(self.prior, logits), x)]
 
     def to_map(self, logits: Tensor) -> Tensor:
-        """Turn logits into the density, with the prior of videos, divided by its maximum."""
+        """Return the density with the prior of videos, divided by its maximum."""
         logits = logits + _resize(self.centre, logits)
         return torch.exp(logits - logits.amax((1, 2, 3), keepdim=True))
 
 
-ARCHITECTURES: dict[str, type[Net]] = {"fpn": Fpn, "unet": UNet, "gaze": GazeNet}
-"""Architecture name in a recipe to the class that takes its remaining keys."""
+# By their names in a recipe, whose other keys of `[net]` are the arguments of the class.
+ARCHITECTURES: dict[str, type[SaliencyNet]] = {"fpn": Fpn, "unet": UNet, "gaze": GazeNet}
 
 
-def build_net(config: dict[str, Any]) -> Net:
-    """Build a net from a recipe's `[net]` table: `arch` names the class, the rest are its arguments.
+def build_net(config: dict[str, Any]) -> SaliencyNet:
+    """Build a net from a recipe's `[net]` table.
 
     Raises:
         KeyError: an unknown `arch`.
@@ -419,42 +391,41 @@ def build_net(config: dict[str, Any]) -> Net:
 
 
 def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Give a net the weights of a smaller one of its kind, so that it begins as the same function.
+    """Give a net the weights of a smaller net, so that it begins as the same function.
 
-    Residual blocks that the smaller net lacks begin as the identity. Channels that it lacks begin at
-    random, and unheard: what was there before takes nothing of them yet (the opposite end of
-    Net2Net, arXiv 1511.05641, which copies channels).
+    New residual blocks begin as the identity. New channels begin at random, and the weights from
+    them to earlier channels begin at zero. (Net2Net, arXiv 1511.05641, copies channels instead.)
 
     Args:
         net: changed in place.
-        state: the smaller net's state dict; all of it has to fit.
+        state: state dict of the smaller net; every tensor must fit.
 
     Returns:
-        Names of the blocks that are new, and of the tensors that are larger.
+        Names of the new blocks and of the tensors that are larger.
 
     Raises:
-        TrainingError: `state` is of a net that this one does not contain.
+        TrainingError: `state` belongs to a net that this one does not contain.
     """
     own = net.state_dict()
     strange = [k for k, v in state.items() if k not in own or not _holds(own[k], v)]
     larger = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    if larger and not isinstance(net, Fpn):  # skips that are concatenated move channels about
+    if larger and not isinstance(net, Fpn):  # concatenated skips would move channels
         strange += larger
     blocks = {
         name: block
         for name, block in net.named_modules()
-        if isinstance(block, Residual | Separable)
+        if isinstance(block, _Residual | _Separable)
     }
     new = [name for name in blocks if not any(k.startswith(f"{name}.") for k in state)]
     lacking = [k for k in own if k not in state and not k.startswith(tuple(f"{n}." for n in new))]
     if strange or lacking:
         raise TrainingError(
-            f"weights to start from are of another net: {(strange + lacking)[0]} does not fit",
-            "start from a run of a recipe whose net is this one with fewer blocks or channels",
+            f"the weights to start from belong to another net: {(strange + lacking)[0]} does not fit",
+            "start from a run whose net is the same, or has fewer blocks or channels",
         )
     net.load_state_dict({k: _grown(own[k], v) for k, v in state.items()}, strict=False)
     for name in new:
-        blocks[name].hush()
+        blocks[name].init_as_identity()
     return new + larger
 
 
@@ -465,7 +436,7 @@ def _holds(large: Tensor, small: Tensor) -> bool:
 
 
 def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
-    """Learned values in the first channels of a fresh tensor, whose others don't reach their outputs."""
+    """Put learned values into the first channels of a fresh tensor, and zeros where new ones enter."""
     if fresh.shape == learned.shape:
         return learned
     out = fresh.clone()
@@ -476,9 +447,9 @@ def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
 
 
 class Contract(nn.Module):
-    """The tensor contract around a net: `input` (N, 3, H, W) to `saliency_map` (N, 1, H, W) in [0, 1]."""
+    """A net with the tensor contract: `input` (N, 3, H, W) to `saliency_map` (N, 1, H, W) in [0, 1]."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: SaliencyNet) -> None:
         super().__init__()
         self.net = net
 
@@ -488,7 +459,7 @@ class Contract(nn.Module):
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Learnable parameters of the exported function: side heads are left out."""
+    """Return the number of parameters of the exported net; side heads do not count."""
     dropped = sum(
         p.numel()
         for name, p in net.named_parameters()

@@ -1,4 +1,4 @@
-"""Recipes: a training run as data. The built-in ones are TOML files in the folder `recipes/`."""
+"""Read recipes: TOML files that describe a training run. The built-in ones are in `recipes/`."""
 
 from __future__ import annotations
 
@@ -7,54 +7,44 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator
 
 from eyeline.errors import TrainingError
+from eyeline.validation import Strict
+
+_BUILTIN = resources.files("eyeline.training") / "recipes"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Phase(_Strict):
-    """A stretch of epochs at its own crop sizes.
+class Phase(Strict):
+    """Epochs with crop sizes of their own.
 
     Attributes:
         until: the epoch at which the phase ends, exclusive.
-        crops: (height, width) pairs to draw from, one a batch; multiples of 32.
+        crops: (height, width) pairs, multiples of 32; each batch draws one.
     """
 
     until: int = Field(gt=0)
     crops: list[tuple[int, int]] = Field(min_length=1)
 
 
-class Restart(_Strict):
-    """A learning rate that rises again.
+class Restart(Strict):
+    """A warm restart of the learning rate.
 
     Attributes:
-        epoch: the epoch that begins with it.
-        lr: its height, as a share of the recipe's peak.
+        epoch: the epoch at whose beginning the rate rises again.
+        lr: the rate that it rises to, as a share of the recipe's peak.
     """
 
     epoch: int = Field(gt=0)
     lr: float = Field(gt=0, le=1)
 
 
-class Run(_Strict):
-    """What recipes of both tasks state.
+class BaseRecipe(Strict):
+    """Keys of the recipes of both tasks.
 
     Attributes:
         name: id of the run.
-        net: `arch` and its arguments, see `eyeline.training.nets`.
+        net: `arch` and its arguments (classes in `eyeline.training.nets`).
         epochs: passes over the training fold.
         batch: images per step.
         lr: peak learning rate.
@@ -62,10 +52,10 @@ class Run(_Strict):
         warmup: share of the steps with a rising learning rate.
         restarts: warm restarts of the cosine, in order of their epochs.
         optimizer: AdamW, or Adam without decay.
-        ema: decay of the exponential moving average of the weights; 0 = none.
-        augmentation: arguments of `eyeline.training.data.Augmentation`.
+        ema: decay of the exponential moving average of the weights; 0 = no average.
+        augmentation: arguments of `eyeline.training._augment.Augmentation`.
         store: side of the squashed training arrays, pixels.
-        seed: seed of everything random.
+        seed: seed of all random numbers.
         bf16: compute convolutions in bfloat16.
     """
 
@@ -76,10 +66,10 @@ class Run(_Strict):
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
-    restarts: list[Restart] = []
+    restarts: list[Restart] = Field(default_factory=list)
     optimizer: Literal["adam", "adamw"] = "adamw"
     ema: float = Field(default=0.0, ge=0, lt=1)
-    augmentation: dict[str, Any] = {}
+    augmentation: dict[str, Any] = Field(default_factory=dict)
     store: int = Field(default=256, gt=0)
     seed: int = 0
     bf16: bool = False
@@ -95,17 +85,17 @@ class Run(_Strict):
         return net
 
 
-class Recipe(Run):
-    """Everything that decides a training run on object masks, besides the data and the versions.
+class Recipe(BaseRecipe):
+    """A training run on object masks.
 
     Attributes:
-        overlap: the overlap term beside cross-entropy.
+        overlap: the overlap term that is added to the cross-entropy.
         edge: weight of boundary pixels in the cross-entropy, 0 = uniform.
         teacher: share of the teacher's soft map in the target, 0..1.
         deep: weight of the side heads' losses.
         phases: crop sizes over time.
         selection_share: share of the images that select an epoch, 0..1.
-        selection_lines: short side, in pixels, at which they are scored: the model's working size.
+        selection_lines: short side, in pixels, at which these images are scored.
     """
 
     architectures: ClassVar[tuple[str, ...]] = ("fpn", "unet")
@@ -120,22 +110,22 @@ class Recipe(Run):
     selection_lines: int = Field(default=192, ge=32)
 
     def crops(self, epoch: int) -> list[tuple[int, int]]:
-        """Crop sizes of an epoch."""
+        """Return the crop sizes of an epoch."""
         for phase in self.phases:
             if epoch < phase.until:
                 return phase.crops
         return self.phases[-1].crops
 
 
-class Backbone(_Strict):
-    """The pretrained weights that an encoder starts from.
+class Backbone(Strict):
+    """Pretrained weights of an encoder.
 
     Attributes:
         url: public address of the TensorFlow Lite file.
         sha256: hex digest of its bytes.
         size: bytes.
-        license: SPDX id of its terms.
-        trained_on: data sets that it learned from.
+        license: SPDX id.
+        trained_on: datasets that the weights were trained on.
     """
 
     url: str
@@ -145,16 +135,16 @@ class Backbone(_Strict):
     trained_on: list[str]
 
 
-class GazeRecipe(Run):
-    """Everything that decides a training run on recorded gaze, besides the data and the versions.
+class GazeRecipe(BaseRecipe):
+    """A training run on recorded gaze.
 
     Attributes:
-        backbone: what the encoder starts from.
+        backbone: pretrained weights of the encoder.
         encoder_lr: learning rate of the encoder, as a share of `lr`.
         height: rows of the training pictures, pixels.
         width: columns of the training pictures, pixels.
         correlation: weight of the correlation beside the Kullback-Leibler divergence in the loss.
-        unlabelled: pictures per step whose density a teacher predicts; 0 = none.
+        unlabelled: pictures per step whose density a teacher predicts; 0 = off.
     """
 
     architectures: ClassVar[tuple[str, ...]] = ("gaze",)
@@ -168,15 +158,17 @@ class GazeRecipe(Run):
     unlabelled: int = Field(default=0, ge=0)
 
 
-AnyRecipe = Annotated[
-    Annotated[Recipe, Tag("objects")] | Annotated[GazeRecipe, Tag("gaze")],
-    Discriminator(lambda v: v.get("task", "objects") if isinstance(v, dict) else v.task),
-]
-_ANY: TypeAdapter[Recipe | GazeRecipe] = TypeAdapter(AnyRecipe)
+AnyRecipe = Recipe | GazeRecipe
+_ANY: TypeAdapter[AnyRecipe] = TypeAdapter(
+    Annotated[
+        Annotated[Recipe, Tag("objects")] | Annotated[GazeRecipe, Tag("gaze")],
+        Discriminator(lambda v: v.get("task", "objects") if isinstance(v, dict) else v.task),
+    ]
+)
 
 
-def parse_recipe(content: Any) -> Recipe | GazeRecipe:
-    """Read a recipe from its JSON or TOML values.
+def parse_recipe(content: Any) -> AnyRecipe:
+    """Return a recipe from its JSON or TOML values.
 
     Raises:
         ValidationError: a missing, unknown or invalid key.
@@ -185,29 +177,28 @@ def parse_recipe(content: Any) -> Recipe | GazeRecipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the built-in recipes."""
-    folder = resources.files("eyeline.training") / "recipes"
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
+    """Return the names of the built-in recipes."""
+    return sorted(f.name.removesuffix(".toml") for f in _BUILTIN.iterdir())
 
 
-def load_recipe(name_or_path: str) -> Recipe | GazeRecipe:
+def load_recipe(name_or_path: str) -> AnyRecipe:
     """Read a built-in recipe by name, or any recipe from a TOML file.
 
     Raises:
-        TrainingError: no such recipe, or one that does not parse.
+        TrainingError: an unknown name, or a file that does not parse.
     """
-    if name_or_path in recipe_names():
-        text = (
-            resources.files("eyeline.training") / "recipes" / f"{name_or_path}.toml"
-        ).read_text()
+    names = recipe_names()
+    if name_or_path in names:
+        data = (_BUILTIN / f"{name_or_path}.toml").read_bytes()
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text()
+        data = Path(name_or_path).read_bytes()
     else:
-        raise TrainingError(f"no recipe {name_or_path!r}", f"built in: {', '.join(recipe_names())}")
+        raise TrainingError(
+            f"{name_or_path!r} is neither a built-in recipe nor a TOML file",
+            f"choose one of: {', '.join(names)}",
+        )
     try:
-        return parse_recipe(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as exc:
+        return parse_recipe(tomllib.loads(data.decode()))
+    except ValueError as exc:  # the errors of the decoder, of tomllib and of pydantic
         first = str(exc).replace("\n", " ")[:300]
-        raise TrainingError(f"recipe {name_or_path}: {first}", "fix the recipe") from exc
+        raise TrainingError(f"recipe {name_or_path}: {first}", "correct that key") from exc

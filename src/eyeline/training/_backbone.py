@@ -1,4 +1,4 @@
-"""Pretrained encoders: fetched by digest, read from TensorFlow Lite files (extra `train`).
+"""Fetch the pretrained weights of an encoder by digest, and read them from TensorFlow Lite files.
 
 The package `tflite` has the schema of the format, so TensorFlow is not needed.
 """
@@ -29,46 +29,33 @@ def fetch_backbone(
     file: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bytes:
-    """Return the bytes of a recipe's backbone, checked by its digest.
-
-    Args:
-        backbone: the recipe's record.
-        cache: folder that keeps the download.
-        file: a local copy to use instead of the address.
-        on_progress: called with bytes fetched and in all.
+    """Return the bytes of a recipe's backbone: of the local copy `file`, or downloaded to `cache`.
 
     Raises:
         TrainingError: the local copy cannot be read, or is another file.
         DownloadError: the address cannot be reached, or serves other bytes.
     """
     if file is None:
-        file = cache / f"{backbone.sha256[:16]}.tflite"
-        if not file.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            asset = Asset(backbone.url, backbone.sha256, backbone.size)
-            download(asset, file, on_progress)
+        cache.mkdir(parents=True, exist_ok=True)
+        asset = Asset(backbone.url, backbone.sha256, backbone.size)
+        file = download(asset, cache / f"{backbone.sha256[:16]}.tflite", on_progress)
     try:
         data = file.read_bytes()
     except OSError as exc:
-        raise TrainingError(f"{file}: cannot be read: {exc.strerror}", "check --backbone") from exc
-    if sha256_hex(data) != backbone.sha256:
+        raise TrainingError(f"{file}: can't be read: {exc.strerror}", "check --backbone") from exc
+    if (found := sha256_hex(data)) != backbone.sha256:
         raise TrainingError(
-            f"{file}: its sha256 is {sha256_hex(data)[:16]}..., the recipe needs "
-            f"{backbone.sha256[:16]}...",
+            f"{file}: its sha256 is {found[:16]}..., the recipe needs {backbone.sha256[:16]}...",
             f"fetch {backbone.url}",
         )
     return data
 
 
 def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
-    """Give an encoder the weights of a TensorFlow Lite file.
+    """Load the weights of a TensorFlow Lite file, uint8-quantised or float32, into an encoder.
 
-    The file's convolutions come in the order of the encoder's; those behind them belong to the
-    file's own head and are left out. Batch normalisation is already part of the weights.
-
-    Args:
-        encoder: changed in place.
-        data: the bytes of the file, uint8-quantised or float32.
+    The convolutions of the file have the order of the encoder's. Later ones belong to the file's
+    own head and are left out. Batch normalisation is already part of the weights.
 
     Raises:
         TrainingError: the file is damaged, or holds another net.
@@ -78,7 +65,7 @@ def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
         found = _convolutions(data)
     except (struct.error, ValueError, TypeError, AttributeError, IndexError) as exc:
         raise TrainingError(
-            f"the backbone is not a whole TensorFlow Lite file: {exc}", "fetch it again"
+            f"the backbone is not a complete TensorFlow Lite file: {exc}", "fetch it again"
         ) from exc
     own = encoder.convolutions
     if len(found) < len(own):
@@ -93,14 +80,14 @@ def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
                 f"the net's is {tuple(layer.weight.shape)}",
                 "set `width` in the recipe to that of the backbone",
             )
-        assert layer.bias is not None  # noqa: S101 - as `MobileNetV2` builds it
+        assert layer.bias is not None  # noqa: S101 - `MobileNetV2` builds it so
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
 
 
 def _convolutions(data: bytes) -> list[tuple[Floats, Floats]]:
-    """Weights in PyTorch's layout (out, in, h, w) and biases, in the order of the file."""
+    """Return weights, in PyTorch's layout (out, in, h, w), and biases, in the order of the file."""
     try:
         import tflite
     except ModuleNotFoundError as exc:
@@ -124,7 +111,7 @@ def _convolutions(data: bytes) -> list[tuple[Floats, Floats]]:
 
 
 def _tensor(tflite: Any, model: Any, graph: Any, index: int) -> Floats:
-    """A constant as float32: (q - zero point) * scale where it is quantised."""
+    """Return a constant as float32: (q - zero point) * scale where it is quantised."""
     tensor = graph.Tensors(index)
     kinds = {
         tflite.TensorType.FLOAT32: np.float32,
