@@ -218,15 +218,18 @@ def test_fetch_and_export_as_commands(here: Here, asset: Path, tmp_path: Path) -
         (["fetch", "u2netp_mirror_v1", "--from", "none.onnx", "--registry", "r"], "none.onnx"),
         (
             ["fetch", "u2netp_mirror_v1", "--from", "a", "--url", "b", "--registry", "r"],
-            "two sources",
+            "are given together",
         ),
-        (["export"], "nothing to export"),
-        (["export", "run", "--from-onnx", "a.onnx"], "at once"),
+        (["export"], "no model to export"),
+        (["export", "run", "--from-onnx", "a.onnx"], "given together"),
         (["export", "--checkpoint", "a.pth"], "needs --upstream-dir"),
         (["export", "--upstream-dir", "."], "needs --checkpoint"),
-        (["export", "--upstream-dir", ".", "--checkpoint", "a", "--from-onnx", "b"], "two sources"),
+        (
+            ["export", "--upstream-dir", ".", "--checkpoint", "a", "--from-onnx", "b"],
+            "are given together",
+        ),
         (["export", "--from-onnx", "none.onnx"], "none.onnx"),
-        (["export", "--from-onnx", "none.onnx", "-o", "x.pth"], "ends in .onnx"),
+        (["export", "--from-onnx", "none.onnx", "-o", "x.pth"], "does not end in .onnx"),
         (["export", "--upstream-dir", "none", "--checkpoint", "a.pth"], "no such folder"),
     ],
 )

@@ -56,7 +56,7 @@ def test_tables_json_and_pictures_come_out(clip: Path, maps: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--rates", "22,27,x"), "not numbers"),
+        (("--rates", "22,27,x"), "not a list of numbers"),
         (("--rates", "22,27,32"), "give 4 or more"),
         (("--plot", "a.gif"), ".png or .svg"),
         (("--strength", "0"), "steers nothing"),

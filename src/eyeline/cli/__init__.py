@@ -1,4 +1,8 @@
-"""The command line: parses, calls one library function, renders. One module per command group."""
+"""The command line. Each command parses its options, calls one library function and prints the result.
+
+`options` declares the options that several commands share; `progress` draws the bars. Each other
+module is one command or one group of commands.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from eyeline._version import __version__
 from eyeline.cli.batch import app as batch_app
 from eyeline.cli.data import app as data_app
 from eyeline.cli.evaluate import evaluate
+from eyeline.cli.extract import EXAMPLES as EXTRACT_EXAMPLES
 from eyeline.cli.extract import extract
 from eyeline.cli.model import app as model_app
+from eyeline.cli.options import command
+from eyeline.cli.report import EXAMPLES as REPORT_EXAMPLES
 from eyeline.cli.report import report
 from eyeline.cli.roi import app as roi_app
+from eyeline.cli.score import EXAMPLES as SCORE_EXAMPLES
 from eyeline.cli.score import score
 from eyeline.cli.train import train
 from eyeline.errors import EyelineError
@@ -28,14 +36,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(extract)
-app.command()(score)
-app.command()(report)
+app.command()(command(extract, EXTRACT_EXAMPLES))
+app.command()(command(score, SCORE_EXAMPLES))
+app.command()(command(report, REPORT_EXAMPLES))
 app.add_typer(model_app, name="model")
 app.add_typer(roi_app, name="roi")
 app.add_typer(batch_app, name="batch")
-app.command()(evaluate)
-app.command()(train)
+app.command()(command(evaluate))
+app.command()(command(train))
 app.add_typer(data_app, name="data")
 
 
@@ -56,21 +64,21 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an `EyelineError` becomes one line and its exit code."""
+    """Run the command line; print an `EyelineError` as one line and return its exit code."""
     try:
         app()
     except EyelineError as exc:
-        _complain(exc)
+        _print_error(exc)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): not our fault; don't complain again at exit.
+        # The reader of stdout is gone (`| head`): redirect it, or the interpreter fails again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 
 
-def _complain(exc: EyelineError) -> None:
+def _print_error(exc: EyelineError) -> None:
     hint = f"\n  {exc.hint}" if exc.hint else ""
     sys.stderr.write(f"error: {exc.message}{hint}\n")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from eyeline.cli import options
+from eyeline.cli.options import REQUIRED, argument, command, option
 
 if TYPE_CHECKING:
     from eyeline.datasets.catalogue import Entry
     from eyeline.datasets.fixations import FixationSet
 
+_YES = option(False, "--yes", "-y", help="Accept the terms without a question.")
 app = typer.Typer(help="List, fetch, import and check datasets.", no_args_is_help=True)
 
 
-@app.command("list")
 def list_datasets() -> None:
     """List the datasets of the catalogue with their terms.
 
@@ -29,17 +32,16 @@ def list_datasets() -> None:
         typer.echo(f"{name}: {entry.title} ({entry.use}; {how})\n    terms: {entry.terms}")
 
 
-@app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(help="Id, as `eyeline data list` prints it.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Name of the archive [ID.zip].")
-    ] = None,
-    mirror: Annotated[str | None, typer.Option(help="Another address of the same bytes.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="The terms are accepted.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    name: str = argument("NAME", "Id, as `eyeline data list` prints it."),
+    output: Path | None = option(
+        None, "--output", "-o", help="Name of the archive; ID.zip by default."
+    ),
+    mirror: str | None = option(None, help="Another address of the same bytes."),
+    yes: bool = _YES,
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Fetch a dataset from its authors: terms first, resumed after a drop, checked by digest.
+    """Download a dataset from its authors: show its terms, resume after a drop, check its digest.
 
     Example:
         eyeline data fetch duts-tr --yes -o DUTS-TR.zip
@@ -56,20 +58,18 @@ def fetch(
     typer.echo(f"wrote {target}")
 
 
-@app.command("import")
 def import_(
-    layout: Annotated[
-        str, typer.Argument(help="Id of the set whose files these are: osie, crowd, scene, hevc.")
-    ],
-    source: Annotated[
-        Path,
-        typer.Argument(help="Folder, .tar or .zip with the files as their authors publish them."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="The terms are accepted.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    layout: str = argument(
+        "LAYOUT", "Id of the set that the files belong to: osie, crowd, scene, hevc."
+    ),
+    source: Path = argument(
+        "SOURCE", "Folder, .tar or .zip with the files as their authors publish them."
+    ),
+    output: Path = option(REQUIRED, "--output", "-o", help="Folder to write."),
+    yes: bool = _YES,
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Make a fixation set from its authors' files: images or videos, and fixations.csv.gz.
+    """Convert the files of a published gaze set to a fixation set.
 
     Example:
         eyeline data import osie predicting-human-gaze-beyond-pixels.zip --yes -o osie
@@ -85,10 +85,9 @@ def import_(
     typer.echo(f"wrote {output}\n{_describe(found)}")
 
 
-@app.command("check")
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder, .tar or .zip.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    data: Path = argument("DATA", "Folder, .tar or .zip."),
+    quiet: bool = options.QUIET,
 ) -> None:
     """Check a dataset and print what it holds and what is wrong with it.
 
@@ -113,13 +112,13 @@ def check(
 
 
 def _accept_terms(entry: Entry, yes: bool) -> None:
-    """Show a set's terms, and go on only when they are accepted."""
+    """Show the terms of a dataset; continue only if they are accepted."""
     from eyeline.errors import UsageError
 
     sys.stderr.write(f"{entry.title}\n{entry.paper}\nterms: {entry.terms}\n{entry.page}\n")
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("the terms were not accepted", "read them above, then add --yes")
+            raise UsageError("the terms were not accepted", "read the terms above, then add --yes")
         typer.confirm("Do you accept these terms?", abort=True, err=True)
 
 
@@ -130,3 +129,9 @@ def _describe(found: FixationSet) -> str:
         f"{total:,} fixations, sha256 {found.digest}"
     )
     return "\n".join((head, *(f"  {problem}" for problem in found.problems)))
+
+
+for _name, _function in (
+    ("list", list_datasets), ("fetch", fetch), ("import", import_), ("check", check),
+):  # fmt: skip
+    app.command(_name)(command(_function))

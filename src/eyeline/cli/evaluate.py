@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import typer
 
 from eyeline.cli import options
+from eyeline.cli.options import REQUIRED, group, option
 from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -18,81 +20,67 @@ if TYPE_CHECKING:
     from eyeline.evaluation.rows import Resample, Size
 
 
+@dataclass(frozen=True)
+class Files:
+    """What is written."""
+
+    panel: ClassVar = "Output"
+    output: str | None = option(None, "--output", "-o", help="Everything as JSON; `-` for stdout.")
+    summary: str | None = option(
+        None, help="The same JSON without the rows of images, for a model card."
+    )
+    markdown: str | None = option(None, help="Tables as Markdown.")
+    html: str | None = option(None, help="Tables as an HTML page.")
+    contact_sheet: str | None = option(
+        None, help="The 12 worst images by IoU, or by NSS for fixations: .png or .jpg."
+    )
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """How fixation sets are judged."""
+
+    panel: ClassVar = "Fixation sets"
+    frames: int | None = option(None, help="Judged frames per video; 24 by default.")
+    temporal: options.Temporal = options.TEMPORAL
+    fold: str | None = option(
+        None,
+        help="Judge only one fold of images: train, select or report. No gaze recipe learned from or "
+        "selected an epoch by the fold `report`.",
+    )
+    pixels_per_degree: float | None = options.PIXELS_PER_DEGREE
+    prior: list[Path] | None = option(
+        None,
+        help="Fixation set to fit the centre prior on, in place of OSIE, Crowd and Scene. Repeatable.",
+    )
+
+
 def evaluate(
-    data: Annotated[
-        list[Path],
-        typer.Option(
-            "--data",
-            "-d",
-            help="Folder, .tar or .zip with images/ and masks/, or with images/ or videos/ and "
-            "fixations.csv. Repeatable.",
-        ),
-    ],
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", help="Registry id or path of an ONNX model. Repeatable."),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", help="Everything as JSON; `-` for stdout."),
-    ] = None,
-    summary: Annotated[
-        str | None, typer.Option(help="The same without each image's row, for a model card.")
-    ] = None,
-    markdown: Annotated[str | None, typer.Option(help="Tables as Markdown.")] = None,
-    html: Annotated[str | None, typer.Option(help="Tables as a page.")] = None,
-    contact_sheet: Annotated[
-        str | None,
-        typer.Option(help="The worst 12 by IoU, or by NSS for fixations: .png or .jpg."),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Short side in lines, WxH to squash to, or `native`; the model's own by default."
-        ),
-    ] = None,
-    resample: Annotated[
-        str,
-        typer.Option(
-            help="How images shrink: `area`, as video does, or `bilinear`, as papers of the "
-            "U-2-Net line do."
-        ),
-    ] = "area",
-    frames: Annotated[
-        int | None,
-        typer.Option(help="Judged frames per video of a fixation set; 24 by default."),
-    ] = None,
-    temporal: options.Temporal = "model",
-    fold: Annotated[
-        str | None,
-        typer.Option(
-            help="Judge only one fold of fixation sets of images: train, select or report. No gaze recipe "
-            "learned from or selected an epoch by the fold `report`."
-        ),
-    ] = None,
-    pixels_per_degree: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixels of the images or videos per degree of visual angle: the recorded density is then "
-            "blurred by 1 degree. Without it, the blur is 3 % of the width."
-        ),
-    ] = None,
-    prior: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Fixation set to fit the centre prior on, in place of OSIE, Crowd and Scene. "
-            "Repeatable."
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one per core.")] = 0,
-    resume: Annotated[
-        Path | None, typer.Option(help="Folder that keeps finished images: run again to go on.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-) -> None:
+    data: list[Path] = option(
+        REQUIRED, "--data", "-d",
+        help="Folder, .tar or .zip with images/ and masks/, or with images/ or videos/ and "
+        "fixations.csv. Repeatable.",
+    ),
+    model: list[str] | None = option(
+        None, "--model", "-m", help="Registry id or path of an ONNX model. Repeatable."
+    ),
+    files: Files = group(),
+    size: str | None = option(
+        None,
+        help="Short side in lines, WxH to squash to, or `native`; the model's own by default.",
+    ),
+    resample: str = option(
+        "area",
+        help="How images shrink: `area`, as video does, or `bilinear`, as papers of the U-2-Net line do.",
+    ),
+    gaze: Gaze = group(),
+    registry: str | None = options.REGISTRY,
+    workers: int = option(0, min=0, help="Processes; 0 = one per core."),
+    resume: Path | None = option(
+        None, help="Folder that keeps finished images; run the command again to resume."
+    ),
+    quiet: bool = options.QUIET,
+) -> None:  # fmt: skip
     """Score models against masks or recorded gaze, with 95 % intervals and comparisons (extra `eval`).
 
     Examples:
@@ -109,37 +97,34 @@ def evaluate(
         from eyeline.evaluation.gaze import FRAMES, GazeOptions
         from eyeline.evaluation.report import html_page
         from eyeline.evaluation.report import markdown as markdown_tables
-        from eyeline.evaluation.sheet import contact_sheet as draw_sheet
-        from eyeline.evaluation.sheet import sheet_format
+        from eyeline.evaluation.sheet import contact_sheet, sheet_format
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "pillow", "eval") from exc
     asked = parse_size(size)
-    form = sheet_format(contact_sheet) if contact_sheet else ""
-    _check_places([output, summary, markdown, html, contact_sheet])
+    form = sheet_format(files.contact_sheet) if files.contact_sheet else ""
+    _check_places([files.output, files.summary, files.markdown, files.html, files.contact_sheet])
     place = Path(registry) if registry else None
     models = [resolve_model(name, place) for name in model or ()] or [resolve_model(None, place)]
     for chosen in models:
         options.warn_of_smoke(chosen)
     how = EvaluateOptions(
-        size=asked,
-        resample=parse_resample(resample),
-        workers=workers,
-        resume=resume,
+        size=asked, resample=parse_resample(resample), workers=workers, resume=resume,
         gaze=GazeOptions(
-            frames=FRAMES if frames is None else frames,
-            temporal=temporal,
-            pixels_per_degree=pixels_per_degree,
-            fold=cast("Fold | None", fold),  # checked there
+            frames=FRAMES if gaze.frames is None else gaze.frames, temporal=gaze.temporal,
+            pixels_per_degree=gaze.pixels_per_degree,
+            fold=cast("Fold | None", gaze.fold),  # GazeOptions checks it
         ),
-        prior=tuple(prior) if prior else None,
-    )
+        prior=tuple(gaze.prior) if gaze.prior else None,
+    )  # fmt: skip
     InterruptShield()
     try:
         with item_progress("evaluate", quiet) as advance:
             report = library_evaluate(models, data, how, advance)
     except KeyboardInterrupt:
         kept = (
-            f"finished images are kept in {resume}" if resume else "nothing is kept: see --resume"
+            f"finished images are kept in {resume}"
+            if resume
+            else "nothing is kept; --resume FOLDER would keep finished images"
         )
         sys.stderr.write(f"interrupted: {kept}\n")
         raise typer.Exit(130) from None
@@ -149,22 +134,22 @@ def evaluate(
                 f"warning: {found.dataset}: {p.kind}: {p.count}, first {p.examples[0]}\n"
             )
     tables = markdown_tables(report)
-    if output:
-        write_bytes(output, report.dumps().encode())
-    if summary:
-        write_bytes(summary, report.summary().encode())
-    if markdown:
-        write_bytes(markdown, tables.encode())
-    if html:
-        write_bytes(html, html_page(report).encode())
-    if contact_sheet:
-        write_bytes(contact_sheet, draw_sheet(report, models, data, how, form))
-    if not quiet and "-" not in (output, summary, markdown, html):
+    if files.output:
+        write_bytes(files.output, report.dumps().encode())
+    if files.summary:
+        write_bytes(files.summary, report.summary().encode())
+    if files.markdown:
+        write_bytes(files.markdown, tables.encode())
+    if files.html:
+        write_bytes(files.html, html_page(report).encode())
+    if files.contact_sheet:
+        write_bytes(files.contact_sheet, contact_sheet(report, models, data, how, form))
+    if not quiet and "-" not in (files.output, files.summary, files.markdown, files.html):
         typer.echo(tables, nl=False)
 
 
 def parse_size(text: str | None) -> Size:
-    """Lines, WxH, `native`, or None.
+    """Return lines, (width, height), "native" or None.
 
     Raises:
         UsageError: anything else.
@@ -177,31 +162,33 @@ def parse_size(text: str | None) -> Size:
     sides = [int(side) for side in match.groups() if side] if match else []
     if not sides or min(sides) < 16:
         raise UsageError(
-            f"--size {text!r} is no size", "for example 192, 256x256 or native; 16 or more"
+            f"--size {text!r} is not a size", "for example 192, 256x256 or native; at least 16"
         )
     return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
 
 
 def parse_resample(text: str) -> Resample:
-    """`area` or `bilinear`.
+    """Return the text if it is `area` or `bilinear`.
 
     Raises:
         UsageError: anything else.
     """
     known: dict[str, Resample] = {"area": "area", "bilinear": "bilinear"}
     if text not in known:
-        raise UsageError(f"--resample {text!r} is unknown", "area or bilinear")
+        raise UsageError(f"--resample {text!r} is unknown", "choose one of: area, bilinear")
     return known[text]
 
 
 def _check_places(places: list[str | None]) -> None:
-    """Find before the work what would lose it at the end."""
+    """Refuse outputs that cannot be written, before the work begins."""
     named = [p for p in places if p]
     for path in named:
         if named.count(path) > 1:
-            raise UsageError(f"{path}: two outputs of that name", "give each its own")
+            raise UsageError(f"{path}: two outputs have this name", "give each output its own name")
         folder = Path(path).parent
         if path != "-" and not folder.is_dir():
-            raise UsageError(f"{path}: its folder does not exist", "make it first")
+            raise UsageError(f"{path}: its folder does not exist", "create it")
         if path != "-" and (Path(path).is_dir() or not os.access(folder, os.W_OK)):
-            raise UsageError(f"{path}: can't be written", "name a file in a folder of yours")
+            raise UsageError(
+                f"{path}: cannot be written", "name a file in a folder that you can write to"
+            )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import typer
 
 from eyeline.cli import options
+from eyeline.cli.options import argument, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.media.types import VideoOptions
     from eyeline.saliency.pipeline import Extraction, Outputs, RunResult
-
-_INPUT, _RAW = "Output", "Raw video"
 
 EXAMPLES = """
 Examples:
@@ -32,201 +30,74 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class Files:
+    """What is written."""
+
+    panel: ClassVar = "Output"
+    output: list[str] | None = option(
+        None, "--output", "-o",
+        help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
+    )  # fmt: skip
+    overlay: str | None = option(None, help="Heat map over the source: .mp4 or .mkv.")
+    maps: str | None = option(
+        None,
+        help="Maps at source size: a folder (PNG per frame), .npz, or .mkv (lossless grey FFV1).",
+    )
+    map_depth: Literal["8", "16"] = option("8", help="Bits of PNG and FFV1 maps.")
+    plot: str | None = option(None, help="Features over time, with cuts marked: .svg or .png.")
+    with_log: str | None = option(
+        None, help="libvmaf log (.json, .csv, .xml) to merge the columns into."
+    )
+
+
 def extract(
-    video: Annotated[
-        str,
-        typer.Argument(
-            metavar="VIDEO",
-            help="Video, raw YUV, Y4M, folder of images, or `-` for Y4M on stdin.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Log: .json, .csv, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    overlay: Annotated[
-        str | None,
-        typer.Option(help="Heat map over the source: .mp4 or .mkv.", rich_help_panel=_INPUT),
-    ] = None,
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            help="Maps at source size: a folder (PNG per frame), .npz, or .mkv (lossless grey FFV1).",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    map_depth: Annotated[
-        Literal["8", "16"], typer.Option(help="Bits of PNG and FFV1 maps.", rich_help_panel=_INPUT)
-    ] = "8",
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            help="Features over time, with cuts marked: .svg or .png.", rich_help_panel=_INPUT
-        ),
-    ] = None,
-    with_log: Annotated[
-        str | None,
-        typer.Option(
-            help="libvmaf log (.json, .csv) to merge the columns into.", rich_help_panel=_INPUT
-        ),
-    ] = None,
-    model: options.ModelName = None,
-    task: options.MapTask = None,
-    registry: options.Registry = None,
-    size: options.Size = None,
-    device: options.Device = "auto",
-    workers: options.InferenceWorkers = 0,
-    frames: Annotated[
-        str | None,
-        typer.Option(
-            help="Frames A:B, from A up to but not B; either may be left out.",
-            rich_help_panel=options.FRAMES,
-        ),
-    ] = None,
-    stride: options.Stride = 1,
-    still: options.Still = 0.0,
-    fill: options.Fill = "linear",
-    temporal: options.Temporal = "model",
-    temporal_ms: options.TemporalMs = None,
-    width: Annotated[
-        int | None,
-        typer.Option("--width", "-w", min=1, help="Width, pixels.", rich_help_panel=_RAW),
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Height, pixels.", rich_help_panel=_RAW)
-    ] = None,
-    pix_fmt: Annotated[
-        str | None,
-        typer.Option(
-            "--pix-fmt",
-            "--pixel_format",
-            "-p",
-            help="FFmpeg pixel format, or 420, 422, 444 with --bitdepth.",
-            rich_help_panel=_RAW,
-        ),
-    ] = None,
-    bitdepth: Annotated[
-        int | None,
-        typer.Option(
-            "--bitdepth", "-b", help="8, 10, 12 or 16, with -p 420.", rich_help_panel=_RAW
-        ),
-    ] = None,
-    fps: Annotated[
-        str | None,
-        typer.Option(
-            help="Frames a second of raw video and image folders, as 25 or 30000/1001.",
-            rich_help_panel=_RAW,
-        ),
-    ] = None,
-    matrix: options.Matrix = None,
-    color_range: options.ColorRange = None,
-    hdr: options.Hdr = "map",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+    video: str = argument(
+        "VIDEO", "Video, raw YUV, Y4M, folder of images, or `-` for Y4M on stdin.", show_default=False
+    ),
+    files: Files = group(),
+    model: options.ModelChoice = group(),
+    size: str | None = options.SIZE,
+    device: options.Device = options.DEVICE,
+    workers: int = options.INFERENCE_WORKERS,
+    frames: str | None = option(
+        None, panel=options.FRAMES,
+        help="Frames A:B, from A up to but not B; either may be left out.",
+    ),
+    filling: options.FrameFilling = group(),
+    temporal: options.TemporalFilter = group(),
+    raw: options.RawVideo = group(),
+    colour: options.Colour = group(),
+    quiet: bool = options.QUIET,
+    verbose: bool = options.VERBOSE,
+) -> None:  # fmt: skip
     """Find where viewers look, for every frame: numbers, maps, and a heat-map video."""
+    from dataclasses import asdict
+
     from eyeline.saliency.pipeline import ExtractOptions, Outputs
     from eyeline.saliency.pipeline import extract as library_extract
 
-    start, stop = parse_frames(frames)
-    raw = raw_options(width, height, pix_fmt, bitdepth, fps)
+    start, stop = options.parse_frames(frames)
+    video_options = raw.video_options(colour)
     outputs = Outputs(
-        logs=tuple(output or ([] if (maps or overlay or plot) else ["-"])),
-        with_log=with_log,
-        maps=maps,
-        map_depth=16 if map_depth == "16" else 8,
-        overlay=overlay,
-        plot=plot,
-    )
-    if with_log and not outputs.logs:
-        raise UsageError("--with-log without a log to write", "add -o FILE")
-    outputs.check(video)
-    from dataclasses import replace
-
-    how = ExtractOptions(
-        lines=parse_size(size), stride=stride, still=still, fill=fill, temporal=temporal,
-        temporal_ms=temporal_ms, start=start, stop=stop, device=device, workers=workers,
-        keep_source=overlay is not None,
+        logs=tuple(files.output or ([] if (files.maps or files.overlay or files.plot) else ["-"])),
+        with_log=files.with_log, maps=files.maps, map_depth=16 if files.map_depth == "16" else 8,
+        overlay=files.overlay, plot=files.plot,
     )  # fmt: skip
-    chosen = options.choose_model(model, registry, task, "extract")
+    if files.with_log and not outputs.logs:
+        raise UsageError("--with-log is given without a log to write", "add -o FILE")
+    outputs.check(video)
+    how = ExtractOptions(
+        lines=options.parse_size(size), start=start, stop=stop, device=device, workers=workers,
+        keep_source=files.overlay is not None, **asdict(filling), **asdict(temporal),
+    )  # fmt: skip
     extraction = library_extract(
-        video,
-        model=chosen,
-        video_options=replace(raw, matrix=matrix, color_range=color_range, hdr=hdr),
-        options=how,
+        video, model=model.choose("extract"), video_options=video_options, options=how
     )
     if verbose:
         _introduce(extraction)
     result = _run(extraction, outputs, quiet)
     _conclude(result, extraction, quiet)
-
-
-def parse_frames(text: str | None) -> tuple[int, int | None]:
-    """`A:B` to (start, stop).
-
-    Raises:
-        UsageError: anything else.
-    """
-    if text is None:
-        return 0, None
-    match = re.fullmatch(r"(\d*):(\d*)", text)
-    if not match:
-        raise UsageError(f"--frames {text!r} is not A:B", "for example 100:200, :50 or 300:")
-    return int(match[1] or 0), int(match[2]) if match[2] else None
-
-
-def parse_size(text: str | None) -> int | Literal["native"] | None:
-    """Lines, `native`, or None.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if text is None or text == "native":
-        return "native" if text else None
-    if not text.isdigit():
-        raise UsageError(f"--size {text!r} is not a number of lines", "for example 192, or native")
-    return int(text)
-
-
-def raw_options(
-    width: int | None,
-    height: int | None,
-    pix_fmt: str | None,
-    bitdepth: int | None,
-    fps: str | None,
-) -> VideoOptions:
-    """Options of raw video in FFmpeg's names or libvmaf's (`-p 420 -b 10`).
-
-    Raises:
-        UsageError: a bit depth or frame rate that is none.
-    """
-    from fractions import Fraction
-
-    from eyeline.media.types import VideoOptions
-
-    if pix_fmt in ("420", "422", "444"):
-        if bitdepth not in (None, 8, 10, 12, 16):
-            raise UsageError(f"--bitdepth {bitdepth}", "give 8, 10, 12 or 16")
-        pix_fmt = f"yuv{pix_fmt}p" + (f"{bitdepth}le" if bitdepth and bitdepth > 8 else "")
-    elif bitdepth is not None:
-        raise UsageError("--bitdepth goes with -p 420, 422 or 444", "or name FFmpeg's pixel format")
-    try:
-        rate = Fraction(fps) if fps is not None else None
-    except (ValueError, ZeroDivisionError) as exc:
-        raise UsageError(
-            f"--fps {fps!r} is not a frame rate", "give frames per second, such as 25 or 30000/1001"
-        ) from exc
-    if rate is not None and not 0 < rate <= 100000:
-        raise UsageError(
-            f"--fps is {fps}; it must be above 0 and at most 100000", "for example 25 or 30000/1001"
-        )
-    return VideoOptions(width=width, height=height, pix_fmt=pix_fmt, fps=rate)
 
 
 def _introduce(extraction: Extraction) -> None:
@@ -274,6 +145,3 @@ def _conclude(result: RunResult, extraction: Extraction, quiet: bool) -> None:
     if result.stopped is not None:
         sys.stderr.write(f"interrupted: {len(result.log)} frames are kept\n")
         raise typer.Exit(130)
-
-
-extract.__doc__ = f"{extract.__doc__}\n{EXAMPLES}"

@@ -1,69 +1,60 @@
-"""`eyeline model`: the registry.
-
-`eyeline model add`, `remove`, `check` and `promote`: the registry as a gate.
-
-`eyeline model card`: a card made of its sources, or checked against them.
-
-`eyeline model fetch`: a mirror recipe run to its end.
-"""
+"""`eyeline model`: the registry of models, their cards, and which one is the default."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from eyeline.cli import options
 from eyeline.cli.model_files import audit, export, keygen, quantize, scan, sign, verify
+from eyeline.cli.options import REQUIRED, argument, command, option
 from eyeline.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.registry.records import Decision, IoSpec
 
-FolderOption = Annotated[
-    str | None, typer.Option("--registry", envvar="EYELINE_REGISTRY", help="The registry's folder.")
-]
+_FOLDER = option(None, "--registry", envvar="EYELINE_REGISTRY", help="The registry's folder.")
 
 
 def _folder(registry: str | None) -> Path:
     if not registry:
-        raise UsageError("no registry named", "--registry FOLDER, or EYELINE_REGISTRY")
+        raise UsageError("no registry is given", "give --registry FOLDER, or set EYELINE_REGISTRY")
     return Path(registry)
 
 
 def add(
-    file: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
-    license_id: Annotated[
-        str, typer.Option("--license", metavar="SPDX", help="Licence of the weights.")
-    ],
-    description: Annotated[str, typer.Option(help="One plain sentence.")],
-    provenance: Annotated[str, typer.Option(help="Where the weights come from.")],
-    model_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Registry id; the file's stem if none.")
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(help="The ONNX it was made from; not needed beside an export's manifest."),
-    ] = None,
-    head: Annotated[int, typer.Option(min=0, help="Which output of --source is the map.")] = 0,
-    license_file: Annotated[
-        Path | None, typer.Option(help="The licence's text; not needed beside a receipt.")
-    ] = None,
-    io: Annotated[
-        Path | None, typer.Option(help="I/O spec, JSON; the one beside the file if none.")
-    ] = None,
-    task: Annotated[
-        Literal["objects", "gaze"],
-        typer.Option(help="What its map shows: salient objects, or the density of viewers' gaze."),
-    ] = "objects",
-    registry: FolderOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    file: Path = argument("MODEL.onnx", "The model."),
+    license_id: str = option(REQUIRED, "--license", metavar="SPDX", help="Licence of the weights."),
+    description: str = option(REQUIRED, help="One plain sentence."),
+    provenance: str = option(REQUIRED, help="Where the weights come from."),
+    model_id: str | None = option(
+        None,
+        "--id",
+        metavar="ID",
+        help="Registry id; by default the name of the file without its suffix.",
+    ),
+    source: Path | None = option(
+        None,
+        help="ONNX file that it was made from; not needed if an export's manifest is beside it.",
+    ),
+    head: int = option(0, min=0, help="Index of the output of --source that is the map."),
+    license_file: Path | None = option(
+        None, help="Text of the licence; not needed if a licence receipt is beside the model."
+    ),
+    io: Path | None = option(None, help="I/O spec, JSON; by default the one beside the file."),
+    task: Literal["objects", "gaze"] = option(
+        "objects", help="What its map shows: salient objects, or the density of viewers' gaze."
+    ),
+    registry: str | None = _FOLDER,
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Take a model in as a candidate: scan, licence, parity, manifest, then the record (extra `audit`).
+    """Register a model as a candidate after scan, licence, parity and manifest checks (extra `audit`).
 
-    Exit code 1: the scanner or the licence policy says no.
+    Exit code 1: the scanner or the licence policy rejects it.
 
     Example:
         eyeline model add mine.onnx --license MIT --license-file LICENSE --source theirs.onnx --description
@@ -89,12 +80,12 @@ def add(
 
 
 def remove(
-    model: Annotated[str, typer.Argument(metavar="ID", help="Registry id.")],
-    registry: FolderOption = None,
-    keep_files: Annotated[bool, typer.Option("--keep-files", help="Only the record goes.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    model: str = argument("ID", "Registry id."),
+    registry: str | None = _FOLDER,
+    keep_files: bool = option(False, "--keep-files", help="Remove only the record."),
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Take a model out, with its files; never the default.
+    """Remove a model and its files from a registry; a default model cannot be removed.
 
     Example:
         eyeline model remove mine --registry models
@@ -107,24 +98,21 @@ def remove(
 
 
 def check(
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            envvar="EYELINE_REGISTRY", help="The registry's folder; the built-in if none."
-        ),
-    ] = None,
-    cards: Annotated[
-        Path | None, typer.Option(help="Folder of cards and their sources: all must hold.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="What is well, too.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Nothing but the exit code.")
-    ] = False,
+    registry: str | None = option(
+        None,
+        envvar="EYELINE_REGISTRY",
+        help="The registry's folder; the built-in registry by default.",
+    ),
+    cards: Path | None = option(
+        None, help="Folder of cards and their sources, which are checked, too."
+    ),
+    as_json: bool = options.AS_JSON,
+    verbose: bool = option(False, "--verbose", "-v", help="Print passed checks, too."),
+    quiet: bool = options.QUIET,
 ) -> None:
     """Check a registry: digests, scan, I/O specs, licence texts, manifests, parity, cards, signatures.
 
-    Exit code 0: sound; 1: something is to be mended.
+    Exit code 0: all checks pass; 1: a check fails.
 
     Example:
         eyeline model check --registry models
@@ -145,30 +133,23 @@ def check(
 
 
 def promote(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A candidate of the registry.")],
-    evaluation: Annotated[
-        Path | None,
-        typer.Option(help="What `eyeline evaluate -o` wrote of it and of today's default."),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            help="Policy as TOML; by default the registry's own for the task, else the built-in one."
-        ),
-    ] = None,
-    registry: FolderOption = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Every ground with its numbers.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide, and record nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The decision as JSON.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Nothing but the exit code.")
-    ] = False,
+    model: str = argument("ID", "A candidate of the registry."),
+    evaluation: Path | None = option(
+        None, help="JSON of `eyeline evaluate -o` with the candidate and the current default."
+    ),
+    policy: Path | None = option(
+        None,
+        help="Policy as TOML; by default the registry's policy for the task, or the built-in one.",
+    ),
+    registry: str | None = _FOLDER,
+    explain: bool = option(False, "--explain", help="Print every rule with its numbers."),
+    dry_run: bool = option(False, "--dry-run", help="Decide without recording the decision."),
+    as_json: bool = options.AS_JSON,
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Make a candidate its task's default, if it is verified and measurably better; this is recorded.
+    """Make a candidate the default of its task if it is verified and measurably better.
 
-    Exit code 0: promoted; 1: not, because of a tie or a missing report, too.
+    The decision is recorded in the registry. Exit code 0: promoted; 1: not promoted.
 
     Example:
         eyeline model promote mine --evaluation report.json --explain --registry models
@@ -203,20 +184,17 @@ def _print(decision: Decision, explain: bool, dry_run: bool) -> None:
 
 
 def card(
-    model: Annotated[str, typer.Argument(metavar="ID", help="Registry id.")],
-    sources: Annotated[
-        Path, typer.Option(help="Folder with ID.toml, ID.run.json and ID.evaluation.json.")
-    ] = Path("docs/models"),
-    output: Annotated[str, typer.Option("--output", "-o", help="The card; `-` for stdout.")] = "-",
-    check: Annotated[
-        Path | None,
-        typer.Option(help="Compare this card with its sources; exit 1 when it no longer matches."),
-    ] = None,
-    registry: Annotated[
-        str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
-    ] = None,
+    model: str = argument("ID", "Registry id."),
+    sources: Path = option(
+        Path("docs/models"), help="Folder with ID.toml, ID.run.json and ID.evaluation.json."
+    ),
+    output: str = option("-", "--output", "-o", help="The card; `-` for stdout."),
+    check: Path | None = option(
+        None, help="Compare this card with its sources; exit 1 if they differ."
+    ),
+    registry: str | None = options.REGISTRY,
 ) -> None:
-    """Make a model's card from its record, scan, run record and evaluation; or check one.
+    """Make the card of a model from its record, scan, run record and evaluation; or check a card.
 
     Examples:
         eyeline model card saliency_student_v4 -o docs/models/saliency_student_v4.md
@@ -234,32 +212,28 @@ def card(
     try:
         text = check.read_text()
     except OSError as exc:
-        raise RegistryError(f"{check}: can't be read: {exc.strerror}", "make it first") from exc
+        raise RegistryError(
+            f"{check}: cannot be read: {exc.strerror}", "write the card first, with -o"
+        ) from exc
     if difference := check_card(text, chosen, sources):
         typer.echo("\n".join(difference))
-        sys.stderr.write(f"{check}: no longer what its sources say\n")
+        sys.stderr.write(f"{check}: differs from its sources\n")
         raise typer.Exit(1)
     typer.echo(f"{check}: matches its sources")
 
 
 def fetch(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Built-in recipe's id, or a .toml of that form.")
-    ],
-    registry: Annotated[
-        str | None,
-        typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder; made when absent."),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", help="The pinned asset as a file: nothing is downloaded."),
-    ] = None,
-    url: Annotated[str | None, typer.Option(help="Another address of the same bytes.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    recipe: str = argument("RECIPE", "Id of a built-in recipe, or a recipe file (.toml)."),
+    registry: str | None = options.REGISTRY,
+    source: Path | None = option(
+        None, "--from", help="The pinned asset as a file, in place of a download."
+    ),
+    url: str | None = option(None, help="Another address of the same bytes."),
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Get a reference model: download by digest, mirror, scan, parity, register (extra `audit`).
+    """Register a reference model: download by digest, convert, scan and check it (extra `audit`).
 
-    A download goes on where it stopped. What fails a check is not registered.
+    An interrupted download resumes. A model that fails a check is not registered.
 
     Examples:
         eyeline model fetch u2netp_mirror_v1 --registry models
@@ -269,9 +243,9 @@ def fetch(
     from eyeline.cli.progress import item_progress
 
     if not registry:
-        raise UsageError("no registry to put it in", "--registry FOLDER, or EYELINE_REGISTRY")
+        raise UsageError("no registry is given", "give --registry FOLDER, or set EYELINE_REGISTRY")
     if source and url:
-        raise UsageError("--from and --url are two sources", "give one of them")
+        raise UsageError("--from and --url are given together", "give one of them")
     try:
         from eyeline.admission.add import fetch_mirror
         from eyeline.convert.mirror_recipe import load_recipe
@@ -286,27 +260,9 @@ def fetch(
         typer.echo(f"eyeline extract clip.mp4 --model {done.record.id} --registry {registry}")
 
 
-app = typer.Typer(help="Look at the models of the registry.", no_args_is_help=True)
-app.command()(scan)
-for command in (keygen, sign, verify):
-    app.command()(command)
-app.command()(audit)
-app.command()(card)
-app.command()(export)
-app.command()(quantize)
-app.command()(fetch)
-for managing in (add, remove, check, promote):
-    app.command()(managing)
-
-RegistryOption = Annotated[
-    str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
-]
-
-
-@app.command("list")
 def list_models(
-    registry: RegistryOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    registry: str | None = options.REGISTRY,
+    as_json: bool = options.AS_JSON,
 ) -> None:
     """List every model: id, task, role, parameters, working lines, licence.
 
@@ -338,10 +294,9 @@ def _lines(io: IoSpec) -> str:
     return "{}x{}".format(*io.squash) if io.squash else str(io.working_lines)
 
 
-@app.command()
 def show(
-    model: Annotated[str, typer.Argument(metavar="ID", help="Registry id.")],
-    registry: RegistryOption = None,
+    model: str = argument("ID", "Registry id."),
+    registry: str | None = options.REGISTRY,
 ) -> None:
     """Show one model's record as JSON, after checking its bytes against its digest.
 
@@ -355,3 +310,13 @@ def show(
     size = len(found.data)  # reads and verifies
     fields = record.model_dump() if record else {}
     typer.echo(json.dumps({**fields, "path": str(found.path), "bytes": size}, indent=1))
+
+
+app = typer.Typer(
+    help="Models: list, check, sign, convert, register and promote them.", no_args_is_help=True
+)
+app.command("list")(command(list_models))
+for _command in (
+    show, scan, keygen, sign, verify, audit, card, export, quantize, fetch, add, remove, check, promote,
+):  # fmt: skip
+    app.command()(command(_command))

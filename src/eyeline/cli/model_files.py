@@ -1,23 +1,16 @@
-"""`eyeline model scan`: may this file be loaded?
-
-`eyeline model audit`: may we ship it? One verdict table.
-
-`eyeline model keygen`, `sign` and `verify`: who stands for these bytes?
-
-`eyeline model export`: to ONNX that keeps the contract, from a training run or from an upstream.
-
-`eyeline model quantize`: a float model to INT8, compared with it before anything is written.
-"""
+"""`eyeline model`: the commands that read, sign or make a model file."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from eyeline.cli import options
+from eyeline.cli.options import REQUIRED, argument, option
 from eyeline.errors import MissingExtraError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -31,24 +24,20 @@ if TYPE_CHECKING:
 
 
 def scan(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file; - for stdin.")],
-    policy: Annotated[
-        Path | None, typer.Option(help="A policy of your own; the built-in one otherwise.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
-    static: Annotated[
-        bool, typer.Option("--static", help="Only read the file; don't load it in a child process.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Nothing but the exit code.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Every finding, every op, the worst case.")
-    ] = False,
+    file: Path = argument("FILE", "An ONNX file; - for stdin."),
+    policy: Path | None = option(None, help="Policy file (TOML); the built-in policy by default."),
+    as_json: bool = options.AS_JSON,
+    static: bool = option(
+        False, "--static", help="Only read the file; do not load it in a child process."
+    ),
+    quiet: bool = options.QUIET,
+    verbose: bool = option(
+        False, "--verbose", "-v", help="Print every finding, every op and the largest sizes."
+    ),
 ) -> None:
     """Scan a model file: every op, attribute, constant and tensor size against an allowlist.
 
-    Exit code 0: admitted; 1: refused, with the first offending node; 2: nothing that can be read.
+    Exit code 0: admitted; 1: rejected, with the first offending node; 2: the file cannot be read.
 
     Example:
         eyeline model scan theirs.onnx
@@ -97,44 +86,29 @@ def _print_details(report: ScanReport) -> None:
 
 
 def audit(
-    upstream: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CHECKOUT...",
-            help="Checkout, git directory (no work tree needed), folder, or a URL. Repeatable.",
-        ),
-    ],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="A weights file at hand: its sha256 pins the distribution.")
-    ] = None,
-    onnx: Annotated[
-        Path | None, typer.Option(help="An ONNX of the model: the scanner judges its ops.")
-    ] = None,
-    net: Annotated[
-        str | None, typer.Option(help="Class of the net, when the likeliest is not the one meant.")
-    ] = None,
-    policy: Annotated[
-        Path | None, typer.Option(help="Policy file (TOML); the built-in one by default.")
-    ] = None,
-    api: Annotated[
-        str | None, typer.Option(help="Root of the forge's REST API, for a URL of your own forge.")
-    ] = None,
-    json_out: Annotated[
-        str | None, typer.Option("--json", help="Everything as JSON; `-` for stdout.")
-    ] = None,
-    markdown: Annotated[
-        str | None, typer.Option(help="The verdict table as Markdown; `-` for stdout.")
-    ] = None,
-    details: Annotated[
-        bool, typer.Option(help="In the Markdown, also list what blocks and what wants review.")
-    ] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show notes too.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    upstream: list[str] = argument(
+        "CHECKOUT...",
+        "Checkout, git directory (no work tree needed), folder, or a URL. Repeatable.",
+    ),
+    checkpoint: Path | None = option(
+        None, help="A local weights file; its sha256 pins the distribution."
+    ),
+    onnx: Path | None = option(None, help="An ONNX file of the model; the scanner checks its ops."),
+    net: str | None = option(None, help="Class of the net, if the audit picks another one."),
+    policy: Path | None = option(None, help="Policy file (TOML); the built-in policy by default."),
+    api: str | None = option(
+        None, help="Root of the forge's REST API, for a URL of your own forge."
+    ),
+    json_out: str | None = option(None, "--json", help="Everything as JSON; `-` for stdout."),
+    markdown: str | None = option(None, help="The verdict table as Markdown; `-` for stdout."),
+    details: bool = option(True, help="In the Markdown, also list blockers and items to review."),
+    verbose: bool = option(False, "--verbose", "-v", help="Show notes too."),
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Judge an upstream's licence, distribution, architecture and ops; exit 1 when it is blocked.
+    """Check the licence, distribution, architecture and ops of an upstream; exit 1 if it is blocked.
 
-    Nothing of the checkout is imported or run. A URL is read through the forge's REST API; a token in
-    EYELINE_FORGE_TOKEN or GITHUB_TOKEN raises its rate limit.
+    The audit imports and runs no file of the checkout. It reads a URL through the forge's REST API; a
+    token in EYELINE_FORGE_TOKEN or GITHUB_TOKEN raises the rate limit.
 
     Examples:
         eyeline model audit U-2-Net --net U2NETP --checkpoint u2netp.pth
@@ -151,10 +125,10 @@ def audit(
             "--checkpoint, --onnx and --net belong to one upstream", "audit them one by one"
         )
     if json_out is not None and json_out == markdown:
-        raise UsageError(f"{json_out}: two outputs of that name", "give each its own")
+        raise UsageError(f"{json_out}: two outputs have this name", "give each output its own name")
     rules = load_policy(policy)
-    options = AuditOptions(checkpoint=checkpoint, onnx=onnx, net=net)
-    audits = [_audit_one(name, api, rules, options) for name in upstream]
+    how = AuditOptions(checkpoint=checkpoint, onnx=onnx, net=net)
+    audits = [_audit_one(name, api, rules, how) for name in upstream]
     if json_out is not None:
         write_bytes(json_out, report.dumps(audits).encode())
     if markdown is not None:
@@ -165,7 +139,7 @@ def audit(
         raise typer.Exit(1)
 
 
-def _audit_one(name: str, api: str | None, policy: AuditPolicy, options: AuditOptions) -> Audit:
+def _audit_one(name: str, api: str | None, policy: AuditPolicy, how: AuditOptions) -> Audit:
     from dataclasses import replace
 
     from eyeline.audit.forge import ForgeTree, is_url
@@ -173,17 +147,17 @@ def _audit_one(name: str, api: str | None, policy: AuditPolicy, options: AuditOp
     from eyeline.audit.verdict import audit as library_audit
 
     if not is_url(name):
-        return library_audit(open_tree(Path(name)), policy, options)
+        return library_audit(open_tree(Path(name)), policy, how)
     if sys.stderr.isatty():
         sys.stderr.write(f"reading {name} through its API\n")
     tree = ForgeTree(name, api)
-    return library_audit(tree, policy, replace(options, assets=tree.assets()))
+    return library_audit(tree, policy, replace(how, assets=tree.assets()))
 
 
 def keygen(
-    private: Annotated[Path, typer.Argument(metavar="KEY.pem", help="The private key, new.")],
+    private: Path = argument("KEY.pem", "File for the new private key."),
 ) -> None:
-    """Make a key pair for signing: KEY.pem, which you keep, and KEY.pub, which you hand out (extra `sign`).
+    """Make a key pair for signing: the private KEY.pem and the public KEY.pub (extra `sign`).
 
     Example:
         eyeline model keygen release.pem
@@ -196,18 +170,17 @@ def keygen(
 
 
 def sign(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
-    key: Annotated[Path, typer.Option(help="Private key, PEM: EC P-256, P-384 or P-521.")],
-    model_id: Annotated[str, typer.Option("--id", metavar="ID", help="Its registry id.")],
-    release: Annotated[
-        int, typer.Option(min=1, help="Its release number, larger than any before.")
-    ],
-    password: Annotated[
-        str | None,
-        typer.Option(envvar="EYELINE_KEY_PASSWORD", help="Of the key; better by the variable."),
-    ] = None,
+    model: Path = argument("MODEL.onnx", "The model."),
+    key: Path = option(REQUIRED, help="Private key, PEM: EC P-256, P-384 or P-521."),
+    model_id: str = option(REQUIRED, "--id", metavar="ID", help="Registry id of the model."),
+    release: int = option(REQUIRED, min=1, help="Release number, larger than any before."),
+    password: str | None = option(
+        None,
+        envvar="EYELINE_KEY_PASSWORD",
+        help="Password of the key; prefer the environment variable.",
+    ),
 ) -> None:
-    """Sign a model, offline: MODEL.release.json and MODEL.sig appear beside it (extra `sign`).
+    """Sign a model offline: write MODEL.release.json and MODEL.sig beside it (extra `sign`).
 
     Example:
         eyeline model sign mine.onnx --key release.pem --id mine --release 1
@@ -219,23 +192,17 @@ def sign(
 
 
 def verify(
-    model: Annotated[
-        str, typer.Argument(metavar="ID|MODEL.onnx", help="Registry id, or a file with --key.")
-    ],
-    key: Annotated[
-        Path | None, typer.Option(help="Public key, PEM; without it the registry's trust policy.")
-    ] = None,
-    minimum_release: Annotated[
-        int | None, typer.Option(min=1, help="Oldest release to accept, with --key.")
-    ] = None,
-    registry: Annotated[
-        str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a line.")] = False,
+    model: str = argument("ID|MODEL.onnx", "Registry id, or a file with --key."),
+    key: Path | None = option(
+        None, help="Public key, PEM; by default the trust policy of the registry decides."
+    ),
+    minimum_release: int | None = option(None, min=1, help="Oldest release to accept, with --key."),
+    registry: str | None = options.REGISTRY,
+    as_json: bool = options.AS_JSON,
 ) -> None:
-    """Verify a signature, offline: by one key, or by what the registry's trust.json demands (extra `sign`).
+    """Verify a signature offline, by one key or by the trust.json of the registry (extra `sign`).
 
-    Exit code 0: verified; 1: not; 2: nothing there to verify, or nobody to trust.
+    Exit code 0: verified; 1: not verified; 2: no model, no signature or no trusted key.
 
     Example:
         eyeline model verify mine.onnx --key release.pub
@@ -267,33 +234,24 @@ def _refused(exc: VerificationError, as_json: bool) -> None:
 
 
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
-    run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Folder that `eyeline train` left.")
-    ] = None,
-    upstream_dir: Annotated[
-        Path | None,
-        typer.Option(help="Git checkout of the upstream; its net is traced in a child process."),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for --upstream-dir; tensors only.")
-    ] = None,
-    from_onnx: Annotated[
-        Path | None, typer.Option(help="The ONNX asset that the recipe pins by digest.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="What is mirrored: a built-in recipe's id or a .toml; u2netp_mirror_v1 if none."
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    output: Path = option(REQUIRED, "--output", "-o", help="The ONNX file."),
+    run: Path | None = argument("[RUN]", "Output folder of `eyeline train`.", None),
+    upstream_dir: Path | None = option(
+        None, help="Git checkout of the upstream; its net is traced in a child process."
+    ),
+    checkpoint: Path | None = option(None, help="Weights for --upstream-dir; tensors only."),
+    from_onnx: Path | None = option(None, help="The ONNX asset that the recipe pins by digest."),
+    recipe: str | None = option(
+        None,
+        help="Recipe of the conversion: a built-in id or a .toml file; u2netp_mirror_v1 by default.",
+    ),
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Export a model to ONNX, opset 17, held to parity with its source; from one of three sources.
+    """Export a model to ONNX, opset 17, and check that it computes the same as its source.
 
-    RUN (extra `train`) leaves the ONNX. An upstream leaves it with an I/O spec, a licence receipt,
-    a CycloneDX ML-BOM, an in-toto manifest and the parity report (extra `audit`; with --upstream-dir
-    `train` too).
+    From RUN (extra `train`) it writes the ONNX file. From an upstream it also writes an I/O spec, a
+    licence receipt, a CycloneDX ML-BOM, an in-toto manifest and the parity report (extra `audit`;
+    with --upstream-dir also `train`).
 
     Examples:
         eyeline model export runs/v4 -o saliency_student_v4.onnx
@@ -303,29 +261,28 @@ def export(
         eyeline model export --from-onnx u2netp.onnx -o u2netp_mirror_v1.onnx
     """
     if run is not None and (upstream_dir or from_onnx):
-        raise UsageError(
-            "a training run and an upstream can't be exported at once", "give one of them"
-        )
+        raise UsageError("a training run and an upstream are given together", "give one of them")
     if checkpoint and not upstream_dir:
         raise UsageError("--checkpoint needs --upstream-dir", "the net's code comes from there")
     if run is None and not upstream_dir and not from_onnx:
         raise UsageError(
-            "nothing to export", "give RUN, --upstream-dir with --checkpoint, or --from-onnx"
+            "no model to export is given",
+            "give RUN, --upstream-dir with --checkpoint, or --from-onnx",
         )
     if upstream_dir and not checkpoint and not from_onnx:
         raise UsageError(
             "--upstream-dir needs --checkpoint", "or --from-onnx, with its licence from there"
         )
     if checkpoint and from_onnx:
-        raise UsageError("--checkpoint and --from-onnx are two sources", "give one of them")
+        raise UsageError("--checkpoint and --from-onnx are given together", "give one of them")
     if output.suffix != ".onnx":
-        raise UsageError(f"{output}: an export ends in .onnx", "name it so")
+        raise UsageError(f"{output}: the name does not end in .onnx", "name a .onnx file")
     if run is not None:
         _export_run(run, output, quiet)
         return
     done = _mirror(upstream_dir, checkpoint, from_onnx, output, recipe, quiet)
     if not quiet:
-        _say(done)
+        _print_mirrored(done)
 
 
 def _export_run(run: Path, output: Path, quiet: bool) -> None:
@@ -337,7 +294,7 @@ def _export_run(run: Path, output: Path, quiet: bool) -> None:
     if quiet:
         return
     typer.echo(f"wrote {output}, sha256 {done.sha256}")
-    _say_proof("the torch net", done.parity)
+    _print_proof("the torch net", done.parity)
 
 
 def _mirror(
@@ -364,14 +321,14 @@ def _mirror(
         return mirror_upstream(upstream_dir, checkpoint, output, chosen, on_step=advance)
 
 
-def _say(done: Mirrored) -> None:
+def _print_mirrored(done: Mirrored) -> None:
     typer.echo(f"wrote {done.model}, sha256 {done.sha256}")
     typer.echo(f"beside it: {', '.join(p.name for s, p in done.files.items() if s != '.onnx')}")
     for what, proof in done.parity.proofs.items():
-        _say_proof(what, proof)
+        _print_proof(what, proof)
 
 
-def _say_proof(what: str, proof: ParityProof) -> None:
+def _print_proof(what: str, proof: ParityProof) -> None:
     for kind, report in proof.reports.items():
         typer.echo(
             f"parity with {what}, {kind}: largest difference {report.max_abs:.1e} over "
@@ -379,53 +336,39 @@ def _say_proof(what: str, proof: ParityProof) -> None:
         )
     if proof.by_float64:
         typer.echo(
-            "float32 round-off is over the gate: decided against the source's float64 run, from which the "
-            "export may be twice as far as the source's own float32 run"
+            "float32 round-off exceeds the limit, so the source's float64 run decided: the export may "
+            "differ from it by at most twice as much as the source's own float32 run does"
         )
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Registry id or path.")],
-    calibration: Annotated[
-        Path,
-        typer.Option(help="Folder, .tar or .zip with images/ and masks/, never one you judge on."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
-    images: Annotated[int, typer.Option(min=1, help="Images to calibrate with.")] = 200,
-    check: Annotated[int, typer.Option(min=1, help="Other images, to compare the two on.")] = 100,
-    method: Annotated[
-        str, typer.Option(help="Ranges of activations: minmax, percentile (99.999 %) or entropy.")
-    ] = "percentile",
-    keep_float: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TYPE:N", help="Node to leave float: Conv:0, Conv:-1. Repeatable."),
-    ] = None,
-    full_range: Annotated[
-        bool,
-        typer.Option(
-            "--full-range", help="Weights of 8 bits, not 7: for CPUs with VNNI, or not x86."
-        ),
-    ] = False,
-    max_shift: Annotated[
-        float, typer.Option(min=0, max=1, help="How far saliency_mean may move, on average.")
-    ] = 0.01,
-    license_file: Annotated[
-        Path | None, typer.Option(help="The licence's text, where none lies beside MODEL.")
-    ] = None,
-    report: Annotated[
-        str | None, typer.Option(help="Everything measured, as JSON; `-` for stdout.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write it whatever the gate says.")
-    ] = False,
-    registry: Annotated[
-        str | None, typer.Option(envvar="EYELINE_REGISTRY", help="Your own registry folder.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    model: str = argument("MODEL", "Registry id or path."),
+    calibration: Path = option(
+        REQUIRED,
+        help="Folder, .tar or .zip with images/ and masks/; never a set that you evaluate on.",
+    ),
+    output: Path = option(REQUIRED, "--output", "-o", help="The ONNX file."),
+    images: int = option(200, min=1, help="Number of images to calibrate with."),
+    check: int = option(100, min=1, help="Number of other images to compare both models on."),
+    method: str = option(
+        "percentile", help="Ranges of activations: minmax, percentile (99.999 %) or entropy."
+    ),
+    keep_float: list[str] | None = option(
+        None, metavar="TYPE:N", help="Node that stays float, such as Conv:0 or Conv:-1. Repeatable."
+    ),
+    full_range: bool = option(
+        False, "--full-range", help="Use 8 bits for weights, not 7: for CPUs with VNNI, or not x86."
+    ),
+    max_shift: float = option(0.01, min=0, max=1, help="Largest mean change of saliency_mean."),
+    license_file: Path | None = option(None, help="Text of the licence, if none is beside MODEL."),
+    report: str | None = option(None, help="All measurements as JSON; `-` for stdout."),
+    force: bool = option(False, "--force", help="Write the file even if a limit is exceeded."),
+    registry: str | None = options.REGISTRY,
+    quiet: bool = options.QUIET,
 ) -> None:
-    """Quantise a model to INT8 (static QDQ) on images of yours (extra `eval`).
+    """Quantise a model to INT8 (static QDQ), calibrated on your images (extra `eval`).
 
-    Exit code 1, and no file: the maps move too far, or the file is not faster.
+    Exit code 1 without a file: the maps change too much, or the INT8 model is not faster.
 
     Examples:
         eyeline model quantize saliency_student_v4 --calibration DUTS-TR -o saliency_student_v4_int8.onnx
@@ -444,8 +387,8 @@ def quantize(
         raise MissingExtraError(exc.name or "onnx", "eval") from exc
     chosen = next((m for m in METHODS if m == method), None)
     if chosen is None:
-        raise UsageError(f"--method {method!r} is unknown", f"one of {', '.join(METHODS)}")
-    options = QuantizeOptions(
+        raise UsageError(f"--method {method!r} is unknown", f"choose one of: {', '.join(METHODS)}")
+    how = QuantizeOptions(
         images=images,
         check=check,
         method=chosen,
@@ -456,21 +399,21 @@ def quantize(
     source = resolve_model(model, Path(registry) if registry else None)
     with item_progress("quantize", quiet) as advance:
         done = quantize_model(
-            source, calibration, output, options,
+            source, calibration, output, how,
             license_file=license_file, force=force, on_step=advance,
         )  # fmt: skip
     if report:
         write_bytes(report, canonical_json(done.report))
     if not quiet and report != "-":
-        _model_quantize_say(done)
+        _print_quantized(done)
     for reason in done.verdict.reasons:
         sys.stderr.write(f"{output}: {reason}\n")
     if done.path is None:
-        sys.stderr.write("not written; --force writes it all the same\n")
+        sys.stderr.write("the file was not written; --force would write it\n")
         raise typer.Exit(1)
 
 
-def _model_quantize_say(done: Quantized) -> None:
+def _print_quantized(done: Quantized) -> None:
     verdict, about = done.verdict, done.report
     if done.path is not None:
         typer.echo(f"wrote {done.path}, sha256 {done.sha256}")

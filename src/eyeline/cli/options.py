@@ -1,180 +1,369 @@
-"""Options that several commands share: one wording, one default place in `--help`."""
+"""Options of the command line: each is declared once, alone or in a record of options.
+
+::
+
+    @dataclass(frozen=True)
+    class RawVideo:
+        panel: ClassVar = "Raw video"
+        width: int | None = option(None, "--width", "-w", min=1, help="Width, pixels.")
+
+    def extract(video: str = argument("VIDEO", help="A video."), raw: RawVideo = group()) -> None: ...
+
+    app.command()(command(extract))
+
+`command` replaces each parameter that is a record by the options of the record's fields, so that Typer
+sees plain parameters, and the function receives the records.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 import typer
 
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.registry.records import Task
+    from eyeline.media.types import VideoOptions
     from eyeline.registry.registry import Model, Use
+    from eyeline.roi.steering import SteerOptions
 
-MODEL, FRAMES, COLOUR, STEERING = "Model", "Frames", "Colour", "Steering"
+REQUIRED = dataclasses.MISSING
+MODEL, FRAMES, STEERING = "Model", "Frames", "Steering"
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="EYELINE_MODEL",
-        help="Registry id or path of an ONNX model.",
-        rich_help_panel=MODEL,
-    ),
-]
-Registry = Annotated[
-    str | None,
-    typer.Option(
-        envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=MODEL
-    ),
-]
-MapTask = Annotated[
-    Literal["gaze", "objects"] | None,
-    typer.Option(
-        "--map",
+
+def option(default: Any, *names: str, help: str, panel: str | None = None, **settings: Any) -> Any:
+    """Declare an option.
+
+    Args:
+        default: its value when it is not given, or `REQUIRED`.
+        names: its flags; by default `--` and the name of the parameter.
+        help: one line of help.
+        panel: title of its group in the help; by default that of the record.
+        settings: more arguments of `typer.Option`, such as `min` or `envvar`.
+    """
+    made = functools.partial(typer.Option, *names, help=help, **settings)
+    return dataclasses.field(default=default, metadata={"make": made, "panel": panel})
+
+
+def argument(metavar: str, help: str, default: Any = REQUIRED, **settings: Any) -> Any:
+    """Declare an argument that is given by its place."""
+    made = functools.partial(typer.Argument, metavar=metavar, help=help, **settings)
+    return dataclasses.field(default=default, metadata={"make": made})
+
+
+def group() -> Any:
+    """Mark a parameter whose annotation is a record of options."""
+    return None
+
+
+def command(function: Callable[..., None], examples: str = "") -> Callable[..., None]:
+    """Return a function for Typer that takes each option of the records of `function` by itself.
+
+    Args:
+        function: the command; its docstring is the help.
+        examples: added to the help.
+    """
+    records: dict[str, Any] = {}
+    parameters = []
+    hints = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if dataclasses.is_dataclass(hints[name]):
+            records[name] = hints[name]
+            types = get_type_hints(hints[name])
+            parameters += [_parameter(f, f.name, types[f.name], hints[name].panel)
+                           for f in dataclasses.fields(hints[name])]  # fmt: skip
+        else:
+            parameters.append(_parameter(parameter.default, name, hints[name], None))
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        for name, record in records.items():
+            given[name] = record(**{f.name: given.pop(f.name) for f in dataclasses.fields(record)})
+        function(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__ = f"{inspect.getdoc(function)}\n{examples}"
+    return run
+
+
+def _parameter(field: Any, name: str, kind: Any, panel: str | None) -> inspect.Parameter:
+    panel = field.metadata.get("panel") or panel
+    info = field.metadata["make"](**({"rich_help_panel": panel} if panel else {}))
+    default = inspect.Parameter.empty if field.default is REQUIRED else field.default
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, by_name, default=default, annotation=Annotated[kind, info])
+
+
+QUIET = option(False, "--quiet", "-q", help="Print nothing but errors.")
+VERBOSE = option(False, "--verbose", "-v", help="Print what is being run.")
+AS_JSON = option(False, "--json", help="Print JSON.")
+REGISTRY = option(
+    None, "--registry", envvar="EYELINE_REGISTRY", help="Your own registry folder."
+)  # fmt: skip
+SIZE = option(
+    None, panel=MODEL,
+    help="Short side of the working size in lines, or `native`; the model's own by default.",
+)  # fmt: skip
+DEVICE = option("auto", panel=MODEL, help="Where the model runs.")
+INFERENCE_WORKERS = option(
+    0, min=0, max=256, panel=MODEL, help="Inference threads; 0 = one per core."
+)
+STRIDE = option(
+    1, min=1, panel=FRAMES, help="Infer every n-th frame, and the first frame of every scene."
+)
+PIXELS_PER_DEGREE = option(
+    None,
+    help="Pixels of the video or images per degree of visual angle: recorded gaze is blurred by 1 "
+    "degree. Without it, the blur is 3 % of the width.",
+)
+
+Device = Literal["auto", "cpu", "cuda"]
+Temporal = Literal["model", "none", "ema", "median", "motion"]
+TEMPORAL = option(
+    "model", panel=FRAMES,
+    help="Filter over time, reset at cuts; `model` is the model's own (motion: extra `motion`).",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model that makes the maps."""
+
+    panel: ClassVar = MODEL
+    model: str | None = option(
+        None, "--model", "-m", envvar="EYELINE_MODEL", help="Registry id or path of an ONNX model."
+    )
+    task: Literal["gaze", "objects"] | None = option(
+        None, "--map",
         help="What the map shows: use the registry's production model for `gaze` or for `objects`.",
-        rich_help_panel=MODEL,
-    ),
-]
-Size = Annotated[
-    str | None,
-    typer.Option(
-        help="Short side of the working size in lines, or `native`; the model's own by default.",
-        rich_help_panel=MODEL,
-    ),
-]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option(help="Where the model runs.", rich_help_panel=MODEL),
-]
-InferenceWorkers = Annotated[
-    int,
-    typer.Option(
-        min=0, max=256, help="Inference threads; 0 = one per core.", rich_help_panel=MODEL
-    ),
-]
-Stride = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Infer every n-th frame and every first of a scene.", rich_help_panel=FRAMES
-    ),
-]
-Still = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=100,
-        help="Fill frames that differ from the last inferred one by less than this percent; 0 = none.",
-        rich_help_panel=FRAMES,
-    ),
-]
-Fill = Annotated[
-    Literal["linear", "motion", "hold"],
-    typer.Option(
-        help="How frames between are filled (motion: extra `motion`).", rich_help_panel=FRAMES
-    ),
-]
-Temporal = Annotated[
-    Literal["model", "none", "ema", "median", "motion"],
-    typer.Option(
-        help="Filter on the maps, reset at cuts; `model` is the model's own (motion: extra `motion`).",
-        rich_help_panel=FRAMES,
-    ),
-]
-TemporalMs = Annotated[
-    float | None,
-    typer.Option(
+    )  # fmt: skip
+    registry: str | None = option(None, envvar="EYELINE_REGISTRY", help="Your own registry folder.")
+
+    def choose(self, use: Use) -> Model:
+        """Return the model, or the production model of `--map` or of the command's default task.
+
+        Raises:
+            RegistryError: the registry has no such model.
+        """
+        from eyeline.registry.registry import resolve_model
+
+        chosen = resolve_model(self.model, self.registry or None, task=self.task, use=use)
+        warn_of_smoke(chosen)
+        return chosen
+
+    def refuse_ready_maps(self, **files: str | None) -> None:
+        """Refuse `--map` beside an option that names ready maps.
+
+        Raises:
+            UsageError: both are given.
+        """
+        for name, path in files.items():
+            if self.task is not None and path is not None:
+                raise UsageError(
+                    f"--map {self.task} asks for the maps of a model, and --{name} {path} for ready maps",
+                    f"leave out --map or --{name}",
+                )
+
+
+@dataclass(frozen=True)
+class TemporalFilter:
+    """The filter over time."""
+
+    panel: ClassVar = FRAMES
+    temporal: Temporal = TEMPORAL
+    temporal_ms: float | None = option(
+        None,
         help="Time constant of `--temporal ema` and `motion`, ms; the model's own, or 80, by default.",
-        rich_help_panel=FRAMES,
-    ),
-]
-Matrix = Annotated[
-    Literal["bt601", "bt709", "bt2020"] | None,
-    typer.Option(help="YUV matrix; overrides the stream's tag.", rich_help_panel=COLOUR),
-]
-ColorRange = Annotated[
-    Literal["limited", "full"] | None,
-    typer.Option(
-        "--range", help="Sample range; overrides the stream's tag.", rich_help_panel=COLOUR
-    ),
-]
-Hdr = Annotated[
-    Literal["map", "refuse"],
-    typer.Option(help="PQ and HLG: map to SDR, or refuse.", rich_help_panel=COLOUR),
-]
-Strength = Annotated[
-    float | None,
-    typer.Option(
+    )
+
+
+@dataclass(frozen=True)
+class FrameFilling:
+    """Which frames are inferred, and how the others are filled."""
+
+    panel: ClassVar = FRAMES
+    stride: int = STRIDE
+    still: float = option(
+        0.0, min=0, max=100,
+        help="Fill frames that differ from the last inferred one by less than this percent; 0 = none.",
+    )  # fmt: skip
+    fill: Literal["linear", "motion", "hold"] = option(
+        "linear", help="How skipped frames are filled (motion: extra `motion`)."
+    )
+
+
+@dataclass(frozen=True)
+class ColourTags:
+    """How YUV samples become RGB."""
+
+    panel: ClassVar = "Colour"
+    matrix: Literal["bt601", "bt709", "bt2020"] | None = option(
+        None, help="YUV matrix; overrides the tag of the stream."
+    )
+    color_range: Literal["limited", "full"] | None = option(
+        None, "--range", help="Sample range; overrides the tag of the stream."
+    )
+
+
+@dataclass(frozen=True)
+class Colour(ColourTags):
+    """How YUV samples become RGB, and what happens to HDR video."""
+
+    hdr: Literal["map", "refuse"] = option("map", help="PQ and HLG: map to SDR, or refuse.")
+
+
+@dataclass(frozen=True)
+class RawVideo:
+    """The layout of raw video, in FFmpeg's names or libvmaf's (`-p 420 -b 10`)."""
+
+    panel: ClassVar = "Raw video"
+    width: int | None = option(None, "--width", "-w", min=1, help="Width, pixels.")
+    height: int | None = option(None, min=1, help="Height, pixels.")
+    pix_fmt: str | None = option(
+        None, "--pix-fmt", "--pixel_format", "-p",
+        help="FFmpeg pixel format, or 420, 422, 444 with --bitdepth.",
+    )  # fmt: skip
+    bitdepth: int | None = option(None, "--bitdepth", "-b", help="8, 10, 12 or 16, with -p 420.")
+    fps: str | None = option(None, help="Frames per second, such as 25 or 30000/1001.")
+
+    def video_options(self, colour: ColourTags | None = None) -> VideoOptions:
+        """Return the options for `open_video`.
+
+        Raises:
+            UsageError: an invalid bit depth or frame rate.
+        """
+        from eyeline.media.types import VideoOptions
+
+        pix_fmt = self.pix_fmt
+        if pix_fmt in ("420", "422", "444"):
+            if self.bitdepth not in (None, 8, 10, 12, 16):
+                raise UsageError(
+                    f"--bitdepth is {self.bitdepth}; it must be 8, 10, 12 or 16",
+                    "give one of them, or name a pixel format of FFmpeg with -p",
+                )
+            deep = f"{self.bitdepth}le" if self.bitdepth and self.bitdepth > 8 else ""
+            pix_fmt = f"yuv{pix_fmt}p{deep}"
+        elif self.bitdepth is not None:
+            raise UsageError(
+                "--bitdepth needs -p 420, 422 or 444", "or name a pixel format of FFmpeg with -p"
+            )
+        tags = dataclasses.asdict(colour) if colour is not None else {}
+        return VideoOptions(
+            width=self.width, height=self.height, pix_fmt=pix_fmt, fps=_frame_rate(self.fps), **tags
+        )
+
+
+def _frame_rate(text: str | None) -> Fraction | None:
+    if text is None:
+        return None
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError) as exc:
+        raise UsageError(
+            f"--fps {text!r} is not a frame rate",
+            "give frames per second, such as 25 or 30000/1001",
+        ) from exc
+    if not 0 < rate <= 100000:
+        raise UsageError(
+            f"--fps is {text}; it must be above 0 and at most 100000",
+            "for example 25 or 30000/1001",
+        )
+    return rate
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How maps become QP offsets."""
+
+    panel: ClassVar = STEERING
+    strength: float | None = option(
+        None,
         help="QPs between the most and the least salient (3), or per doubling of the weight with law "
-        "`density` (1); 0 encodes plainly.",
-        rich_help_panel=STEERING,
-    ),
-]
-SteeringLaw = Annotated[
-    Literal["neutral", "symmetric", "density"] | None,
-    typer.Option(
+        "`density` (1); 0 encodes without offsets.",
+    )
+    law: Literal["neutral", "symmetric", "density"] | None = option(
+        None,
         help="`neutral` (for objects): weighted offsets sum to zero; `density` (for gaze): offsets follow "
         "the logarithm of a block's weight; `symmetric`: 2s - 1, twice the span.",
-        rich_help_panel=STEERING,
-    ),
-]
-Clamp = Annotated[
-    float, typer.Option(help="Largest offset either way, QP.", rich_help_panel=STEERING)
-]
-Smoothing = Annotated[
-    float | None,
-    typer.Option(help="Share of the past in the maps, 0..0.99 (0.7).", rich_help_panel=STEERING),
-]
-Levels = Annotated[
-    int | None, typer.Option(help="Distinct offsets at most (9).", rich_help_panel=STEERING)
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being run.")]
+    )
+    clamp: float = option(12.0, help="Largest offset either way, QP.")
+    smoothing: float | None = option(
+        None, help="Share of the earlier maps in each map, 0..0.99 (0.7)."
+    )
+    levels: int | None = option(None, help="Largest number of distinct offsets (9).")
 
+    def record(self) -> SteerOptions:
+        """Return the library's options; those that were not given keep their defaults."""
+        from eyeline.roi.steering import SteerOptions
 
-def choose_model(model: str | None, registry: str | None, task: Task | None, use: Use) -> Model:
-    """The model of `--model`, or the production model of `--map` or of the command's default task.
-
-    Raises:
-        RegistryError: see `eyeline.registry.registry.resolve_model`.
-    """
-    from eyeline.registry.registry import resolve_model
-
-    chosen = resolve_model(model, registry or None, task=task, use=use)
-    warn_of_smoke(chosen)
-    return chosen
+        fields = dataclasses.asdict(self)
+        return SteerOptions(**{k: v for k, v in fields.items() if v is not None or k == "law"})
 
 
 def warn_of_smoke(model: Model) -> None:
-    """Say on stderr that the numbers of a smoke model mean nothing."""
+    """Warn on stderr that the numbers of a smoke model mean nothing."""
     if model.smoke:
         sys.stderr.write(f"warning: {model.id} is a smoke model: its numbers mean nothing\n")
 
 
-def check_map_alone(task: Task | None, **files: str | None) -> None:
-    """Refuse `--map` beside an option that names ready maps.
-
-    Raises:
-        UsageError: both are given.
-    """
-    for name, path in files.items():
-        if task is not None and path is not None:
-            raise UsageError(
-                f"--map {task} asks for a model's maps, and --{name} {path} for ready ones",
-                f"leave out --map or --{name}",
-            )
-
-
 def parse_pairs(texts: list[str]) -> dict[str, str]:
-    """`name=value` each.
+    """Return the NAME=VALUE texts of `--codec-option` as a dict.
 
     Raises:
-        UsageError: one without a value.
+        UsageError: a text without a name or without `=`.
     """
     for text in texts:
         if "=" not in text[1:]:
-            raise UsageError(f"--codec-option {text!r}", "write NAME=VALUE")
+            raise UsageError(f"--codec-option {text!r} has no value", "write NAME=VALUE")
     return dict(text.split("=", 1) for text in texts)
+
+
+def parse_frames(text: str | None) -> tuple[int, int | None]:
+    """Return `A:B` as (start, stop).
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None:
+        return 0, None
+    match = re.fullmatch(r"(\d*):(\d*)", text)
+    if not match:
+        raise UsageError(f"--frames {text!r} is not A:B", "for example 100:200, :50 or 300:")
+    return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+def parse_size(text: str | None) -> int | Literal["native"] | None:
+    """Return lines, "native" or None.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None or text == "native":
+        return "native" if text else None
+    if not text.isdigit():
+        raise UsageError(f"--size {text!r} is not a number of lines", "for example 192, or native")
+    return int(text)
+
+
+def parse_numbers(name: str, text: str, example: str) -> tuple[float, ...]:
+    """Return numbers that are separated by commas.
+
+    Raises:
+        UsageError: anything else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise UsageError(
+            f"{name} {text!r} is not a list of numbers", f"separate numbers by commas: {example}"
+        ) from exc

@@ -1,7 +1,4 @@
-"""Progress on stderr: frames, frames/s and time left; silent when nobody watches.
-
-Ctrl-C and SIGTERM that never split a row: what a frame wrote, it wrote everywhere.
-"""
+"""Progress bars on stderr, which are silent without a terminal, and the handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,15 +13,12 @@ from types import FrameType, TracebackType
 def frame_progress(
     total: int | None, quiet: bool, label: str = "extract"
 ) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs, on a terminal only.
+    """Show a bar of frames on a terminal while the block runs; yield a function to call per frame.
 
     Args:
-        total: frames to come, None when unknown.
+        total: frames to come; None if unknown.
         quiet: show nothing.
-        label: what is being done.
-
-    Yields:
-        A function to call after each frame.
+        label: name of the work.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda: None
@@ -42,8 +36,6 @@ def frame_progress(
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """Frames a second."""
-
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed or 0:.1f} frames/s")
 
@@ -57,14 +49,14 @@ def frame_progress(
 
 @contextlib.contextmanager
 def item_progress(label: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars with the time left for work in several parts, each of which tells its name and total.
+    """Show one bar with the time left per part of a work while the block runs.
 
     Args:
         label: shown until the first part begins.
         quiet: show nothing.
 
     Yields:
-        A function to call with a part's name, its items done, and its items in all.
+        A function to call with a part's name, its finished items, and its total.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda part, done, total: None
@@ -86,9 +78,9 @@ def item_progress(label: str, quiet: bool) -> Iterator[Callable[[str, int, int],
 
 
 class InterruptShield:
-    """Turns SIGINT and SIGTERM into `KeyboardInterrupt`, held back while its `with` block runs.
+    """Raise `KeyboardInterrupt` on SIGINT and SIGTERM, but only after a running `with` block.
 
-    A second signal while one is held back is not held back.
+    A block writes one frame to all outputs. A second signal interrupts the block at once.
     """
 
     def __init__(self) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from eyeline.cli import options
-from eyeline.cli.extract import raw_options
+from eyeline.cli.options import argument, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.report.build import PageFacts
     from eyeline.report.pictures import MediaOptions
-
-_PAGE, _CLIPS, _MAPS, _RAW = "Page", "Clips", "Maps", "Raw video"
 
 EXAMPLES = """
 Examples:
@@ -30,134 +27,75 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class Page:
+    """The page and its table of worst frames."""
+
+    panel: ClassVar = "Page"
+    output: str = option("report.html", "--output", "-o", help="The page, or `-` for stdout.")
+    title: str | None = option(None, help="Heading of the page.")
+    worst: int = option(6, min=0, max=100, help="Number of worst frames to show.")
+    worst_by: str | None = option(
+        None, help="Column that ranks the worst frames; by default a score, if the log has one."
+    )
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips that pictures come from."""
+
+    panel: ClassVar = "Clips"
+    video: str | None = option(None, help="Clip that the first log belongs to.")
+    ref: str | None = option(None, help="Reference of a score log.")
+    dist: str | None = option(None, help="Distorted clip of a score log.")
+    max_size: float = option(
+        16.0, min=0.01, max=1000,
+        help="Largest size of all pictures, megabytes; fewer frames have a picture where they do not fit.",
+    )  # fmt: skip
+    picture_size: int = option(640, min=16, max=4096, help="Long side of a picture, pixels.")
+    no_media: bool = option(False, "--no-media", help="Leave out all pictures.")
+
+
+@dataclass(frozen=True)
+class DrawnMaps(options.ModelChoice):
+    """Maps that are drawn over the pictures."""
+
+    panel: ClassVar = "Maps"
+    model: str | None = option(
+        None, "--model", "-m", help="Model for the maps; by default the model of the log."
+    )
+    maps: str | None = option(None, help="Ready maps: a folder, .npz or .mkv of `extract --maps`.")
+    no_heat: bool = option(False, "--no-heat", help="Draw pictures without maps.")
+
+
 def report(
-    logs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="LOG...",
-            help="Logs of eyeline or libvmaf: JSON, CSV, Parquet. Pictures belong to the first.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", help="The page, or `-` for stdout.", rich_help_panel=_PAGE),
-    ] = "report.html",
-    title: Annotated[
-        str | None, typer.Option(help="Heading of the page.", rich_help_panel=_PAGE)
-    ] = None,
-    worst: Annotated[
-        int, typer.Option(min=0, max=100, help="Frames to pick out.", rich_help_panel=_PAGE)
-    ] = 6,
-    worst_by: Annotated[
-        str | None,
-        typer.Option(
-            help="Column to pick them by; a score if there is one.", rich_help_panel=_PAGE
-        ),
-    ] = None,
-    video: Annotated[
-        str | None,
-        typer.Option(help="Clip that the first log was made of.", rich_help_panel=_CLIPS),
-    ] = None,
-    ref: Annotated[
-        str | None, typer.Option(help="Reference of a score log.", rich_help_panel=_CLIPS)
-    ] = None,
-    dist: Annotated[
-        str | None, typer.Option(help="Distorted clip of a score log.", rich_help_panel=_CLIPS)
-    ] = None,
-    max_size: Annotated[
-        float,
-        typer.Option(
-            min=0.01,
-            max=1000,
-            help="Megabytes that pictures may take: fewer frames have one where they don't fit.",
-            rich_help_panel=_CLIPS,
-        ),
-    ] = 16.0,
-    picture_size: Annotated[
-        int,
-        typer.Option(
-            min=16, max=4096, help="Long side of a picture, pixels.", rich_help_panel=_CLIPS
-        ),
-    ] = 640,
-    no_media: Annotated[
-        bool,
-        typer.Option(
-            "--no-media", help="No pictures, whatever else is given.", rich_help_panel=_CLIPS
-        ),
-    ] = False,
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            help="Ready maps: a folder, .npz or .mkv of `extract --maps`.", rich_help_panel=_MAPS
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Model for the maps, in place of the log's.",
-            rich_help_panel=_MAPS,
-        ),
-    ] = None,
-    task: options.MapTask = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            envvar="EYELINE_REGISTRY", help="Your own registry folder.", rich_help_panel=_MAPS
-        ),
-    ] = None,
-    no_heat: Annotated[
-        bool, typer.Option("--no-heat", help="Pictures without maps.", rich_help_panel=_MAPS)
-    ] = False,
-    width: Annotated[
-        int | None,
-        typer.Option("--width", "-w", min=1, help="Width, pixels.", rich_help_panel=_RAW),
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Height, pixels.", rich_help_panel=_RAW)
-    ] = None,
-    pix_fmt: Annotated[
-        str | None,
-        typer.Option(
-            "--pix-fmt",
-            "--pixel_format",
-            "-p",
-            help="FFmpeg pixel format, or 420, 422, 444 with --bitdepth.",
-            rich_help_panel=_RAW,
-        ),
-    ] = None,
-    bitdepth: Annotated[
-        int | None,
-        typer.Option(
-            "--bitdepth", "-b", help="8, 10, 12 or 16, with -p 420.", rich_help_panel=_RAW
-        ),
-    ] = None,
-    fps: Annotated[
-        str | None,
-        typer.Option(help="Frames a second, as 25 or 30000/1001.", rich_help_panel=_RAW),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-) -> None:
+    logs: list[str] = argument(
+        "LOG...", "Logs of eyeline or libvmaf: JSON, CSV, Parquet. Pictures belong to the first.",
+        show_default=False,
+    ),
+    page: Page = group(),
+    clips: Clips = group(),
+    drawn: DrawnMaps = group(),
+    raw: options.RawVideo = group(),
+    quiet: bool = options.QUIET,
+) -> None:  # fmt: skip
     """Put logs and clips in one page that opens from disk, to look at and to send."""
-    options.check_map_alone(task, maps=maps)
+    from eyeline.cli.progress import item_progress
     from eyeline.report import PageOptions, write_report
     from eyeline.report.pictures import MediaOptions
 
+    drawn.refuse_ready_maps(maps=drawn.maps)
     media: MediaOptions | None = None
-    clip = _clip(video, ref, dist)
-    if clip is not None and not no_media:
+    clip = _clip(clips.video, clips.ref, clips.dist)
+    if clip is not None and not clips.no_media:
         media = MediaOptions(
-            video=clip, distorted=dist, maps=maps, heat=not no_heat, model=model,
-            task=task, registry=registry, side=picture_size, max_size=max_size,
-            video_options=raw_options(width, height, pix_fmt, bitdepth, fps),
+            video=clip, distorted=clips.dist, maps=drawn.maps, heat=not drawn.no_heat,
+            model=drawn.model, task=drawn.task, registry=drawn.registry, side=clips.picture_size,
+            max_size=clips.max_size, video_options=raw.video_options(),
         )  # fmt: skip
-    elif not no_media and (maps or model or task):
-        raise UsageError("maps without a clip to lay them over", "add --video CLIP")
-    page = PageOptions(title=title, worst=worst, worst_by=worst_by, media=media)
-    from eyeline.cli.progress import item_progress
-
+    elif not clips.no_media and (drawn.maps or drawn.model or drawn.task):
+        raise UsageError("maps are given without a clip to draw them over", "add --video CLIP")
+    asked = PageOptions(title=page.title, worst=page.worst, worst_by=page.worst_by, media=media)
     with item_progress("frames", quiet) as advance:
         done = total = 0
 
@@ -170,9 +108,9 @@ def report(
             done += 1
             advance("frames", done, total)
 
-        facts = write_report(logs, output, page, on_frame, on_start)
+        facts = write_report(logs, page.output, asked, on_frame, on_start)
     if not quiet:
-        _conclude(facts, output)
+        _conclude(facts, page.output)
 
 
 def _clip(video: str | None, ref: str | None, dist: str | None) -> str | None:
@@ -198,6 +136,3 @@ def _conclude(facts: PageFacts, output: str) -> None:
         )
     where = "" if output == "-" else f"; wrote {output}"
     sys.stderr.write(f"{facts.frames} frames{pictures}; page {facts.size / 1e6:.1f} MB{where}\n")
-
-
-report.__doc__ = f"{report.__doc__}\n{EXAMPLES}"

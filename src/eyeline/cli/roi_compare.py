@@ -1,4 +1,4 @@
-"""`eyeline roi compare`: is it worth it on this clip?"""
+"""`eyeline roi compare`: gain and cost of steering on one clip."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import typer
 
 from eyeline.cli import options
+from eyeline.cli.options import argument, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.roi.compare import TradeOff
     from eyeline.roi.compare._records import Comparison
-
-_STEER, _JUDGE, _ENCODER, _OUTPUT = "Steering", "Judging", "Encoder", "Output"
 
 EXAMPLES = """
 Examples:
@@ -34,146 +34,105 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class Codec:
+    """The encoder."""
+
+    panel: ClassVar = "Encoder"
+    codec: str = option("x264", help="x264, x265, vp9 or kvazaar.")
+    preset: str | None = option(
+        None, help="A preset of the encoder (VP9: cpu-used 5..8 for `encode`)."
+    )
+    codec_option: list[str] | None = option(
+        None, metavar="NAME=VALUE", help="An option of the encoder by FFmpeg's name. Repeatable."
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is written."""
+
+    panel: ClassVar = "Output"
+    output: str | None = option(None, "--output", "-o", help="Everything as JSON; `-` for stdout.")
+    markdown: str | None = option(None, help="The tables as Markdown.")
+    plot: str | None = option(
+        None, help="Rate-quality curves, or gain against cost of several maps: .png or .svg."
+    )
+    still: str | None = option(
+        None, help="A frame of both at equal rate, the subject enlarged: .png or .jpg."
+    )
+    work: str | None = option(
+        None, help="Folder that keeps encodes and scores; an interrupted run resumes there."
+    )
+
+
+@dataclass(frozen=True)
+class Steer:
+    """What steers."""
+
+    panel: ClassVar = options.STEERING
+    steer: list[str] | None = option(
+        None, metavar="MAP",
+        help="What steers: gaze, objects, centre (a fixed Gaussian), recorded (the gaze that judges), "
+        "a model's id or path, or gaze=PATH and objects=PATH. Repeatable: maps are compared.",
+    )  # fmt: skip
+    strength: float | None = option(None, help="QPs; see `eyeline roi encode`.")
+    multiples: str = option(
+        "1",
+        help="Multiples of the strength, separated by commas: several give a curve of gain and cost.",
+    )
+    law: Literal["neutral", "symmetric", "density"] | None = option(
+        None, help="See `eyeline roi encode`."
+    )
+    maps: str | None = option(
+        None, help="Maps of `extract --maps` that steer in place of the model."
+    )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What judges."""
+
+    panel: ClassVar = "Judging"
+    judge_model: str | None = option(
+        None, help="Registry id or path of a model that judges; the steering model by default."
+    )
+    judge_masks: str | None = option(
+        None, help="Folder of ground-truth masks; the n-th by name belongs to frame n."
+    )
+    judge_fixations: str | None = option(
+        None, metavar="FILE",
+        help="Recorded gaze that judges: fixations.csv[.gz], or a fixation set with a video of IN's name.",
+    )  # fmt: skip
+    pixels_per_degree: float | None = options.PIXELS_PER_DEGREE
+    vmaf: bool | None = option(
+        None, "--vmaf/--no-vmaf", show_default=False,
+        help="Measure libvmaf on the frame and on the subject's box; by default if its extra is installed.",
+    )  # fmt: skip
+    interpolation: Literal["akima", "pchip"] = option(
+        "akima", help="Interpolation of the curves between their points."
+    )
+
+
 def compare(
-    source: Annotated[
-        str, typer.Argument(metavar="IN", help="Video, or a folder of images.", show_default=False)
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", help="Everything as JSON; `-` for stdout.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    markdown: Annotated[
-        str | None, typer.Option(help="The tables as Markdown.", rich_help_panel=_OUTPUT)
-    ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            help="Rate-quality curves, or gain against cost of several: .png or .svg.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    still: Annotated[
-        str | None,
-        typer.Option(
-            help="A frame of both at equal rate, the subject enlarged: .png or .jpg.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    work: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder that keeps encodes and scores: a run that was interrupted goes on there.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    codec: Annotated[
-        str, typer.Option(help="x264, x265, vp9 or kvazaar.", rich_help_panel=_ENCODER)
-    ] = "x264",
-    rates: Annotated[
-        str,
-        typer.Option(
-            help="CRFs (QPs of kvazaar), four or more, apart by commas.", rich_help_panel=_ENCODER
-        ),
-    ] = "22,27,32,37",
-    preset: Annotated[
-        str | None, typer.Option(help="The encoder's own.", rich_help_panel=_ENCODER)
-    ] = None,
-    codec_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the encoder by FFmpeg's name. Repeatable.",
-            rich_help_panel=_ENCODER,
-        ),
-    ] = None,
-    steer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MAP",
-            help="What steers: gaze, objects, centre (a fixed Gaussian), recorded (the gaze that judges), "
-            "a model's id or path, or gaze=PATH and objects=PATH. Repeatable: maps are compared.",
-            rich_help_panel=_STEER,
-        ),
-    ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(help="QPs; see `eyeline roi encode`.", rich_help_panel=_STEER),
-    ] = None,
-    multiples: Annotated[
-        str,
-        typer.Option(
-            help="Multiples of the strength, separated by commas: several give a curve of gain and cost.",
-            rich_help_panel=_STEER,
-        ),
-    ] = "1",
-    law: Annotated[
-        Literal["neutral", "symmetric", "density"] | None,
-        typer.Option(help="See `eyeline roi encode`.", rich_help_panel=_STEER),
-    ] = None,
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            help="Maps of `extract --maps` that steer in place of the model.",
-            rich_help_panel=_STEER,
-        ),
-    ] = None,
-    model: options.ModelName = None,
-    task: options.MapTask = None,
-    registry: options.Registry = None,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Registry id or path of a model that judges; the steering one by default.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    judge_masks: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of ground-truth masks, the n-th by name for frame n.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    judge_fixations: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Recorded gaze that judges: fixations.csv[.gz], or a fixation set with a video of "
-            "IN's name.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    pixels_per_degree: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixels of IN per degree of visual angle; see `eyeline score`.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    vmaf: Annotated[
-        bool | None,
-        typer.Option(
-            "--vmaf/--no-vmaf",
-            help="libvmaf on the frame and the subject's box; if its extra is there by default.",
-            rich_help_panel=_JUDGE,
-            show_default=False,
-        ),
-    ] = None,
-    interpolation: Annotated[
-        Literal["akima", "pchip"],
-        typer.Option(help="Of the curves between their points.", rich_help_panel=_JUDGE),
-    ] = "akima",
-    frames: Annotated[str | None, typer.Option(help="Frames A:B; either may be left out.")] = None,
-    jobs: Annotated[int, typer.Option(min=0, max=256, help="Encodes at once; 0 = one a core.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what was run, as JSON on stderr.")
-    ] = False,
-) -> None:
-    """Encode a clip plainly and with regions at several rates, and say what it gained and cost."""
-    from eyeline.cli.extract import parse_frames
+    source: str = argument("IN", "Video, or a folder of images.", show_default=False),
+    files: Files = group(),
+    codec: Codec = group(),
+    rates: str = option(
+        "22,27,32,37", panel="Encoder",
+        help="CRFs (QPs of kvazaar), four or more, separated by commas.",
+    ),
+    steer: Steer = group(),
+    model: options.ModelChoice = group(),
+    judge: Judge = group(),
+    frames: str | None = option(None, help="Frames A:B; either may be left out."),
+    jobs: int = option(0, min=0, max=256, help="Encodes at once; 0 = one per core."),
+    quiet: bool = options.QUIET,
+    verbose: bool = option(
+        False, "--verbose", "-v", help="Print the options that were used, as JSON on stderr."
+    ),
+) -> None:  # fmt: skip
+    """Encode a clip plainly and with steering at several rates; print what steering gains and costs."""
     from eyeline.cli.progress import item_progress
     from eyeline.roi.compare import SteerMap, TradeOff, compare_maps, steer_map
     from eyeline.roi.compare import compare as library_compare
@@ -182,43 +141,45 @@ def compare(
     from eyeline.roi.steering import SteerOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
-    for path, suffixes in ((plot, PLOT_SUFFIXES), (still, STILL_SUFFIXES)):
+    registry = model.registry
+    for path, suffixes in ((files.plot, PLOT_SUFFIXES), (files.still, STILL_SUFFIXES)):
         if path is not None:
             check_picture(path, suffixes)
-    start, stop = parse_frames(frames)
-    multiples_ = parse_numbers("--multiples", multiples, "0.5,1,2")
-    several = bool(steer) or multiples_ != (1.0,)
-    if several and still is not None:
+    start, stop = options.parse_frames(frames)
+    multiples = options.parse_numbers("--multiples", steer.multiples, "0.5,1,2")
+    several = bool(steer.steer) or multiples != (1.0,)
+    if several and files.still is not None:
         raise UsageError(
             "--still shows one steered encode, and --steer or --multiples ask for several",
             "leave out --still, or --steer and --multiples",
         )
-    if steer and (task or maps or model):
+    if steer.steer and (model.task or steer.maps or model.model):
         raise UsageError(
             "--steer is given beside --map, --model or --maps, which also say what steers",
             "name all maps with --steer, and leave out the others (EYELINE_MODEL counts as --model)",
         )
-    given = {"strength": strength, "law": law}
+    given = {"strength": steer.strength, "law": steer.law}
     steering = SteerOptions(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    options.check_map_alone(task, maps=maps)
+    model.refuse_ready_maps(maps=steer.maps)
     how = CompareOptions(
-        codec=codec, rates=parse_numbers("--rates", rates, "22,27,32,37"), preset=preset,
-        steer=steering, extra=options.parse_pairs(codec_option or []), maps=maps,
-        judge_model=judge_model, judge_masks=judge_masks, judge_fixations=judge_fixations,
-        pixels_per_degree=pixels_per_degree, extract=ExtractOptions(start=start, stop=stop),
-        vmaf=vmaf, method=interpolation, jobs=jobs, still=still is not None,
+        codec=codec.codec, rates=options.parse_numbers("--rates", rates, "22,27,32,37"),
+        preset=codec.preset, steer=steering, extra=options.parse_pairs(codec.codec_option or []),
+        maps=steer.maps, judge_model=judge.judge_model, judge_masks=judge.judge_masks,
+        judge_fixations=judge.judge_fixations, pixels_per_degree=judge.pixels_per_degree,
+        extract=ExtractOptions(start=start, stop=stop), vmaf=judge.vmaf, method=judge.interpolation,
+        jobs=jobs, still=files.still is not None,
     )  # fmt: skip
-    chosen = None if maps or steer else options.choose_model(model, registry, task, "roi")
-    with _folder(work) as folder:
+    chosen = None if steer.maps or steer.steer else model.choose("roi")
+    with _folder(files.work) as folder:
         with item_progress("compare", quiet) as advance:
             found: Comparison | TradeOff
             if several:
-                maps_ = [steer_map(name, registry) for name in steer or ()]
-                if not steer:
-                    name = Path(str(maps)).name if chosen is None else chosen.label
-                    maps_ = [SteerMap(name, "model", chosen)]
+                maps = [steer_map(name, registry) for name in steer.steer or ()]
+                if not maps:
+                    name = Path(str(steer.maps)).name if chosen is None else chosen.label
+                    maps = [SteerMap(name, "model", chosen)]
                 found = compare_maps(
-                    source, folder, how, maps_, multiples_, registry=registry, on_progress=advance
+                    source, folder, how, maps, multiples, registry=registry, on_progress=advance
                 )
             else:
                 found = library_compare(
@@ -227,17 +188,10 @@ def compare(
         if verbose:
             for c in found.all() if isinstance(found, TradeOff) else [found]:
                 sys.stderr.write(json.dumps(c.provenance) + "\n")
-        _render(found, output, markdown, plot, still, quiet)
+        _render(found, files, quiet)
 
 
-def _render(
-    found: Comparison | TradeOff,
-    output: str | None,
-    markdown: str | None,
-    plot: str | None,
-    still: str | None,
-    quiet: bool,
-) -> None:
+def _render(found: Comparison | TradeOff, files: Files, quiet: bool) -> None:
     from eyeline.files import write_bytes
     from eyeline.roi.compare import TradeOff
     from eyeline.roi.compare.report import (
@@ -250,24 +204,26 @@ def _render(
     )
 
     if isinstance(found, TradeOff):
-        if plot is not None:
+        if files.plot is not None:
             first = found.first
             title = f"{first.source}, {first.provenance['codec']}, judged by {first.judge}"
-            plot_trade_off(found.lines, title, name_of("sw_psnr", first), plot)
+            plot_trade_off(found.lines, title, name_of("sw_psnr", first), files.plot)
         text = trade_off_table(found)
     else:
-        if plot is not None:
-            plot_curves(found, plot)
-        if still is not None:
-            draw_still(found, still)
+        if files.plot is not None:
+            plot_curves(found, files.plot)
+        if files.still is not None:
+            draw_still(found, files.still)
         text = to_markdown(found)
-    if markdown is not None:
-        write_bytes(markdown, text.encode())
-    if output is not None:
-        write_bytes(output, (json.dumps(found.to_json(), indent=2) + "\n").encode())
-    if "-" not in (output, markdown):
+    if files.markdown is not None:
+        write_bytes(files.markdown, text.encode())
+    if files.output is not None:
+        write_bytes(files.output, (json.dumps(found.to_json(), indent=2) + "\n").encode())
+    if "-" not in (files.output, files.markdown):
         typer.echo(text, nl=False)
-    wrote = [p for p in (output, markdown, plot, still) if p not in (None, "-")]
+    wrote = [
+        p for p in (files.output, files.markdown, files.plot, files.still) if p not in (None, "-")
+    ]
     if wrote and not quiet:
         sys.stderr.write(f"wrote {', '.join(map(str, wrote))}\n")
 
@@ -279,20 +235,3 @@ def _folder(work: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="eyeline-compare-") as folder:
         yield Path(folder)
-
-
-def parse_numbers(option: str, text: str, example: str) -> tuple[float, ...]:
-    """Read numbers that are separated by commas.
-
-    Raises:
-        UsageError: anything else.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as exc:
-        raise UsageError(
-            f"{option} {text!r} are not numbers", f"write them like {example}"
-        ) from exc
-
-
-compare.__doc__ = f"{compare.__doc__}\n{EXAMPLES}"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.extract import parse_size, raw_options
+from eyeline.cli.options import argument, group, option
 from eyeline.errors import EyelineError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoInfo, VideoOptions
     from eyeline.quality.score import ScoreOptions, ScoreResult
     from eyeline.registry.registry import Model
-
-_OUTPUT, _WEIGHT, _WHAT = "Output", "Weights", "What is measured"
-_ALIGN, _RAW, _COLOUR = "Alignment", "Raw video (both)", "Colour (both)"
 
 EXAMPLES = """
 Examples:
@@ -37,199 +35,112 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class Files:
+    """What is written."""
+
+    panel: ClassVar = "Output"
+    output: list[str] | None = option(
+        None, "--output", "-o",
+        help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
+    )  # fmt: skip
+    with_log: str | None = option(
+        None, help="libvmaf log (.json, .csv, .xml) to merge the columns into."
+    )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is measured."""
+
+    panel: ClassVar = "Metrics"
+    metrics: str | None = option(
+        None,
+        help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, separated by commas; by default all that are "
+        "installed (VMAF: extra `vmaf`).",
+    )
+    vmaf_model: str = option("vmaf_v0.6.1", help="Model of vmaf and sw_vmaf, by version.")
+    method: Literal["crop", "mask"] | None = option(
+        None,
+        help="For comparison, libvmaf on a crop or on the subject before the reference's background; "
+        "both are biased.",
+    )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What weights the frame."""
+
+    panel: ClassVar = "Weights"
+    weight: float = option(1.0, min=0, max=1, help="0 = uniform weights, 1 = the map alone.")
+    maps: str | None = option(None, help="Ready maps: a folder, .npz or .mkv of `extract --maps`.")
+    masks: str | None = option(
+        None, help="Folder of ground-truth masks, one per frame, in order of their names."
+    )
+    fixations: str | None = option(
+        None, metavar="FILE",
+        help="Weight by recorded gaze: fixations.csv[.gz], or a fixation set (folder, .tar, .zip) "
+        "with a video of REF's name. Weighted columns begin with `ew_`.",
+    )  # fmt: skip
+    pixels_per_degree: float | None = options.PIXELS_PER_DEGREE
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Which frames form pairs, and at which size."""
+
+    panel: ClassVar = "Alignment"
+    ref_offset: int = option(0, min=0, help="Frames of REF to leave out at its start.")
+    dist_offset: int = option(0, min=0, help="Frames of DIST to leave out at its start.")
+    frames: int | None = option(None, min=1, help="Pairs to score; all by default.")
+    resample: bool = option(False, "--resample", help="Pair frames by time, not by number.")
+    scale: Literal["ref", "dist"] | None = option(
+        None, help="Scale both to the size of REF (usual) or of DIST, bicubic."
+    )
+    crop: str | None = option(None, help="Crop W:H:X:Y of both, after scaling.")
+    shortest: bool = option(False, "--shortest", help="Stop where the shorter video ends.")
+
+
 def score(
-    reference: Annotated[
-        str,
-        typer.Argument(
-            metavar="REF", help="The pristine video; the map comes from it.", show_default=False
-        ),
-    ],
-    distorted: Annotated[
-        str, typer.Argument(metavar="DIST", help="The video to score.", show_default=False)
-    ],
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    with_log: Annotated[
-        str | None,
-        typer.Option(
-            help="libvmaf log (.json, .csv, .xml) to merge the columns into.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, comma-separated; all that can be had by "
-            "default (VMAF: extra `vmaf`).",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    vmaf_model: Annotated[
-        str,
-        typer.Option(help="Model of vmaf and sw_vmaf, by version.", rich_help_panel=_WHAT),
-    ] = "vmaf_v0.6.1",
-    method: Annotated[
-        Literal["crop", "mask"] | None,
-        typer.Option(
-            help="For comparison, libvmaf on a crop or on the subject before the reference's "
-            "background; both are biased.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    weight: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="0 = uniform weights, 1 = the map alone.", rich_help_panel=_WEIGHT
-        ),
-    ] = 1.0,
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            help="Ready maps: a folder, .npz or .mkv of `extract --maps`.", rich_help_panel=_WEIGHT
-        ),
-    ] = None,
-    masks: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of ground-truth masks, one a frame, by name.", rich_help_panel=_WEIGHT
-        ),
-    ] = None,
-    fixations: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Weight by recorded gaze: fixations.csv[.gz], or a fixation set (folder, .tar, .zip) "
-            "with a video of REF's name. Weighted columns begin with `ew_`.",
-            rich_help_panel=_WEIGHT,
-        ),
-    ] = None,
-    pixels_per_degree: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixels of REF per degree of visual angle: recorded gaze is then blurred by 1 degree. "
-            "Without it, the blur is 3 % of the width.",
-            rich_help_panel=_WEIGHT,
-        ),
-    ] = None,
-    model: options.ModelName = None,
-    task: options.MapTask = None,
-    registry: options.Registry = None,
-    size: options.Size = None,
-    temporal: options.Temporal = "model",
-    temporal_ms: options.TemporalMs = None,
-    ref_offset: Annotated[
-        int, typer.Option(min=0, help="Frames of REF to leave out.", rich_help_panel=_ALIGN)
-    ] = 0,
-    dist_offset: Annotated[
-        int, typer.Option(min=0, help="Frames of DIST to leave out.", rich_help_panel=_ALIGN)
-    ] = 0,
-    count: Annotated[
-        int | None,
-        typer.Option("--frames", min=1, help="Pairs to score; all.", rich_help_panel=_ALIGN),
-    ] = None,
-    resample: Annotated[
-        bool,
-        typer.Option("--resample", help="Pair by time, not by number.", rich_help_panel=_ALIGN),
-    ] = False,
-    scale: Annotated[
-        Literal["ref", "dist"] | None,
-        typer.Option(
-            help="Bring both to the size of REF (usual) or of DIST, bicubic.",
-            rich_help_panel=_ALIGN,
-        ),
-    ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option(help="W:H:X:Y of both, after scaling.", rich_help_panel=_ALIGN),
-    ] = None,
-    shortest: Annotated[
-        bool,
-        typer.Option("--shortest", help="Stop where the shorter one ends.", rich_help_panel=_ALIGN),
-    ] = False,
-    width: Annotated[
-        int | None,
-        typer.Option("--width", "-w", min=1, help="Width, pixels.", rich_help_panel=_RAW),
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Height, pixels.", rich_help_panel=_RAW)
-    ] = None,
-    pix_fmt: Annotated[
-        str | None,
-        typer.Option(
-            "--pix-fmt",
-            "--pixel_format",
-            "-p",
-            help="FFmpeg pixel format, or 420, 422, 444 with --bitdepth.",
-            rich_help_panel=_RAW,
-        ),
-    ] = None,
-    bitdepth: Annotated[
-        int | None,
-        typer.Option(
-            "--bitdepth", "-b", help="8, 10, 12 or 16, with -p 420.", rich_help_panel=_RAW
-        ),
-    ] = None,
-    fps: Annotated[
-        str | None,
-        typer.Option(help="Frames a second, as 25 or 30000/1001.", rich_help_panel=_RAW),
-    ] = None,
-    matrix: Annotated[
-        Literal["bt601", "bt709", "bt2020"] | None,
-        typer.Option(help="YUV matrix; overrides the streams' tags.", rich_help_panel=_COLOUR),
-    ] = None,
-    color_range: Annotated[
-        Literal["limited", "full"] | None,
-        typer.Option(
-            "--range", help="Sample range; overrides the streams' tags.", rich_help_panel=_COLOUR
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, max=256, help="Threads that measure; 0 = one per core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what is being run.")
-    ] = False,
+    reference: str = argument(
+        "REF", "The pristine video; the map comes from it.", show_default=False
+    ),
+    distorted: str = argument("DIST", "The video to score.", show_default=False),
+    files: Files = group(),
+    metrics: Metrics = group(),
+    weights: Weights = group(),
+    model: options.ModelChoice = group(),
+    size: str | None = options.SIZE,
+    temporal: options.TemporalFilter = group(),
+    alignment: Alignment = group(),
+    raw: options.RawVideo = group(),
+    colour: options.ColourTags = group(),
+    workers: int = option(0, min=0, max=256, help="Threads that measure; 0 = one per core."),
+    quiet: bool = options.QUIET,
+    verbose: bool = options.VERBOSE,
 ) -> None:
     """Score a video against its reference, whole and weighted by where viewers look."""
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     from eyeline.quality.pairs import PairOptions
     from eyeline.quality.save import check_outputs
     from eyeline.quality.score import ScoreOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
-    options.check_map_alone(task, maps=maps, masks=masks, fixations=fixations)
-    logs = tuple(output or ["-"])
-    check_outputs(logs, with_log, (reference, distorted))
-    raw = replace(
-        raw_options(width, height, pix_fmt, bitdepth, fps), matrix=matrix, color_range=color_range
-    )
+    model.refuse_ready_maps(maps=weights.maps, masks=weights.masks, fixations=weights.fixations)
+    logs = tuple(files.output or ["-"])
+    check_outputs(logs, files.with_log, (reference, distorted))
+    video_options = raw.video_options(colour)
+    names = metrics.metrics
     how = ScoreOptions(
-        metrics=tuple(metrics.split(",")) if metrics is not None else None,
-        weight=weight,
-        pairs=PairOptions(
-            ref_offset=ref_offset, dist_offset=dist_offset, resample=resample, scale=scale,
-            crop=parse_crop(crop), shortest=shortest, frames=count,
-        ),
-        maps=maps, masks=masks, fixations=fixations, pixels_per_degree=pixels_per_degree,
-        method=method, vmaf_model=vmaf_model, workers=workers,
-        extract=ExtractOptions(
-            lines=parse_size(size), temporal=temporal, temporal_ms=temporal_ms
-        ),
+        metrics=tuple(names.split(",")) if names is not None else None,
+        pairs=PairOptions(**asdict(replace(alignment, crop=None)) | {"crop": parse_crop(alignment.crop)}),
+        method=metrics.method, vmaf_model=metrics.vmaf_model, workers=workers, **asdict(weights),
+        extract=ExtractOptions(lines=options.parse_size(size), **asdict(temporal)),
     )  # fmt: skip
-    chosen = None
-    if how.needs_model:
-        chosen = options.choose_model(model, registry, task, "score")
-    result = _run(reference, distorted, chosen, how, raw, with_log, quiet, verbose)
-    _conclude(result, logs, with_log, quiet)
+    chosen = model.choose("score") if how.needs_model else None
+    result = _run(reference, distorted, chosen, how, video_options, files.with_log, quiet, verbose)
+    _conclude(result, logs, files.with_log, quiet)
 
 
 def parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
@@ -334,6 +245,3 @@ def _conclude(
     if result.stopped is not None:
         sys.stderr.write(f"interrupted: {len(result.log)} frames are kept\n")
         raise typer.Exit(130)
-
-
-score.__doc__ = f"{score.__doc__}\n{EXAMPLES}"

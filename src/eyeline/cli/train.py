@@ -7,60 +7,43 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from eyeline.cli import options
+from eyeline.cli.options import REQUIRED, argument, option
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
-    data: Annotated[
-        list[Path],
-        typer.Option(
-            help="Folder, .tar or .zip with images/ and masks/, or a fixation set for a gaze recipe. "
-            "Repeatable: a union."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve and weights.")],
-    teacher: Annotated[
-        Path | None,
-        typer.Option(help="ONNX file to learn from, as u2netp.onnx; its maps are cached."),
-    ] = None,
-    unlabelled: Annotated[
-        Path | None,
-        typer.Option(
-            help="Gaze: image/mask set whose pictures the teacher labels; masks are not used."
-        ),
-    ] = None,
-    backbone: Annotated[
-        Path | None,
-        typer.Option(
-            help="Gaze: local copy of the recipe's backbone; by default it is downloaded."
-        ),
-    ] = None,
-    without: Annotated[
-        list[Path] | None,
-        typer.Option(help="A test set: pictures that resemble one of its own are left out."),
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded images.")] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(help="weights.pt of an earlier run, of this net or a smaller one."),
-    ] = None,
-    devices: Annotated[
-        int, typer.Option(min=1, help="GPUs that share each batch; processes, on a CPU.")
-    ] = 1,
-    nodes: Annotated[
-        int, typer.Option(min=1, help="Machines that do, each of which runs this command.")
-    ] = 1,
-    quiet: options.Quiet = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Lightning's own messages, too.")
-    ] = False,
+    recipe: str = argument("RECIPE", "Name of a built-in recipe, or a TOML file."),
+    data: list[Path] = option(
+        REQUIRED,
+        help="Folder, .tar or .zip with images/ and masks/, or a fixation set for a gaze recipe. "
+        "Repeatable: the sets are joined.",
+    ),
+    out: Path = option(REQUIRED, help="Folder for checkpoints, curve and weights."),
+    teacher: Path | None = option(
+        None, help="ONNX file to learn from, such as u2netp.onnx; its maps are cached."
+    ),
+    unlabelled: Path | None = option(
+        None, help="Gaze: image/mask set whose pictures the teacher labels; masks are not used."
+    ),
+    backbone: Path | None = option(
+        None, help="Gaze: local copy of the recipe's backbone; by default it is downloaded."
+    ),
+    without: list[Path] | None = option(
+        None, help="A test set: pictures that resemble one of its pictures are left out."
+    ),
+    cache: Path | None = option(None, help="Folder for decoded images."),
+    start: Path | None = option(
+        None, help="weights.pt of an earlier run, of this net or a smaller one."
+    ),
+    devices: int = option(1, min=1, help="GPUs that share each batch; on a CPU, processes."),
+    nodes: int = option(1, min=1, help="Machines that share each batch; each runs this command."),
+    quiet: bool = options.QUIET,
+    verbose: bool = option(False, "--verbose", "-v", help="Print the messages of Lightning, too."),
 ) -> None:
-    """Train a saliency model; an interrupted run goes on where it stopped (extra `train`).
+    """Train a saliency model; an interrupted run resumes where it stopped (extra `train`).
 
     Examples:
         eyeline train student_v3_long --data DUTS-TR --teacher u2netp.onnx --out runs/v4
@@ -77,8 +60,9 @@ def train(
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "torch", "train") from exc
     if not verbose:
-        _hush_lightning()
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the others as we were
+        _silence_lightning()
+    # Lightning starts the processes of the other devices by the same command line.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     quiet = quiet or not first
     chosen = load_recipe(recipe)
     gaze = isinstance(chosen, GazeRecipe)
@@ -117,8 +101,7 @@ def train(
         typer.echo(f"wrote {result.weights} and {result.record}")
 
 
-def _hush_lightning() -> None:
-    """Leave out Lightning's tips, and its warnings about itself."""
+def _silence_lightning() -> None:
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.")
