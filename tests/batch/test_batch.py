@@ -282,4 +282,4 @@ def test_status_verifies_parts(clips: Path, done: Path, tmp_path: Path) -> None:
 def test_status_of_a_folder_without_a_batch_is_one_line(tmp_path: Path) -> None:
     shown = call("batch", "status", tmp_path)
     assert shown.returncode == 2
-    assert shown.stderr.startswith(f"error: {tmp_path}: no batch has worked there")
+    assert shown.stderr.startswith(f"error: {tmp_path}: is not the output folder of a batch")

@@ -70,7 +70,7 @@ def test_pairs_name_a_reference_and_what_is_compared_with_it(tmp_path: Path) -> 
     [
         ("", "names no videos"),
         ("film\na.mp4\n", "row 1: unknown column 'film'"),
-        ("path,title\na.mp4,A\n,B\n", "row 2: no path"),
+        ("path,title\na.mp4,A\n,B\n", "row 2: has no path"),
         ("path\na.mp4\nb/../a.mp4\na.mp4\n", "two titles are named 'a'"),
         ("path,width\na.yuv,wide\n", "row 1: invalid literal"),
         ("path,fps\na.yuv,0/0\n", "row 1"),
@@ -102,5 +102,5 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         read_titles(str(tmp_path / "m.csv"))
     with pytest.raises(BatchError, match="names no videos"):
         read_titles(str(tmp_path / "none" / "*.mp4"))
-    with pytest.raises(BatchError, match="is no manifest"):
+    with pytest.raises(BatchError, match="is not a manifest"):
         read_titles(str(tmp_path), pairs=True)

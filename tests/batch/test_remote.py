@@ -22,9 +22,8 @@ import fsspec
 from moto.server import ThreadedMotoServer
 
 from eyeline.batch.driver import run_batch
-from eyeline.batch.lock import exclusive
-from eyeline.batch.manifest import open_place, read_titles
-from eyeline.batch.store import read_status
+from eyeline.batch.manifest import read_titles
+from eyeline.batch.store import exclusive, open_place, read_status
 from eyeline.errors import BatchError
 
 LOCK = "_eyeline/lock"

@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyeline.batch.lock import exclusive
-from eyeline.batch.manifest import LocalPlace
-from eyeline.batch.store import Store, TitleRecord, slug, version_of
+from eyeline.batch.store import Store, TitleRecord, exclusive, open_place, slug, version_of
 from eyeline.errors import BatchError
 from eyeline.files import is_temporary, whole_file
 
@@ -72,22 +70,21 @@ def test_a_record_that_does_not_parse_is_named(tmp_path: Path) -> None:
     store.write_record(TitleRecord("a", "ok", "x.mp4", {}))
     found = next((tmp_path / "_eyeline" / "titles").rglob("a.json"))
     found.write_text("{")
-    with pytest.raises(BatchError, match=r"a\.json: is no record"):
+    with pytest.raises(BatchError, match=r"a\.json: is not the record"):
         store.record("a")
 
 
 HOLD = """
 import sys, time
-from eyeline.batch.lock import exclusive
-from eyeline.batch.manifest import LocalPlace
-with exclusive(LocalPlace(sys.argv[1])):
+from eyeline.batch.store import exclusive, open_place
+with exclusive(open_place(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_second_batch_refuses_and_names_the_first(tmp_path: Path) -> None:
-    place = LocalPlace(str(tmp_path))
+    place = open_place(str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE
     ) as holder:
@@ -108,7 +105,7 @@ def test_a_second_batch_refuses_and_names_the_first(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    place = LocalPlace(str(tmp_path))
+    place = open_place(str(tmp_path))
     place.write("version=a/title=b/part-0.parquet", b"rows")
     (tmp_path / "version=a" / ".mine").write_bytes(b"kept")
     unfinished = whole_file(tmp_path / "version=a" / "part-1.parquet")

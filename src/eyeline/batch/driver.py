@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from eyeline.batch.lock import exclusive
 from eyeline.batch.manifest import Title
-from eyeline.batch.store import STATUS_FILE, Store, TitleRecord
+from eyeline.batch.store import STATUS_FILE, Store, TitleRecord, exclusive
 from eyeline.batch.task import BatchResult, Engine, Event, Job, Outcome, Plan, Task
 from eyeline.batch.worker import failed
 from eyeline.errors import EyelineError, MediaError, OutputError

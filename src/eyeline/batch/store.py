@@ -1,9 +1,9 @@
-"""What a batch leaves: the layout of its output folder, and the only writer of it.
+"""What a batch leaves: the layout of its output folder, and the only reader and writer of it.
 
 ::
 
     OUT/version=extract-saliency_student_v4-60dd.../title=films%2Fbear/part-0.parquet
-    OUT/_status.csv                                   a row a title, of the last run
+    OUT/_status.csv                                   a row per title, of the last run
     OUT/_eyeline/versions/VERSION.json                what a version means: model, options, eyeline
     OUT/_eyeline/titles/VERSION/TITLE.json            how a title ended, and from which bytes
     OUT/_eyeline/work/VERSION/TITLE-SOURCE/00003.segment   finished segments of unfinished titles
@@ -13,31 +13,44 @@ Readers of datasets skip names that begin with an underscore, so they see finish
 order of writes makes a death between any two harmless: segments, then the part, then the record of
 the title, and only then are the segments removed.
 
-How the titles of a dataset stand, read from its records: works while a batch runs, and after.
+The output folder (`Place`) is local, or anything that fsspec opens by URL. A file appears whole or
+not at all: locally by rename (`eyeline.files`), on an object store because an upload is seen only
+when it is complete. `exclusive` lets one batch at a time work there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from eyeline.batch.manifest import Place, open_place
+from eyeline.batch.manifest import filesystem, is_url, local_path, reason_of
 from eyeline.digests import sha256_hex
-from eyeline.errors import BatchError
+from eyeline.errors import BatchError, OutputError
+from eyeline.files import is_temporary, output_error, write_bytes
+from eyeline.locks import file_lock
 
 STATE = "_eyeline"
 STATUS_FILE = "_status.csv"
 LAYOUT = 1
-"""Raised when the layout changes, so that no version mixes two."""
+"""Number of the layout, part of every version's name, so that no version mixes two layouts."""
 
 SEGMENT = ".segment"
 _LONGEST = 120  # characters of a title in a file name; file systems take 255 bytes
 
 
 def slug(title: str) -> str:
-    """A title as a folder's name, as Hive partitions quote it; long ones end in a digest."""
+    """Return a title as the name of a folder, quoted as in Hive; long ones end in a digest."""
     quoted = quote(title, safe=" ,()")
     if quoted.startswith("."):  # a hidden file would not be found again
         quoted = f"%2E{quoted[1:]}"
@@ -46,13 +59,264 @@ def slug(title: str) -> str:
     return f"{quoted[:_LONGEST].rsplit('%', 1)[0]}-{sha256_hex(title.encode())[:12]}"
 
 
+class Place(ABC):
+    """A folder of results."""
+
+    url: str
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file that appears whole.
+
+        Raises:
+            OutputError: it can't be written; nothing appears.
+        """
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a file; None when it is missing."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Return whether a file exists."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Return the sorted names of the files in a folder; an empty list when it is missing."""
+
+    @abstractmethod
+    def remove(self, folder: str) -> None:
+        """Remove a file, or a folder and all in it; a missing one is no error."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Remove what killed writers left unfinished; to be called only while nobody writes."""
+
+
+class _LocalPlace(Place):
+    """A folder of this machine, or one that every node of a cluster mounts."""
+
+    def __init__(self, path: str) -> None:
+        self.url = local_path(path)
+        self.root = Path(self.url)
+
+    def write(self, name: str, data: bytes) -> None:
+        target = self.root / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise output_error(target, exc) from exc
+        write_bytes(target, data)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            found = [f.name for f in (self.root / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in found if not name.startswith("."))
+
+    def remove(self, folder: str) -> None:
+        target = self.root / folder
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if is_temporary(name):
+                    (Path(folder) / name).unlink(missing_ok=True)
+
+
+class _RemotePlace(Place):
+    """A folder behind an fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._fs, self._root = filesystem(self.url)
+
+    @contextlib.contextmanager
+    def _asking(self, name: str, what: str) -> Iterator[None]:
+        """Turn a failure of the store into an `OutputError`; let a missing file through."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as exc:
+            raise OutputError(
+                f"{self.url}/{name}: can't be {what}: {reason_of(exc)}",
+                "check its address and your credentials; rerun to go on",
+            ) from exc
+
+    def write(self, name: str, data: bytes) -> None:
+        target = f"{self._root}/{name}"
+        try:
+            with self._asking(name, "written"):
+                self._put(target, data)
+        except FileNotFoundError as exc:
+            raise OutputError(
+                f"{self.url}/{name}: can't be written: no such bucket or folder", "create it"
+            ) from exc
+
+    def _put(self, target: str, data: bytes) -> None:
+        """Upload; make folders where the store has such, but never a bucket."""
+        try:
+            self._fs.pipe_file(target, data)
+        except FileNotFoundError:
+            top = target[: target.find("/", 1)]
+            if not self._fs.isdir(top):
+                raise
+            self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(target, data)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            with self._asking(name, "read"):
+                data: bytes = self._fs.cat_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+        return data
+
+    def exists(self, name: str) -> bool:
+        try:
+            with self._asking(name, "read"):
+                return bool(self._fs.info(f"{self._root}/{name}")["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    def names(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            with self._asking(folder, "read"):
+                found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(PurePosixPath(f).name for f in found)
+
+    def remove(self, folder: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._asking(folder, "removed"):
+            self._fs.rm(f"{self._root}/{folder}", recursive=True)
+
+    def sweep(self) -> None:
+        pass  # an upload that broke off was never seen
+
+
+def open_place(url: str) -> Place:
+    """Return the place that a path or URL names."""
+    return _RemotePlace(url) if is_url(url) else _LocalPlace(url)
+
+
+RENEW = 15.0
+STALE = 60.0
+"""Seconds: a lease is renewed every `RENEW`, and has ended when it is older than `STALE`."""
+
+_PAUSE = 1.0  # seconds between writing a lease and the look whether it is still there
+
+_LOCK = f"{STATE}/lock"
+
+
+def _who() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def _refusal(place: Place, note: str, hint: str = "wait for it, or stop it") -> BatchError:
+    holder = _parse_note(note)
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return BatchError(f"{place.url}: another batch is at work there, {who}", hint)
+
+
+@contextlib.contextmanager
+def exclusive(place: Place, *, renew: float = RENEW, stale: float = STALE) -> Iterator[None]:
+    """Hold an output folder while the block runs.
+
+    A local folder has a kernel lock. An object store has none: there a note is renewed while the
+    batch lives.
+
+    Args:
+        place: the folder.
+        renew: seconds between two renewals of a note.
+        stale: seconds that a note counts; the clocks of all machines must agree better than that.
+
+    Raises:
+        BatchError: another batch holds it.
+        OutputError: the folder can't be written to.
+    """
+    if not isinstance(place, _LocalPlace):
+        with _lease(place, renew, stale):
+            yield
+        return
+    path = place.root / _LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise output_error(path, exc) from exc
+    with file_lock(path, lambda note: _refusal(place, note), note=json.dumps(_who())):
+        yield
+
+
+@contextlib.contextmanager
+def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
+    mine = _who() | {"nonce": os.urandom(8).hex()}
+
+    def renew() -> None:
+        place.write(_LOCK, json.dumps(mine | {"time": time.time()}).encode())
+
+    looked = time.monotonic()
+    note = (place.read(_LOCK) or b"").decode()
+    left = stale - (time.time() - float(_parse_note(note).get("time", 0)))
+    if left > 0:
+        hint = f"wait for it, or stop it; if it was killed, try again in {left:.0f} s"
+        raise _refusal(place, note, hint)
+    renew()
+    # Of two that began at once the later writer wins, and the other sees it here. One that took so
+    # long that the other may have looked before waits for the other's renewal instead.
+    prompt = time.monotonic() - looked < 0.8 * _PAUSE
+    time.sleep(_PAUSE if prompt else every + _PAUSE)
+    note = (place.read(_LOCK) or b"").decode()
+    if _parse_note(note).get("nonce") != mine["nonce"]:
+        raise _refusal(place, note)
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(every):
+            with contextlib.suppress(OutputError):  # the next renewal tries again
+                renew()
+
+    keeper = threading.Thread(target=keep, name="eyeline-lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        place.remove(_LOCK)
+
+
+def _parse_note(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 @dataclass(frozen=True)
 class Version:
-    """What made a part of the dataset: one for each command, model and set of options.
+    """What made a part of the dataset: one version per command, model and set of options.
 
     Attributes:
-        name: of its partition.
-        facts: what it was made of, JSON values.
+        name: name of its partition.
+        facts: all that decides its rows, JSON values.
     """
 
     name: str
@@ -60,11 +324,11 @@ class Version:
 
 
 def version_of(command: str, model: str, facts: dict[str, Any]) -> Version:
-    """The version that a command with these facts writes.
+    """Return the version that a command with these facts writes.
 
     Args:
         command: `extract`, `score` or `roi-map`.
-        model: id, for people to recognise the version by.
+        model: id, by which people recognise the version.
         facts: all that decides the rows; JSON values.
     """
     known = {"command": command, "layout": LAYOUT, **facts}
@@ -78,17 +342,17 @@ class TitleRecord:
     """How a title ended.
 
     Attributes:
-        title: its name.
+        title: name of the title.
         state: `ok` or `failed`.
-        reason: why it failed.
+        reason: why it failed; empty when it did not.
         source: path or URL.
-        source_sha256: hex digest of the source (both sources' digests, joined by `+`, of a pair).
-        stamp: what tells without reading it that the source is unchanged.
-        part: the part's name below the output folder.
+        source_sha256: hex digest of the source; of a pair both digests, joined by `+`.
+        stamp: see `Title.stamp`.
+        part: name of the part below the output folder.
         part_sha256: hex digest of the part.
         frames: rows of the part.
-        segments: into how many pieces the work was split.
-        warnings: lines worth showing.
+        segments: number of segments that the title was split into.
+        warnings: lines for the user.
     """
 
     title: str
@@ -105,7 +369,7 @@ class TitleRecord:
 
 
 class Store:
-    """The output folder of a batch, seen by one version.
+    """The output folder of a batch, as one version uses it.
 
     Args:
         url: path or fsspec URL of the folder.
@@ -117,10 +381,10 @@ class Store:
         self.version = version
 
     def begin(self) -> None:
-        """Note what the version means, before the first part of it.
+        """Write down what the version means, before its first part.
 
         Raises:
-            BatchError: a version of this name was made of something else.
+            BatchError: there is a version of this name with other facts.
             OutputError: the folder can't be written to.
         """
         name = f"{STATE}/versions/{self.version.name}.json"
@@ -132,7 +396,7 @@ class Store:
             raise BatchError(f"{name}: describes another version", "name another output folder")
 
     def part_name(self, title: str, file: str) -> str:
-        """Where a title's part belongs, below the output folder."""
+        """Return the name of a title's part below the output folder."""
         return f"version={self.version.name}/title={slug(title)}/{file}"
 
     def write(self, name: str, data: bytes) -> str:
@@ -144,7 +408,7 @@ class Store:
         return f"{STATE}/titles/{self.version.name}/{slug(title)}.json"
 
     def record(self, title: str) -> TitleRecord | None:
-        """How a title ended, None when it never did.
+        """Read how a title ended; None when it did not.
 
         Raises:
             BatchError: the record does not parse.
@@ -153,24 +417,24 @@ class Store:
         return None if data is None else _parse(self._record_name(title), data)
 
     def write_record(self, record: TitleRecord) -> None:
-        """Note how a title ended, the last write of all."""
+        """Write how a title ended: the last write of all."""
         text = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
         self.place.write(self._record_name(record.title), text)
 
     def work_folder(self, title: str, source_sha256: str) -> str:
-        """Where segments of a title wait for the others, for one state of its source or sources."""
+        """Return the folder for the segments of a title, for one state of its sources."""
         if "+" in source_sha256:  # the digest of both, so that a change of either counts
             source_sha256 = sha256_hex(source_sha256.encode())
         return f"{STATE}/work/{self.version.name}/{slug(title)}-{source_sha256[:12]}"
 
     def finished_segments(self, folder: str) -> set[int]:
-        """Numbers of the segments that are there."""
+        """Return the numbers of the segments in a work folder."""
         names = self.place.names(folder)
         return {int(n.removesuffix(SEGMENT)) for n in names if n.endswith(SEGMENT)}
 
 
 def segment_name(folder: str, number: int) -> str:
-    """A segment's file in a work folder: Parquet by another name, so that no pattern finds it."""
+    """Return the name of a segment's file: Parquet, by a suffix that no reader of datasets looks for."""
     return f"{folder}/{number:05d}{SEGMENT}"
 
 
@@ -179,12 +443,12 @@ def _parse(name: str, data: bytes) -> TitleRecord:
         return TitleRecord(**json.loads(data))
     except (ValueError, TypeError) as exc:
         raise BatchError(
-            f"{name}: is no record of a title: {exc}", "remove it to do the title again"
+            f"{name}: is not the record of a title: {exc}", "remove it to do the title again"
         ) from exc
 
 
 def read_records(place: Place, version: str) -> list[TitleRecord]:
-    """The records of a version, by title.
+    """Read the records of a version, sorted by title.
 
     Raises:
         BatchError: one does not parse.
@@ -199,7 +463,7 @@ def read_records(place: Place, version: str) -> list[TitleRecord]:
 
 
 def read_versions(place: Place) -> list[Version]:
-    """The versions that an output folder holds, by name."""
+    """Read the versions that an output folder holds, sorted by name."""
     folder = f"{STATE}/versions"
     versions = []
     for name in place.names(folder):
@@ -223,19 +487,21 @@ class VersionStatus:
 
 
 def read_status(output: str, *, verify: bool = False) -> list[VersionStatus]:
-    """How every title of every version stands.
+    """Read how every title of every version ended; works also while a batch runs.
 
     Args:
         output: folder or URL of the dataset.
-        verify: read each part, too: one whose bytes are not the recorded ones is `failed`.
+        verify: also read each part; a title whose part has other bytes than recorded is `failed`.
 
     Raises:
-        BatchError: no batch has worked there, or a record does not parse.
+        BatchError: it is not the output folder of a batch, or a record does not parse.
     """
     place = open_place(output)
     versions = read_versions(place)
     if not versions:
-        raise BatchError(f"{output}: no batch has worked there", "name its output folder")
+        raise BatchError(
+            f"{output}: is not the output folder of a batch", "name the folder given by --output"
+        )
     found = []
     for version in versions:
         records = read_records(place, version.name)
