@@ -16,12 +16,11 @@ from eyeline.roi.encode import EncodeOptions, encode
 from eyeline.roi.encode._kvazaar import find_ffmpeg
 from eyeline.roi.maps import (
     SVT_MOST_VALUES,
+    WRITERS,
     MapFormat,
     check_file,
     check_for,
-    grey_of,
     guess_format,
-    open_writer,
     read_levels,
     write_map_file,
 )
@@ -63,7 +62,7 @@ def test_files_read_back_as_written(levels: np.ndarray) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "map"
             with path.open("wb") as f:
-                writer = open_writer(kind, f, 300, 100, 64, -12)
+                writer = WRITERS[kind](f, 300, 100, 64, -12)
                 for i, grid in enumerate(levels):
                     writer.write(i, grid)
                 writer.finish()
@@ -75,7 +74,7 @@ def test_files_read_back_as_written(levels: np.ndarray) -> None:
 def test_kvazaars_text_is_what_its_manual_shows(tmp_path: Path) -> None:
     path = tmp_path / "map.txt"
     with path.open("wb") as f:
-        open_writer("kvazaar", f, 130, 70, 64, -4).write(0, np.array([[0, -4, 2], [1, 0, 0]]))
+        WRITERS["kvazaar"](f, 130, 70).write(0, np.array([[0, -4, 2], [1, 0, 0]]))
     assert path.read_text() == "3 2\n0 -4 2\n1 0 0\n"
 
 
@@ -93,23 +92,14 @@ def test_svtav1_offsets_raise_the_background(tmp_path: Path) -> None:
     assert len(values) <= SVT_MOST_VALUES
 
 
-def test_pictures_of_a_map(tmp_path: Path) -> None:
-    clip, maps = clip_of(tmp_path, (200, 136))
-    write_map_file(clip, tmp_path / "maps", "png", exact(4), maps)
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == [
-        f"{i:06d}.png" for i in range(3)
-    ]
-    assert grey_of(np.array([[0, -4, 4]], np.int16)).tolist() == [[128, 160, 96]]
-
-
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("2 2\n0 0\n0 0\n", "land elsewhere"),
+        ("2 2\n0 0\n0 0\n", "read for another cell"),
         ("4 3\n" + "0 " * 12, "maps of 1 frames"),
-        (("4 3\n" + "60 " * 12 + "\n") * 3, "the encoder knows"),
-        ("4 3\n" + "0 " * 12 + "\n2 2\n0 0 0 0\n", "the first has others"),
-        ("", "holds no map"),
+        (("4 3\n" + "60 " * 12 + "\n") * 3, "the encoder's range is"),
+        ("4 3\n" + "0 " * 12 + "\n2 2\n0 0 0 0\n", "the first one has 4 x 3"),
+        ("", "contains no map"),
     ],
 )
 def test_the_check_finds_what_kvazaar_would_misread(tmp_path: Path, text: str, match: str) -> None:
@@ -136,7 +126,7 @@ def test_the_check_finds_what_kvazaar_would_misread(tmp_path: Path, text: str, m
 def test_what_is_no_map_is_one_clear_error(tmp_path: Path, kind: MapFormat, data: bytes) -> None:
     path = tmp_path / "map"
     path.write_bytes(data)
-    with pytest.raises(MediaError, match="is no"):
+    with pytest.raises(MediaError, match="is not a valid"):
         check_file(path, kind)
 
 
@@ -161,9 +151,9 @@ def test_json_is_one_documented_object(tmp_path: Path) -> None:
 
 def test_what_can_not_be_asked(tmp_path: Path) -> None:
     clip, maps = clip_of(tmp_path, (200, 136))
-    with pytest.raises(UsageError, match="strength 0"):
+    with pytest.raises(UsageError, match="strength of 0"):
         write_map_file(clip, tmp_path / "m", "json", SteerOptions(strength=0), maps)
-    with pytest.raises(OutputError, match="cells are 64"):
+    with pytest.raises(OutputError, match="cells of kvazaar are 64"):
         write_map_file(clip, tmp_path / "m", "kvazaar", exact(4), maps, block=16)
     (tmp_path / "m").write_text("mine")
     with pytest.raises(OutputError, match="exists"):

@@ -139,14 +139,14 @@ def _expected(source: str, frames: str | None, passes: int, quiet: bool) -> int 
 
 def make_map(
     source: str = _SOURCE,
-    output: str | None = option(None, "--output", "-o", help="The map file, or a folder for png."),
-    format_: Literal["kvazaar", "kvazaar-binary", "svtav1", "json", "npz", "png"] | None = option(
+    output: str | None = option(None, "--output", "-o", help="The map file."),
+    format_: Literal["kvazaar", "kvazaar-binary", "svtav1", "json", "npz"] | None = option(
         None, "--format", help="The encoder or format that the file is for."
     ),
     check: str | None = option(
         None, help="Read a map file and print what its encoder would do with it."
     ),
-    block: int | None = option(None, help="Side of a cell of json, npz and png, pixels (16)."),
+    block: int | None = option(None, help="Side of a cell of json and npz, pixels (16)."),
     steering: options.Steering = group(),
     maps: str | None = _MAPS,
     model: options.ModelChoice = group(),
@@ -167,7 +167,7 @@ def make_map(
         if format_ is None:
             raise UsageError(
                 "-o is given without --format",
-                "choose one of: kvazaar, kvazaar-binary, svtav1, json, npz, png",
+                "choose one of: kvazaar, kvazaar-binary, svtav1, json, npz",
             )
         from eyeline.cli.progress import frame_progress
         from eyeline.roi.maps import write_map_file

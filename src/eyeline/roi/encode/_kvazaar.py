@@ -25,7 +25,7 @@ from eyeline.media import open_video
 from eyeline.roi.encode._capabilities import parse_parameters
 from eyeline.roi.encode._encoder import MUXERS, TICK
 from eyeline.roi.encode._job import EncodeJob
-from eyeline.roi.maps import KvazaarText
+from eyeline.roi.maps import WRITERS
 
 SMALLEST_CU = 8
 """FFmpeg's kvazaar refuses sizes that its smallest coding unit does not divide."""
@@ -111,7 +111,7 @@ def encode_kvazaar(job: EncodeJob) -> tuple[int, int]:
 
 def _write_maps(job: EncodeJob, roi: Path) -> None:
     with roi.open("wb") as f:
-        writer = KvazaarText(f)
+        writer = WRITERS["kvazaar"](f, job.info.width, job.info.height)
         for count, p in enumerate(job.footage, 1):
             assert p.levels is not None  # noqa: S101 - strength is not 0
             writer.write(p.index, p.levels)
