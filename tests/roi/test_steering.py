@@ -1,4 +1,4 @@
-"""Laws, blocks, smoothing and rectangles: pure NumPy, known answers and invariants."""
+"""Laws, blocks and smoothing: known answers and invariants."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from eyeline.errors import MediaError, UsageError
-from eyeline.roi.encode._regions import paint, rectangles
 from eyeline.roi.steering import (
     GAZE_SHARE,
     LevelSmoother,
@@ -29,9 +28,6 @@ from eyeline.roi.steering import (
 saliency = arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
 weights = arrays(np.float64, (5, 7), elements=st.floats(0.5, 100))
 strengths = st.floats(0.5, 51)
-grids = arrays(
-    np.int16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-3, 3)
-)
 
 
 def test_symmetric_is_the_references_law() -> None:
@@ -160,27 +156,6 @@ def test_busy_blocks_weigh_more_than_flat_ones() -> None:
     assert activity.shape == (3, 3)
     assert (activity[:, 1] > 10 * activity[:, 0]).all()
     assert activity[:, 0].tolist() == [1, 1, 1]
-
-
-@given(grids)
-def test_rectangles_paint_back_the_grid(levels: np.ndarray) -> None:
-    rows, columns = levels.shape
-    width, height = columns * 16 - 5, rows * 16 - 3
-    regions = rectangles(levels, width, height, 16)
-    assert (paint(regions, width, height, 16) == levels).all()
-    assert all(r.right <= width and r.bottom <= height for r in regions)
-
-
-@given(grids, st.integers(1, 5))
-def test_rectangles_are_never_more_than_asked(levels: np.ndarray, most: int) -> None:
-    rows, columns = levels.shape
-    assert len(rectangles(levels, columns * 16, rows * 16, 16, most)) <= most
-
-
-def test_a_block_of_one_level_is_one_rectangle() -> None:
-    levels = np.zeros((8, 8), np.int16)
-    levels[2:6, 1:5] = -4
-    assert rectangles(levels, 128, 128, 16) == [(32, 96, 16, 80, -4)]
 
 
 @example(3.0, 4)

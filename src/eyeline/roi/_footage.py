@@ -125,21 +125,24 @@ class Footage:
         self._opened.close()
 
     def __iter__(self) -> Iterator[Picture]:
-        size = self.info.width, self.info.height, self.info.pix_fmt
-        for p in self._steered() if self.steer.strength else self._plain():
-            now = p.frame.width, p.frame.height, p.frame.format.name
-            if now != size:
-                raise MediaError(
-                    f"{self.info.path}: frame {p.index} is {now[0]}x{now[1]} {now[2]}, and the first "
-                    f"one is {size[0]}x{size[1]} {size[2]}",
-                    "scale the video to one size first",
-                )
-            yield p
+        return self._steered() if self.steer.strength else self._plain()
+
+    def _picture(self, index: int, frame: av.VideoFrame | None) -> av.VideoFrame:
+        assert frame is not None  # noqa: S101 - keep_source is set
+        i = self.info
+        first, now = (i.width, i.height, i.pix_fmt), (frame.width, frame.height, frame.format.name)
+        if now != first:
+            raise MediaError(
+                f"{i.path}: frame {index} is {now[0]}x{now[1]} {now[2]}, and the first one is "
+                f"{first[0]}x{first[1]} {first[2]}",
+                "scale the video to one size first",
+            )
+        return frame
 
     def _plain(self) -> Iterator[Picture]:
         assert isinstance(self._opened, Video)  # noqa: S101 - no model runs
         for d in self._opened.pictures(self.start, self.stop):
-            yield Picture(d.index, d.seconds, d.frame, None)
+            yield Picture(d.index, d.seconds, self._picture(d.index, d.frame), None)
 
     def _steered(self) -> Iterator[Picture]:
         size = self.info.width, self.info.height
@@ -150,8 +153,7 @@ class Footage:
         else:
             frames = self._with_maps(self._opened)
         for frame, saliency, cut in frames:
-            source = frame.source
-            assert source is not None  # noqa: S101 - keep_source is set
+            source = self._picture(frame.index, frame.source)
             levels = steering(saliency, frame.rotation, cut=cut, picture=source)
             yield Picture(frame.index, frame.pts_time, source, levels)
 

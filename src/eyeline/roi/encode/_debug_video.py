@@ -1,7 +1,7 @@
-"""A look at the map: block offsets and the decoder's own QPs, drawn over the encoded picture.
+"""Draw the block offsets over an encoded video, beside the QPs that the decoder saw.
 
-The encoded picture is tinted by what was asked: warm where bits were added, cool where they were
-taken. Beside it, where the decoder tells its QPs (H.264), they are shown in grey: dark is coarse.
+The encoded picture is tinted by the offsets: warm where bits were added, cool where bits were taken
+away. For H.264 the decoder's own QPs are on the right in grey: dark is coarse.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ import numpy.typing as npt
 
 from eyeline.errors import MediaError
 from eyeline.media.source import open_video
-from eyeline.media.types import VideoOptions
 from eyeline.media.write import H264, VideoWriter
 from eyeline.roi._footage import LevelStore
 from eyeline.roi.encode._regions import find_side_data
+from eyeline.roi.steering import Levels
 
-Levels = npt.NDArray[np.int16]
+Rgb = npt.NDArray[np.uint8]
 
 WARM = np.array([255, 120, 0], np.float32)
 COOL = np.array([0, 120, 255], np.float32)
 OPACITY = 0.55
 """Of the strongest tint."""
 
+MACROBLOCK = 16
 
-def tint(rgb: npt.NDArray[np.uint8], levels: Levels, block: int, span: int) -> None:
-    """Colour a picture by offsets, in place, with a line around every change of level.
 
-    Args:
-        rgb: uint8 (H, W, 3), coded orientation.
-        levels: int16 (rows, columns), QP.
-        block: side of a block, pixels.
-        span: the offset that is drawn strongest, QP.
-    """
+def _enlarged(blocks: npt.NDArray[np.generic], side: int, height: int, width: int) -> npt.NDArray:  # type: ignore[type-arg]
+    return np.repeat(np.repeat(blocks, side, 0), side, 1)[:height, :width]
+
+
+def _tint(rgb: Rgb, levels: Levels, block: int, span: int) -> None:
+    """Colour a picture by offsets, in place, with a white line around every change of level."""
     height, width = rgb.shape[:2]
-    full = np.repeat(np.repeat(levels, block, 0), block, 1)[:height, :width]
+    full = _enlarged(levels, block, height, width)
     weight = np.clip(np.abs(full) / max(1, span), 0, 1)[..., None] * OPACITY
     colour = np.where((full < 0)[..., None], WARM, COOL)
     rgb[:] = (rgb * (1 - weight) + colour * weight + 0.5).astype(np.uint8)
@@ -49,24 +48,15 @@ def tint(rgb: npt.NDArray[np.uint8], levels: Levels, block: int, span: int) -> N
     rgb[edge] = 255
 
 
-def grey_qps(qps: npt.NDArray[np.integer], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Block QPs as a picture: white is QP 10 or less, black 50 or more.
-
-    Args:
-        qps: (rows, columns) of 16-pixel macroblocks.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
+def _grey_qps(qps: npt.NDArray[np.integer], width: int, height: int) -> Rgb:
+    """Return QPs of macroblocks as RGB: white is QP 10 or less, black 50 or more."""
     grey = np.clip((50 - qps.astype(np.float32)) / 40 * 255 + 0.5, 0, 255).astype(np.uint8)
-    full = np.repeat(np.repeat(grey, 16, 0), 16, 1)[:height, :width]
+    full = _enlarged(grey, MACROBLOCK, height, width)
     return np.repeat(full[..., None], 3, 2)
 
 
 def decoded_qps(path: str | os.PathLike[str]) -> Iterator[npt.NDArray[np.int32] | None]:
-    """QPs of every frame's macroblocks as the H.264 decoder used them; None where it does not tell."""
+    """Yield the macroblocks' QPs of each frame from the H.264 decoder; None where it gives none."""
     with av.open(os.fspath(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.options = {"export_side_data": "venc_params"}
@@ -77,36 +67,31 @@ def decoded_qps(path: str | os.PathLike[str]) -> Iterator[npt.NDArray[np.int32] 
 
 
 def write_debug_video(
-    encoded: str | os.PathLike[str],
-    out: str | Path,
-    levels: LevelStore,
-    block: int,
-    span: float,
-) -> int:
-    """Draw over every picture of an encoded file; frames written.
+    encoded: str | os.PathLike[str], out: Path, levels: LevelStore, block: int, span: float
+) -> None:
+    """Draw over every picture of an encoded file.
 
     Args:
-        encoded: what `encode` wrote.
+        encoded: the file that `encode` wrote.
         out: `.mp4` or `.mkv`; offsets on the left, the decoder's QPs on the right (H.264).
-        levels: what was asked, a grid a frame.
+        levels: the levels of every frame.
         block: side of a block, pixels.
-        span: the offset that is drawn strongest, QP.
+        span: the offset that gets the strongest tint, QP.
 
     Raises:
-        MediaError: the file holds another number of pictures than there are grids.
-        OutputError: it can't be written.
+        MediaError: the file has more pictures than there are levels.
+        OutputError: the debug video cannot be written.
     """
-    asked = iter(levels)
-    qps = decoded_qps(encoded)
-    with open_video(encoded, VideoOptions()) as video:
+    asked, qps = iter(levels), decoded_qps(encoded)
+    with open_video(encoded) as video:
         i = video.info
         side_by_side = i.codec == "h264"
         width = i.width * (2 if side_by_side else 1)
         with VideoWriter(out, width, i.height, fps=i.fps, encoding=H264) as writer:
-            # Coded size, so that blocks are where they were asked: no aspect, no rotation.
-            for frame in video.frames(lambda w, h: (w, h), keep_source=True):
+            # The coded size: blocks are drawn where the encoder has them.
+            for frame in video.frames(lambda w, h: (w, h)):
                 grid = next(asked, None)
-                if grid is None or frame.source is None:
+                if grid is None:
                     raise MediaError(f"{encoded}: has more pictures than were steered")
                 upright = np.moveaxis(frame.rgb, 0, 2)
                 rgb = np.ascontiguousarray(np.rot90(upright, frame.rotation // 90))
@@ -114,12 +99,11 @@ def write_debug_video(
                     columns = np.arange(i.width) * rgb.shape[1] // i.width
                     rows = np.arange(i.height) * rgb.shape[0] // i.height
                     rgb = np.ascontiguousarray(rgb[rows][:, columns])
-                tint(rgb, grid, block, round(span))
+                _tint(rgb, grid, block, round(span))
                 if side_by_side:
                     found = next(qps, None)
-                    right = (
-                        np.zeros_like(rgb) if found is None else grey_qps(found, i.width, i.height)
-                    )
+                    right = np.zeros_like(rgb)
+                    if found is not None:
+                        right = _grey_qps(found, i.width, i.height)
                     rgb = np.concatenate([rgb, right], 1)
                 writer.write(rgb, frame.pts_time)
-            return writer.frames

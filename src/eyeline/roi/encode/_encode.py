@@ -1,23 +1,11 @@
-"""From a source to a playable file whose bits follow the eye.
-
-::
-
-    from eyeline.roi.encode import EncodeOptions, encode
-
-    result = encode("clip.mp4", "out.mp4", EncodeOptions("x264", crf=26))
-
-`SteerOptions(strength=0)` runs the very same pipeline without regions, to compare with. What is not
-obeyed is an error: options that make an encoder drop regions are refused by name, and three small
-pictures are encoded with the options given to see that regions change what comes out.
-
-Encodes whose regions travel as FFmpeg's side data: all encoders but kvazaar.
-"""
+"""Encode a source to a playable file whose bits follow saliency."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +15,8 @@ from eyeline.files import PendingFile
 from eyeline.media import open_video
 from eyeline.media.write import container_of
 from eyeline.roi._footage import Footage, LevelStore, MapSource, Picture
-from eyeline.roi.encode._capabilities import Capability, check_container
+from eyeline.roi.encode._capabilities import check_container
+from eyeline.roi.encode._debug_video import write_debug_video
 from eyeline.roi.encode._encoder import (
     MUXERS,
     TICK,
@@ -36,14 +25,14 @@ from eyeline.roi.encode._encoder import (
     check_obeyed,
     settings_of,
 )
-from eyeline.roi.encode._job import EncodeJob, EncodeOptions, Progress
+from eyeline.roi.encode._job import EncodeJob, EncodeOptions, EncodeProgress
+from eyeline.roi.encode._kvazaar import encode_kvazaar
 from eyeline.roi.encode._regions import MOST_REGIONS, rectangles
-from eyeline.roi.steering import SteerOptions
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What an encode made.
+    """A finished encode.
 
     Attributes:
         path: the file.
@@ -72,59 +61,54 @@ def encode(
     registry: str | os.PathLike[str] | None = None,
     force: bool = True,
     debug: str | os.PathLike[str] | None = None,
-    on_frame: Progress | None = None,
+    on_frame: EncodeProgress | None = None,
 ) -> EncodeResult:
     """Encode a source with regions of interest.
 
     Args:
-        source: path of a video, or what `eyeline.media.open_video` takes.
-        out: the file; it appears whole or not at all. Of a source that is damaged part-way what
-            came before the damage is kept.
+        source: path of a video, or another source that `eyeline.media.open_video` takes.
+        out: the file; it appears whole or not at all. Of a source that is damaged part-way the frames
+            before the damage are kept.
         options: see `EncodeOptions`.
         maps: see `eyeline.roi._footage.MapSource`; None asks the model.
         model: registry id, path or `Model`; the registry's default when None.
         registry: the user's own registry folder.
         force: replace a file of that name.
-        debug: a video of the offsets and the decoder's QPs, `.mp4` or `.mkv`; see `debug`.
-        on_frame: progress.
+        debug: a video of the offsets and of the decoder's QPs to write, `.mp4` or `.mkv`.
+        on_frame: see `EncodeProgress`.
 
     Raises:
-        MediaError: the source or the maps can't be read, or do not belong together.
-        EncoderError: an encoder that is absent, died, or would ignore the regions.
-        OutputError: the file exists and `force` is False, or can't be written.
+        MediaError: the source or the maps cannot be read, or they do not belong together.
+        EncoderError: the encoder is absent, died, or would ignore the regions.
+        OutputError: the file exists and `force` is False, or it cannot be written.
         UsageError: options that contradict each other.
-        ModelError: a model that can't be used.
-        DamagedMediaError: the source ends early; after what was decoded was written.
+        ModelError: the model cannot be used.
+        DamagedMediaError: the source ends early; raised after the frames before were written.
     """
     o = options or EncodeOptions()
     row, rate = o.checked()
-    check_output(source, out, row, force=force)
+    check_container(row, Path(out))
+    _check_name(out, source, force=force)
     if debug is not None:
         container_of(Path(debug))
         if o.steer.strength == 0:
-            raise UsageError("a plain encode has no offsets to draw", "leave out the debug video")
-        if Path(debug).resolve() in (Path(out).resolve(), Path(str(source)).resolve()):
-            raise UsageError(f"{debug}: is the input or the output", "give it another name")
-        if Path(debug).exists() and not force:
-            raise OutputError(f"{debug}: exists", "add --force to replace it")
+            raise UsageError(
+                "an encode without regions has no offsets to draw", "leave out the debug video"
+            )
+        _check_name(debug, source, out, force=force)
     begin = time.perf_counter()
-    advance = on_frame or (lambda run, done: None)
     footage = Footage(
         source, maps, o.steer, row.block, row.most_levels,
         video=o.video, extract_options=o.extract, model=model, registry=registry,
     )  # fmt: skip
     with footage:
-        o = replace(o, steer=footage.steer)
-        job = EncodeJob(source, out, o, row, rate, footage, advance)
-        if debug is not None:
-            job.drawn = LevelStore(footage.info.width, footage.info.height, row.block)
-        if row.route == "mapfile":
-            from eyeline.roi.encode._kvazaar import encode_kvazaar
-
-            frames, size = encode_kvazaar(job)
-        else:
-            frames, size = encode_sidedata(job)
         info = footage.info
+        o = replace(o, steer=footage.steer)
+        job = EncodeJob(source, out, o, footage, on_frame or (lambda run, done: None))
+        if debug is not None:
+            job.drawn = LevelStore(info.width, info.height, row.block)
+        by_route = encode_kvazaar if row.route == "mapfile" else _encode_sidedata
+        frames, size = by_route(job)
         provenance = footage.provenance | {
             "encoder": row.library,
             "rate": {k: v for k, v in asdict(rate).items() if v is not None},
@@ -135,8 +119,6 @@ def encode(
     fps = float(info.fps) if info.fps else None
     seconds = time.perf_counter() - begin
     if debug is not None and job.drawn is not None:
-        from eyeline.roi.encode._debug_video import write_debug_video
-
         write_debug_video(out, Path(debug), job.drawn, row.block, o.steer.span / 2)
         job.drawn.close()
     if job.damage is not None:
@@ -144,108 +126,98 @@ def encode(
     return EncodeResult(str(out), frames, size, seconds, fps, provenance)
 
 
-def check_output(source: Any, out: str | os.PathLike[str], row: Capability, *, force: bool) -> None:
-    """Find what would fail at the end before the work begins.
-
-    Raises:
-        OutputError: the file exists and `force` is False, or its suffix can't hold the stream.
-        UsageError: it is the source.
-    """
-    check_container(row, Path(out))
-    named = isinstance(source, str | os.PathLike)
-    if named and Path(source).exists() and Path(out).resolve() == Path(source).resolve():
-        raise UsageError(f"{out}: is the input", "give the output another name")
-    if Path(out).exists() and not force:
-        raise OutputError(f"{out}: exists", "add --force to replace it")
+def _check_name(path: str | os.PathLike[str], *others: Any, force: bool) -> None:
+    """Refuse an output that is also the input or the other output, or that exists without `force`."""
+    for other in others:
+        named = isinstance(other, str | os.PathLike)
+        if named and Path(path).resolve() == Path(other).resolve():
+            raise UsageError(
+                f"{path}: is the input or another output, too", "give the output another name"
+            )
+    if Path(path).exists() and not force:
+        raise OutputError(f"{path}: exists", "add --force to replace it")
 
 
-__all__ = ["EncodeOptions", "EncodeResult", "SteerOptions", "encode"]
-
-
-def encode_sidedata(job: EncodeJob) -> tuple[int, int]:
-    """Encode with each picture's regions beside it; frames and bytes of the picture stream."""
-    two = job.rate.bitrate is not None and job.row.passes == 2
+def _encode_sidedata(job: EncodeJob) -> tuple[int, int]:
+    """Encode with each picture's regions as FFmpeg's side data: all encoders but kvazaar."""
     if job.options.steer.strength != 0:
         probe = settings_of(job.row, job.rate, job.options.preset, job.options.extra)
         check_obeyed(job.row, probe, job.pix_fmt)
-    if not two:
-        return _pass(job, job.footage, 0, "", None, None)
+    if job.rate.bitrate is None or job.row.passes != 2:
+        return _pass(job, job.footage)
     if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
-        raise UsageError("a bitrate takes two passes over a file", "give --crf, or a file")
-    i = job.info
-    store = LevelStore(i.width, i.height, job.row.block)
+        raise UsageError(
+            "a bit rate takes two passes, and the source can be read once", "give --crf, or a file"
+        )
+    store = LevelStore(job.info.width, job.info.height, job.row.block)
     try:
         with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
             stats = str(Path(folder) / "stats")
-            _pass(job, job.footage, 1, stats, None, store)
+            _pass(job, job.footage, 1, stats, store)
             with open_video(job.source, job.options.video) as video:
                 pictures = video.pictures(job.footage.start, job.footage.stop)
                 again = (Picture(d.index, d.seconds, d.frame, None) for d in pictures)
-                return _pass(job, again, 2, stats, store, None)
+                return _pass(job, again, 2, stats, store)
     finally:
         store.close()
 
 
 def _pass(
     job: EncodeJob,
-    pictures: Any,
-    run: int,
-    stats: str,
-    known: LevelStore | None,
-    keep: LevelStore | None,
+    pictures: Iterable[Picture],
+    run: int = 0,
+    stats: str = "",
+    store: LevelStore | None = None,
 ) -> tuple[int, int]:
-    """One pass over the pictures.
+    """Encode the pictures once; return frames and bytes of the picture stream.
 
     Args:
         job: the encode.
         pictures: to encode.
         run: 0 for the only pass, else 1 or 2.
-        stats: the first pass's notes.
-        known: levels of the first pass.
-        keep: where to keep levels for the second.
+        stats: path of the first pass's statistics.
+        store: keeps the levels of the first pass for the second.
     """
-    o, i = job.options, job.info
+    o, i, row = job.options, job.info, job.row
     steered = o.steer.strength != 0
-    replay = iter(known) if known is not None and steered else None
+    replay = iter(store) if store is not None and run == 2 and steered else None
     pending = None if run == 1 else PendingFile(job.out)
-    passengers = job.passengers()
+    streams = job.side_streams()
     encoder: FileEncoder | None = None
     frames = size = 0
     try:
         try:
             for p in pictures:
-                levels = next(replay) if replay is not None else p.levels
                 regions = None
                 if steered:
+                    levels = next(replay) if replay is not None else p.levels
                     assert levels is not None  # noqa: S101 - strength is not 0
-                    regions = rectangles(levels, i.width, i.height, job.row.block, MOST_REGIONS)
-                    if keep is not None:
-                        keep.append(levels)
+                    regions = rectangles(levels, i.width, i.height, row.block, MOST_REGIONS)
+                    if store is not None and run == 1:
+                        store.append(levels)
                     if job.drawn is not None and run != 1:
                         job.drawn.append(levels)
                 if encoder is None:
-                    settings = settings_of(
-                        job.row, job.rate, o.preset, o.extra, run=run, stats=stats
-                    )
-                    add_hdr(job.row, settings, p.frame)
-                    muxer = "null" if run == 1 else MUXERS[job.out.suffix.lower()]
+                    settings = settings_of(row, job.rate, o.preset, o.extra, run=run, stats=stats)
+                    add_hdr(row, settings, p.frame)
                     encoder = FileEncoder(
                         os.devnull if pending is None else pending.temporary,
-                        muxer, job.row, settings, p.frame, job.pix_fmt,
-                        fps=i.fps, time_base=passengers.time_base or TICK,
-                        aspect=job.aspect(passengers), rotation=i.rotation,
-                        passengers=None if run == 1 else passengers, threads=o.threads,
+                        "null" if run == 1 else MUXERS[job.out.suffix.lower()],
+                        row, settings, p.frame, job.pix_fmt,
+                        fps=i.fps, time_base=streams.time_base or TICK,
+                        aspect=job.aspect(streams), rotation=i.rotation,
+                        streams=None if run == 1 else streams, threads=o.threads, out=job.out,
                     )  # fmt: skip
                 size += encoder.write(p.frame, job.moment(p), regions)
                 frames += 1
-                job.advance(max(run, 1), frames)
+                job.on_frame(max(run, 1), frames)
         except DamagedMediaError as exc:
             if not frames or run == 1:
                 raise
             job.damage = exc
         if encoder is None:
-            raise MediaError(  # noqa: TRY301 - what was opened is let go of below
-                f"{i.path}: no frames in the range asked for", "check --frames"
+            raise MediaError(  # noqa: TRY301 - the open files are closed below
+                f"{i.path}: has no frames in the given range", "check --frames"
             )
         size += encoder.finish()
     except BaseException:
@@ -255,7 +227,7 @@ def _pass(
             pending.discard()
         raise
     finally:
-        passengers.close()
+        streams.close()
     if pending is not None:
         pending.commit()
     return frames, size

@@ -1,17 +1,18 @@
-"""One open encoder and the file it fills, over PyAV; and the probe that asks whether it obeys.
+"""One open encoder and the file that it fills, through PyAV.
 
-What travels with a picture: sound, subtitles, chapters and tags, copied without re-encoding.
+`SideStreams` copies the sound, subtitles, chapters and tags of the source without encoding them again.
+`check_obeyed` encodes three small pictures to see whether the encoder follows regions.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 import av
@@ -29,113 +30,103 @@ from eyeline.roi.encode._capabilities import Capability, parse_parameters
 from eyeline.roi.encode._regions import Region, RegionWriter, find_side_data, forget_type
 
 OWN_TAGS = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
-"""Tags that describe the old file rather than the work."""
+"""Tags that describe the old file rather than its content."""
 
-_TEXT_IN_MP4 = "mov_text"
+TICK = Fraction(1, 90000)
+"""Time base of sources that have none: raw video and images."""
+
+MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""Suffix to FFmpeg's muxer."""
 
 
-class Passengers:
-    """The streams of a source beside its picture.
+class SideStreams:
+    """The streams of a source beside its picture, copied packet by packet.
 
     Args:
-        path: the source; anything but a regular file that FFmpeg opens has none.
+        path: the source; None for a source without other streams.
 
     Attributes:
-        aspect: width of a sample over its height, or None when the source does not say.
+        aspect: width of a sample over its height, or None if the source does not say.
         time_base: of the picture's timestamps, or None.
     """
 
-    def __init__(self, path: Any, *, container: bool) -> None:
-        self._source: av.container.InputContainer | None = None
-        self.aspect: Fraction | None = None
-        self.time_base: Fraction | None = None
+    def __init__(self, path: str | None) -> None:
+        self._source = None if path is None else open_container(path)
+        self._picture = None if self._source is None else self._source.streams.best("video")
+        self.aspect: Fraction | None = getattr(self._picture, "sample_aspect_ratio", None) or None
+        self.time_base = None if self._picture is None else self._picture.time_base
         self._routes: dict[int, Any] = {}
         self._packets: Iterator[Any] = iter(())
         self._waiting: Any = None
-        if not container or not isinstance(path, str | os.PathLike) or not Path(path).is_file():
-            return
-        self._source = open_container(os.fspath(path))
-        best = self._source.streams.best("video")
-        if best is not None:
-            self.time_base = best.time_base
-            self.aspect = getattr(best, "sample_aspect_ratio", None) or None
+        self._out: Path | None = None
 
-    def board(self, target: av.container.OutputContainer, picture: Any) -> None:
-        """Add the streams and tags to the output, before its header is written.
+    def add_to(self, target: av.container.OutputContainer, picture: Any, out: Path) -> None:
+        """Add the streams, chapters and tags to an output before its header is written.
 
         Args:
             target: the output.
-            picture: its video stream, which takes the tags of the old one.
+            picture: its video stream, which takes the tags of the source's.
+            out: name of the output for errors.
 
         Raises:
-            OutputError: a stream that the container can't hold.
+            OutputError: the container cannot hold a stream.
         """
+        self._out = out
         if self._source is None:
             return
-        for key, value in self._source.metadata.items():
-            if key.lower() not in OWN_TAGS:
-                target.metadata[key] = value
-        best = self._source.streams.best("video")
-        if best is not None:
-            tags = {k: v for k, v in best.metadata.items() if k.lower() not in OWN_TAGS}
-            picture.metadata.update(tags)
+        target.metadata.update(_tags(self._source))
+        if self._picture is not None:
+            picture.metadata.update(_tags(self._picture))
         mp4 = target.format.name in ("mp4", "mov")
         for stream in self._source.streams:
-            name = stream.codec_context.name if stream.codec_context else ""
             if stream.type not in ("audio", "subtitle"):
                 continue
-            if stream.type == "subtitle" and mp4 != (name == _TEXT_IN_MP4):
-                what = "MP4" if mp4 else "this container"
+            name = stream.codec_context.name if stream.codec_context else "unknown"
+            if stream.type == "subtitle" and mp4 != (name == "mov_text"):
                 raise OutputError(
-                    f"{target.name}: {what} can't hold {name or 'those'} subtitles as they are",
-                    "write .mkv" if mp4 else "write .mp4",
+                    f"{out}: {'MP4' if mp4 else 'this container'} can't hold {name} subtitles",
+                    f"write {'.mkv' if mp4 else '.mp4'}, or remove the subtitles from the source",
                 )
             try:
                 copy = target.add_stream_from_template(stream)
             except (ValueError, av.error.FFmpegError) as exc:
-                raise OutputError(f"{target.name}: can't hold {name}: {exc}", "write .mkv") from exc
+                raise OutputError(
+                    f"{out}: can't hold {name} {stream.type}: {exc}",
+                    f"{'write .mkv, or ' if mp4 else ''}convert the sound first, for example to AAC",
+                ) from exc
             copy.metadata.update(stream.metadata)
             self._routes[stream.index] = copy
-        chapters = self._source.chapters()
-        if chapters:
+        if chapters := self._source.chapters():
             target.set_chapters(chapters)
         if self._routes:
             streams = [self._source.streams[i] for i in self._routes]
-            self._packets = self._joined(self._source.demux(streams))
+            self._packets = _joined(self._source.demux(streams))
 
-    def _joined(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Let each stream go on where it was when its times run back, as those of pictures do."""
-        shifts: dict[int, int] = {}
-        last: dict[int, tuple[int, int]] = {}  # decoding time and end of the packet before
-        for packet in packets:
-            if packet.dts is None:
-                continue  # the demuxer's last word
-            index = packet.stream_index
-            shift, (before, end) = shifts.get(index, 0), last.get(index, (packet.dts, packet.dts))
-            if packet.dts + shift < before - RESTART / packet.time_base:
-                shift = shifts[index] = end - packet.dts
-            packet.dts += shift
-            if packet.pts is not None:
-                packet.pts += shift
-            last[index] = packet.dts, packet.dts + (packet.duration or 0)
-            yield packet
+    def copy_until(self, target: av.container.OutputContainer, until: float | None) -> None:
+        """Copy packets up to a time in seconds; None copies the rest.
 
-    def ride(self, target: av.container.OutputContainer, until: float | None) -> None:
-        """Copy packets up to a time.
-
-        Args:
-            target: the output.
-            until: seconds; None for all that is left.
+        Raises:
+            OutputError: the container refuses a packet, or the disk is full.
         """
-        while True:
-            packet, self._waiting = self._waiting or next(self._packets, None), None
-            if packet is None:
-                return
-            if until is not None and float(packet.dts * packet.time_base) > until:
-                self._waiting = packet
-                return
-            packet.stream = self._routes[packet.stream.index]
-            target.mux(packet)
+        try:
+            while True:
+                packet, self._waiting = self._waiting or next(self._packets, None), None
+                if packet is None:
+                    return
+                if until is not None and float(packet.dts * packet.time_base) > until:
+                    self._waiting = packet
+                    return
+                packet.stream = self._routes[packet.stream.index]
+                target.mux(packet)
+        except av.error.FFmpegError as exc:
+            raise self._refused(exc) from exc
+
+    def _refused(self, exc: av.error.FFmpegError) -> OutputError:
+        assert self._out is not None  # noqa: S101 - add_to was called
+        return disk_error(self._out, exc) or OutputError(
+            f"{self._out}: the sound or subtitles of the source can't be copied: {last_words(exc)}",
+            "write .mkv, or repair the sound first: ffmpeg -i IN -c:v copy -c:a aac OUT",
+        )
 
     def close(self) -> None:
         """Close the source."""
@@ -145,22 +136,48 @@ class Passengers:
             self._source = None
 
 
-TICK = Fraction(1, 90000)
-"""Time base of what has none of its own: raw video and images."""
+def _tags(holder: Any) -> dict[str, str]:
+    return {k: v for k, v in holder.metadata.items() if k.lower() not in OWN_TAGS}
 
-MUXERS: Mapping[str, str] = MappingProxyType(
-    {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-)
-"""Suffix to FFmpeg's muxer."""
+
+def _joined(packets: Iterator[Any]) -> Iterator[Any]:
+    """Continue each stream where its times run back, as the reader does with pictures."""
+    shifts: dict[int, int] = {}
+    last: dict[int, tuple[int, int]] = {}  # decoding time and end of the packet before
+    for packet in packets:
+        if packet.dts is None:
+            continue  # the empty packet that ends a stream
+        index = packet.stream_index
+        shift, (before, end) = shifts.get(index, 0), last.get(index, (packet.dts, packet.dts))
+        if packet.dts + shift < before - RESTART / packet.time_base:
+            shift = shifts[index] = end - packet.dts
+        packet.dts += shift
+        if packet.pts is not None:
+            packet.pts += shift
+        last[index] = packet.dts, packet.dts + (packet.duration or 0)
+        yield packet
+
+
+def disk_error(out: Path, exc: Exception) -> OutputError | None:
+    """Return the error for a write that the disk refused: full, broken, or a file too large."""
+    if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+        return output_error(out, exc)
+    return None
+
+
+def last_words(exc: Exception) -> str:
+    """Return FFmpeg's last log line of an error, or else its reason."""
+    log = getattr(exc, "log", None)
+    return log[2].strip() if log else getattr(exc, "strerror", None) or str(exc)
 
 
 @dataclass(frozen=True)
-class Rate:
-    """What is asked of rate control: exactly one of them.
+class RateTarget:
+    """The target of rate control; one of the three is given.
 
     Attributes:
         crf: constant quality, the encoder's own scale.
-        bitrate: bits a second.
+        bitrate: bits per second.
         qp: constant QP (kvazaar).
     """
 
@@ -175,7 +192,7 @@ class Settings:
 
     Attributes:
         options: names to values.
-        bitrate: bits a second, or 0.
+        bitrate: bits per second, or 0.
     """
 
     options: dict[str, str] = field(default_factory=dict)
@@ -184,57 +201,54 @@ class Settings:
 
 def settings_of(
     row: Capability,
-    rate: Rate,
+    rate: RateTarget,
     preset: str | None,
     extra: Mapping[str, str],
     *,
     run: int = 0,
     stats: str = "",
 ) -> Settings:
-    """Options of an encode.
+    """Return the options of an encode.
 
     Args:
         row: of the encoder.
-        rate: what is asked for.
-        preset: or the encoder's default.
-        extra: the user's own options, checked by `capabilities.check_options`.
+        rate: the target of rate control.
+        preset: the encoder's default when None.
+        extra: the user's own options, checked by `check_options`.
         run: 0 for a single pass, else 1 or 2.
-        stats: path of the first pass's notes.
+        stats: path of the first pass's statistics.
     """
     parameters = dict(row.fixed_parameters)
     given = dict(extra)
     if row.parameters and row.parameters in given:
         parameters |= parse_parameters(given.pop(row.parameters))
     options = row.fixed | given
-    chosen = preset or row.default_preset
-    if chosen:
+    if chosen := preset or row.default_preset:
         options[row.preset_option] = chosen
-    settings = Settings(options)
     if rate.crf is not None:
         options["crf"] = f"{rate.crf:g}"
-    if rate.bitrate is not None:
-        settings.bitrate = rate.bitrate
-        if row.library == "libx264" and run:
+    if rate.bitrate is not None and run:
+        if row.library == "libx264":
             options |= {"flags": f"+pass{run}", "stats": stats}
-        elif row.library == "libx265" and run:
+        elif row.library == "libx265":
             parameters |= {"pass": str(run), "stats": stats}
     if row.parameters and parameters:
         options[row.parameters] = ":".join(f"{k}={v}" for k, v in parameters.items())
-    return settings
+    return Settings(options, rate.bitrate or 0)
 
 
 def pixel_format(row: Capability, info: VideoInfo) -> str:
-    """The format that is encoded: the source's own, or the first of its depth.
+    """Return the format to encode: the source's own, or the first one of its depth.
 
     Raises:
-        EncoderError: RGB, or a depth that the encoder would cut down.
+        EncoderError: the source is RGB, or the encoder would reduce its depth.
     """
     if info.pix_fmt in row.formats:
         return info.pix_fmt
     if info.pix_fmt.startswith(("rgb", "bgr", "gbr", "rgba", "argb", "abgr", "pal")):
         raise EncoderError(
-            f"{info.path}: is RGB ({info.pix_fmt}), and {row.library} codes YUV here",
-            "convert it to YUV first, with the matrix you mean",
+            f"{info.path}: is RGB ({info.pix_fmt}), and {row.library} encodes YUV here",
+            "convert it to YUV first, with a matrix of your choice",
         )
     deep = info.bit_depth > 8
     for name in row.formats:
@@ -242,15 +256,17 @@ def pixel_format(row: Capability, info: VideoInfo) -> str:
         if (bits > 8) == deep and bits >= min(info.bit_depth, 10):
             return name
     raise EncoderError(
-        f"{info.path}: {info.bit_depth} bits, and {row.library} codes {', '.join(row.formats)} here",
+        f"{info.path}: has {info.bit_depth} bits, and {row.library} encodes "
+        f"{', '.join(row.formats)} here",
         "use x264 or x265, which take 10 bits",
     )
 
 
 def _mastering(frame: av.VideoFrame) -> dict[str, str]:
-    """HDR10's static metadata in the notation that x264 and x265 share.
+    """Return HDR10's static metadata in the notation that x264 and x265 share.
 
-    Chromaticities count 0.00002, luminances 0.0001 cd/m2 (SMPTE ST 2086, as HEVC's SEI has them).
+    The unit of chromaticities is 0.00002, that of luminances 0.0001 cd/m2 (SMPTE ST 2086, as in the SEI
+    of HEVC).
     """
     found = {}
     data = find_side_data(frame, "MASTERING_DISPLAY_METADATA")
@@ -271,40 +287,40 @@ def _mastering(frame: av.VideoFrame) -> dict[str, str]:
 
 
 def add_hdr(row: Capability, settings: Settings, frame: av.VideoFrame) -> None:
-    """Hand HDR10's static metadata of the first frame to an encoder that writes it."""
+    """Pass HDR10's static metadata of the first frame to an encoder that writes it."""
     names = {
         "libx264": {"display": "mastering-display", "light": "cll"},
         "libx265": {"display": "master-display", "light": "max-cll"},
     }.get(row.library)
     if names is None or row.parameters is None:
         return
-    pairs = [f"{names[k]}={v}" for k, v in _mastering(frame).items()]
     before = settings.options.get(row.parameters)
-    joined = ":".join([*([before] if before else []), *pairs])
-    if joined:
+    pairs = [f"{names[k]}={v}" for k, v in _mastering(frame).items()]
+    if joined := ":".join([*([before] if before else []), *pairs]):
         settings.options[row.parameters] = joined
 
 
 class FileEncoder:
-    """Encodes pictures into a file.
+    """Encode pictures into a file.
 
     Args:
-        path: what is written; `os.devnull` for a first pass.
+        path: the file to write; `os.devnull` for a first pass.
         container: FFmpeg's name of the muxer.
         row: of the encoder.
         settings: its options.
-        first: the first picture: size and colour tags are taken from it.
-        pix_fmt: what is encoded.
+        first: the first picture, for size and colour tags.
+        pix_fmt: the format to encode.
         fps: average frame rate.
         time_base: of the timestamps.
         aspect: width of a sample over its height.
         rotation: clockwise degrees that players apply.
-        passengers: sound and tags, or None.
+        streams: the other streams, or None.
         threads: encoder threads; 0 = one per core.
+        out: name of the file in errors, if `path` is a temporary name.
 
     Raises:
-        EncoderError: the encoder is absent from this build, or refuses the options.
-        OutputError: the file can't be written.
+        EncoderError: the encoder is absent from this build, or it refuses the options.
+        OutputError: the container cannot hold a stream, or the disk is full.
     """
 
     def __init__(
@@ -320,21 +336,17 @@ class FileEncoder:
         time_base: Fraction = TICK,
         aspect: Fraction | None = None,
         rotation: int = 0,
-        passengers: Passengers | None = None,
+        streams: SideStreams | None = None,
         threads: int = 0,
+        out: Path | None = None,
     ) -> None:
-        self._row, self._passengers, self._path = row, passengers, path
+        self._row, self._streams, self._out = row, streams, out or Path(path)
         self._time_base, self._pix_fmt = time_base, pix_fmt
         self._frames = 0
-        bits = av.VideoFormat(pix_fmt).components[0].bits
-        self._regions = RegionWriter(row.qp_range[bits])
+        self._regions = RegionWriter(row.qp_range[av.VideoFormat(pix_fmt).components[0].bits])
         self._last: int | None = None
-        self._target = av.open(
-            str(path),
-            "w",
-            format=container,
-            container_options={"movflags": "+faststart"} if container in ("mp4", "mov") else {},
-        )
+        faststart = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+        self._target = av.open(str(path), "w", format=container, container_options=faststart)
         try:
             stream = self._target.add_stream(row.library, fps or 25, options=settings.options)
         except (ValueError, av.error.FFmpegError) as exc:
@@ -367,18 +379,14 @@ class FileEncoder:
             raise self._died(exc, "can't be opened") from exc
         finally:
             av.logging.set_level(level)
-        if passengers is not None:
-            passengers.board(self._target, self._stream)
+        if streams is not None:
+            streams.add_to(self._target, self._stream, self._out)
 
     def _died(self, exc: Exception, what: str = "died") -> EncoderError | OutputError:
-        """Its last words; the disk's, when it was the disk."""
-        log = getattr(exc, "log", None)
-        words = log[2].strip() if log else str(exc)
-        even = self._stream.width % 2 or self._stream.height % 2
-        hint = "4:2:0 needs an even width and height: crop or pad it" if even else ""
-        if isinstance(exc, OSError) and exc.errno in (28, 5, 27):  # no space, I/O error, too large
-            return output_error(self._path, exc)
-        return EncoderError(f"{self._row.library}: {what} at frame {self._frames}: {words}", hint)
+        odd = self._stream.width % 2 or self._stream.height % 2
+        hint = "4:2:0 needs an even width and height: crop or pad the video" if odd else ""
+        message = f"{self._row.library}: {what} at frame {self._frames}: {last_words(exc)}"
+        return disk_error(self._out, exc) or EncoderError(message, hint)
 
     def write(self, frame: av.VideoFrame, seconds: float, regions: Sequence[Region] | None) -> int:
         """Encode a picture.
@@ -386,14 +394,14 @@ class FileEncoder:
         Args:
             frame: as decoded.
             seconds: presentation time.
-            regions: see `RegionWriter`; None for a plain encode.
+            regions: see `RegionWriter`; None for an encode without regions.
 
         Returns:
-            Bytes that came out so far with this call (encoders hold frames back).
+            Bytes that came out in this call; encoders hold frames back.
 
         Raises:
-            EncoderError: the encoder died; its last words.
-            OutputError: the disk is full.
+            EncoderError: the encoder died.
+            OutputError: the container refuses a packet, or the disk is full.
         """
         if frame.format.name != self._pix_fmt:
             frame = frame.reformat(format=self._pix_fmt)  # depth and subsampling; never the matrix
@@ -409,8 +417,8 @@ class FileEncoder:
         forget_type(frame)
         size = self._send(frame)
         self._frames += 1
-        if self._passengers is not None:
-            self._passengers.ride(self._target, seconds)
+        if self._streams is not None:
+            self._streams.copy_until(self._target, seconds)
         return size
 
     def _send(self, frame: av.VideoFrame | None) -> int:
@@ -424,46 +432,46 @@ class FileEncoder:
         return size
 
     def finish(self) -> int:
-        """Flush the encoder and close the file; bytes that came out."""
+        """Flush the encoder and close the file; return the bytes that came out."""
         size = self._send(None)
+        if self._streams is not None:
+            self._streams.copy_until(self._target, None)
         try:
-            if self._passengers is not None:
-                self._passengers.ride(self._target, None)
             self._target.close()
         except av.error.FFmpegError as exc:
             raise self._died(exc) from exc
         return size
 
     def abandon(self) -> None:
-        """Let go of the encoder without finishing the file."""
+        """Release the encoder without finishing the file."""
         self.__dict__.pop("_stream", None)
         self.__dict__.pop("_target", None)
 
 
 def check_obeyed(row: Capability, settings: Settings, pix_fmt: str, threads: int = 1) -> None:
-    """Encode three small pictures with and without a region: an encoder that ignores it is refused.
+    """Encode three small pictures with and without a region, and refuse an encoder that ignores it.
 
     Args:
         row: of the encoder.
         settings: of the encode that is to follow; a second pass is probed as a single one.
-        pix_fmt: what is encoded.
+        pix_fmt: the format to encode.
         threads: encoder threads.
 
     Raises:
-        EncoderError: the same bytes came out.
+        EncoderError: the sizes are the same with and without regions.
     """
     noise = np.random.default_rng(0).integers(0, 256, (128, 128 + 8, 3), np.uint8)
     options = {k: v for k, v in settings.options.items() if k not in ("flags", "stats")}
     if row.parameters and row.parameters in options:
         pairs = parse_parameters(options[row.parameters])
-        kept = {k: v for k, v in pairs.items() if k not in ("pass", "stats")}
-        options[row.parameters] = ":".join(f"{k}={v}" for k, v in kept.items())
-    sizes = []
+        kept = (f"{k}={v}" for k, v in pairs.items() if k not in ("pass", "stats"))
+        options[row.parameters] = ":".join(kept)
+    sizes = set()
     for regions in ([], [Region(32, 96, 32, 96, -8)], [Region(32, 96, 32, 96, 8)]):
         total = 0
         encoder: FileEncoder | None = None
         for i in range(3):
-            rgb = np.ascontiguousarray(noise[:, 4 * i // 2 : 4 * i // 2 + 128])
+            rgb = np.ascontiguousarray(noise[:, 2 * i : 2 * i + 128])
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pix_fmt)
             if encoder is None:
                 encoder = FileEncoder(
@@ -472,8 +480,8 @@ def check_obeyed(row: Capability, settings: Settings, pix_fmt: str, threads: int
                 )  # fmt: skip
             total += encoder.write(frame, i / 25, regions)
         assert encoder is not None  # noqa: S101
-        sizes.append(total + encoder.finish())
-    if len(set(sizes)) == 1:
+        sizes.add(total + encoder.finish())
+    if len(sizes) == 1:
         raise EncoderError(
-            f"{row.library}: ignores regions with these options", "leave out options of your own"
+            f"{row.library}: ignores regions with these options", "leave out your own options"
         )

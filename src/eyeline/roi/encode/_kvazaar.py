@@ -1,8 +1,8 @@
-"""kvazaar through FFmpeg's binary: a map file, a pipe of pictures, and a remux with the source's times.
+"""Encode with kvazaar through FFmpeg's binary: a map file, a pipe of pictures, and a remux.
 
-Only in a child process: kvazaar aborts on a map file that it does not like. A pipe carries no
-timestamps, so the stream it makes is muxed again here; with `gop=lp-g4d3t1` pictures are coded in
-the order in which they are shown, which is also the order in which the map file is read.
+kvazaar runs in a child process because it aborts on a map file that it does not accept. A pipe carries
+no timestamps, so the stream is muxed again with the times of the source. With `gop=lp-g4d3t1` pictures
+are coded in the order of display, which is also the order in which the map file is read.
 """
 
 from __future__ import annotations
@@ -23,42 +23,38 @@ from eyeline.errors import EncoderError, MissingExtraError, UsageError
 from eyeline.files import PendingFile
 from eyeline.media import open_video
 from eyeline.roi.encode._capabilities import parse_parameters
-from eyeline.roi.encode._encoder import MUXERS, TICK
+from eyeline.roi.encode._encoder import MUXERS, TICK, disk_error
 from eyeline.roi.encode._job import EncodeJob
 from eyeline.roi.maps import WRITERS
 
 SMALLEST_CU = 8
-"""FFmpeg's kvazaar refuses sizes that its smallest coding unit does not divide."""
+"""Least coding unit, pixels: FFmpeg's kvazaar refuses sizes that are not multiples of it."""
 
 ENVIRONMENT = "EYELINE_FFMPEG"
-"""Names an FFmpeg of the user's own, before the extra's and the one on the path."""
+"""Variable that names the user's own FFmpeg, which is preferred to the extra's and the one on the path."""
 
 
 def find_ffmpeg(encoder: str = "libkvazaar") -> str:
-    """An FFmpeg binary that has an encoder: the user's, the `vmaf` extra's, or the one on the path.
+    """Return an FFmpeg binary that has an encoder: the user's, the `vmaf` extra's, or the path's.
 
     Raises:
-        EncoderError: the one that the environment names lacks it.
-        MissingExtraError: none has it.
+        EncoderError: the user's own FFmpeg lacks the encoder.
+        MissingExtraError: no FFmpeg has it.
     """
-    own = os.environ.get(ENVIRONMENT)
-    if own:
+    if own := os.environ.get(ENVIRONMENT):
         if not _has(own, encoder):
             raise EncoderError(
                 f"{own}: has no {encoder}", f"unset {ENVIRONMENT}, or name an FFmpeg that has it"
             )
         return own
-    candidates = []
+    candidates = [shutil.which("ffmpeg")]
     try:
         imageio_ffmpeg = import_module("imageio_ffmpeg")  # it carries no types
+        candidates.insert(0, str(imageio_ffmpeg.get_ffmpeg_exe()))
     except ImportError:
         pass
-    else:
-        candidates.append(str(imageio_ffmpeg.get_ffmpeg_exe()))
-    if on_path := shutil.which("ffmpeg"):
-        candidates.append(on_path)
     for candidate in candidates:
-        if _has(candidate, encoder):
+        if candidate is not None and _has(candidate, encoder):
             return candidate
     raise MissingExtraError(f"an FFmpeg with {encoder}", "vmaf")
 
@@ -74,32 +70,32 @@ def _has(binary: str, encoder: str) -> bool:
 
 
 def encode_kvazaar(job: EncodeJob) -> tuple[int, int]:
-    """Encode a job through kvazaar.
-
-    Returns:
-        Frames, and bytes of the picture stream.
+    """Encode a job with kvazaar; return frames and bytes of the picture stream.
 
     Raises:
-        EncoderError: kvazaar died; its last words.
-        MissingExtraError: no FFmpeg with kvazaar.
+        EncoderError: kvazaar died.
+        MissingExtraError: no FFmpeg has kvazaar.
     """
-    i, o = job.info, job.options
+    i, steered = job.info, job.options.steer.strength != 0
     if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
-        raise UsageError("kvazaar reads its maps before the pictures", "give a file, not a pipe")
+        raise UsageError(
+            "kvazaar reads all maps before the pictures, and stdin can be read once", "give a file"
+        )
     if i.width % SMALLEST_CU or i.height % SMALLEST_CU:
         raise EncoderError(
-            f"libkvazaar: codes sizes that {SMALLEST_CU} divides, not {i.width}x{i.height}",
+            f"libkvazaar: the width and the height must be multiples of {SMALLEST_CU}, and the source "
+            f"is {i.width}x{i.height}",
             "crop or pad it, or use x265",
         )
     binary = find_ffmpeg()
     pending = PendingFile(job.out)
     try:
         with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
-            roi = Path(folder) / "roi.txt"
-            if o.steer.strength:
+            roi = Path(folder) / "roi.txt" if steered else None
+            if roi is not None:
                 _write_maps(job, roi)
             stream = Path(folder) / "out.hevc"
-            times = _pipe(job, binary, roi if o.steer.strength else None, stream)
+            times = _pipe(job, _command(job, binary, roi, stream), stream)
             size = stream.stat().st_size
             _mux(job, stream, pending.temporary, times)
     except BaseException:
@@ -117,50 +113,52 @@ def _write_maps(job: EncodeJob, roi: Path) -> None:
             writer.write(p.index, p.levels)
             if job.drawn is not None:
                 job.drawn.append(p.levels)
-            job.advance(1, count)
+            job.on_frame(1, count)
 
 
-def _pipe(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> list[float]:
-    """Feed kvazaar; the pictures' times, seconds."""
+def _command(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> list[str]:
     i, o, row = job.info, job.options, job.row
     parameters = dict(row.fixed_parameters)
     extra = dict(o.extra)
     if row.parameters in extra:
         parameters |= parse_parameters(extra.pop(str(row.parameters)), row.separator)
     if o.preset:
-        parameters = {"preset": o.preset} | parameters  # first: it would reset what stands before
+        parameters = {"preset": o.preset} | parameters  # first: a preset resets what stands before
     if job.rate.qp is not None:
         parameters["qp"] = str(job.rate.qp)
     if roi is not None:
         parameters["roi"] = str(roi)
-    rate = i.fps or Fraction(25)
-    command = [
+    return [
         *(binary, "-hide_banner", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", job.pix_fmt, "-s", f"{i.width}x{i.height}"),
-        *("-r", str(rate), "-i", "pipe:0", "-c:v", row.library),
+        *("-r", str(i.fps or Fraction(25)), "-i", "pipe:0", "-c:v", row.library),
         *(("-b:v", str(job.rate.bitrate)) if job.rate.bitrate else ()),
         *(word for name, value in extra.items() for word in (f"-{name}", value)),
         *("-kvazaar-params", ",".join(f"{k}={v}" for k, v in parameters.items())),
         *("-f", "hevc", str(stream)),
     ]
+
+
+def _pipe(job: EncodeJob, command: list[str], stream: Path) -> list[float]:
+    """Feed kvazaar; return the times of the pictures in the output, seconds."""
     times: list[float] = []
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(  # noqa: S603 - see find_ffmpeg
             command, stdin=subprocess.PIPE, stderr=words, stdout=words
         )
-        assert child.stdin is not None  # noqa: S101 - a pipe was asked for
+        assert child.stdin is not None  # noqa: S101 - stdin=PIPE
         try:
-            with open_video(job.source, o.video) as video:
+            with open_video(job.source, job.options.video) as video:
                 for d in video.pictures(job.footage.start, job.footage.stop):
                     frame = d.frame
                     if frame.format.name != job.pix_fmt:
                         frame = frame.reformat(format=job.pix_fmt)
                     child.stdin.write(_samples(frame))
                     times.append(d.seconds)
-                    job.advance(2, len(times))
+                    job.on_frame(2, len(times))
             child.stdin.close()
         except BrokenPipeError:
-            pass  # its exit status says why
+            pass  # the exit status says why
         except BaseException:
             child.kill()
             child.wait()
@@ -176,7 +174,7 @@ def _pipe(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> list[f
 
 
 def _samples(frame: av.VideoFrame) -> bytes:
-    """A planar 8-bit frame as raw video: rows without padding."""
+    """Return a planar 8-bit frame as raw video: rows without padding."""
     parts = []
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
@@ -185,8 +183,9 @@ def _samples(frame: av.VideoFrame) -> bytes:
 
 
 def _mux(job: EncodeJob, stream: Path, target: Path, times: list[float]) -> None:
-    passengers = job.passengers()
-    tick = passengers.time_base or TICK
+    streams = job.side_streams()
+    tick = streams.time_base or TICK
+    count = 0
     try:
         with (
             av.open(str(stream), format="hevc") as source,
@@ -197,8 +196,7 @@ def _mux(job: EncodeJob, stream: Path, target: Path, times: list[float]) -> None
             copy.time_base = tick
             if job.info.rotation:
                 copy.set_display_rotation(-job.info.rotation)
-            passengers.board(out, copy)
-            count = 0
+            streams.add_to(out, copy, job.out)
             for packet in source.demux(video):
                 if not packet.size:
                     continue
@@ -207,12 +205,13 @@ def _mux(job: EncodeJob, stream: Path, target: Path, times: list[float]) -> None
                 packet.duration = 0
                 packet.stream = copy
                 out.mux(packet)
-                passengers.ride(out, times[count])
+                streams.copy_until(out, times[count])
                 count += 1
-            passengers.ride(out, None)
+            streams.copy_until(out, None)
     except (av.error.FFmpegError, IndexError) as exc:
-        raise EncoderError(f"libkvazaar: what it wrote can't be muxed: {exc}") from exc
+        message = f"libkvazaar: its stream could not be written to {job.out}: {exc}"
+        raise (disk_error(job.out, exc) or EncoderError(message)) from exc
     finally:
-        passengers.close()
+        streams.close()
     if count != len(times):
         raise EncoderError(f"libkvazaar: wrote {count} of {len(times)} pictures")

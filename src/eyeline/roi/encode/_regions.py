@@ -1,11 +1,9 @@
-"""Grids of levels to few rectangles, and back.
+"""Convert grids of levels to few rectangles, and attach rectangles to frames as FFmpeg's side data.
 
-Regions onto decoded frames, as FFmpeg's side data, through PyAV.
-
-A graph of `addroi` filters gives a frame as many slots as it has filters; the slots' numbers are
-then written in place, which costs microseconds where configuring a graph per frame costs
-milliseconds. Every frame carries side data that ends with a region of the whole picture at zero:
-x265 dies where some frames have none, and VP9 keeps the regions of the frame before.
+A graph of `addroi` filters gives a frame one slot per filter. The numbers of the slots are then written
+in place, which takes microseconds, while configuring a graph per frame would take milliseconds. Every
+frame carries side data, and the last region is the whole picture with an offset of zero: x265 dies if
+some frames have none, and VP9 keeps the regions of the frame before.
 """
 
 from __future__ import annotations
@@ -17,17 +15,15 @@ from typing import NamedTuple
 import av
 import av.filter
 import numpy as np
-import numpy.typing as npt
 from av.sidedata.sidedata import SideData
 from av.video.frame import PictureType
 
 from eyeline.errors import EncoderError
-
-Levels = npt.NDArray[np.int16]
+from eyeline.roi.steering import Levels
 
 
 class Region(NamedTuple):
-    """A rectangle of one offset; edges in pixels of the coded picture, bottom and right exclusive."""
+    """A rectangle with one offset, QP; edges in pixels of the coded picture, bottom and right exclusive."""
 
     top: int
     bottom: int
@@ -37,43 +33,32 @@ class Region(NamedTuple):
 
 
 def _runs(levels: Levels) -> list[tuple[int, int, int, int]]:
-    """(row, start, end, level) of every run of one level that is not zero, in reading order."""
+    """Return (row, start, end, level) of every run of one level that is not zero, in reading order."""
     rows, columns = levels.shape
     change = np.ones((rows, columns), bool)
     np.not_equal(levels[:, 1:], levels[:, :-1], out=change[:, 1:])
     starts = np.flatnonzero(change)
-    ends = np.append(starts[1:], rows * columns)  # a run never crosses rows: each begins one
+    ends = np.append(starts[1:], rows * columns)  # each row begins a run, so no run crosses rows
     values = levels.ravel()[starts]
-    keep = values != 0
-    starts, ends, values = starts[keep], ends[keep], values[keep]
-    row = starts // columns
-    base = row * columns
-    return list(
-        zip(
-            row.tolist(),
-            (starts - base).tolist(),
-            (ends - base).tolist(),
-            values.tolist(),
-            strict=True,
-        )
-    )
+    row, first = np.divmod(starts, columns)
+    runs = np.stack([row, first, ends - row * columns, values], 1)[values != 0]
+    return list(map(tuple, runs.tolist()))
 
 
 def rectangles(
     levels: Levels, width: int, height: int, block: int, most: int = 1 << 30
 ) -> list[Region]:
-    """Cover what is not zero by rectangles that do not overlap.
+    """Cover all blocks whose level is not zero by rectangles that do not overlap.
 
-    Runs of one level that stand exactly above one another are merged. Where that leaves more than
-    `most`, blocks are joined two by two (their mean, rounded to a level that occurs) until it does
-    not.
+    Runs of one level that stand exactly above one another are merged. If that leaves more than `most`,
+    blocks are joined two by two: to their mean, rounded to a level that occurs.
 
     Args:
         levels: int16 (rows, columns), QP.
         width: of the picture, pixels.
         height: of the picture, pixels.
         block: side of a block, pixels.
-        most: how many there may be; at least 1.
+        most: most rectangles, at least 1.
 
     Returns:
         Rectangles within the picture.
@@ -101,7 +86,6 @@ def rectangles(
 
 
 def _halve(levels: Levels) -> Levels:
-    """Blocks joined two by two: the level that occurs and lies nearest to their mean."""
     rows, columns = levels.shape
     padded = np.pad(levels, ((0, rows % 2), (0, columns % 2)), mode="edge").astype(np.float32)
     means = (padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]) / 4
@@ -111,41 +95,19 @@ def _halve(levels: Levels) -> Levels:
     return out
 
 
-def paint(regions: list[Region], width: int, height: int, block: int) -> Levels:
-    """The grid that regions stand for, as an encoder reads it: the first one wins.
-
-    Args:
-        regions: in order of precedence.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        block: side of an encoder's block, pixels; one that is partly covered counts whole.
-
-    Returns:
-        int16 (rows, columns), QP.
-    """
-    grid = np.zeros((-(-height // block), -(-width // block)), np.int16)
-    for top, bottom, left, right, offset in reversed(regions):
-        grid[top // block : -(-bottom // block), left // block : -(-right // block)] = offset
-    return grid
-
-
 SLOT_COUNTS = (16, 64, 128, 192, 256, 320, 384, 512, 1024)
-"""Filters in a graph: the smallest that fits is used. 256 take 0.2 ms a frame, 1024 some 2 ms."""
+"""Filters of a graph: the smallest sufficient number is used. 256 take 0.2 ms per frame, 1024 2 ms."""
 
 MOST_REGIONS = SLOT_COUNTS[-1] - 1
-"""Regions a frame can carry beside the one of the whole picture."""
+"""Most regions of a frame, beside the one of the whole picture."""
 
 FIELDS = 7
-"""int32 fields of FFmpeg's `AVRegionOfInterest` (libavutil/frame.h): its own size in bytes, top,
-bottom, left, right, and numerator and denominator of the offset as a share of the QP range."""
+"""int32 fields of FFmpeg's `AVRegionOfInterest` (libavutil/frame.h): its size in bytes, top, bottom,
+left, right, and the offset as a share of the QP range: numerator, denominator."""
 
 
 class RegionWriter:
-    """Attaches regions to frames of one size and format.
-
-    Args:
-        qp_range: denominator of offsets, see `capabilities.toml`.
-    """
+    """Attaches regions to frames; `qp_range` is the denominator of offsets, see `capabilities.toml`."""
 
     def __init__(self, qp_range: int) -> None:
         self._range = qp_range
@@ -172,14 +134,14 @@ class RegionWriter:
         return graph
 
     def __call__(self, frame: av.VideoFrame, regions: Sequence[Region]) -> av.VideoFrame:
-        """A frame of the same samples that carries the regions.
+        """Return a frame of the same samples that carries the regions.
 
         Args:
             frame: decoded, with a time base.
-            regions: at most `MOST_REGIONS`, the first wins where two overlap.
+            regions: at most `MOST_REGIONS`; the first one wins where two overlap.
 
         Raises:
-            EncoderError: FFmpeg's side data is not laid out as documented.
+            EncoderError: FFmpeg's side data does not have the documented layout.
         """
         slots = next(n for n in SLOT_COUNTS if n > len(regions))
         graph = self._graph(frame, slots)
@@ -190,21 +152,20 @@ class RegionWriter:
         packed = np.zeros((slots, FIELDS), np.int32)
         packed[:] = size, 0, frame.height, 0, frame.width, 0, self._range
         if regions:
-            table = np.array(regions, np.int32)
-            packed[: len(regions), 1:6] = table
+            packed[: len(regions), 1:6] = np.array(regions, np.int32)
         if not isinstance(out, av.VideoFrame) or data is None or data.buffer_size != packed.nbytes:
-            raise EncoderError("this FFmpeg lays regions out in another way", "use PyAV 18")
-        # PyAV hands the bytes out read-only; the buffer was made by the last filter, for this frame.
+            raise EncoderError("this FFmpeg has another layout of regions", "use PyAV 18")
+        # PyAV gives the bytes read-only; the buffer belongs to this frame alone.
         ctypes.memmove(data.buffer_ptr, packed.tobytes(), packed.nbytes)
         return out
 
 
 def find_side_data(frame: av.VideoFrame | av.AudioFrame, name: str) -> SideData | None:
-    """A frame's side data by FFmpeg's name in capitals, or None."""
+    """Return a frame's side data by FFmpeg's name in capitals, or None."""
     found = frame.side_data.get(name)
     return found if isinstance(found, SideData) else None
 
 
 def forget_type(frame: av.VideoFrame) -> None:
-    """Let the encoder choose the frame's type: the decoded one would be forced on it."""
+    """Let the encoder choose the type of the frame instead of the decoded type."""
     frame.pict_type = PictureType.NONE
