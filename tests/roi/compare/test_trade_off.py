@@ -205,7 +205,7 @@ def test_the_command_compares_maps(clip: Path, fixations: str, tmp_path: Path) -
     [
         (("--steer", "centre", "--still", "a.png"), "--still shows one steered encode"),
         (("--steer", "centre", "--maps", "a.npz"), "also say what steers"),
-        (("--multiples", "1,x"), "--multiples '1,x' are not numbers"),
+        (("--multiples", "1,x"), "--multiples '1,x' is not a list of numbers"),
         (("--steer", "absent_model"), "absent_model"),
     ],
 )
