@@ -29,7 +29,7 @@ from eyeline.files import whole_file
 from eyeline.logs.base import pool
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
-from eyeline.quality.measure import Measured, measure
+from eyeline.quality._measure import MeasuredPair, measure
 from eyeline.quality.pairs import Aligner, PairOptions
 from eyeline.quality.score import ScoreOptions, score
 from eyeline.quality.ssim import TAPS, _index, _shrunk, shrink_factor
@@ -109,7 +109,7 @@ def alone(ref: Path, dist: Path) -> None:
     with open_video(ref) as a, open_video(dist) as b:
         aligner = Aligner(a.info, b.info, PairOptions())
         pairs = [
-            Measured(aligner.planes(0, r.frame), aligner.planes(1, d.frame), Weights(saliency))
+            MeasuredPair(aligner.planes(0, r.frame), aligner.planes(1, d.frame), Weights(saliency))
             for r, d, _ in zip(a.pictures(), b.pictures(), range(8), strict=False)
         ]
     cells = []

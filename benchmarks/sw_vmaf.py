@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -28,7 +28,8 @@ import imageio_ffmpeg
 import numpy as np
 
 from eyeline.files import whole_file
-from eyeline.quality.sw_vmaf import LumaPair, SwVmaf, load_model
+from eyeline.parallel import map_in_threads
+from eyeline.quality.sw_vmaf import FramePart, LumaPair, SwVmaf, VmafScore, load_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WIDTH, HEIGHT, FRAMES = 854, 480, 48
@@ -74,6 +75,27 @@ def libvmaf(folder: Path, model: str, frames: int) -> float:
     )
 
 
+def scores(engine: SwVmaf, pairs: Iterable[LumaPair], workers: int = 1) -> Iterator[VmafScore]:
+    """Scores of a clip, as `eyeline score` makes them; one worker computes in this thread."""
+
+    def jobs() -> Iterator[tuple[LumaPair, LumaPair | None]]:
+        previous = None
+        for pair in pairs:
+            yield pair, previous
+            previous = pair
+
+    def part(job: tuple[LumaPair, LumaPair | None]) -> FramePart:
+        return engine.part(*job)
+
+    waiting = None
+    for p in map(part, jobs()) if workers == 1 else map_in_threads(part, jobs(), workers):
+        if waiting is not None:
+            yield engine.finish(waiting, p)
+        waiting = p
+    if waiting is not None:
+        yield engine.finish(waiting)
+
+
 def compare(long: bool) -> None:
     """Print times, differences and memory."""
     cv2.setNumThreads(1)
@@ -92,7 +114,7 @@ def compare(long: bool) -> None:
                 ours = []
                 for clip in (plain, pairs):
                     start = time.thread_time()
-                    list(engine.scores(clip))
+                    list(scores(engine, clip))
                     ours.append((time.thread_time() - start) / FRAMES)
                 rounds.append((theirs, *ours))
             a, b, c = (statistics.median(column) * 1e3 for column in zip(*rounds, strict=True))
@@ -104,7 +126,7 @@ def compare(long: bool) -> None:
             libvmaf(folder, model, FRAMES)
             frames = json.loads((folder / "log.json").read_text())["frames"]
             worst: dict[str, float] = {}
-            for score, frame in zip(SwVmaf(load_model(model)).scores(plain), frames, strict=True):
+            for score, frame in zip(scores(SwVmaf(load_model(model)), plain), frames, strict=True):
                 for key, value in score.whole.items():
                     limited = model.endswith("neg") and key != "motion2"
                     named = f"integer_{key}{'_egl_1' if limited else ''}"
@@ -113,7 +135,7 @@ def compare(long: bool) -> None:
             print(model, {key: round(value, 5) for key, value in worst.items()})
         if long:
             print("\nMiB resident after that many frames")
-            for i, _ in enumerate(engine.scores(repeat(pairs, 3000), CORES), 1):
+            for i, _ in enumerate(scores(engine, repeat(pairs, 3000), CORES), 1):
                 if i in (100, 1000, 3000):
                     print(f"{i:5} {resident():6.0f}")
 
@@ -125,7 +147,7 @@ def gain(pairs: list[LumaPair]) -> None:
     for step in range(6):
         for workers, sample in samples.items():
             wall, cpu = time.perf_counter(), time.process_time()
-            list(engine.scores(pairs, workers))
+            list(scores(engine, pairs, workers))
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if step:  # the first round warms caches
                 sample.append((wall / FRAMES * 1e3, cpu / FRAMES * 1e3))
@@ -144,9 +166,9 @@ def processes(pairs: list[LumaPair]) -> float:
 
     def work(gate: Barrier) -> None:
         engine = SwVmaf(load_model())
-        list(engine.scores(pairs[:4]))
+        list(scores(engine, pairs[:4]))
         gate.wait()
-        list(engine.scores(pairs))
+        list(scores(engine, pairs))
         gate.wait()
 
     context = multiprocessing.get_context("fork")

@@ -172,7 +172,7 @@ def test_lengths_are_both_named_and_shortest_scores_the_common_part(
     ref: Path, tmp_path: Path
 ) -> None:
     short = write_y4m(tmp_path / "short.y4m", FRAMES - 2)
-    assert re.search(r"ref\.y4m has 6 frames, .*short\.y4m 4", run(ref, short).stderr)
+    assert re.search(r"ref\.y4m has 6 frames, .*short\.y4m has 4", run(ref, short).stderr)
     done = run(ref, short, "--shortest", "--metrics", "psnr")
     assert len(json.loads(done.stdout)["frames"]) == 4
 

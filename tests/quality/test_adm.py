@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyeline.errors import QualityError
-from eyeline.quality.vmaf_features import LOW, adm, halve_blocks, inner, sensitivity, wavelet
+from eyeline.quality._vmaf_features import LOW, adm, halve_blocks, inner, sensitivity, wavelet
 
 RNG = np.random.default_rng(6)
 

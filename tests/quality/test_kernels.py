@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from eyeline.quality._vmaf_features import sum_of
 from eyeline.quality.sw_vmaf import FramePart, LumaPair, SwVmaf, load_model
-from eyeline.quality.vmaf_features import sum_of
 
 LINE = 64  # bytes of a cache line, the widest that vector instructions align to
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eyeline.quality.vmaf_features import motion
+from eyeline.quality._vmaf_features import motion
 
 
 def test_a_still_picture_does_not_move():

@@ -19,10 +19,9 @@ from eyeline.logs import read_log, write_log
 from eyeline.logs.base import Log, compact
 from eyeline.media.index import index_frames
 from eyeline.media.types import FrameIndex, VideoOptions
-from eyeline.quality.options import ScoreOptions
 from eyeline.quality.pair_segments import ScoreSegments, may_split, plan_pairs
 from eyeline.quality.pairs import PairOptions
-from eyeline.quality.score import score
+from eyeline.quality.score import ScoreOptions, score
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.saliency.maps import open_map_sink
@@ -262,7 +261,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_pair(folder, ("h264", "h264-open"), frames, (8, 11))
 
 
-@pytest.mark.parametrize("method", [None, "crop", "mask"])
+@pytest.mark.parametrize("method", [None, "crop"])
 def test_libvmaf_joins_too(
     pair: tuple[Path, Path], model: Model, tmp_path: Path, method: str | None
 ) -> None:

@@ -48,7 +48,7 @@ def test_libvmafs_xml_of_this_size_is_taken(clip: Path, tmp_path: Path) -> None:
 
 
 def test_libvmafs_xml_of_another_size_is_refused(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="another clip: size compared: 128x64 there, 96x64 here"):
+    with pytest.raises(LogError, match="another video: size compared: 128x64 there, 96x64 here"):
         check(clip, libvmaf_xml(tmp_path / "v.xml", (128, 64)))
 
 
@@ -61,7 +61,7 @@ def test_the_size_is_that_of_the_crop(clip: Path, tmp_path: Path) -> None:
 
 def test_our_log_of_another_rate_is_refused(clip: Path, tmp_path: Path) -> None:
     write_log(log_of(FRAMES, {"compared_size": list(SIZE)}, 30.0), tmp_path / "s.csv")
-    with pytest.raises(LogError, match="frames a second: 30 there, 25 here"):
+    with pytest.raises(LogError, match="frames per second: 30 there, 25 here"):
         check(clip, tmp_path / "s.csv")
 
 

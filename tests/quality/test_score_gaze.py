@@ -163,7 +163,7 @@ def test_a_table_without_the_reference_is_refused(pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"maps": "a.npz", "fixations": "f.csv"}, "maps and fixations are given together"),
+        ({"maps": "a.npz", "fixations": "f.csv"}, "--maps and --fixations are given together"),
         ({"fixations": "f.csv", "weight": 0.0}, "--fixations has no effect with --weight 0"),
         ({"pixels_per_degree": 40.0}, "without --fixations"),
         ({"fixations": "f.csv", "pixels_per_degree": -1.0}, "must be between 1 and 1000"),

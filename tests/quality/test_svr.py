@@ -22,7 +22,6 @@ def record(**changes):
         "slopes": [0.01, 2, 1, 1],
         "intercepts": [-0.5, 0, 0, 0],
         "score_clip": [0, 100],
-        "score_transform": {"p0": 1.0, "p1": 1.5, "p2": -0.01, "out_gte_in": "true"},
         "model": "svm_type nu_svr\nkernel_type rbf\ngamma 0.5\nnr_class 2\ntotal_sv 1\nrho 0.25\n"
         "SV\n0.75 1:1.8 2:4 3:0.5\n",
     }
@@ -50,19 +49,6 @@ def test_scores_are_clipped():
     assert parsed(intercepts=[5, 0, 0, 0]).score(FEATURES) == 0
 
 
-def test_the_transform_is_for_those_who_ask_and_never_lowers():
-    model = parsed(intercepts=[0.1, 0, 0, 0])  # (0.5 - 0.1) / 0.01 = 40
-    assert model.score(FEATURES) == pytest.approx(40)
-    assert model.score(FEATURES, transformed=True) == pytest.approx(1 + 60 - 16)
-    high = parsed(intercepts=[-0.4, 0, 0, 0])  # 90: the polynomial would give 55
-    assert high.score(FEATURES, transformed=True) == pytest.approx(90)
-
-
-def test_a_model_without_a_transform_says_so():
-    with pytest.raises(ModelError, match="no score transform"):
-        parsed(score_transform=None).score(FEATURES, transformed=True)
-
-
 def test_gain_limits_are_read():
     options = [{"adm_enhn_gain_limit": 1.0}, {}, {"vif_enhn_gain_limit": 1.0}]
     model = parsed(feature_opts_dicts=options)
@@ -76,10 +62,9 @@ def test_gain_limits_are_read():
         ({"model_type": "RESIDUEBOOTSTRAP_LIBSVMNUSVR"}, "not supported"),
         ({"feature_names": ["speed_chroma", "adm2", "vif_scale0"]}, "speed_chroma"),
         ({"feature_opts_dicts": [{"adm_norm_view_dist": 5}, {}, {}]}, "adm_norm_view_dist"),
-        ({"slopes": [1, 2]}, "3 features, 1 scalings"),
+        ({"slopes": [1, 2]}, "1 scalings for 3 features"),
         ({"model": "svm_type nu_svr\nkernel_type linear\nSV\n"}, "kernel linear"),
         ({"model": "svm_type nu_svr"}, "not a VMAF model"),
-        ({"score_transform": {"knots": [[0, 0], [1, 1]]}}, "knots"),
     ],
 )
 def test_other_models_are_refused_by_what_they_need(changes, message):

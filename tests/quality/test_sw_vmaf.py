@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -10,7 +12,7 @@ import pytest
 
 from clips import write_clip
 from eyeline.errors import QualityError
-from eyeline.quality.sw_vmaf import LumaPair, SwVmaf, load_model
+from eyeline.quality.sw_vmaf import LumaPair, SwVmaf, VmafScore, load_model
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("cv2")
@@ -79,11 +81,18 @@ def libvmaf(reference: list, distorted: list, depth: int, model: str, folder: Pa
     return [frame["metrics"] for frame in json.loads(log.read_text())["frames"]]
 
 
+def scores(engine: SwVmaf, pairs: Iterable[LumaPair]) -> list[VmafScore]:
+    """The scores of a clip, as `eyeline score` makes them."""
+    clip = list(pairs)
+    parts = [engine.part(p, clip[i - 1] if i else None) for i, p in enumerate(clip)]
+    return [engine.finish(a, b) for a, b in pairwise([*parts, None])]
+
+
 def assert_equal(reference, distorted, depth, model, folder, bounds=(FEATURE_BOUND, SCORE_BOUND)):
     theirs = libvmaf(reference, distorted, depth, model, folder)
     uniform = np.ones(reference[0].shape, np.float32)
     pairs = (LumaPair(r, d, depth, uniform) for r, d in zip(reference, distorted, strict=True))
-    ours = list(SwVmaf(load_model(model)).scores(pairs))
+    ours = scores(SwVmaf(load_model(model)), pairs)
     assert len(ours) == len(theirs)
     for score, metrics in zip(ours, theirs, strict=True):
         for name, value in score.whole.items():
@@ -174,7 +183,7 @@ def test_the_same_distortion_costs_more_on_the_subject():
 
     def score(where):
         distorted = np.where(where, picture + noise, picture).clip(0, 255).astype(np.uint8)
-        return next(engine.scores([LumaPair(picture, distorted, 8, weight)]))
+        return scores(engine, [LumaPair(picture, distorted, 8, weight)])[0]
 
     on_subject, on_background = score(subject), score(background)
     plain = on_background.whole["vmaf"] - on_subject.whole["vmaf"]
@@ -194,33 +203,8 @@ def clip(count: int = 5, size: tuple[int, int] = (64, 80)) -> list[LumaPair]:
     return [LumaPair(r, d, 8, m) for r, d, m in zip(frames, damaged, maps, strict=True)]
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_workers_change_neither_order_nor_values(workers):
-    engine = SwVmaf(load_model())
-    several, one = list(engine.scores(clip(7), workers)), list(engine.scores(clip(7)))
-    assert len(several) == len(one) == 7
-    for a, b in zip(several, one, strict=True):
-        # Sums of float64 may differ in the last digit with the alignment of memory.
-        assert a.whole == pytest.approx(b.whole, rel=1e-9)
-        assert a.weighted == pytest.approx(b.weighted, rel=1e-9)
-
-
-def test_frames_are_read_as_they_are_needed():
-    taken = []
-
-    def frames():
-        for i, pair in enumerate(clip(12)):
-            taken.append(i)
-            yield pair
-
-    scores = SwVmaf(load_model()).scores(frames(), workers=2)
-    next(scores)
-    assert len(taken) <= 5
-    scores.close()
-
-
 def test_a_frame_of_its_own_moves_not_at_all():
-    (score,) = SwVmaf(load_model()).scores(clip(1))
+    (score,) = scores(SwVmaf(load_model()), clip(1))
     assert score.whole["motion2"] == score.weighted["motion2"] == 0
 
 
@@ -228,13 +212,9 @@ def test_motion_of_the_first_frame_is_zero_and_a_cut_does_not_count():
     still = np.random.default_rng(6).integers(0, 256, (64, 64), np.uint8)
     other = 255 - still
     pairs = [LumaPair(f, f, 8, None) for f in (still, still, other, other)]
-    scores = list(SwVmaf(load_model()).scores(pairs))
-    assert [s.whole["motion2"] for s in scores] == [0, 0, 0, 0]
-    assert scores[0].weighted is None
-
-
-def test_no_frames_no_scores():
-    assert list(SwVmaf(load_model()).scores([])) == []
+    found = scores(SwVmaf(load_model()), pairs)
+    assert [s.whole["motion2"] for s in found] == [0, 0, 0, 0]
+    assert found[0].weighted is None
 
 
 @pytest.mark.parametrize(
@@ -259,8 +239,8 @@ def test_a_frame_too_small_for_four_scales():
 
 
 def test_frames_that_change_size():
-    with pytest.raises(QualityError, match="frames change size"):
-        list(SwVmaf(load_model()).scores([clip(1)[0], clip(1, (48, 48))[0]]))
+    with pytest.raises(QualityError, match="frame size changes from 80x64 to 48x48"):
+        scores(SwVmaf(load_model()), [clip(1)[0], clip(1, (48, 48))[0]])
 
 
 def test_an_identical_pair_is_near_the_top_and_finite():

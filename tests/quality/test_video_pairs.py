@@ -10,7 +10,7 @@ from eyeline.errors import DamagedMediaError, QualityError, UsageError
 from eyeline.logs.base import pool
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
-from eyeline.quality.pairs import PairOptions, Prefetch
+from eyeline.quality.pairs import PairOptions
 from eyeline.quality.score import ScoreOptions, score
 from quality.pair_clips import noisy, textured, write_ffv1
 
@@ -163,27 +163,6 @@ def test_damage_keeps_the_pairs_before_it(tmp_path: Path) -> None:
     assert isinstance(result.stopped, DamagedMediaError)
     assert list(result.log.values["psnr_y"]) == [60] * 4
     assert result.log.provenance["complete"] is False
-
-
-def test_an_error_ahead_is_raised_in_its_place() -> None:
-    def items():
-        yield 1
-        yield 2
-        raise QualityError("late")
-
-    ahead = Prefetch(items())
-    assert [next(ahead), next(ahead)] == [1, 2]
-    with pytest.raises(QualityError, match="late"):
-        next(ahead)
-    assert next(ahead, None) is None
-    ahead.close()
-
-
-def test_closing_ends_a_thread_that_waits() -> None:
-    ahead = Prefetch(iter(range(10**9)), ahead=2)
-    assert next(ahead) == 0
-    ahead.close()
-    assert not ahead._thread.is_alive()
 
 
 def test_negative_offsets_are_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyeline.quality.vmaf_features import WINDOWS, halve_centred, vif
+from eyeline.quality._vmaf_features import WINDOWS, halve_centred, vif
 
 RNG = np.random.default_rng(6)
 

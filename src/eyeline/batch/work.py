@@ -20,9 +20,8 @@ from eyeline.inference.session import Session
 from eyeline.logs.base import Log
 from eyeline.media import open_video
 from eyeline.media.types import VideoOptions
-from eyeline.quality.options import ScoreOptions
 from eyeline.quality.pair_segments import ScoreSegments
-from eyeline.quality.score import score
+from eyeline.quality.score import ScoreOptions, score
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, Use, resolve_model
 from eyeline.roi.maps import MapFormat, write_map_file

@@ -31,7 +31,7 @@ Examples:
 
     eyeline score ref.mp4 dist.mp4 --fixations fixations.csv -o scores.json
 
-    eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method mask -o scores.json
+    eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method crop -o scores.json
 """
 
 
@@ -60,10 +60,8 @@ class Metrics:
         "installed (VMAF: extra `vmaf`).",
     )
     vmaf_model: str = option("vmaf_v0.6.1", help="Model of vmaf and sw_vmaf, by version.")
-    method: Literal["crop", "mask"] | None = option(
-        None,
-        help="For comparison, libvmaf on a crop or on the subject before the reference's background; "
-        "both are biased.",
+    method: Literal["crop"] | None = option(
+        None, help="For comparison, also run libvmaf on a window that follows the map (biased)."
     )
 
 

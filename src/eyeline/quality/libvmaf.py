@@ -1,7 +1,7 @@
-"""Plain VMAF from the real libvmaf, in the FFmpeg that the extra `vmaf` brings.
+"""Plain VMAF from libvmaf itself, in the FFmpeg that the extra `vmaf` installs.
 
-Pairs go to one FFmpeg process through its stdin, reference and distorted frame by turns, so what
-libvmaf sees is what the other metrics see: the same alignment, size, crop and depth.
+One FFmpeg process reads the pairs from its stdin: a reference frame, then its distorted frame, and so
+on. So libvmaf measures the same planes as the other metrics: same alignment, size, crop and depth.
 """
 
 from __future__ import annotations
@@ -21,8 +21,20 @@ from eyeline.media.colour import PlaneLayout, Planes
 DEPTHS = (8, 10, 12, 16)
 
 
+def check_depth(depth: int) -> None:
+    """Refuse a bit depth that libvmaf does not support.
+
+    Raises:
+        QualityError: the depth is not one of `DEPTHS`.
+    """
+    if depth not in DEPTHS:
+        raise QualityError(
+            f"libvmaf does not support {depth} bits per sample", "leave vmaf out of --metrics"
+        )
+
+
 def find_ffmpeg() -> str:
-    """Path of an FFmpeg that has libvmaf.
+    """Return the path of an FFmpeg that has libvmaf.
 
     Raises:
         MissingExtraError: imageio-ffmpeg is not installed.
@@ -36,19 +48,18 @@ def find_ffmpeg() -> str:
 
 
 class LibvmafRun:
-    """One run of libvmaf, fed pair by pair.
+    """Run libvmaf on pairs that are written one by one.
 
     Args:
-        width: of luma, samples.
-        height: of luma, samples.
-        layout: of the planes.
-        model: version name, such as `vmaf_v0.6.1`.
-        features: libvmaf's feature extractors beside the model's, such as `float_ssim`.
-        threads: of libvmaf.
+        width: width of luma, samples.
+        height: height of luma, samples.
+        layout: layout of the planes.
+        model: name of libvmaf's model, such as `vmaf_v0.6.1`.
+        threads: number of libvmaf's threads.
 
     Raises:
         MissingExtraError: the extra is not installed.
-        QualityError: a depth that libvmaf does not take.
+        QualityError: libvmaf does not support the bit depth.
     """
 
     def __init__(
@@ -57,21 +68,15 @@ class LibvmafRun:
         height: int,
         layout: PlaneLayout,
         model: str = "vmaf_v0.6.1",
-        features: tuple[str, ...] = (),
         threads: int = 1,
     ) -> None:
-        if layout.depth not in DEPTHS:
-            raise QualityError(
-                f"libvmaf does not take {layout.depth} bits a sample", "leave vmaf out of --metrics"
-            )
-        # Grey goes as 4:2:0 with flat chroma, which VMAF does not look at.
+        check_depth(layout.depth)
+        # Grey is written as 4:2:0 with flat chroma, which VMAF ignores.
         self._neutral = layout.chroma == "grey"
         self._layout = PlaneLayout("420", layout.depth) if self._neutral else layout
         self._folder = tempfile.TemporaryDirectory(prefix="eyeline-vmaf-")
-        self._complaints = (Path(self._folder.name) / "stderr").open("w+b")
-        extra = "|".join(f"name={f}" for f in features)
+        self._stderr = (Path(self._folder.name) / "stderr").open("w+b")
         options = f"model=version={model}:log_fmt=json:log_path=vmaf.json:n_threads={threads}"
-        options += f":feature={extra}" if extra else ""
         graph = (
             "[0:v]split[a][b];"
             "[a]select='not(mod(n,2))',setpts=N[ref];"
@@ -85,31 +90,33 @@ class LibvmafRun:
                     "-pix_fmt", self._layout.pix_fmt, "-s", f"{width}x{height}", "-r", "50",
                     "-i", "pipe:0", "-filter_complex", graph, "-f", "null", "-",
                 ],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._complaints,
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._stderr,
                 cwd=self._folder.name,
             )  # fmt: skip
         except OSError as exc:
-            self._tidy()
-            raise EncoderError(f"FFmpeg does not start: {exc.strerror or exc}") from exc
+            self._clean_up()
+            raise EncoderError(
+                f"FFmpeg cannot be started: {exc.strerror or exc}", "reinstall imageio-ffmpeg"
+            ) from exc
         except MissingExtraError:
-            self._tidy()
+            self._clean_up()
             raise
         self._stdin = cast("BinaryIO", self._process.stdin)
 
     def write(self, reference: Planes, distorted: Planes) -> None:
-        """Add a pair.
+        """Write a pair.
 
         Raises:
-            EncoderError: FFmpeg died.
+            EncoderError: FFmpeg has ended.
         """
         try:
             for planes in (reference, distorted):
-                for plane in self._whole(planes):
+                for plane in self._all_planes(planes):
                     self._stdin.write(np.ascontiguousarray(plane).data)
         except BrokenPipeError as exc:
             raise self._failed() from exc
 
-    def _whole(self, planes: Planes) -> tuple[np.ndarray, ...]:
+    def _all_planes(self, planes: Planes) -> tuple[np.ndarray, ...]:
         if not self._neutral:
             return planes.planes
         h, w = planes.luma.shape
@@ -117,7 +124,7 @@ class LibvmafRun:
         return planes.luma, flat, flat
 
     def finish(self) -> dict[str, list[float]]:
-        """Metric name to one value a pair, in order, by libvmaf's own names.
+        """Return one value per pair for each metric, by libvmaf's names.
 
         Raises:
             EncoderError: FFmpeg or libvmaf failed.
@@ -134,21 +141,21 @@ class LibvmafRun:
             self.discard()
 
     def discard(self) -> None:
-        """End the process and remove what it wrote; safe to call twice."""
+        """End the process and remove its files; calling it again does nothing."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
         with contextlib.suppress(OSError):
             self._stdin.close()
-        self._tidy()
+        self._clean_up()
 
-    def _tidy(self) -> None:
-        self._complaints.close()
+    def _clean_up(self) -> None:
+        self._stderr.close()
         self._folder.cleanup()
 
     def _failed(self) -> EncoderError:
         self._process.wait()
-        self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines()
-        reason = said[0] if said else f"exit code {self._process.returncode}"
-        return EncoderError(f"libvmaf failed: {reason}", "is the picture large enough for VMAF?")
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        reason = lines[0] if lines else f"exit code {self._process.returncode}"
+        return EncoderError(f"libvmaf failed: {reason}", "check that the frames are large enough")

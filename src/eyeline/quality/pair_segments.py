@@ -23,8 +23,8 @@ from eyeline.logs.base import Log
 from eyeline.media.colour import Planes
 from eyeline.media.index import index_frames
 from eyeline.media.types import READ_WHOLE, FrameIndex, VideoOptions
-from eyeline.quality.options import ScoreOptions, Seen
-from eyeline.quality.score import Part, looking, score_part
+from eyeline.quality.score import ScoreOptions, ScorePart, score
+from eyeline.quality.weights import ReferenceFrame
 from eyeline.registry.registry import Model
 from eyeline.saliency.pipeline import FrameRange
 from eyeline.segments.extract import frames_of, lead_of, reach_of
@@ -52,7 +52,7 @@ def may_split(options: ScoreOptions) -> bool:
         options: of `ScoreOptions.for_model`, since a temporal filter that is left to the model
             counts as one that remembers whole scenes.
     """
-    by_scene = options.needs_model and reach_of(looking(options)) is None
+    by_scene = options.needs_model and reach_of(options.extract_options()) is None
     return not (options.pairs.resample or by_scene or options.fixations)
 
 
@@ -74,7 +74,7 @@ def plan_pairs(
     if not may_split(options):
         return [Segment(0, None)]
     o = options.pairs
-    lead = REACH + (lead_of(looking(options)) if options.needs_model else 0)
+    lead = REACH + (lead_of(options.extract_options()) if options.needs_model else 0)
     places = ref.keyframes - o.ref_offset + lead, dist.keyframes - o.dist_offset + REACH
     return split_frames(places, 0, _count((ref, dist), options), None, length)
 
@@ -132,14 +132,14 @@ class ScoreSegments(SegmentedRun):
         watch = _SeamWatch(segment.start, end, self._options.pairs.ref_offset)
         # The last segment reads on to the ends of the videos, as a single run does.
         last = None if segment.stop is None else stop
-        result = score_part(
+        result = score(
             *self._paths,
-            Part(start, last, self._frames(start, last), watch.look),
             model=self._model,
             options=self._options,
             ref_options=replace(self._video_options, index=indexes[0]),
             dist_options=replace(self._video_options, index=indexes[1]),
             on_frame=on_frame,
+            part=ScorePart(start, last, self._frames(start, last), watch.look),
         )
         if result.stopped is not None:
             raise result.stopped
@@ -160,7 +160,7 @@ class ScoreSegments(SegmentedRun):
         """Return what a model looks at for the maps of these pairs."""
         if not self._options.needs_model:
             return None
-        how = looking(self._options)
+        how = self._options.extract_options()
         shifted = Segment(start + how.start, None if stop is None else stop + how.start)
         return frames_of(shifted, how)
 
@@ -179,12 +179,12 @@ class _SeamWatch:
         self._offset = offset
         self._digests: dict[int, Any] = {}
 
-    def look(self, seen: Seen, reference: Planes, distorted: Planes) -> None:
-        number = seen.index - self._offset
+    def look(self, frame: ReferenceFrame, reference: Planes, distorted: Planes) -> None:
+        number = frame.index - self._offset
         if number not in self._wanted:
             return
         digest = hashlib.blake2b(digest_size=16)
-        for plane in (seen.map, *reference.planes, *distorted.planes):
+        for plane in (frame.map, *reference.planes, *distorted.planes):
             digest.update(f"{plane.dtype} {plane.shape} ".encode())
             digest.update(np.ascontiguousarray(plane).data)
         self._digests[number] = digest

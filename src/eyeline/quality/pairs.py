@@ -1,14 +1,12 @@
-"""Two videos as a stream of pairs of planes that belong together: which frame with which, at what size.
+"""Pair the frames of two videos: which frame with which, and at what size.
 
-Nothing is adapted in silence: what differs between the two is refused unless an option says how to
-bring them together. Each video is decoded in a thread of its own, a few frames ahead.
+Nothing is adapted silently: a difference between the two videos is refused unless an option says how to
+resolve it.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,20 +22,20 @@ from eyeline.media.types import DEFAULT_FPS, IMAGE_SUFFIXES, RAW_SUFFIXES, Video
 T = TypeVar("T")
 
 SAME_RATE = 0.0005
-"""Frame rates closer than this share are one: 29.97 and 30000/1001 are, 24 and 23.976 are not."""
+"""Frame rates that differ by less than this share are equal: 29.97 and 30000/1001, not 24 and 23.976."""
 
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How two videos are brought together; the defaults bring nothing together.
+    """How the frames of two videos are paired; the defaults resolve no difference.
 
     Attributes:
-        ref_offset, dist_offset: frames left out at the start of each.
-        resample: pair by time: each frame of the reference with the one shown then.
-        scale: bring both to the size of the reference, or of the distorted video (bicubic).
+        ref_offset, dist_offset: number of frames to leave out at the start of each video.
+        resample: pair by time: each reference frame with the distorted frame shown at that time.
+        scale: scale both videos to the size of the reference or of the distorted video (bicubic).
         crop: (width, height, x, y) in luma samples, after scaling; None = all.
         shortest: stop where the shorter video ends.
-        frames: most pairs; None = all.
+        frames: number of pairs at most; None = all.
     """
 
     ref_offset: int = 0
@@ -63,8 +61,8 @@ class PairOptions:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A decoded frame and when it is shown, seconds."""
+class TimedFrame:
+    """A decoded frame and its presentation time in seconds."""
 
     seconds: float
     frame: av.VideoFrame
@@ -88,7 +86,7 @@ class Aligner:
     """
 
     def __init__(self, reference: VideoInfo, distorted: VideoInfo, options: PairOptions) -> None:
-        self._ref, self._dist, self.options = reference, distorted, options
+        self._ref, self.distorted, self.options = reference, distorted, options
         self._check_colour()
         self._check_rates()
         self._check_lengths()
@@ -96,7 +94,7 @@ class Aligner:
         if sizes[0] != sizes[1] and options.scale is None:
             raise QualityError(
                 f"{reference.path} is {_size(sizes[0])}, {distorted.path} is {_size(sizes[1])}",
-                "--scale ref brings both to the reference's size, --scale dist to the other's",
+                "give --scale ref to scale both to the reference's size, or --scale dist",
             )
         self.full = sizes[1] if options.scale == "dist" else sizes[0]
         layouts = [layout_of(av.VideoFormat(i.pix_fmt)) for i in (reference, distorted)]
@@ -115,73 +113,74 @@ class Aligner:
         ]  # fmt: skip
 
     def planes(self, which: Literal[0, 1], frame: av.VideoFrame) -> Planes:
-        """Planes of a frame on the common ground.
+        """Return the planes of a decoded frame, scaled, deepened and cropped.
 
         Args:
             which: 0 = the reference, 1 = the distorted video.
             frame: as decoded.
 
         Raises:
-            QualityError: the picture changed its size mid-stream, and no scaling was asked for.
+            QualityError: the frame has another size than those before it, without `scale`.
         """
-        info = (self._ref, self._dist)[which]
+        info = (self._ref, self.distorted)[which]
         if (frame.width, frame.height) != (info.width, info.height) and not self.options.scale:
             raise QualityError(
-                f"{info.path} changes its size to {frame.width}x{frame.height}",
-                "--scale ref or dist brings all frames to one size",
+                f"{info.path}: its frame size changes to {frame.width}x{frame.height}",
+                "give --scale ref or --scale dist to scale all frames to one size",
             )
         planes = self._readers[which](frame).deepened(self.depth)
         return planes.cropped(*self.options.crop) if self.options.crop else planes
 
     def _check_colour(self) -> None:
-        r, d = self._ref.colour, self._dist.colour
+        r, d = self._ref.colour, self.distorted.colour
         if r.transfer != d.transfer:
             raise QualityError(
-                f"{self._ref.path} is {r.transfer.upper()}, {self._dist.path} is "
+                f"{self._ref.path} is {r.transfer.upper()}, {self.distorted.path} is "
                 f"{d.transfer.upper()}: their codes mean different light",
                 "compare HDR with HDR of the same transfer, SDR with SDR",
             )
         for name in ("matrix", "color_range"):
-            told = name not in r.assumed and name not in d.assumed
+            tagged = name not in r.assumed and name not in d.assumed
             rgb = any(
-                i.pix_fmt.startswith(("rgb", "bgr", "gbr", "pal")) for i in (self._ref, self._dist)
+                i.pix_fmt.startswith(("rgb", "bgr", "gbr", "pal"))
+                for i in (self._ref, self.distorted)
             )
-            if told and not rgb and getattr(r, name) != getattr(d, name):
+            if tagged and not rgb and getattr(r, name) != getattr(d, name):
                 raise QualityError(
-                    f"{self._ref.path} is {getattr(r, name)}, {self._dist.path} is {getattr(d, name)}",
+                    f"{self._ref.path} is {getattr(r, name)}, {self.distorted.path} is {getattr(d, name)}",
                     "convert one of them first",
                 )
-        if self._ref.rotation != self._dist.rotation:
+        if self._ref.rotation != self.distorted.rotation:
             raise QualityError(
-                f"{self._ref.path} is turned by {self._ref.rotation} degrees, "
-                f"{self._dist.path} by {self._dist.rotation}",
-                "turn one of them first",
+                f"{self._ref.path} is rotated by {self._ref.rotation} degrees, "
+                f"{self.distorted.path} by {self.distorted.rotation}",
+                "rotate one of them first",
             )
 
     def _check_rates(self) -> None:
-        r, d = self._ref.fps, self._dist.fps
+        r, d = self._ref.fps, self.distorted.fps
         if r is None or d is None or self.options.resample:
             return
-        if _assumed_rate(self._ref) or _assumed_rate(self._dist):
+        if _assumed_rate(self._ref) or _assumed_rate(self.distorted):
             return
         if abs(r - d) > Fraction(SAME_RATE) * max(r, d):
             raise QualityError(
-                f"{self._ref.path} has {float(r):.3f} frames a second, "
-                f"{self._dist.path} {float(d):.3f}",
-                "--resample pairs frames by time",
+                f"{self._ref.path} has {float(r):.3f} frames per second, "
+                f"{self.distorted.path} has {float(d):.3f}",
+                "give --resample to pair frames by time",
             )
 
     def _check_lengths(self) -> None:
-        """By the containers' counts, so that a long run does not fail at its end."""
+        """Check the containers' frame counts, so that a long run does not fail at its end."""
         o = self.options
-        if o.shortest or o.resample or self._ref.frames is None or self._dist.frames is None:
+        if o.shortest or o.resample or self._ref.frames is None or self.distorted.frames is None:
             return
-        counts = self._ref.frames - o.ref_offset, self._dist.frames - o.dist_offset
+        counts = self._ref.frames - o.ref_offset, self.distorted.frames - o.dist_offset
         if counts[0] != counts[1] and (o.frames is None or min(counts) < o.frames):
-            raise self.lengths_differ(self._ref.frames, self._dist.frames)
+            raise self.lengths_differ(self._ref.frames, self.distorted.frames)
 
     def lengths_differ(self, reference: int, distorted: int) -> QualityError:
-        """The error for two videos of different length."""
+        """Return the error for two videos with these numbers of frames."""
         o = self.options
         skipped = (
             f" ({o.ref_offset} and {o.dist_offset} left out)"
@@ -189,8 +188,8 @@ class Aligner:
             else ""
         )
         return QualityError(
-            f"{self._ref.path} has {reference} frames, {self._dist.path} {distorted}{skipped}",
-            "--shortest scores the common part; offsets align them",
+            f"{self._ref.path} has {reference} frames, {self.distorted.path} has {distorted}{skipped}",
+            "give --shortest to score the common part, or --ref-offset or --dist-offset to align them",
         )
 
     def _common_chroma(self, reference: PlaneLayout, distorted: PlaneLayout) -> str:
@@ -199,7 +198,7 @@ class Aligner:
         if distorted.rgb or reference.chroma == distorted.chroma:
             return reference.chroma
         raise QualityError(
-            f"{self._ref.path} is {self._ref.pix_fmt}, {self._dist.path} is {self._dist.pix_fmt}: "
+            f"{self._ref.path} is {self._ref.pix_fmt}, {self.distorted.path} is {self.distorted.pix_fmt}: "
             "their chroma planes have different sizes",
             "convert one of them first",
         )
@@ -220,22 +219,22 @@ class Aligner:
 
 def pair_by_index(
     reference: Iterator[T],
-    distorted: Iterator[Shown],
+    distorted: Iterator[TimedFrame],
     aligner: Aligner,
     first: int = 0,
     stop: int | None = None,
-) -> Iterator[tuple[T, Shown]]:
-    """First with first, second with second; `ref_offset` frames are gone already.
+) -> Iterator[tuple[T, TimedFrame]]:
+    """Yield the first frames as a pair, then the second ones, and so on.
 
     Args:
-        reference: frames of the reference.
-        distorted: frames of the other.
-        aligner: the common ground.
+        reference: frames of the reference, without the `ref_offset` first ones.
+        distorted: frames of the distorted video, without the `dist_offset` first ones.
+        aligner: its options count.
         first: number of the pair that both begin at.
-        stop: the one after the last; None = all.
+        stop: number after the last pair; None = all.
 
     Raises:
-        QualityError: one ends before the other, and `shortest` is not set.
+        QualityError: one video ends before the other, and `shortest` is not set.
     """
     o = aligner.options
     stop = o.frames if stop is None else stop
@@ -256,17 +255,17 @@ def pair_by_index(
 
 
 def pair_by_time(
-    reference: Iterator[tuple[float, T]], distorted: Iterator[Shown], aligner: Aligner
-) -> Iterator[tuple[T, Shown]]:
-    """Each frame of the reference with the distorted frame shown at its time.
+    reference: Iterator[tuple[float, T]], distorted: Iterator[TimedFrame], aligner: Aligner
+) -> Iterator[tuple[T, TimedFrame]]:
+    """Yield each frame of the reference with the distorted frame shown at its time.
 
-    Times count from the first frame of each. A frame is shown until the next one's time, the last
-    for a frame's duration; half a tick of clock rounding is forgiven.
+    Times count from the first frame of each video. A frame is shown until the time of the next one,
+    the last frame for one frame's duration. Rounding of time stamps up to 1 ms is allowed for.
 
     Raises:
-        QualityError: the distorted video ends before the reference does, and `shortest` is not set.
+        QualityError: the distorted video ends before the reference, and `shortest` is not set.
     """
-    o, info = aligner.options, aligner._dist
+    o, info = aligner.options, aligner.distorted
     lasts = float(1 / info.fps) if info.fps else 0.04
     current, following = next(distorted, None), next(distorted, None)
     if current is None:
@@ -284,71 +283,20 @@ def pair_by_time(
                 return
             raise QualityError(
                 f"{info.path} ends at {current.seconds + lasts - start:.3f} s, after {count} frames of "
-                "the reference, which goes on",
-                "--shortest scores the common part",
+                "the reference, which is longer",
+                "give --shortest to score the common part",
             )
         yield r, current
 
 
-class Prefetch(Iterator[T]):
-    """Runs an iterator in a thread, a few items ahead; its error is raised where it happened.
-
-    Args:
-        items: consumed by the thread.
-        ahead: items held.
-    """
-
-    def __init__(self, items: Iterable[T], ahead: int = 4) -> None:
-        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self._over = False
-        self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
-        self._thread.start()
-
-    def _put(self, item: tuple[T | None, BaseException | None]) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def _run(self, items: Iterable[T]) -> None:
-        try:
-            for item in items:
-                self._put((item, None))
-                if self._stop.is_set():
-                    return
-        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
-            self._put((None, exc))
-        else:
-            self._put((None, None))
-
-    def __next__(self) -> T:
-        if self._over:
-            raise StopIteration
-        item, error = self._queue.get()
-        if item is not None:
-            return item
-        self._over = True
-        if error is not None:
-            raise error
-        raise StopIteration
-
-    def close(self) -> None:
-        """End the thread."""
-        self._stop.set()
-        self._thread.join()
-
-
-def shown(video: Video, start: int, stop: int | None = None) -> Generator[Shown]:
-    """A video's frames as they are coded."""
+def timed_frames(video: Video, start: int, stop: int | None = None) -> Iterator[TimedFrame]:
+    """Yield the frames of a video as they are coded."""
     for decoded in video.pictures(start, stop):
-        yield Shown(decoded.seconds, decoded.frame)
+        yield TimedFrame(decoded.seconds, decoded.frame)
 
 
 def _assumed_rate(info: VideoInfo) -> bool:
-    """Whether the rate may be made up: raw video and images carry none (Y4M does)."""
+    """Return whether the rate is our default: raw video and images have no rate, but Y4M does."""
     source = Path(info.path)
     carries_none = source.is_dir() or source.suffix.lower() in (*RAW_SUFFIXES, *IMAGE_SUFFIXES)
     return carries_none and info.fps == DEFAULT_FPS

@@ -1,8 +1,8 @@
 """PSNR of a plane, whole and weighted.
 
-PSNR = 10 log10(peak^2 / MSE) with peak = 2^depth - 1, and MSE the mean, or the weighted mean, of
-squared differences. It is capped at 6 * depth + 12 dB (60 at 8 bits), as libvmaf's `psnr` feature
-is, so that identical frames have a number.
+PSNR = 10 log10(peak^2 / MSE), where peak = 2^depth - 1 and MSE is the mean or the weighted mean of
+squared differences. As in libvmaf's `psnr` feature it is at most 6 * depth + 12 dB (60 dB at 8 bits),
+so identical frames have a finite value.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import math
 from typing import NamedTuple
 
 from eyeline.media.colour import Samples
-from eyeline.quality.vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
+from eyeline.quality._vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
-_ROWS = 256  # worked on at a time: bounds what is held beside the map
+_ROWS = 256  # rows per step: bounds the memory beside the map
 
 
-class Error(NamedTuple):
+class SquaredError(NamedTuple):
     """Mean squared error of a plane, in squared codes."""
 
     whole: float
@@ -25,12 +25,12 @@ class Error(NamedTuple):
 
 
 def cap(depth: int) -> float:
-    """The greatest PSNR, dB: libvmaf's `integer_psnr` has 6 dB a bit and 12."""
+    """Return the greatest PSNR in dB: libvmaf's `integer_psnr` has 6 dB per bit and 12 dB more."""
     return 6.0 * depth + 12
 
 
 def decibels(mse: float, depth: int) -> float:
-    """PSNR in dB, at most `cap`."""
+    """Convert a mean squared error to PSNR in dB, at most `cap`."""
     if mse <= 0:
         return cap(depth)
     peak = (1 << depth) - 1
@@ -38,7 +38,7 @@ def decibels(mse: float, depth: int) -> float:
 
 
 def combined(y: float, cb: float, cr: float) -> float:
-    """PSNR of all planes as 6:1:1, (6 Y + Cb + Cr) / 8.
+    """Return the 6:1:1 PSNR of all planes, (6 Y + Cb + Cr) / 8.
 
     Source: Ohm et al., "Comparison of the coding efficiency of video coding standards", IEEE TCSVT
     22(12), 2012, equation 2.
@@ -46,15 +46,15 @@ def combined(y: float, cb: float, cr: float) -> float:
     return (6 * y + cb + cr) / 8
 
 
-def squared_error(reference: Samples, distorted: Samples, weights: Weights | None) -> Error:
-    """Mean squared error of one plane.
+def squared_error(reference: Samples, distorted: Samples, weights: Weights | None) -> SquaredError:
+    """Return the mean squared error of one plane.
 
     The whole one is exact up to 16 bits; the weighted one sums each row in float32.
 
     Args:
         reference: uint8 or uint16 (H, W).
         distorted: the same.
-        weights: of the frame; None counts all samples alike.
+        weights: of the frame; None gives all samples the same weight.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -63,7 +63,7 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
     total = float(cv2.norm(reference, distorted, cv2.NORM_L2SQR))
     whole = total / reference.size
     if weights is None or weights.strength == 0:
-        return Error(whole, whole)
+        return SquaredError(whole, whole)
     height, width = reference.shape
     m = weights.map_at(width, height)
     salient = 0.0
@@ -73,4 +73,6 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
         gap = cv2.absdiff(r, d, dst=scratch("gap", r.shape, r.dtype))
         squares = cv2.multiply(gap, gap, dst=scratch("squares", r.shape, FLOAT), dtype=cv2.CV_32F)
         salient += sum_of_products(m[band], squares)
-    return Error(whole, weights.blend(total, salient) / weights.blend(reference.size, sum_of(m)))
+    return SquaredError(
+        whole, weights.blend(total, salient) / weights.blend(reference.size, sum_of(m))
+    )

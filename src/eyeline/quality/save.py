@@ -1,4 +1,4 @@
-"""Scores into logs: beside what people's libvmaf logs hold already, or on their own."""
+"""Write scores: in logs of their own, or beside the columns of a libvmaf log."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from eyeline.logs import format_for, pool, read_log, write_log
 from eyeline.logs.base import Log
 from eyeline.media.types import VideoInfo
 from eyeline.quality.pairs import SAME_RATE, PairOptions
-from eyeline.quality.weights import COLUMNS
+from eyeline.quality.score import GAZE_PREFIX
 
 TOLERANCE = {"psnr": 0.05, "float": 0.002}
-"""How far a number of the same name may lie from ours (dB; index of similarity) in a log of this pair.
-
-Other decoders and scalers round differently; another clip, or another encode, is much further off.
+"""How far a number of the same name may differ from ours (dB; index of similarity) in a log of this
+pair. Other decoders and scalers round differently; another video, or another encode, differs much more.
 """
+
+ANOTHER_PAIR = "give the log of these two videos, aligned the same way"
 
 
 def check_clip(path: str, ref: VideoInfo, dist: VideoInfo, pairs: PairOptions) -> None:
-    """Refuse a log of another clip before the work begins, as far as it says what it is of.
+    """Refuse a log of another video before the work begins, as far as the log states its video.
 
-    eyeline's own logs say size, rate and count; libvmaf's XML says size and count, its JSON and CSV
-    count alone. What is left shows in the numbers, see `drop_what_is_there`.
+    eyeline's logs hold size, rate and count; libvmaf's XML holds size and count, its JSON and CSV only
+    the count. `save_scores` compares the numbers, too.
 
     Raises:
-        LogError: the log can't be read, or is another clip's.
+        LogError: the log cannot be read, or is of another video.
     """
     theirs = read_log(path)
-    width, height = pairs.crop[:2] if pairs.crop else _size(dist if pairs.scale == "dist" else ref)
+    scaled = dist if pairs.scale == "dist" else ref
     ours = {
-        "size compared": (width, height),
+        "size compared": pairs.crop[:2] if pairs.crop else (scaled.width, scaled.height),
         "size of the reference": (ref.display_width, ref.display_height),
-        "frames a second": None if ref.fps is None else float(ref.fps),
+        "frames per second": None if ref.fps is None else float(ref.fps),
     }
     _check_facts(path, _facts(theirs), ours)
     if ref.frames is None or dist.frames is None or pairs.shortest or pairs.resample:
@@ -43,12 +44,8 @@ def check_clip(path: str, ref: VideoInfo, dist: VideoInfo, pairs: PairOptions) -
     _check_facts(path, {"frames": len(theirs)}, {"frames": count})
 
 
-def _size(info: VideoInfo) -> tuple[int, int]:
-    return info.width, info.height
-
-
 def _facts(log: Log) -> dict[str, Any]:
-    """What a log says of its clip, None where it says nothing that makes sense."""
+    """Return what a log states about its video; None for a value that is missing or malformed."""
     said = log.provenance
 
     def pair(holder: object, key: str) -> tuple[int, int] | None:
@@ -58,9 +55,9 @@ def _facts(log: Log) -> dict[str, Any]:
 
     return {
         "size compared": pair(said, "compared_size"),
-        # `reference` stands in the logs of `score`, `video` in those of `extract`.
+        # The logs of `score` have `reference`, those of `extract` have `video`.
         "size of the reference": pair(said.get("reference", said.get("video")), "display_size"),
-        "frames a second": log.fps,
+        "frames per second": log.fps,
     }
 
 
@@ -75,20 +72,19 @@ def _check_facts(path: str, theirs: dict[str, Any], ours: dict[str, Any]) -> Non
                 "x".join(map(str, v)) if isinstance(v, tuple) else f"{v:g}" for v in (there, here)
             ]
             raise LogError(
-                f"{path}: belongs to another clip: {what}: {words[0]} there, {words[1]} here",
-                "give the log of these two videos, aligned the same way",
+                f"{path}: is the log of another video: {what}: {words[0]} there, {words[1]} here",
+                ANOTHER_PAIR,
             )
 
 
-def drop_what_is_there(log: Log, path: str) -> list[str]:
-    """Take the columns out of `log` that a log at `path` holds, if they agree.
+def _drop_shared(log: Log, path: str) -> list[str]:
+    """Remove from `log` the columns that the log at `path` holds, if the numbers agree.
 
     Returns:
-        The columns that were taken out.
+        The removed columns.
 
     Raises:
-        LogError: the log can't be read, it says that it is another clip's, or a number differs: it
-            belongs to another pair.
+        LogError: the log cannot be read, or is of another pair.
     """
     theirs = read_log(path)
     _check_facts(path, _facts(theirs), _facts(log))
@@ -100,12 +96,12 @@ def drop_what_is_there(log: Log, path: str) -> list[str]:
             continue
         for number, ours in zip(log.frame_num, log.values[name], strict=True):
             row = rows.get(number)
-            # Frames that one lacks are reported by the merge; NaN is a number that was not computed.
+            # The merge reports missing frames; NaN stands for a number that was not computed.
             if row is not None and abs(theirs.values[name][row] - ours) > tolerance:
                 raise LogError(
-                    f"{path}: belongs to another pair: {name} of frame {number} is "
+                    f"{path}: is the log of another pair: {name} of frame {number} is "
                     f"{theirs.values[name][row]:.4f} there and {ours:.4f} here",
-                    "give the log of these two videos, aligned the same way",
+                    ANOTHER_PAIR,
                 )
     for name in shared:
         log.columns.remove(name)
@@ -119,34 +115,36 @@ def save_scores(log: Log, logs: tuple[str, ...], with_log: str | None = None) ->
     Args:
         log: from `eyeline.score`.
         logs: JSON, CSV, XML or Parquet files, or `-`.
-        with_log: a libvmaf log to merge the columns into; those it holds already are compared
-            with ours, and its own are kept.
+        with_log: a libvmaf log to merge the columns into. Columns that it already holds are compared
+            with ours and kept.
 
     Returns:
-        Columns that the existing log held already.
+        Columns that the existing log already held.
 
     Raises:
-        LogError: the existing log belongs to another pair, or can't be read.
-        OutputError: a file can't be written.
+        LogError: the existing log is of another pair, or cannot be read.
+        OutputError: a file cannot be written.
     """
-    dropped = drop_what_is_there(log, with_log) if with_log else []
+    dropped = _drop_shared(log, with_log) if with_log else []
     for path in logs:
         write_log(log, path, with_log=with_log)
     return dropped
 
 
 def check_outputs(logs: tuple[str, ...], with_log: str | None, inputs: tuple[str, str]) -> None:
-    """Find what would fail at the end before the work begins.
+    """Check the outputs before the work begins.
 
     Raises:
-        UsageError: two outputs of one name, or one that is an input.
-        OutputError: an unknown suffix.
-        LogError: a log to merge into that can't be read.
+        UsageError: two outputs have one name, or an output is an input.
+        OutputError: a suffix is unknown.
+        LogError: the log to merge into cannot be read.
     """
     places = [Path(p).resolve() for p in logs if p != "-"]
     for place in places:
         if places.count(place) > 1:
-            raise UsageError(f"{place}: two outputs of that name", "give each its own")
+            raise UsageError(
+                f"{place}: is given twice as an output", "give each output its own name"
+            )
         if place in [Path(p).resolve() for p in inputs if p != "-"]:
             raise UsageError(f"{place}: is an input", "give the output another name")
     for path in logs:
@@ -155,28 +153,27 @@ def check_outputs(logs: tuple[str, ...], with_log: str | None, inputs: tuple[str
         read_log(with_log)
 
 
-_SHOWN = (
+_SUMMARY = (
     ("PSNR-Y, dB", "psnr_y", "sw_psnr_y"),
     ("PSNR 6:1:1, dB", "psnr_611", "sw_psnr_611"),
     ("SSIM", "float_ssim", "sw_ssim"),
     ("MS-SSIM", "float_ms_ssim", "sw_ms_ssim"),
     ("VMAF", "vmaf", "sw_vmaf"),
     ("VMAF, crop (biased)", "vmaf_crop", ""),
-    ("VMAF, mask (biased)", "vmaf_mask", ""),
 )
+"""Label, plain and weighted column of each line."""
 
 
 def summary(log: Log) -> list[str]:
-    """Means over all frames, whole and weighted side by side, as lines of text."""
+    """Return means over all frames, whole and weighted side by side, as lines of text."""
     lines = [f"{'mean of ' + str(len(log)) + ' frames':24}{'whole':>10}{'weighted':>10}"]
-    for label, plain, weighted in _SHOWN:
-        if plain == "vmaf" and plain not in log.values:
-            plain = "eyeline_vmaf"  # noqa: PLW2901 - equal within .05 points
-        if weighted not in log.values:
-            weighted = COLUMNS + weighted.removeprefix("sw_")  # noqa: PLW2901
+    for label, plain, weighted in _SUMMARY:
+        names = (
+            "eyeline_vmaf" if plain == "vmaf" and plain not in log.values else plain,  # within 0.05
+            weighted if weighted in log.values else GAZE_PREFIX + weighted.removeprefix("sw_"),
+        )
         cells = [
-            f"{pool(log.values[n])['mean']:10.4f}" if n in log.values else f"{'':10}"
-            for n in (plain, weighted)
+            f"{pool(log.values[n])['mean']:10.4f}" if n in log.values else f"{'':10}" for n in names
         ]
         if any(cell.strip() for cell in cells):
             lines.append(f"{label:24}{''.join(cells)}".rstrip())

@@ -1,12 +1,10 @@
-"""Score a video against its reference where viewers look: decode, pair, weigh, measure, in order.
+"""Score a video against its reference where viewers look: decode, pair, weight and measure, in order.
 
-One decode of each video. The reference's frames come with their maps, pairs are measured on worker
-threads, libvmaf runs beside in a process of its own. What is held is bounded, whatever the length.
+Each video is decoded once. The reference's frames come with their maps, worker threads measure the
+pairs, and libvmaf runs beside them in a process of its own. Memory does not grow with the length.
 
-Measure pairs on worker threads, with libvmaf beside, and gather their rows in order.
-
-`score` opens and pairs the videos; what happens to a pair from there on happens here. To add a
-metric, add it to `options.METRICS`, say in `Run.check` what it needs, and measure it in `measure`.
+To add a metric, add it to `METRICS`, check in `_ScoreRun.check` that it can run, and measure it in
+`_measure.measure`.
 """
 
 from __future__ import annotations
@@ -14,71 +12,375 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eyeline._version import __version__
-from eyeline.errors import DamagedMediaError, MediaError, MissingExtraError, QualityError
+from eyeline.datasets.fixations import check_pixels_per_degree
+from eyeline.errors import (
+    DamagedMediaError,
+    MediaError,
+    MissingExtraError,
+    QualityError,
+    UsageError,
+)
 from eyeline.inference.session import Session
 from eyeline.logs.base import Log
-from eyeline.media import open_video
+from eyeline.media import Video, open_video
 from eyeline.media.colour import PlaneLayout, Planes
-from eyeline.media.types import VideoInfo, VideoOptions
-from eyeline.parallel import usable_cores
-from eyeline.quality import measure as methods
-from eyeline.quality import options as maps_in
+from eyeline.media.types import DecodeReport, VideoInfo, VideoOptions
+from eyeline.parallel import Prefetch, map_in_threads, usable_cores
 from eyeline.quality import psnr
-from eyeline.quality.libvmaf import DEPTHS, LibvmafRun, find_ffmpeg
-from eyeline.quality.measure import Measured, Metrics, columns, measure, vmaf_columns
-from eyeline.quality.options import METRICS, ScoreOptions, ScoreResult, Seen, as_coded
-from eyeline.quality.pairs import Aligner, Prefetch, Shown, pair_by_index, pair_by_time, shown
+from eyeline.quality._measure import (
+    CROP_BIAS,
+    MeasuredPair,
+    Metrics,
+    columns,
+    crop,
+    crop_size,
+    measure,
+    vmaf_columns,
+)
+from eyeline.quality._vmaf_features import opencv
+from eyeline.quality.libvmaf import LibvmafRun, check_depth, find_ffmpeg
+from eyeline.quality.pairs import (
+    Aligner,
+    PairOptions,
+    TimedFrame,
+    pair_by_index,
+    pair_by_time,
+    timed_frames,
+)
 from eyeline.quality.ssim import SMALLEST_MS, TAPS
-from eyeline.quality.vmaf_features import opencv
-from eyeline.quality.weights import RecordedGaze, Weights, read_gaze, rename_columns, resample
+from eyeline.quality.weights import (
+    UNIFORM,
+    RecordedGaze,
+    ReferenceFrame,
+    Weights,
+    as_coded,
+    from_files,
+    from_gaze,
+    from_masks,
+    from_model,
+    read_gaze,
+    resample,
+    uniform,
+)
+from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameRange
 
 if TYPE_CHECKING:
     from eyeline.quality.sw_vmaf import FramePart, SwVmaf
 
+METRICS = ("psnr", "ssim", "ms_ssim", "sw_vmaf", "vmaf")
+"""The metrics; `vmaf` is libvmaf's own, of the whole frame."""
 
-class Run:
-    """The machinery of one score: which metrics, worker threads, libvmaf beside.
+GAZE_PREFIX = "ew_"
+"""Prefix of the columns that recorded gaze weighted, in place of `sw_`."""
+
+PathLike = str | os.PathLike[str]
+PlanePair = tuple[ReferenceFrame, Planes, Planes]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How `score` runs; the log's provenance holds every value.
+
+    Attributes:
+        metrics: names of `METRICS`; None = all that the picture and the installation allow. The log
+            gives the reason for each missing metric under `left_out`.
+        weight: 0 = uniform weights, 1 = the map alone.
+        pairs: how the frames of the two videos are paired.
+        maps: ready maps instead of a model's: an output of `extract --maps`.
+        masks: a folder of ground-truth masks instead of a model's maps.
+        fixations: a fixation table or set instead of a model's maps (see `weights.read_gaze`);
+            weighted columns then begin with `ew_`, not `sw_`.
+        pixels_per_degree: pixels of the reference per degree of visual angle, for `fixations`;
+            None if it is not known.
+        method: `crop` also runs libvmaf on a window that follows the map (see `_measure`).
+        vmaf_model: model of `vmaf` and `sw_vmaf`.
+        extract: how the model reads the reference.
+        workers: threads that measure; 0 = one per core.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    weight: float = 1.0
+    pairs: PairOptions = field(default_factory=PairOptions)
+    maps: str | None = None
+    masks: str | None = None
+    fixations: str | None = None
+    pixels_per_degree: float | None = None
+    method: Literal["crop"] | None = None
+    vmaf_model: str = "vmaf_v0.6.1"
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [m for m in self.metrics or () if m not in METRICS]
+        if unknown or self.metrics == ():
+            raise UsageError(
+                f"--metrics names {', '.join(map(repr, unknown)) or 'no metric'}",
+                f"choose from {', '.join(METRICS)}",
+            )
+        if not 0 <= self.weight <= 1:
+            raise UsageError(
+                f"--weight is {self.weight:g}; it must be between 0 and 1",
+                "0 gives uniform weights, 1 the map alone",
+            )
+        given = [f"--{n}" for n in ("maps", "masks", "fixations") if getattr(self, n)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given together", "give one of them")
+        if self.fixations and self.weight == 0:
+            raise UsageError("--fixations has no effect with --weight 0", "give a weight above 0")
+        if self.pixels_per_degree is not None:
+            if not self.fixations:
+                raise UsageError(
+                    "--pixels-per-degree is given without --fixations",
+                    "give --fixations, or leave out --pixels-per-degree",
+                )
+            check_pixels_per_degree(self.pixels_per_degree)
+        if self.method not in (None, "crop"):
+            raise UsageError(f"--method {self.method!r} is not a method", "choose crop")
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the maps come from a model."""
+        return self.weight > 0 and not (self.maps or self.masks or self.fixations)
+
+    def for_model(self, io: IoSpec) -> ScoreOptions:
+        """Return these options with the values that they leave to a model, from its I/O spec."""
+        return replace(self, extract=self.extract.for_model(io))
+
+    def extract_options(self) -> ExtractOptions:
+        """Return how a model reads the frames of the reference that are scored."""
+        return replace(self.extract, start=self.pairs.ref_offset, stop=None, keep_source=True)
+
+
+@dataclass
+class ScoreResult:
+    """The result of a run.
+
+    Attributes:
+        log: one row per pair, with provenance.
+        stopped: the error that ended the run early; None when the run is complete.
+        warnings: lines for the user.
+        reports: how many frames of the reference and of the distorted video were damaged.
+    """
+
+    log: Log
+    stopped: BaseException | None = None
+    warnings: list[str] = field(default_factory=list)
+    reports: tuple[DecodeReport, DecodeReport] = field(
+        default_factory=lambda: (DecodeReport(), DecodeReport())
+    )
+
+
+@dataclass(frozen=True)
+class ScorePart:
+    """The pairs that one of several runs over two videos measures.
+
+    Attributes:
+        start: number of the first pair.
+        stop: number after the last pair; None = to the end.
+        frames: frames of the reference that a model reads for the maps of these pairs; None = all.
+        look: called with each pair before it is measured.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    frames: FrameRange | None = None
+    look: Callable[[ReferenceFrame, Planes, Planes], None] = lambda frame, reference, distorted: (
+        None
+    )
+
+    def range_after(self, offset: int) -> tuple[int, int | None]:
+        """Return the first frame, and the one after the last, of a video without `offset` frames."""
+        return self.start + offset, None if self.stop is None else self.stop + offset
+
+
+def score(
+    reference: PathLike,
+    distorted: PathLike,
+    *,
+    model: str | Model | None = None,
+    registry: PathLike | None = None,
+    options: ScoreOptions | None = None,
+    ref_options: VideoOptions | None = None,
+    dist_options: VideoOptions | None = None,
+    on_start: Callable[[VideoInfo, VideoInfo], None] = lambda ref, dist: None,
+    on_frame: Callable[[], None] = lambda: None,
+    part: ScorePart | None = None,
+) -> ScoreResult:
+    """Score a video against its reference, whole and weighted by where viewers look.
+
+    ::
+
+        result = eyeline.score("ref.mp4", "dist.mp4")
+        result.log.values["sw_psnr_y"][0]
 
     Args:
-        options: see `ScoreOptions`.
-        aligner: the common ground.
-        info: of the reference.
+        reference: the pristine video, where the map is taken from; see `eyeline.extract` for kinds.
+        distorted: the video to score.
+        model: id, path or `Model` of the saliency model; the registry's default when None.
+        registry: the user's own registry folder.
+        options: what to measure, and how.
+        ref_options: how to read the reference.
+        dist_options: how to read the distorted video.
+        on_start: called once both are open and found comparable.
+        on_frame: called after each pair.
+        part: the pairs to measure; all when None.
+
+    Returns:
+        The rows. `stopped` holds the `DamagedMediaError` or `KeyboardInterrupt` of a run that ended
+        part-way.
+
+    Raises:
+        QualityError: two videos that cannot be compared as asked, or a map without weight.
+        MediaError: a video or map that cannot be read.
+        DatasetError: fixations that cannot be read, or are not of this reference.
+        ModelError: a model that cannot be used.
+        MissingExtraError: OpenCV is not installed, or what a given metric needs.
     """
+    opencv()  # every metric needs it: fail before a video is opened
+    o, part = options or ScoreOptions(), part or ScorePart()
+    ref_options, dist_options = _share_cores(ref_options), _share_cores(dist_options)
+    with contextlib.ExitStack() as stack:
+        dist = stack.enter_context(open_video(distorted, dist_options))
+        gaze: RecordedGaze | None = None
+        frames: Iterator[ReferenceFrame]
+        if o.needs_model:
+            session = Session(resolve_model(model, registry, use="score"), o.extract.device)
+            video = open_video(reference, ref_options)
+            extraction = Extraction(video, session, o.extract_options(), part.frames)
+            stack.enter_context(extraction)
+            info, report = extraction.info, extraction.report
+            provenance = {"map": "model", "saliency": extraction.provenance}
+            frames = from_model(extraction, part.range_after(o.pairs.ref_offset)[0])
+        else:
+            ref = stack.enter_context(open_video(reference, ref_options))
+            info, report = ref.info, ref.report
+        aligner = Aligner(info, dist.info, o.pairs)
+        if not o.needs_model:
+            if o.fixations:
+                gaze = read_gaze(Path(o.fixations), info, o.pixels_per_degree)
+            given, provenance = _given_maps(o, ref, gaze, *part.range_after(o.pairs.ref_offset))
+            frames = ahead = Prefetch(given)
+            stack.callback(ahead.close)
+        others = Prefetch(timed_frames(dist, *part.range_after(o.pairs.dist_offset)))
+        stack.callback(others.close)
+        if o.pairs.resample:
+            pairs = pair_by_time(((f.seconds, f) for f in frames), others, aligner)
+        else:
+            pairs = pair_by_index(frames, others, aligner, part.start, part.stop)
+        on_start(info, dist.info)
+        run = _ScoreRun(o, aligner, info)
+        result = run.collect(_planes(pairs, aligner, part), on_frame)
+    result.reports = report, dist.report
+    if gaze is not None:
+        _rename_columns(result.log)
+        provenance |= gaze.provenance()
+        result.warnings += gaze.warnings(len(result.log))
+    corrupt = dist.report.corrupt
+    if corrupt:
+        result.warnings.append(f"{dist.info.path}: {corrupt} corrupt frames")
+    result.log.provenance |= provenance | {
+        "reference": _facts(info),
+        "distorted": _facts(dist.info) | {"corrupt_frames": corrupt},
+    }
+    return result
+
+
+def _share_cores(options: VideoOptions | None) -> VideoOptions:
+    """Give each decoder half of the cores: more threads than cores cost an eighth more CPU time."""
+    o = options or VideoOptions()
+    return o if o.threads else replace(o, threads=max(1, usable_cores() // 2))
+
+
+def _given_maps(
+    o: ScoreOptions, ref: Video, gaze: RecordedGaze | None, start: int, stop: int | None
+) -> tuple[Iterator[ReferenceFrame], dict[str, Any]]:
+    """Return the frames of the reference with maps that no model makes, and their provenance."""
+    if gaze is not None:
+        return from_gaze(ref, gaze, start, stop), {"map": "recorded gaze"}
+    if o.weight == 0:
+        return uniform(ref, start, stop), {"map": "uniform"}
+    read, kind, path = (from_files, "maps", o.maps) if o.maps else (from_masks, "masks", o.masks)
+    return read(ref, str(path), start, stop), {"map": kind, "map_path": Path(str(path)).name}
+
+
+def _planes(
+    pairs: Iterator[tuple[ReferenceFrame, TimedFrame]], aligner: Aligner, part: ScorePart
+) -> Iterator[PlanePair]:
+    for r, d in pairs:
+        planes = aligner.planes(0, r.frame), aligner.planes(1, d.frame)
+        part.look(r, *planes)
+        yield r, *planes
+
+
+def _rename_columns(log: Log) -> None:
+    """Give the weighted columns the prefix of recorded gaze."""
+    names = {
+        c: GAZE_PREFIX + c.removeprefix("sw_") if c.startswith("sw_") else c for c in log.columns
+    }
+    log.columns = list(names.values())
+    log.values = {names[c]: values for c, values in log.values.items()}
+
+
+def _facts(info: VideoInfo) -> dict[str, Any]:
+    return {
+        "name": Path(info.path).name,
+        "codec": info.codec,
+        "size": [info.width, info.height],
+        "display_size": [info.display_width, info.display_height],
+        "pix_fmt": info.pix_fmt,
+        "fps": None if info.fps is None else float(info.fps),
+        "colour": asdict(info.colour),
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A pair for the worker threads, without its decoded frames."""
+
+    index: int
+    seconds: float
+    pair: MeasuredPair
+    previous: MeasuredPair | None
+
+
+class _ScoreRun:
+    """Measure pairs on worker threads, with libvmaf beside them, and gather the rows in order."""
 
     def __init__(self, options: ScoreOptions, aligner: Aligner, info: VideoInfo) -> None:
         self._o, self._aligner, self._info = options, aligner, info
         self._workers = options.workers or usable_cores()
-        self.left_out: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
         self._engine: SwVmaf | None = None
         self._metrics = tuple(m for m in METRICS if self._wanted(m))
         self._libvmaf: dict[str, LibvmafRun] = {}
 
     def _wanted(self, name: str) -> bool:
-        """Whether a metric is computed; a reason is noted where it is left out by default."""
         asked = self._o.metrics
         if asked is not None and name not in asked:
             return False
         try:
             self.check(name)
+            if name == "sw_vmaf":
+                from eyeline.quality.sw_vmaf import SwVmaf, load_model
+
+                self._engine = SwVmaf(load_model(self._o.vmaf_model))
         except (MissingExtraError, QualityError) as exc:
             if asked is not None:
                 raise
-            self.left_out[name] = str(exc)
+            self._left_out[name] = str(exc)
             return False
         return True
 
     def check(self, name: str) -> None:
-        """Find what would fail at the first frame.
+        """Check that a metric can run.
 
         Raises:
             MissingExtraError: the extra is not installed.
@@ -92,40 +394,37 @@ class Run:
             least = SMALLEST
         if min(a.width, a.height) < least:
             raise QualityError(
-                f"a picture of {a.width}x{a.height} is too small for {name}, which needs {least} a side",
-                "leave it out of --metrics",
+                f"a picture of {a.width}x{a.height} is too small for {name}, which needs at least "
+                f"{least}x{least}",
+                f"leave {name} out of --metrics",
             )
         if name == "vmaf":
             find_ffmpeg()
-            if a.depth not in DEPTHS:
-                raise QualityError(f"libvmaf does not take {a.depth} bits", "leave out vmaf")
-        if name == "sw_vmaf":
-            from eyeline.quality.sw_vmaf import SwVmaf, load_model
+            check_depth(a.depth)
 
-            self._engine = SwVmaf(load_model(self._o.vmaf_model))
-
-    def collect(
-        self, pairs: Iterator[tuple[Seen, Any, Any]], on_frame: Callable[[], None]
-    ) -> ScoreResult:
-        """Run over all pairs and gather their rows."""
+    def collect(self, pairs: Iterator[PlanePair], on_frame: Callable[[], None]) -> ScoreResult:
+        """Measure all pairs and return their rows."""
         o, a = self._o, self._aligner
         fps = float(self._info.fps) if self._info.fps else None
-        result = ScoreResult(
-            Log(columns(self._metrics, a.chroma == "grey"), self._provenance(), fps)
-        )
+        names = columns(self._metrics, grey=a.chroma == "grey")
+        result = ScoreResult(Log(names, self._provenance(), fps))
         log = result.log
         with contextlib.ExitStack() as stack:
             self._open_libvmaf(stack)
             try:
-                for seen, metrics in self._measured(pairs):
-                    log.append(seen.index - o.pairs.ref_offset, seen.seconds, metrics)
-                    on_frame()
+                with contextlib.closing(self._rows(pairs)) as rows:
+                    for job, metrics in rows:
+                        log.append(job.index - o.pairs.ref_offset, job.seconds, metrics)
+                        on_frame()
             except (DamagedMediaError, KeyboardInterrupt) as exc:
                 if not len(log):
                     raise
                 result.stopped = exc
             if not len(log):
-                raise MediaError(f"{self._info.path}: no frames to compare", "check the offsets")
+                raise MediaError(
+                    f"{self._info.path}: there are no pairs of frames to compare",
+                    "check the offsets",
+                )
             for column, run in self._libvmaf.items():
                 values = run.finish()["vmaf"][: len(log)]
                 log.columns.append(column)
@@ -135,76 +434,61 @@ class Run:
 
     def _open_libvmaf(self, stack: contextlib.ExitStack) -> None:
         a, o = self._aligner, self._o
-        jobs: list[tuple[str, int, int]] = []
+        sizes: dict[str, tuple[int, int]] = {}
         if "vmaf" in self._metrics:
-            jobs.append(("vmaf", a.width, a.height))
+            sizes["vmaf"] = a.width, a.height
         if o.method == "crop":
-            jobs.append(("vmaf_crop", *methods.crop_size(a.width, a.height)))
-        elif o.method == "mask":
-            jobs.append(("vmaf_mask", a.width, a.height))
-        for column, width, height in jobs:
+            sizes["vmaf_crop"] = crop_size(a.width, a.height)
+        for column, size in sizes.items():
             layout = PlaneLayout(a.chroma, a.depth)
-            run = LibvmafRun(width, height, layout, o.vmaf_model, threads=self._workers)
+            run = LibvmafRun(*size, layout, o.vmaf_model, threads=self._workers)
             stack.callback(run.discard)
             self._libvmaf[column] = run
 
-    def _feed_libvmaf(self, pair: Measured) -> None:
-        for column, run in self._libvmaf.items():
-            planes = pair.reference, pair.distorted
-            if column == "vmaf_mask":
-                planes = methods.mask(*planes, pair.weights)
-            elif column == "vmaf_crop":
-                planes = methods.crop(*planes, pair.weights)
-            run.write(*planes)
+    def _jobs(self, pairs: Iterator[PlanePair]) -> Iterator[_Job]:
+        previous: MeasuredPair | None = None
+        for frame, reference, distorted in pairs:
+            pair = MeasuredPair(reference, distorted, self._weights(frame))
+            for column, run in self._libvmaf.items():
+                run.write(*(crop(pair) if column == "vmaf_crop" else (reference, distorted)))
+            yield _Job(frame.index, frame.seconds, pair, previous)
+            previous = pair if self._engine else None
 
-    def _measured(self, pairs: Iterator[tuple[Seen, Any, Any]]) -> Iterator[tuple[Seen, Metrics]]:
-        """Rows in order; a frame behind where VMAF's motion looks at the next one."""
-        pool = ThreadPoolExecutor(self._workers, "eyeline-measure")
-        running: deque[tuple[Seen, Future[tuple[Metrics, FramePart | None]]]] = deque()
-        held: list[tuple[Seen, Metrics, FramePart]] = []
+    def _rows(self, pairs: Iterator[PlanePair]) -> Generator[tuple[_Job, Metrics]]:
+        """Yield rows in order; with `sw_vmaf` one behind, since VMAF's motion needs the next frame."""
+        held: tuple[_Job, Metrics, FramePart] | None = None
 
-        def done() -> Iterator[tuple[Seen, Metrics]]:
-            seen, future = running.popleft()
-            metrics, part = future.result()
-            if self._engine is None or part is None:
-                yield seen, metrics
-                return
-            if held:
-                before = held.pop()
-                yield before[0], before[1] | vmaf_columns(self._engine.finish(before[2], part))
-            held.append((seen, metrics, part))
+        def finish(following: FramePart | None) -> Iterator[tuple[_Job, Metrics]]:
+            if held is not None and self._engine is not None:
+                job, metrics, part = held
+                yield job, metrics | vmaf_columns(self._engine.finish(part, following))
 
-        stopped: BaseException | None = None
-        try:
-            previous: Measured | None = None
+        def work(job: _Job) -> tuple[_Job, Metrics, FramePart | None]:
+            return job, *measure(job.pair, job.previous, self._metrics, self._engine)
+
+        measured = map_in_threads(
+            work, self._jobs(pairs), self._workers, ahead=self._workers, name="eyeline-measure"
+        )
+        with contextlib.closing(measured):
             try:
-                for seen, reference, distorted in pairs:
-                    pair = Measured(reference, distorted, self._weights(seen))
-                    self._feed_libvmaf(pair)
-                    task = pool.submit(measure, pair, previous, self._metrics, self._engine)
-                    running.append((replace(seen, frame=None, map=maps_in.UNIFORM), task))  # type: ignore[arg-type]
-                    previous = pair if self._engine else None
-                    if len(running) > self._workers + 1:
-                        yield from done()
-            except DamagedMediaError as exc:
-                stopped = exc  # what came before it is still to be delivered
-            while running:
-                yield from done()
-            if held and self._engine is not None:
-                seen, metrics, part = held.pop()
-                yield seen, metrics | vmaf_columns(self._engine.finish(part))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        if stopped is not None:
-            raise stopped
+                for job, metrics, part in measured:
+                    if part is None:
+                        yield job, metrics
+                        continue
+                    yield from finish(part)
+                    held = job, metrics, part
+            except DamagedMediaError:
+                yield from finish(None)  # the pairs before the damage keep their rows
+                raise
+            yield from finish(None)
 
-    def _weights(self, seen: Seen) -> Weights:
-        m = as_coded(seen.map, self._info.rotation)
-        crop = self._o.pairs.crop
-        if crop is not None and m is not maps_in.UNIFORM:
-            w, h, x, y = crop
+    def _weights(self, frame: ReferenceFrame) -> Weights:
+        m = as_coded(frame.map, self._info.rotation)
+        window = self._o.pairs.crop
+        if window is not None and m is not UNIFORM:
+            w, h, x, y = window
             m = resample(m, *self._aligner.full)[y : y + h, x : x + w]
-        return Weights(m, self._o.weight, f"frame {seen.index}")
+        return Weights(m, self._o.weight, f"frame {frame.index}")
 
     def _provenance(self) -> dict[str, Any]:
         o, a = self._o, self._aligner
@@ -219,216 +503,11 @@ class Run:
             "compared_size": [a.width, a.height],
             "psnr_cap": psnr.cap(a.depth),
         }
-        if self.left_out:
-            said["left_out"] = self.left_out
+        if self._left_out:
+            said["left_out"] = self._left_out
         if self._engine is not None:
             m = self._engine.model
             said["vmaf_model"], said["vmaf_model_sha256"] = m.name, m.sha256
         if o.method is not None:
-            said["method"] = {"name": o.method, "bias": methods.BIAS[o.method]}
+            said["method"] = {"name": o.method, "bias": CROP_BIAS}
         return said
-
-
-__all__ = ["METRICS", "ScoreOptions", "ScoreResult", "score"]
-
-Path_ = str | os.PathLike[str]
-
-
-def score(
-    reference: Path_,
-    distorted: Path_,
-    *,
-    model: str | Model | None = None,
-    registry: Path_ | None = None,
-    options: ScoreOptions | None = None,
-    ref_options: VideoOptions | None = None,
-    dist_options: VideoOptions | None = None,
-    on_start: Callable[[VideoInfo, VideoInfo], None] = lambda ref, dist: None,
-    on_frame: Callable[[], None] = lambda: None,
-) -> ScoreResult:
-    """Score a video against its reference, whole and weighted by where viewers look.
-
-    ::
-
-        result = eyeline.score("ref.mp4", "dist.mp4")
-        result.log.values["sw_psnr_y"][0]
-
-    Args:
-        reference: the pristine video, where the map is taken from; see `eyeline.extract` for kinds.
-        distorted: the video to be scored.
-        model: id, path or `Model` of the saliency model; the registry's default when None.
-        registry: the user's own registry folder.
-        options: see `ScoreOptions`.
-        ref_options: how to read the reference.
-        dist_options: how to read the other.
-        on_start: called once both are open and found comparable.
-        on_frame: called after each pair.
-
-    Returns:
-        The rows. `stopped` holds `DamagedMediaError` or `KeyboardInterrupt` of a run that ended
-        part-way.
-
-    Raises:
-        QualityError: two videos that can't be compared as asked, or a map without weight.
-        MediaError: a video or map that can't be read.
-        DatasetError: fixations that can't be read, or are not of this reference.
-        ModelError: a model that can't be used.
-        MissingExtraError: OpenCV, or what a metric that was asked for needs, is not installed.
-    """
-    return score_part(
-        reference,
-        distorted,
-        Part(),
-        model=model,
-        registry=registry,
-        options=options,
-        ref_options=ref_options,
-        dist_options=dist_options,
-        on_start=on_start,
-        on_frame=on_frame,
-    )
-
-
-@dataclass(frozen=True)
-class Part:
-    """The pairs that one of several runs over two videos measures (see `eyeline.quality.pair_segments`).
-
-    Attributes:
-        start: number of the first pair.
-        stop: the one after the last; None = to the end.
-        frames: what a model decodes and infers of the reference for their maps; None = all.
-        look: called with each pair before it is measured.
-    """
-
-    start: int = 0
-    stop: int | None = None
-    frames: FrameRange | None = None
-    look: Callable[[Seen, Planes, Planes], None] | None = None
-
-
-def score_part(
-    reference: Path_,
-    distorted: Path_,
-    part: Part,
-    *,
-    model: str | Model | None = None,
-    registry: Path_ | None = None,
-    options: ScoreOptions | None = None,
-    ref_options: VideoOptions | None = None,
-    dist_options: VideoOptions | None = None,
-    on_start: Callable[[VideoInfo, VideoInfo], None] = lambda ref, dist: None,
-    on_frame: Callable[[], None] = lambda: None,
-) -> ScoreResult:
-    """Score some pairs of two videos: as `score`, which takes them all."""
-    opencv()  # all filter or interpolate with it: said before a video is opened
-    o = options or ScoreOptions()
-    ref_options, dist_options = _sharing(ref_options), _sharing(dist_options)
-    with contextlib.ExitStack() as stack:
-        dist = stack.enter_context(open_video(distorted, dist_options))
-        start, stop = _shifted(part, o.pairs.ref_offset)
-        seen: Iterator[Seen]
-        gaze: RecordedGaze | None = None
-        if not o.needs_model:
-            ref = stack.enter_context(open_video(reference, ref_options))
-            info, report, provenance = ref.info, ref.report, _given(o)
-            aligner = Aligner(info, dist.info, o.pairs)
-            if o.weight == 0:
-                frames = maps_in.from_nothing(ref, start, stop)
-            elif o.fixations:
-                gaze = read_gaze(Path(o.fixations), info, o.pixels_per_degree)
-                frames = maps_in.from_gaze(ref, gaze, start, stop)
-            elif o.maps:
-                frames = maps_in.from_files(ref, o.maps, start, stop)
-            else:
-                frames = maps_in.from_masks(ref, str(o.masks), start, stop)
-            ahead = Prefetch(frames)
-            stack.callback(ahead.close)
-            seen = ahead
-        else:
-            extraction = _extraction(reference, model, registry, ref_options, o, part.frames)
-            stack.enter_context(extraction)
-            info, report = extraction.info, extraction.report
-            provenance = {"map": "model", "saliency": extraction.provenance}
-            aligner = Aligner(info, dist.info, o.pairs)
-            seen = maps_in.from_model(extraction, start)
-        others = Prefetch(shown(dist, *_shifted(part, o.pairs.dist_offset)))
-        stack.callback(others.close)
-        if o.pairs.resample:
-            pairs = pair_by_time(((s.seconds, s) for s in seen), others, aligner)
-        else:
-            pairs = pair_by_index(seen, others, aligner, part.start, part.stop)
-        on_start(info, dist.info)
-        run = Run(o, aligner, info)
-        result = run.collect(_planes(pairs, aligner, part), on_frame)
-    result.reports = report, dist.report
-    if gaze is not None:
-        rename_columns(result.log)
-        provenance |= gaze.provenance()
-        result.warnings += gaze.warnings(len(result.log))
-    corrupt = dist.report.corrupt
-    if corrupt:
-        result.warnings.append(f"{dist.info.path}: {corrupt} corrupt frames")
-    result.log.provenance |= provenance | {
-        "reference": _facts(info),
-        "distorted": _facts(dist.info) | {"corrupt_frames": corrupt},
-    }
-    return result
-
-
-def _shifted(part: Part, offset: int) -> tuple[int, int | None]:
-    """The frames of a video that are a part's, of which `offset` are left out at its start."""
-    return part.start + offset, None if part.stop is None else part.stop + offset
-
-
-def _planes(
-    pairs: Iterator[tuple[Seen, Shown]], aligner: Aligner, part: Part
-) -> Iterator[tuple[Seen, Planes, Planes]]:
-    for s, d in pairs:
-        planes = aligner.planes(0, s.frame), aligner.planes(1, d.frame)
-        if part.look is not None:
-            part.look(s, *planes)
-        yield s, *planes
-
-
-def _sharing(options: VideoOptions | None) -> VideoOptions:
-    """Half the cores for each decoder: more threads than cores would cost an eighth more CPU."""
-    o = options or VideoOptions()
-    return o if o.threads else replace(o, threads=max(1, usable_cores() // 2))
-
-
-def looking(o: ScoreOptions) -> ExtractOptions:
-    """How a model looks at the reference."""
-    return replace(o.extract, start=o.pairs.ref_offset, stop=None, keep_source=True)
-
-
-def _extraction(
-    reference: Path_,
-    model: str | Model | None,
-    registry: Path_ | None,
-    ref_options: VideoOptions,
-    o: ScoreOptions,
-    frames: FrameRange | None,
-) -> Extraction:
-    wanted = looking(o)
-    session = Session(resolve_model(model, registry, use="score"), wanted.device)
-    return Extraction(open_video(reference, ref_options), session, wanted, frames)
-
-
-def _given(o: ScoreOptions) -> dict[str, Any]:
-    if o.weight == 0:
-        return {"map": "uniform"}
-    if o.fixations:
-        return {"map": "recorded gaze"}
-    return maps_in.describe("maps", o.maps) if o.maps else maps_in.describe("masks", str(o.masks))
-
-
-def _facts(info: VideoInfo) -> dict[str, Any]:
-    return {
-        "name": Path(info.path).name,
-        "codec": info.codec,
-        "size": [info.width, info.height],
-        "display_size": [info.display_width, info.display_height],
-        "pix_fmt": info.pix_fmt,
-        "fps": None if info.fps is None else float(info.fps),
-        "colour": asdict(info.colour),
-    }

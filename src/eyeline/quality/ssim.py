@@ -1,18 +1,18 @@
 """SSIM and MS-SSIM of luma, whole and weighted, equal to libvmaf's `float_ssim` and `float_ms_ssim`.
 
 SSIM: Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural
-similarity", IEEE TIP 13(4), 2004; 11x11 Gaussian window of sigma 1.5, K1 = .01, K2 = .03, L = 255
-(deeper samples are scaled to 8 bits), windows inside the picture alone. Like libvmaf (and the
-authors' own program) a picture is first averaged down by round(short side / 256).
+similarity", IEEE TIP 13(4), 2004; 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255
+(deeper samples are scaled to 8 bits), and only windows inside the picture. As in libvmaf and in the
+authors' program, the picture is first averaged down by round(short side / 256).
 
 MS-SSIM: Wang, Simoncelli & Bovik, "Multiscale structural similarity for image quality assessment",
-Asilomar 2003: five scales, exponents below. libvmaf pools luminance, contrast and structure apart,
-and halves by the 9/7 wavelet's low-pass.
+Asilomar 2003: five scales, exponents below. As in libvmaf, luminance, contrast and structure are pooled
+separately, and the low-pass of the 9/7 wavelet halves the picture.
 
-Weighted: the map enters the pooling, at every scale, as Wang & Li do with information content
-("Information content weighting for perceptual image quality assessment", IEEE TIP 20(5), 2011).
-A window's weight is the window's own Gaussian mean of the map, so that no sample's weight is lost
-at the border. Unlike them we weight the luminance term of the last scale too.
+Weighted: the map weights the pooling at every scale, as Wang & Li do with information content
+("Information content weighting for perceptual image quality assessment", IEEE TIP 20(5), 2011). The
+weight of a window is its own Gaussian mean of the map, so that no sample's weight is lost at the
+border. Unlike them we weight the luminance term of the last scale, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from eyeline.errors import QualityError
 from eyeline.media.colour import Samples
-from eyeline.quality.vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
+from eyeline.quality._vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
 Plane = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ C2 = (0.03 * 255) ** 2
 C3 = C2 / 2
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of contrast and structure, finest scale first; the last is luminance's too."""
+"""Exponents of contrast and structure, finest scale first; the last one is luminance's, too."""
 
 _right_half = (0.602914, 0.266846, -0.078201, -0.016828, 0.026727)
 LOW_PASS = np.array([*_right_half[:0:-1], *_right_half], np.float32)
@@ -47,7 +47,7 @@ SMALLEST_MS = TAPS << (len(EXPONENTS) - 1)
 """Least side for five scales, pixels: 176."""
 
 _BAND = 1 << 19
-"""Bytes of a float32 plane that are worked on at once, so that all of them stay in the cache."""
+"""Bytes of a float32 plane per step: all planes of a step fit into the cache."""
 
 _gauss = np.exp(-0.5 * ((np.arange(TAPS) - TAPS // 2) / SIGMA) ** 2)
 WINDOW = (_gauss / _gauss.sum()).astype(np.float32)
@@ -55,23 +55,24 @@ _ONE = np.ones(1, np.float32)
 
 
 class Similarity(NamedTuple):
-    """An index, 1 for identical pictures; `weighted` is None without weights."""
+    """A similarity index, 1 for identical pictures; `weighted` is None without weights."""
 
     whole: float
     weighted: float | None
 
 
 Terms = Callable[[Plane, Plane], tuple[Plane, ...]]
-"""Two bands of planes (less 128), (n, W), to what is pooled of each window, (n - 10, W)."""
+"""A function of two bands of planes (less 128), (n, W), that returns the terms of each window,
+(n - 10, W)."""
 
 
 def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | None) -> Similarity:
-    """SSIM of a luma plane.
+    """Return the SSIM of a luma plane.
 
     Args:
         reference: uint8 or uint16 (H, W).
         distorted: the same.
-        depth: bits a sample.
+        depth: bits per sample.
         weights: of the frame, or None.
 
     Raises:
@@ -86,14 +87,14 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
 
 
 def shrink_factor(plane: Samples) -> int:
-    """By what SSIM averages a picture down first: round(short side / 256), at least 1."""
+    """Return the factor by which SSIM averages a picture down: round(short side / 256), at least 1."""
     return max(1, int(min(plane.shape) / 256 + 0.5))
 
 
 def ms_ssim(
     reference: Samples, distorted: Samples, depth: int, weights: Weights | None
 ) -> Similarity:
-    """MS-SSIM of a luma plane; arguments as `ssim`'s.
+    """Return the MS-SSIM of a luma plane; the arguments are those of `ssim`.
 
     Raises:
         QualityError: a side under `SMALLEST_MS`.
@@ -116,13 +117,14 @@ def _check(plane: npt.NDArray[np.generic], least: int, name: str) -> None:
     height, width = plane.shape
     if min(width, height) < least:
         raise QualityError(
-            f"a picture of {width}x{height} is too small for {name}, which needs {least} a side",
-            "leave it out of --metrics",
+            f"a picture of {width}x{height} is too small for {name}, which needs at least "
+            f"{least}x{least}",
+            f"leave {name} out of --metrics",
         )
 
 
 def _centred(plane: Samples, depth: int) -> Plane:
-    """8-bit codes less 128: variances don't change, and float32 keeps more of their digits."""
+    """Return 8-bit codes less 128: the variances stay, and float32 holds more of their digits."""
     x = plane.astype(np.float32)
     if depth != 8:
         x *= np.float32(2.0 ** (8 - depth))
@@ -131,9 +133,9 @@ def _centred(plane: Samples, depth: int) -> Plane:
 
 
 def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
-    """Mean of factor x factor samples about every factor-th, mirrored at the border, as `_centred`.
+    """Average factor x factor samples, mirrored at the border, less 128 as in `_centred`.
 
-    libvmaf's grid: samples from -(factor // 2) on, and one more where a side is odd.
+    On libvmaf's grid: from sample -(factor // 2) on, and one more where a side is odd.
     """
     if factor == 1:
         return _centred(plane, depth)
@@ -145,7 +147,7 @@ def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
         plane, before, after, before, after, cv2.BORDER_REFLECT,
         dst=scratch("padded", (before + height + after, before + width + after), plane.dtype),
     )  # fmt: skip
-    # Integers as narrow as hold the sums: a factor of 8 is 4320 lines, and 64 * 255 < 2^16.
+    # uint16 holds the sum of 16 rows of 8 bits, uint32 the sum of deeper or more rows.
     narrow = plane.dtype == np.uint8 and factor <= 16
     kind = np.dtype(np.uint16 if narrow else np.uint32)
     down = scratch("down", (rows, padded.shape[1]), kind)
@@ -161,7 +163,7 @@ def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
 
 
 def _halved(x: Plane) -> Plane:
-    """Every second sample of the low-passed picture, mirrored at the border; sides rounded up."""
+    """Low-pass, mirrored at the border, and keep every second sample; sides are rounded up."""
     rows = _filtered(x, _ONE, LOW_PASS, "down")[::2]
     return np.ascontiguousarray(
         _filtered(np.ascontiguousarray(rows), LOW_PASS, _ONE, "across")[:, ::2]
@@ -169,7 +171,7 @@ def _halved(x: Plane) -> Plane:
 
 
 def _filtered(x: Plane, across: Plane, down: Plane, name: str) -> Plane:
-    """A separable filter, mirrored at the border, into the thread's memory of that name."""
+    """Apply a separable filter, mirrored at the border; the result is in memory of that name."""
     cv2 = opencv()
     out: Plane = cv2.sepFilter2D(
         x, -1, across, down, dst=scratch(name, x.shape, FLOAT), borderType=cv2.BORDER_REFLECT
@@ -178,9 +180,9 @@ def _filtered(x: Plane, across: Plane, down: Plane, name: str) -> Plane:
 
 
 def _means(x: Plane, name: str) -> Plane:
-    """Gaussian means of the windows whose rows are all there: (n, W) to (n - 10, W).
+    """Return Gaussian means of the windows that hold no row outside: (n, W) to (n - 10, W).
 
-    Windows of the first and last five columns reach out of the picture, and are not pooled.
+    Windows of the first and last five columns reach beyond the picture and are not pooled.
     """
     return _filtered(x, WINDOW, WINDOW, name)[TAPS // 2 : len(x) - TAPS // 2]
 
@@ -188,7 +190,7 @@ def _means(x: Plane, name: str) -> Plane:
 def _pooled(
     x: Plane, y: Plane, weights: Weights | None, terms: Terms
 ) -> tuple[list[float], list[float] | None]:
-    """Means of terms over all windows, whole and weighted, of two planes (less 128)."""
+    """Return the means of terms over all windows of two planes (less 128), whole and weighted."""
     height, width = x.shape
     valid = height - TAPS + 1
     count = max(8, _BAND // (4 * width) - TAPS + 1)
@@ -216,10 +218,10 @@ def _pooled(
 
 
 def _index(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """SSIM of each window, by way of s = x + y and d = x - y: four filters in place of five.
+    """Return the SSIM of each window from s = x + y and d = x - y: four filters instead of five.
 
     As C2 = 2 C3, contrast times structure is 1 - 2 var(d) / (var(s) + var(d) + 2 C2). Luminance is
-    1 - 2 mean(d)^2 / (mean(s)^2 + mean(d)^2 + 2 C1), without the 128 taken off. Both are exact
+    1 - 2 mean(d)^2 / (mean(s)^2 + mean(d)^2 + 2 C1), with the 128 added again. Both are exactly 1
     where x and y agree.
     """
     s = np.add(x, y, out=scratch("s", x.shape, FLOAT))
@@ -245,7 +247,7 @@ def _index(x: Plane, y: Plane) -> tuple[Plane, ...]:
 
 
 def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """Of each window, by libvmaf's formulas."""
+    """Return contrast and structure of each window, by libvmaf's formulas."""
     cv2 = opencv()
     product = scratch("product", x.shape, FLOAT)
     mx, my = _means(x, "mx"), _means(y, "my")
@@ -262,7 +264,7 @@ def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:
     np.sqrt(deviations, out=deviations)
     xx += yy
     xx += np.float32(C2)
-    # A flat window: round-off in the covariance must not count (libvmaf does the same).
+    # As in libvmaf, rounding in the covariance of a flat window must not count.
     cv2.max(xy, np.negative(deviations, out=yy), dst=xy)
     xy += np.float32(C3)
     deviations += np.float32(C3)
@@ -273,7 +275,7 @@ def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:
 
 
 def _with_luminance(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """Contrast, structure and luminance of each window."""
+    """Return contrast, structure and luminance of each window."""
     contrast, structure = _contrast_and_structure(x, y)
     mx, my = _means(x, "mx") + np.float32(128), _means(y, "my") + np.float32(128)
     luminance = 2 * mx * my

@@ -1,11 +1,12 @@
-"""How much each sample of a frame counts: a saliency map, blended with uniform weights.
+"""How much each sample of a frame counts, and where the maps of a reference come from.
 
-With a strength k the weight of a sample is (1 - k) + k * m / mean(m), m the map: its level is of no
-matter, its shape is. k = 0 is uniform, k = 1 the map alone.
+With a strength k, the weight of a sample is (1 - k) + k * m / mean(m), where m is the map. Only the
+shape of the map matters, not its level. k = 0 gives uniform weights, k = 1 the map alone.
 
-Weight the frames of a reference by the recorded gaze of its viewers.
+The `from_...` functions yield the frames of a reference with their maps, in one decode: the maps of a
+model, of files, of ground-truth masks, of recorded gaze, or uniform ones.
 
-Weighting squared errors by a Gaussian density around the recorded fixations gives the
+Weighting squared errors by a Gaussian density around recorded fixations gives the
 eye-tracking-weighted PSNR, EWPSNR (Li, Qin & Itti, "Visual attention guided bit allocation in video
 compression", Image and Vision Computing 29, 2011). The same density weights SSIM and VMAF.
 """
@@ -13,10 +14,13 @@ compression", Image and Vision Computing 29, 2011). The same density weights SSI
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import av
 import numpy as np
 import numpy.typing as npt
 
@@ -30,26 +34,37 @@ from eyeline.datasets.fixations import (
     read_fixations,
     sigma_of,
 )
-from eyeline.errors import DatasetError, QualityError
-from eyeline.logs.base import Log
+from eyeline.errors import DatasetError, MissingExtraError, QualityError
+from eyeline.media import Video
+from eyeline.media.source import list_images
 from eyeline.media.types import VideoInfo
-from eyeline.quality.vmaf_features import FLOAT, opencv, scratch
+from eyeline.quality._vmaf_features import FLOAT, opencv, scratch
+from eyeline.saliency.maps import read_maps
+
+if TYPE_CHECKING:
+    from eyeline.saliency.pipeline import Extraction
 
 Map = npt.NDArray[np.float32]
+PathLike = str | os.PathLike[str]
+
+UNIFORM: Map = np.ones((1, 1), np.float32)
+"""A map that weighs all samples the same; it stands for any size."""
+
+SAMPLES_PER_SIGMA = 8
+"""Columns of a density per standard deviation of its Gaussian. Linear interpolation between them is
+off by at most 1 / (8 * 8**2) = 0.2 % of the peak."""
 
 
 class Weights:
     """The weights of one frame, at any resolution.
 
-    A coarser map is interpolated linearly, a finer one averaged over each sample's area.
-
     Args:
-        saliency: float32 (h, w), finite, not negative, of any size with the frame's aspect.
-        strength: k, 0..1.
+        saliency: float32 (h, w), finite, 0 or more, of any size with the frame's aspect.
+        strength: k, 0 to 1.
         where: begins an error message, such as `frame 12`.
 
     Raises:
-        QualityError: NaN, infinite or negative values, or zero everywhere.
+        QualityError: the map has NaN, infinite or negative values, or is 0 everywhere.
     """
 
     def __init__(self, saliency: Map, strength: float = 1.0, where: str = "the map") -> None:
@@ -74,40 +89,40 @@ class Weights:
         self.level = float(saliency.mean(dtype=np.float64)) or 1.0
 
     def map_at(self, width: int, height: int) -> Map:
-        """The map alone, float32 (height, width), in memory that the thread's next call reuses."""
+        """Return the map alone, float32 (height, width); the thread's next call reuses its memory."""
         out = scratch("map", (height, width), FLOAT)
         return resample(self.saliency, width, height, out)
 
     def blend(self, plain: float, salient: float) -> float:
-        """The weighted sum of what sums up to `plain`, and to `salient` times the map."""
+        """Return a weighted sum from the plain sum and the sum of the same terms times the map."""
         return (1 - self.strength) * plain + self.strength / self.level * salient
 
     def at(self, width: int, height: int) -> Map:
-        """Weights, float32 (height, width), mean about 1."""
+        """Return the weights, float32 (height, width), mean about 1."""
         m = self.map_at(width, height) * np.float32(self.strength / self.level)
         m += np.float32(1 - self.strength)
         return m
 
 
 def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
-    """A map at another size: linear upwards, area averages downwards.
+    """Scale a map: linear interpolation upwards, area averages downwards.
 
-    Upwards between half-pixel centres and level beyond the outermost, as `saliency.resize.upscale`
-    does without OpenCV.
+    Upwards it interpolates between pixel centres and repeats the outermost values, as
+    `saliency.resize.upscale` does without OpenCV.
 
     Args:
         m: float32 (h, w).
         width: columns of the result.
         height: rows of the result.
-        out: float32 (height, width) to write to, where the map has another size.
+        out: float32 (height, width) to write an enlarged map to.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
     """
     if m.shape[0] > height:
-        m = _averaged(m, height)
+        m = _average_rows(m, height)
     if m.shape[1] > width:
-        m = _averaged(m.T, width).T
+        m = _average_rows(m.T, width).T
     m = np.ascontiguousarray(m)
     if m.shape == (height, width):
         return m
@@ -116,8 +131,8 @@ def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
     return larger
 
 
-def _averaged(m: Map, rows: int) -> Map:
-    """Mean of each output row's share of the input's rows; no BLAS, whose threads stall a busy machine."""
+def _average_rows(m: Map, rows: int) -> Map:
+    """Average each output row's share of the input rows; BLAS threads would stall a busy machine."""
     if len(m) % rows == 0:
         by = len(m) // rows
         total: Map = m[::by].copy()
@@ -132,16 +147,124 @@ def _averaged(m: Map, rows: int) -> Map:
     left = np.minimum(edges.astype(np.intp), len(m) - 1)
     at = running[left] + (running[left + 1] - running[left]) * (edges - left)[:, None]
     means = np.diff(at, axis=0) * (rows / len(m))
-    # A difference of sums may come out a rounding error below what it averages.
+    # Rounding may leave a difference of sums below zero.
     return np.maximum(means, 0).astype(np.float32)
 
 
-COLUMNS = "ew_"
-"""Prefix of the weighted columns in place of `sw_`, so that a log says what weighted it."""
+@dataclass(frozen=True)
+class ReferenceFrame:
+    """A frame of the reference and the map of where viewers look in it.
 
-SAMPLES_PER_SIGMA = 8
-"""Columns of a density per standard deviation of its Gaussian. Interpolating linearly between them
-is off by 1 / (8 * 8**2) of the peak at most, 0.2 %."""
+    Attributes:
+        index: position in the reference, from 0.
+        seconds: presentation time.
+        frame: as decoded.
+        map: float32 (h, w), upright, any size with the frame's aspect.
+    """
+
+    index: int
+    seconds: float
+    frame: av.VideoFrame
+    map: Map
+
+
+def from_model(extraction: Extraction, start: int) -> Iterator[ReferenceFrame]:
+    """Yield frames and the maps of a model; the extraction keeps its source frames."""
+    for f in extraction:
+        if f.index >= start:
+            yield ReferenceFrame(f.index, f.pts_time, cast(av.VideoFrame, f.frame.source), f.map)
+
+
+def from_files(
+    video: Video, path: PathLike, start: int, stop: int | None = None
+) -> Iterator[ReferenceFrame]:
+    """Yield frames and ready maps, matched by frame number (see `saliency.maps.read_maps`).
+
+    Raises:
+        MediaError: the maps cannot be read.
+        QualityError: a frame has no map.
+    """
+    maps = read_maps(Path(path))
+    number, found = -1, UNIFORM
+
+    def read(index: int, _: float) -> Map:
+        nonlocal number, found
+        while number < index:
+            given = next(maps, None)
+            if given is None:
+                raise _missing(path, index, number)
+            number, found = given
+        if number != index:
+            raise _missing(path, index, number)
+        return found
+
+    yield from _with_maps(video, read, start, stop)
+
+
+def from_masks(
+    video: Video, folder: PathLike, start: int, stop: int | None = None
+) -> Iterator[ReferenceFrame]:
+    """Yield frames and ground-truth masks: the n-th image of the folder, by name, for frame n.
+
+    Raises:
+        MediaError: the folder holds no images.
+        DatasetError: an image cannot be read.
+        QualityError: a frame has no mask.
+        MissingExtraError: Pillow is not installed.
+    """
+    try:
+        from eyeline.datasets.pairs import read_mask
+    except ImportError as exc:
+        raise MissingExtraError("pillow", "eval") from exc
+    masks = list_images(Path(folder))
+
+    def read(index: int, _: float) -> Map:
+        if index >= len(masks):
+            raise _missing(folder, index, len(masks) - 1)
+        return np.asarray(read_mask(Path(masks[index])), np.float32) / np.float32(255)
+
+    yield from _with_maps(video, read, start, stop)
+
+
+def from_gaze(
+    video: Video, gaze: RecordedGaze, start: int, stop: int | None = None
+) -> Iterator[ReferenceFrame]:
+    """Yield frames and the density of recorded gaze; a uniform map where no fixation is active."""
+
+    def density(index: int, seconds: float) -> Map:
+        m = gaze.density(index, seconds)
+        return UNIFORM if m is None else m
+
+    return _with_maps(video, density, start, stop)
+
+
+def uniform(video: Video, start: int, stop: int | None = None) -> Iterator[ReferenceFrame]:
+    """Yield frames with a uniform map."""
+    return _with_maps(video, lambda index, seconds: UNIFORM, start, stop)
+
+
+def _with_maps(
+    video: Video, map_of: Callable[[int, float], Map], start: int, stop: int | None
+) -> Iterator[ReferenceFrame]:
+    for d in video.pictures(start, stop):
+        yield ReferenceFrame(d.index, d.seconds, d.frame, map_of(d.index, d.seconds))
+
+
+def _missing(path: PathLike, index: int, last: int) -> QualityError:
+    return QualityError(
+        f"{path}: holds no map for frame {index} of the reference (the last map is of frame {last})",
+        "give one map for every frame; check that the maps are of this video",
+    )
+
+
+def as_coded(m: Map, rotation: int) -> Map:
+    """Turn an upright map to the orientation of the coded frame.
+
+    Args:
+        m: float32 (h, w).
+        rotation: clockwise degrees that make the coded frame upright.
+    """
+    return np.ascontiguousarray(np.rot90(m, rotation // 90)) if rotation else m
 
 
 @dataclass
@@ -200,11 +323,7 @@ class RecordedGaze:
         }
 
     def warnings(self, frames: int) -> list[str]:
-        """Return warnings for a reader of the scores; call it after the last frame.
-
-        Args:
-            frames: number of frames that were scored.
-        """
+        """Return warnings for a reader of the scores of `frames` frames, after the last one."""
         said = [
             f"{self.name}: {p.count} left out: {p.kind}, such as {p.examples[0]}"
             for p in self.problems
@@ -215,13 +334,6 @@ class RecordedGaze:
                 "samples of these frames weigh the same"
             )
         return said
-
-
-def rename_columns(log: Log) -> None:
-    """Replace the prefix `sw_` of a score's weighted columns by that of recorded gaze."""
-    names = {c: COLUMNS + c.removeprefix("sw_") if c.startswith("sw_") else c for c in log.columns}
-    log.columns = list(names.values())
-    log.values = {names[c]: values for c, values in log.values.items()}
 
 
 def read_gaze(path: Path, info: VideoInfo, pixels_per_degree: float | None = None) -> RecordedGaze:

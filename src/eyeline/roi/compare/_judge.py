@@ -21,11 +21,10 @@ from eyeline.media import open_video
 from eyeline.media.colour import PlaneLayout, Planes
 from eyeline.media.types import VideoOptions
 from eyeline.quality.libvmaf import LibvmafRun
-from eyeline.quality.options import as_coded
-from eyeline.quality.pairs import Aligner, PairOptions, pair_by_index, shown
+from eyeline.quality.pairs import Aligner, PairOptions, pair_by_index, timed_frames
 from eyeline.quality.psnr import decibels, squared_error
 from eyeline.quality.ssim import ssim
-from eyeline.quality.weights import Weights
+from eyeline.quality.weights import Weights, as_coded
 from eyeline.saliency.maps import read_maps
 
 Map = npt.NDArray[np.float32]
@@ -239,7 +238,9 @@ def judge(
                 runs.append(LibvmafRun(w, h, layout))
                 stack.callback(runs[-1].discard)
         sums = _Sums(aligner.depth)
-        pairs = pair_by_index(shown(original, start, start + count), shown(coded, 0), aligner)
+        pairs = pair_by_index(
+            timed_frames(original, start, start + count), timed_frames(coded, 0), aligner
+        )
         done = 0
         for (index, m), (r, d) in zip(read_maps(Path(maps)), pairs, strict=False):
             if index != start + done:

@@ -20,8 +20,7 @@ from eyeline.files import output_error
 from eyeline.media import open_video
 from eyeline.media.source import list_images
 from eyeline.media.types import DEFAULT_FPS, VideoInfo
-from eyeline.quality.options import from_masks
-from eyeline.quality.weights import RecordedGaze, read_gaze, resample
+from eyeline.quality.weights import RecordedGaze, from_masks, read_gaze, resample
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.roi.compare._records import CompareOptions

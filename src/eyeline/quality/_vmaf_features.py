@@ -1,32 +1,23 @@
-"""Detail loss (ADM) at four scales, as libvmaf computes it, whole and weighted in one pass.
+"""The elementary features of VMAF (VIF, ADM, motion) as libvmaf computes them, whole and weighted.
 
-Both pictures go through a Daubechies-2 wavelet. What the distorted one keeps of the reference's
-coefficients is told from what was added (decoupling), scaled by contrast sensitivity, masked by
-what was added near it, and pooled: the cube root of a sum of cubes, over the same of the
-reference. The weighted feature puts the weights into those sums, scaled to a mean of 1, so
-uniform weights give libvmaf's.
+Each feature is a ratio or a mean of sums over pixels. One pass computes the sums twice, plain and with
+a weight per pixel. Uniform weights give libvmaf's values. docs/sw_vmaf.md explains where the weights
+enter.
 
-Definition: Li, Zhang, Ma & Ngan, "Image quality assessment by separately evaluating detail losses
-and additive impairments", IEEE TMM 13(5), 2011; libvmaf's fixed-point extractor (`integer_adm`)
-sets the constants and the borders. docs/sw_vmaf.md gives the choices of the weighting.
+- VIF, visual information fidelity: how much information of the reference survives in the distorted
+  picture, at four scales. Definition: Sheikh & Bovik, "Image information and visual quality", IEEE TIP
+  15(2), 2006, in the pixel domain. Constants, borders and flat areas follow libvmaf's `integer_vif`.
+- ADM, detail loss: both pictures go through a Daubechies-2 wavelet. The coefficients that the distorted
+  picture keeps of the reference are separated from the added ones (decoupling), scaled by contrast
+  sensitivity, masked by the added ones near them, and pooled: the cube root of a sum of cubes, over that
+  of the reference. Definition: Li, Zhang, Ma & Ngan, "Image quality assessment by separately evaluating
+  detail losses and additive impairments", IEEE TMM 13(5), 2011. Constants and borders follow libvmaf's
+  `integer_adm`.
+- Motion: the mean absolute difference of two blurred luma frames of the reference. A frame's feature
+  (`motion2`) is the smaller of the differences to its two neighbours, so a cut does not count. Window
+  and border follow libvmaf's `integer_motion`.
 
-OpenCV, which every metric here filters with, and memory that threads work in.
-
-Visual information fidelity at four scales, as libvmaf computes it, whole and weighted in one pass.
-
-Two sums over pixels make each scale: how much information of the reference survives in the
-distorted picture (numerator), and how much there was (denominator). libvmaf divides the sums; the
-weighted feature divides the sums of weight times the same terms, so uniform weights give libvmaf's.
-
-Definition: Sheikh & Bovik, "Image information and visual quality", IEEE TIP 15(2), 2006, in the
-pixel domain; libvmaf's fixed-point extractor (`integer_vif`) sets the constants, the borders and
-what happens where the reference is flat. docs/sw_vmaf.md gives the choices of the weighting.
-
-Motion of the reference as libvmaf sees it, whole and weighted in one pass.
-
-The mean absolute difference of two blurred luma frames. A frame's feature (`motion2`) is the
-smaller of the difference to the frame before and that to the frame after, so a cut does not count.
-libvmaf's extractor (`integer_motion`) sets the window and the border.
+This module also owns OpenCV, which every metric filters with, and the memory that threads work in.
 """
 
 from __future__ import annotations
@@ -51,10 +42,10 @@ DOUBLE = np.dtype(np.float64)
 
 
 def opencv() -> ModuleType:
-    """OpenCV, which filters float32 planes with vector instructions and without the GIL.
+    """Import OpenCV, which filters float32 planes with vector instructions and without the GIL.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: OpenCV is not installed.
     """
     try:
         import cv2
@@ -66,15 +57,15 @@ def opencv() -> ModuleType:
 class Scratch(threading.local):
     """Memory that a thread works in, kept from frame to frame.
 
-    A plane of a frame is large enough for the allocator to ask the system for it each time and to
-    give it back, and the page faults of that would double the time.
+    The allocator would get each plane anew from the system and give it back, and the page faults would
+    double the time.
     """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array that is not set, valid until the same name is asked for again."""
+        """Return an uninitialised array, valid until the next call with its name and dtype."""
         size = math.prod(shape)
         plane = self._kept.get((name, dtype))
         if plane is None or plane.size < size:
@@ -86,42 +77,40 @@ scratch = Scratch()
 
 
 def sum_of(plane: Plane) -> float:
-    """Sum of a plane's samples in float64, in one order wherever the plane lies in memory.
+    """Sum a float32 or float64 plane (H, W) in float64, in an order that no address changes.
 
-    OpenCV's own `sumElems` adds up in an order that depends on the address, so that the last bits
-    would change from run to run.
-
-    Args:
-        plane: float32 or float64 (H, W).
+    The order of OpenCV's `sumElems` depends on the address, so its last bits change from run to run.
     """
     cv2 = opencv()
     return float(cv2.reduce(plane, 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F).sum())
 
 
 def sum_of_products(a: Plane, b: Plane) -> float:
-    """Sum of a * b, float32 within a row; a BLAS product would wait for threads of its own."""
+    """Sum a * b, in float32 within a row; a BLAS product would wait for threads of its own."""
     return float(np.einsum("ij,ij->i", a, b).sum(dtype=np.float64))
 
 
 SCALES = 4
 GAIN_LIMIT = 100.0
-"""libvmaf's default `adm_enhn_gain_limit`: in effect none. The "neg" models set 1."""
+"""libvmaf's default `vif_enhn_gain_limit` and `adm_enhn_gain_limit`: in effect no limit. The "neg"
+models set 1."""
 
 BORDER = 0.1
-"""Share of the width and height that is left out at each side."""
+"""Share of the width and height that ADM leaves out at each side."""
 
 LOW = tuple(
     round((a + b * math.sqrt(3)) / (4 * math.sqrt(2)) * 2**15) / 2**15
     for a, b in ((1, 1), (3, 1), (3, -1), (1, -1))
 )
 """Low-pass taps of the Daubechies-2 wavelet in 15 bits; the high-pass is (c3, -c2, c1, -c0)."""
-MIDDLE = np.float32(128)
-"""Taken off the luma as in libvmaf: it moves the rounding of the approximation."""
-
-BITS_DOWN, BITS_ACROSS = (7, 21, 20, 18), (6, 21, 19, 18)
-"""Bits after the point that libvmaf keeps of a scale's columns, then of its rows."""
 
 HIGH = (LOW[3], -LOW[2], LOW[1], -LOW[0])
+
+MIDDLE = np.float32(128)
+"""Subtracted from luma as in libvmaf: it changes the rounding of the approximation."""
+
+BITS_DOWN, BITS_ACROSS = (7, 21, 20, 18), (6, 21, 19, 18)
+"""Fractional bits that libvmaf keeps of each scale's columns, then of its rows."""
 
 COS_SQUARED = math.cos(math.radians(1)) ** 2  # an angle under one degree is a change of contrast
 NOISE = 1 / 32  # libvmaf's adm_noise_weight: keeps the ratio of flat pictures near 1
@@ -135,7 +124,7 @@ WATSON_AMPLITUDE = ((0.67234, 0.72709), (0.41317, 0.49428), (0.22727, 0.28688), 
 
 
 class Adm(NamedTuple):
-    """ADM of one frame: all scales together, and each scale, finest first."""
+    """ADM over all scales together, and of each scale, finest first."""
 
     adm2: float
     scales: tuple[float, ...]
@@ -149,7 +138,7 @@ class AdmPair(NamedTuple):
 
 
 def sensitivity(scale: int) -> tuple[float, float]:
-    """Contrast sensitivity for (horizontal or vertical, diagonal) coefficients (Watson, eq. 9)."""
+    """Return the contrast sensitivity (Watson, eq. 9) to (horizontal or vertical, diagonal) detail."""
     both = []
     for g, amplitude in zip(WATSON_G, WATSON_AMPLITUDE[scale], strict=True):
         octaves = math.log10(2 ** (scale + 1) * WATSON_F0 * g / PIXELS_PER_DEGREE)
@@ -160,16 +149,16 @@ def sensitivity(scale: int) -> tuple[float, float]:
 def adm(
     reference: Plane, distorted: Plane, weight: Plane | None = None, gain_limit: float = GAIN_LIMIT
 ) -> AdmPair:
-    """ADM of a frame, whole and (where a weight is given) weighted.
+    """Return the ADM of a frame, whole and (where a weight is given) weighted.
 
     Args:
-        reference: float32 (H, W), luma in codes of 8 bits.
+        reference: float32 (H, W), luma in 8-bit codes.
         distorted: the same of the distorted frame.
-        weight: float32 (H, W), not negative; only ratios between pixels matter.
-        gain_limit: most that a raised contrast counts, at least 1 (`adm_enhn_gain_limit`).
+        weight: float32 (H, W), 0 or more; only the ratios between pixels matter.
+        gain_limit: how much raised contrast counts at most, 1 or more (`adm_enhn_gain_limit`).
 
     Raises:
-        QualityError: every weight lies in the border that ADM leaves out.
+        QualityError: all weight lies in the border that ADM leaves out.
     """
     whole, weighted = [], []
     reference, distorted = reference - MIDDLE, distorted - MIDDLE
@@ -198,16 +187,16 @@ def adm(
 
 
 def inner(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a band that count, by libvmaf's rounding of the border."""
+    """Return the rows and columns of a band inside the border, with libvmaf's rounding."""
     height, width = shape
     top, left = int(height * BORDER - 0.5), int(width * BORDER - 0.5)
     return slice(top, height - top), slice(left, width - left)
 
 
 def halve_blocks(weight: Plane) -> Plane:
-    """Weights of wavelet coefficients: the mean of each 2x2 block, (H, W) to the halves rounded up.
+    """Average each 2x2 block: (H, W) to the halves rounded up, the weights of wavelet coefficients.
 
-    A coefficient's four taps are centred on its block, so block means lie where they belong.
+    A coefficient's four taps are centred on its block, so its weight is the block's mean.
     """
     cv2 = opencv()
     height, width = weight.shape
@@ -219,15 +208,15 @@ def halve_blocks(weight: Plane) -> Plane:
 
 
 def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
-    """One level of the Daubechies-2 wavelet, with libvmaf's rounding at this scale.
+    """Compute one level of the Daubechies-2 wavelet, with libvmaf's rounding at this scale.
 
-    Whether two small coefficients point the same way hangs on that rounding, and on flat parts
-    giving exact zeros; hence float64 where float32 can't hold the sums.
+    This rounding decides whether two small coefficients have the same direction, and flat areas must
+    give exact zeros. So float64 is used where float32 cannot hold the sums.
 
     Args:
         plane: float32 (H, W), or float64 from scale 1.
         scale: 0 to 3, finest first.
-        name: of the memory that the result is in; the next call of that name and scale reuses it.
+        name: name of the result's memory; the next call with that name and scale reuses it.
 
     Returns:
         float64 (4, ceil(H / 2), ceil(W / 2)): approximation, vertical edges (high-pass along
@@ -236,7 +225,7 @@ def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
     height, width = plane.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
     dtype = DOUBLE if scale else FLOAT  # 24 bits hold one pass over codes, not two
-    # Index -1 is 1, and the last ones repeat backwards from the last sample, as in libvmaf.
+    # As in libvmaf, row -1 is row 1, and the rows after the last one repeat backwards from it.
     padded = scratch("padded", (2 * rows + 2, width), dtype)
     padded[1 : height + 1] = plane
     padded[0] = plane[1]
@@ -266,7 +255,7 @@ def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
 def _round(plane: Plane, bits: int) -> None:
     plane *= 2.0**bits
     plane += 0.5
-    np.floor(plane, out=plane)  # a half goes up, as with shifts of integers
+    np.floor(plane, out=plane)  # a half rounds up, as in libvmaf's shifts
     plane *= 2.0**-bits
 
 
@@ -281,13 +270,9 @@ def _combine(taps: tuple[float, ...], samples: list[Plane], out: Plane) -> None:
 def _details(
     ref: Plane, dist: Plane, scale: int, gain_limit: float
 ) -> tuple[list[Plane], list[Plane]]:
-    """Cubes of kept and of present detail inside the border, three float32 planes each.
+    """Return cubes of kept detail and of the reference's detail, three planes each, in the border.
 
-    Args:
-        ref: float32 (3, H, W), vertical, horizontal and diagonal details of the reference.
-        dist: the same of the distorted picture.
-        scale: 0 to 3, finest first.
-        gain_limit: most that a raised contrast counts.
+    `ref` and `dist` are float32 (3, H, W): vertical, horizontal and diagonal details.
     """
     cv2 = opencv()
     rows, columns = inner(ref.shape[1:])
@@ -302,8 +287,8 @@ def _details(
     o, t = scratch("o", shape, FLOAT), scratch("t", shape, FLOAT)
     o[:], t[:] = ref[crop], dist[crop]
     size = np.abs(o, out=scratch("size", shape, FLOAT))
-    # Kept: what t has in o's direction, at most o; at most o times the limit where only the
-    # contrast changed. That is libvmaf's clip of t / o to [0, 1] without the division.
+    # Kept is the part of t in o's direction, at most o, or at most o times the limit where only the
+    # contrast changed. This equals libvmaf's clip of t / o to [0, 1], without the division.
     limit = size
     if gain_limit > 1:
         gain = _contrast_only(o, t)
@@ -341,7 +326,7 @@ def _details(
 
 
 def _contrast_only(o: Plane, t: Plane) -> Plane:
-    """float32 (H, W), 1 where (vertical, horizontal) of both point the same way within a degree."""
+    """Return 1 where (vertical, horizontal) of both have the same direction within one degree."""
     shape = o.shape[1:]
     across, lengths, other, product = (
         scratch(name, shape, FLOAT) for name in ("across", "lengths", "other", "crossed")
@@ -379,22 +364,20 @@ def _adm(scales: list[tuple[float, float]]) -> Adm:
 
 
 NOISE_VARIANCE = 2.0
-"""Variance of the eye's internal noise (sigma_nsq), in squared codes of 8 bits."""
-
-"""libvmaf's default `vif_enhn_gain_limit`: in effect none. The "neg" models set 1."""
+"""Variance of the eye's internal noise (sigma_nsq), in squared 8-bit codes."""
 
 
 class Vif(NamedTuple):
-    """VIF of one frame at each scale, finest first; 1 says that nothing was lost."""
+    """VIF of one frame at each scale, finest first; 1 means that nothing was lost."""
 
     whole: tuple[float, ...]
     weighted: tuple[float, ...] | None
 
 
 def gaussian(width: int) -> Plane:
-    """float32 (width,), sums to 1: VIF's window, whose standard deviation is a fifth of its width.
+    """Return VIF's window, float32 (width,), sum 1, standard deviation a fifth of the width.
 
-    In 16 bits as libvmaf has it; what rounding leaves goes to the middle three taps.
+    The taps have 16 bits as in libvmaf; the middle three taps take the rounding error.
     """
     x = np.arange(width) - width // 2
     taps = np.exp(-0.5 * (x / (width / 5)) ** 2)
@@ -406,13 +389,12 @@ def gaussian(width: int) -> Plane:
 
 
 FIRST_DOUBLE = 2
-"""Scales from here on are float64: of so few pixels that one on the other side of a threshold
-shows, and cheap. Finer scales are float32, where such differences cancel."""
+"""First scale in float64. Coarse scales have so few pixels that one pixel on the other side of a
+threshold changes the result; in the finer scales, in float32, such differences cancel."""
 
 STRIP = 1 << 21
-"""Pixels worked on at a time once the windows are through: bounds the memory of large frames. Each
-call costs threads a turn at the GIL, which weighs more than what a smaller strip saves in the cache
-(`benchmarks/sw_vmaf.py --threads`)."""
+"""Pixels per step after the windows: bounds the memory of large frames. Smaller strips fit the cache,
+but each call waits for the GIL, which costs more (`benchmarks/sw_vmaf.py --threads`)."""
 
 ONE = np.ones(1, np.float32)
 WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
@@ -421,13 +403,13 @@ WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES)) 
 def vif(
     reference: Plane, distorted: Plane, weight: Plane | None = None, gain_limit: float = GAIN_LIMIT
 ) -> Vif:
-    """VIF of a frame, whole and (where a weight is given) weighted.
+    """Return the VIF of a frame, whole and (where a weight is given) weighted.
 
     Args:
-        reference: float32 (H, W), luma in codes of 8 bits.
+        reference: float32 (H, W), luma in 8-bit codes.
         distorted: the same of the distorted frame.
-        weight: float32 (H, W), not negative; only ratios between pixels matter.
-        gain_limit: most that a local gain counts, at least 1 (`vif_enhn_gain_limit`).
+        weight: float32 (H, W), 0 or more; only the ratios between pixels matter.
+        gain_limit: how much a local gain counts at most, 1 or more (`vif_enhn_gain_limit`).
     """
     whole: list[float] = []
     weighted: list[float] = []
@@ -445,10 +427,10 @@ def vif(
 
 
 def halve_centred(weight: Plane) -> Plane:
-    """Weights at every second pixel, as VIF's pyramid keeps them: (H, W) to (H // 2, W // 2).
+    """Return the weights at every second pixel, as in VIF's pyramid: (H, W) to (H // 2, W // 2).
 
-    A low-pass of 5 binomial taps centred on the kept pixel, mirrored at the border, so that the
-    weights of a scale lie on that scale's pixels, and a constant stays the same constant.
+    A low-pass of 5 binomial taps is centred on the kept pixels and mirrored at the border, so the
+    weights of a scale lie on its pixels, and a constant stays the same.
     """
     height, width = weight.shape
     half = opencv().pyrDown(weight)
@@ -456,14 +438,13 @@ def halve_centred(weight: Plane) -> Plane:
 
 
 def _mean(plane: Plane, window: Plane, name: str) -> Plane:
-    """Local mean, with libvmaf's rounding between the passes.
+    """Return local means, with libvmaf's rounding to 8 fractional bits after the columns.
 
-    It keeps 8 bits after the point once the columns are filtered. A variance is the small
-    difference of two large numbers, so at the coarse scales, of few pixels, that rounding shows
-    in the third decimal of the feature.
+    A variance is the small difference of two large numbers, so at the coarse scales this rounding
+    changes the third decimal of the feature.
     """
     mean = _filter(plane, ONE, window, name)
-    _to_fixed_point(mean)
+    _round(mean, 8)
     return _filter(mean, window, ONE, name)
 
 
@@ -481,25 +462,18 @@ def _mean_product(a: Plane, b: Plane, window: Plane, name: str) -> Plane:
     return _filter(product, window, window, name)
 
 
-def _to_fixed_point(plane: Plane) -> None:
-    plane *= 256
-    plane += 0.5
-    np.floor(plane, out=plane)  # a half goes up, as with shifts of integers
-    plane *= 1 / 256
-
-
 def _halve(plane: Plane, window: Plane) -> Plane:
     height, width = plane.shape
     mean = _mean(plane, window, "mean1")
     half: Plane = np.ascontiguousarray(mean[: height // 2 * 2 : 2, : width // 2 * 2 : 2])
-    _to_fixed_point(half)
+    _round(half, 8)
     return half
 
 
 def _sums(
     ref: Plane, dist: Plane, window: Plane, gain_limit: float, weight: Plane | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(numerator, denominator) summed over a scale's pixels, plain and times the weights."""
+    """Return the sums of (numerator, denominator) over a scale's pixels, plain and weighted."""
     planes = (
         _mean(ref, window, "mean1"),
         _mean(dist, window, "mean2"),
@@ -524,19 +498,12 @@ def _sums(
 def _information(
     mean1: Plane, mean2: Plane, s1: Plane, s2: Plane, s12: Plane, gain_limit: float
 ) -> tuple[Plane, Plane]:
-    """Numerator and denominator of every pixel, in nats; the planes given are overwritten.
+    """Return the numerator and denominator of every pixel, in nats; overwrites the given planes.
 
-    With s1, s2, s12 the local variances and covariance, g = s12 / s1 and sv = s2 - g * s12:
-    numerator log(1 + g^2 s1 / (sv + 2)), denominator log(1 + s1 / 2). Where the reference is flat
-    (s1 < 2) libvmaf takes 1 - 4 s2 / 255^2 of a denominator of one bit in place of them.
-
-    Args:
-        mean1: local means of the reference.
-        mean2: local means of the distorted picture.
-        s1: local means of the reference's squares.
-        s2: local means of the distorted picture's squares.
-        s12: local means of the products.
-        gain_limit: most that g counts.
+    `s1`, `s2` and `s12` are local means of squares and products, which become variances and
+    covariance. With g = s12 / s1 and sv = s2 - g * s12 the numerator is log(1 + g^2 s1 / (sv + 2)), the
+    denominator log(1 + s1 / 2). Where the reference is flat (s1 < 2), libvmaf instead takes the
+    numerator 1 - 4 s2 / 255^2 over a denominator of one bit.
     """
     cv2 = opencv()
     square = mean1 * mean1
@@ -547,7 +514,7 @@ def _information(
     s2 -= square
     cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
 
-    textured, flat = mean1, mean2  # their planes are free now
+    textured, flat = mean1, mean2  # these planes are free now
     cv2.threshold(s1, NOISE_VARIANCE, 1, cv2.THRESH_BINARY, dst=textured)
     np.maximum(s1, NOISE_VARIANCE, out=s1)  # so that a flat denominator is log(2)
     np.multiply(s2, -4 * math.log(2) / 255**2, out=flat)
@@ -579,13 +546,13 @@ def _information(
 WINDOW = gaussian(5)
 
 
-class Motion(NamedTuple):
-    """Difference between a frame and the one before, in codes of 8 bits.
+class MotionDifference(NamedTuple):
+    """Mean difference between a frame and the one before it, in 8-bit codes.
 
     Attributes:
-        whole: mean over all pixels.
-        weighted: mean with this frame's weights; None without weights.
-        weighted_by_previous: mean with the previous frame's weights; None without weights.
+        whole: over all pixels.
+        weighted: with this frame's weights; None without weights.
+        weighted_by_previous: with the previous frame's weights; None without weights.
     """
 
     whole: float
@@ -598,12 +565,12 @@ def motion(
     previous: Plane,
     weight: Plane | None = None,
     previous_weight: Plane | None = None,
-) -> Motion:
-    """Difference of two reference frames.
+) -> MotionDifference:
+    """Return the difference of two reference frames.
 
     Args:
-        reference: float32 (H, W), luma in codes of 8 bits (an offset is of no matter).
-        previous: the frame before, the same.
+        reference: float32 (H, W), luma in 8-bit codes (an offset does not matter).
+        previous: the same of the frame before.
         weight: float32 (H, W) of the frame.
         previous_weight: float32 (H, W) of the frame before.
     """
@@ -619,4 +586,6 @@ def motion(
             return None
         return float(sum_of(change * weights) / sum_of(weights))
 
-    return Motion(float(sum_of(change) / change.size), mean(weight), mean(previous_weight))
+    return MotionDifference(
+        float(sum_of(change) / change.size), mean(weight), mean(previous_weight)
+    )
