@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from eyeline.report.series import (
     LEAST_FRAMES,
     MOST_BLOCKS,
-    autocovariance,
+    _autocovariance,
     block_length,
     mean_interval,
 )
@@ -28,7 +28,7 @@ def autoregressive(phi: float, count: int, seed: int) -> np.ndarray:
 
 def test_autocovariance_by_hand() -> None:
     # mean 2: deviations -1, 0, 1
-    assert autocovariance(np.array([1.0, 2.0, 3.0])) == pytest.approx([2 / 3, 0, -1 / 3])
+    assert _autocovariance(np.array([1.0, 2.0, 3.0])) == pytest.approx([2 / 3, 0, -1 / 3])
 
 
 def test_independent_frames_have_the_textbooks_width() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eyeline.errors import LogError
-from eyeline.report.pictures import Strip
+from eyeline.report.pictures import Thumbnails
 from eyeline.report.series import pack, panels_of, pick_worst, pooled_table, read_rows
 from report_pages import MakeLog
 
@@ -155,13 +155,13 @@ def test_no_worst_without_numbers(make_log: MakeLog) -> None:
     assert pick_worst(read_rows([str(make_log(odd=[1]))]), 3) is None
 
 
-def test_a_strip_thins_evenly_and_keeps_what_it_must() -> None:
-    strip = Strip(budget=400, keep={13})
+def test_thumbnails_thin_evenly_and_keep_what_they_must() -> None:
+    thumbnails = Thumbnails(budget=400, keep={13})
     for i in range(64):
-        if strip.wants(i, i):
-            strip.add(i, i, {"a": b"x" * 30})  # 40 characters
-    held = strip.to_json()
+        if thumbnails.wants(i, i):
+            thumbnails.add(i, i, {"a": b"x" * 30})  # 40 characters
+    held = thumbnails.to_json()
     assert held["every"] == 8
     assert held["frames"] == sorted({*range(0, 64, 8), 13}, key=held["frames"].index)
     assert set(held["frames"]) == {*range(0, 64, 8), 13}
-    assert strip.size == 40 * 9 <= 400
+    assert thumbnails.size == 40 * 9 <= 400

@@ -1,12 +1,12 @@
-"""Logs and pictures to one page that opens from disk, without a network.
+"""Put logs and clips on one HTML page that opens from disk, without a network.
 
 ::
 
-    write_report(["clip.json"], "report.html", PageOptions(video="clip.mp4"))
+    write_report(["clip.json"], "report.html", PageOptions(media=MediaOptions("clip.mp4")))
 
-`build` puts the page together; `series` turns logs into what is charted, `intervals` says how far
-a mean can be trusted, `worst` picks frames, `media` makes the pictures, and `page` fills the
-template, whose HTML, CSS and JavaScript lie beside it.
+`build` puts the page together; its HTML, CSS and JavaScript lie beside it. `series` reads the logs
+and computes charts, pooled numbers, intervals and worst frames. `pictures` makes the pictures of the
+clips.
 """
 
 from eyeline.report.build import PageOptions, write_report

@@ -1,15 +1,11 @@
-"""Pictures of the page: WebP in memory, maps as small grey pictures, and the error map.
+"""Pictures of the page: frames, heat maps and error maps of the clips that a log was made from.
 
-WebP since every browser of the last years shows it, and it is smaller than JPEG at the same look.
-A map travels grey and the page colours it, with the colours of `saliency.overlay`: painted with
-its transparency it would take 54 kB in place of 2.
-
-As many pictures as a size allows, evenly spread, found in one pass over frames of unknown cost.
-
-Frames, heat and error maps for the page, taken from the clips that a log was made of.
-
-The log says which model made its numbers, so the maps are made again by that model (its digest is
+The log names the model that made its numbers, so the maps are made again by that model (its digest is
 compared), or read from files. A clip that does not belong to the log is refused.
+
+Pictures are WebP, which every browser shows and which is smaller than JPEG at the same quality. A map
+is stored as a grey picture, and the page colours it as `saliency.overlay` does: painted with its
+transparency, a map would take 54 kB instead of 2 kB.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import base64
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,6 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.arrays import block_means
 from eyeline.errors import LogError, MediaError, OutputError, UsageError, VerificationError
 from eyeline.media import open_video
 from eyeline.media.colour import Scaler, kind_of
@@ -35,26 +30,27 @@ from eyeline.media.types import Colour, Frame, VideoInfo, VideoOptions
 from eyeline.media.write import TIME_BASE
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, resolve_model
-from eyeline.report.series import Rows
+from eyeline.report.series import LogRows
 from eyeline.saliency.maps import quantise, read_maps
 from eyeline.saliency.overlay import CONTOUR, CONTOUR_LEVEL, ramp
-from eyeline.saliency.pipeline import Extraction, ExtractOptions, extract
+from eyeline.saliency.pipeline import ExtractOptions, extract
 
 Pixels = npt.NDArray[np.uint8]
+Map = npt.NDArray[np.float32]
 
 QUALITY = 78
 """libwebp's quality of the pictures: a 640x360 frame of a film takes 15 to 40 kB."""
 MAP_QUALITY = 90
-"""Of grey maps: off by two levels of 255 at most places, and soft anyway."""
+"""Quality of grey maps: most samples are within two levels of 255, and maps are smooth."""
 ERROR_QUALITY = 70
 
 MAP_SIDE = 320
-"""Long side of a map, pixels, at most: the models answer at 192 lines."""
+"""Largest long side of a map, pixels: the models produce maps of 192 lines."""
 
 ERROR_TOP = 64.0
 """RMS luma error at the end of the error map's scale, in levels of 255."""
 ERROR_MARKS = (0, 4, 16, 64)
-"""Where the scale is labelled."""
+"""Labels of the scale."""
 
 ERROR_RAMP: tuple[tuple[float, int, int, int], ...] = (
     # place on the scale, red, green, blue
@@ -64,61 +60,24 @@ ERROR_RAMP: tuple[tuple[float, int, int, int], ...] = (
     (0.75, 74, 206, 201),
     (1.00, 250, 255, 236),
 )
-"""Dark where the two agree, through blue and cyan to white: unlike the heat's, and light is more."""
+"""Dark where the two pictures agree, then blue, cyan and white; unlike the colours of the heat map."""
 
+MEAN = "saliency_mean"
+MEAN_TOLERANCE = 5e-3
+"""Largest allowed difference between a log's `saliency_mean` and the clip's. Other decoders and
+runtimes differ by less than 1e-3; another clip differs by more than this."""
 
-class PictureMaker:
-    """Decoded frames to upright RGB of one size; keeps the filter graph from frame to frame.
-
-    Args:
-        colour: how the samples of the video become RGB.
-    """
-
-    def __init__(self, colour: Colour) -> None:
-        self._colour = colour
-        self._scalers: dict[tuple[int, int], tuple[tuple[object, ...], Scaler]] = {}
-
-    def __call__(self, frame: Frame, width: int, height: int) -> Pixels:
-        """One frame.
-
-        Args:
-            frame: with its `source`.
-            width: of the result, pixels.
-            height: of the result, pixels.
-
-        Returns:
-            uint8 (height, width, 3), full-range RGB.
-
-        Raises:
-            MediaError: the pixel format can't be converted.
-            ValueError: the frame was decoded without its source.
-        """
-        source = frame.source
-        if source is None:
-            raise ValueError("a picture needs frames with their source")
-        kind = (kind_of(source), frame.rotation)
-        made = self._scalers.get((width, height))
-        if made is None or made[0] != kind:
-            made = kind, Scaler(source, (width, height), self._colour, frame.rotation)
-            self._scalers[(width, height)] = made
-        return np.ascontiguousarray(np.moveaxis(made[1](source), 0, 2))
+MEGABYTE = 1_000_000
 
 
 def webp(pixels: Pixels, quality: int = QUALITY) -> bytes:
-    """Encode a picture.
-
-    Args:
-        pixels: uint8 (h, w, 3) RGB, or (h, w, 4) RGBA with straight alpha.
-        quality: 0..100, libwebp's.
-
-    Returns:
-        A WebP file.
+    """Encode uint8 (h, w, 3) RGB, or (h, w, 4) RGBA with straight alpha, as WebP.
 
     Raises:
         OutputError: the encoder fails.
     """
     height, width, channels = pixels.shape
-    # libwebp is given RGB and converts by itself, as its format prescribes.
+    # libwebp gets RGB and converts it itself, as its format prescribes.
     bgra = np.full((height, width, 4), 255, np.uint8)
     bgra[..., :channels] = pixels
     bgra[..., :3] = bgra[..., 2::-1]
@@ -131,19 +90,22 @@ def webp(pixels: Pixels, quality: int = QUALITY) -> bytes:
         frame = av.VideoFrame.from_ndarray(bgra, format="bgra")
         packets = [*codec.encode(frame), *codec.encode(None)]
     except av.error.FFmpegError as exc:
-        raise OutputError(f"a picture of {width}x{height} can't be written as WebP: {exc}") from exc
+        raise OutputError(
+            f"a picture of {width}x{height} pixels can't be written as WebP: {exc}",
+            "choose another --picture-size",
+        ) from exc
     return b"".join(map(bytes, packets))
 
 
-def working_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """A display size scaled down so that its long side has at most `side` pixels; never enlarged."""
+def _fit(width: int, height: int, side: int) -> tuple[int, int]:
+    """Scale a size down, never up, so that its long side has at most `side` pixels."""
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def luma(rgb: Pixels) -> npt.NDArray[np.float32]:
-    """Luma of full-range RGB by ITU-R BT.709-6, item 3.2: uint8 (h, w, 3) to float32 (h, w)."""
-    # Without BLAS, whose threads stall a machine that decodes at the same time.
+def _luma(rgb: Pixels) -> npt.NDArray[np.float32]:
+    """Convert full-range RGB to luma by ITU-R BT.709-6, item 3.2: uint8 (h, w, 3) to (h, w)."""
+    # Without BLAS, whose threads slow down a machine that decodes at the same time.
     out: npt.NDArray[np.float32] = np.multiply(rgb[..., 0], np.float32(0.2126), dtype=np.float32)
     out += np.multiply(rgb[..., 1], np.float32(0.7152), dtype=np.float32)
     out += np.multiply(rgb[..., 2], np.float32(0.0722), dtype=np.float32)
@@ -151,66 +113,59 @@ def luma(rgb: Pixels) -> npt.NDArray[np.float32]:
 
 
 def error_map(reference: Pixels, distorted: Pixels, factor: int) -> npt.NDArray[np.float32]:
-    """Root mean square luma error of each square of `factor` pixels.
+    """Compute the root mean square luma error of each square of `factor` pixels.
 
-    Taken at full size and then averaged: pictures scaled down first would hide noise and ringing.
+    Errors are taken at full size and then averaged: pictures scaled down first hide noise and ringing.
 
     Args:
         reference: uint8 (H, W, 3) RGB.
-        distorted: the same size.
-        factor: side of a square, pixels; columns and rows that fill none are left out.
+        distorted: of the same size.
+        factor: side of a square, pixels; columns and rows that fill no square are left out.
 
     Returns:
         float32 (H // factor, W // factor), levels of 255.
     """
-    squared = np.square(luma(reference) - luma(distorted))
+    squared = np.square(_luma(reference) - _luma(distorted))
     h, w = squared.shape[0] // factor, squared.shape[1] // factor
     blocks = squared[: h * factor, : w * factor].reshape(h, factor, w, factor)
     out: npt.NDArray[np.float32] = np.sqrt(blocks.mean(axis=(1, 3)))
     return out
 
 
-@lru_cache(maxsize=1)
+@cache
 def _error_colours() -> Pixels:
     points = np.array(ERROR_RAMP)
-    levels = np.arange(256) / 255
-    channels = [np.interp(levels, points[:, 0], points[:, i]) for i in (1, 2, 3)]
+    channels = [np.interp(np.arange(256) / 255, points[:, 0], points[:, i]) for i in (1, 2, 3)]
     return np.stack(channels, 1).round().astype(np.uint8)
 
 
 def paint_error(errors: npt.NDArray[np.float32]) -> Pixels:
-    """Colour an error map on a square-root scale, so that what is just visible is not black.
-
-    Args:
-        errors: float32 (h, w), levels of 255; beyond `ERROR_TOP` all look alike.
-
-    Returns:
-        uint8 (h, w, 3) RGB.
-    """
+    """Colour an error map, float32 (h, w), on a square-root scale, which shows small errors, too."""
     place = np.sqrt(np.clip(errors / ERROR_TOP, 0, 1)) * 255 + 0.5
     return _error_colours()[place.astype(np.uint8)]
 
 
-def grey(saliency: npt.NDArray[np.float32]) -> Pixels:
-    """A map as grey RGB of at most `MAP_SIDE`: float32 (h, w) in [0, 1] to uint8 (h', w', 3)."""
-    width, height = working_size(saliency.shape[1], saliency.shape[0], MAP_SIDE)
+def grey(saliency: Map) -> Pixels:
+    """Convert a map, float32 (h, w) in [0, 1], to grey RGB with sides of at most `MAP_SIDE`."""
+    width, height = _fit(saliency.shape[1], saliency.shape[0], MAP_SIDE)
     levels = quantise(resize_map(saliency, width, height), 8)
     return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
 
 
-def resize_map(
-    saliency: npt.NDArray[np.float32], width: int, height: int
-) -> npt.NDArray[np.float32]:
-    """A map made smaller by the mean of each cell; one that is small enough stays as it is."""
+def resize_map(saliency: Map, width: int, height: int) -> Map:
+    """Shrink a map by the mean of each cell; a map of that size stays as it is."""
     h, w = saliency.shape
     if (width, height) == (w, h):
         return saliency
-    rows, columns = (np.linspace(0, n, m + 1).astype(int) for n, m in ((h, height), (w, width)))
-    return block_means(saliency.astype(np.float64), rows, columns).astype(np.float32)
+    rows = np.linspace(0, h, height, endpoint=False).astype(int)
+    columns = np.linspace(0, w, width, endpoint=False).astype(int)
+    sums = np.add.reduceat(np.add.reduceat(saliency, rows, 0, dtype=np.float64), columns, 1)
+    counts = np.outer(np.diff([*rows, h]), np.diff([*columns, w]))
+    return (sums / counts).astype(np.float32)
 
 
-def heat_colours() -> dict[str, object]:
-    """What the page needs to colour a map as `eyeline.saliency.overlay.paint` does."""
+def _heat_colours() -> dict[str, object]:
+    """Return the values with which the page colours a map as `eyeline.saliency.overlay.paint` does."""
     levels = ramp().view(np.uint8).reshape(256, 4)
     some = [levels[round(i * 255 / 15)].tolist() for i in range(16)]
     return {
@@ -222,30 +177,19 @@ def heat_colours() -> dict[str, object]:
     }
 
 
-def error_legend() -> dict[str, object]:
-    """What the page needs to draw the error map's scale."""
+def _error_legend() -> dict[str, object]:
     return {
         "stops": [[place, f"rgb({r},{g},{b})"] for place, r, g, b in ERROR_RAMP],
         "marks": [[float(np.sqrt(mark / ERROR_TOP)), str(mark)] for mark in ERROR_MARKS],
     }
 
 
-MEGABYTE = 1_000_000
-
-
-def base64_size(size: int) -> int:
-    """Characters that `size` bytes take in a page."""
-    return -(-size // 3) * 4
-
-
-class Strip:
-    """Pictures by frame, thinned to every second whenever they outgrow their budget.
-
-    Frames that must be there are never thinned out.
+class Thumbnails:
+    """Pictures by frame, in one pass; thinned to every second frame whenever they exceed a budget.
 
     Args:
         budget: bytes that the pictures may take in the page, as base64.
-        keep: frame numbers that must be there.
+        keep: frame numbers that are never thinned out.
     """
 
     def __init__(self, budget: int, keep: Collection[int] = ()) -> None:
@@ -253,79 +197,58 @@ class Strip:
         self.size = 0
         self._budget = budget
         self._keep = frozenset(keep)
-        self._shots: dict[int, tuple[int, Mapping[str, bytes]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._shots)
+        self._frames: dict[int, tuple[int, Mapping[str, bytes]]] = {}
 
     def wants(self, position: int, number: int) -> bool:
-        """Whether a frame would be kept now.
-
-        Args:
-            position: its place among the frames, from 0.
-            number: its frame number.
-        """
+        """Return whether a frame would be kept now, by its place from 0 and its frame number."""
         return position % self.every == 0 or number in self._keep
 
     def add(self, position: int, number: int, pictures: Mapping[str, bytes]) -> None:
-        """Take a frame's pictures, by track.
+        """Add a frame's pictures, by track.
 
         Raises:
-            UsageError: not even the frames that must be there fit.
+            UsageError: the frames that must be kept exceed the budget.
         """
-        self._shots[number] = position, pictures
+        self._frames[number] = position, pictures
         self.size += self._cost(pictures)
         while self.size > self._budget:
             if self.every > position:
                 raise UsageError(
-                    f"{len(self)} frames alone take {self.size / MEGABYTE:.1f} MB, more than "
-                    f"--max-size {self._budget / MEGABYTE:g}",
+                    f"{len(self._frames)} frames alone take {self.size / MEGABYTE:.1f} MB, more "
+                    f"than --max-size {self._budget / MEGABYTE:g}",
                     "raise --max-size, or lower --picture-size or --worst",
                 )
             self.every *= 2
-            for n, (place, old) in list(self._shots.items()):
+            for n, (place, old) in list(self._frames.items()):
                 if not self.wants(place, n):
                     self.size -= self._cost(old)
-                    del self._shots[n]
+                    del self._frames[n]
 
     @staticmethod
     def _cost(pictures: Mapping[str, bytes]) -> int:
-        return sum(base64_size(len(data)) for data in pictures.values())
+        return sum(-(-len(data) // 3) * 4 for data in pictures.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Frame numbers, and for each track a list of base64, one a frame; empty where a frame has none."""
-        shots = [pictures for _, pictures in self._shots.values()]
-        names = dict.fromkeys(name for pictures in shots for name in pictures)
+        """Return frame numbers, and per track one base64 picture per frame, empty where it has none."""
+        kept = [pictures for _, pictures in self._frames.values()]
+        names = dict.fromkeys(name for pictures in kept for name in pictures)
         tracks = {
-            name: [base64.b64encode(p.get(name, b"")).decode() for p in shots] for name in names
+            name: [base64.b64encode(p.get(name, b"")).decode() for p in kept] for name in names
         }
-        return {
-            "every": self.every,
-            "frames": list(self._shots),
-            "tracks": tracks,
-        }
-
-
-Map = npt.NDArray[np.float32]
-Shots = Generator[tuple[Frame, Map | None]]
-
-MEAN = "saliency_mean"
-MEAN_TOLERANCE = 5e-3
-"""Largest difference between a log's `saliency_mean` and the clip's: another clip's is further off.
-Other decoders and runtimes differ by less than 1e-3."""
+        return {"every": self.every, "frames": list(self._frames), "tracks": tracks}
 
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """Which clips are shown, and how large.
+    """Clips to show, and the size of their pictures.
 
     Attributes:
         video: the clip, or the reference of a pair.
-        distorted: the other one of a pair, or None.
+        distorted: the other clip of a pair, or None.
         maps: ready maps of `video` (see `eyeline.saliency.maps`), or None.
         heat: show the heat map where the log's model or `maps` gives one.
-        model: id or path of the model that makes the maps, in place of the log's.
-        task: take the production model of this task, in place of the log's model.
+        model: id or path of the model that makes the maps, instead of the log's.
+        task: take the production model of this task instead of the log's model.
         registry: the user's own registry folder.
         side: long side of a picture, pixels.
         max_size: megabytes that the pictures may take in the page.
@@ -345,85 +268,109 @@ class MediaOptions:
 
     @property
     def names_model(self) -> bool:
-        """Whether the maps come from a model that was asked for, in place of the log's."""
+        """Whether the user names the model of the maps."""
         return self.model is not None or self.task is not None
 
 
 def make_media(
     options: MediaOptions,
-    log: Rows,
+    log: LogRows,
     keep: tuple[int, ...] = (),
     on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Pictures of a clip or a pair, for the page.
+    """Make the pictures of a clip or a pair.
 
     Args:
-        options: see there.
+        options: the clips.
         log: the rows that the pictures belong to.
-        keep: frame numbers that must be there.
-        on_frame: called after each frame of the log, for progress.
+        keep: frame numbers that must have pictures.
+        on_frame: called after each frame of the log.
 
     Returns:
-        JSON values: panes, the pictures of each track, and what is said of them.
+        JSON values for the page: panes, the pictures of each track, and their captions.
 
     Raises:
-        LogError: the log belongs to another clip, or its provenance makes no sense.
-        MediaError: a clip or the maps can't be read.
-        ModelError: the model of the log can't be used.
-        UsageError: the pictures don't fit in `max_size`.
+        LogError: the log belongs to another clip, or its provenance is invalid.
+        MediaError: a clip or the maps cannot be read.
+        ModelError: the model of the log cannot be used.
+        UsageError: the pictures do not fit in `max_size`.
     """
     skipped = _offsets(log)[0]
-    strip = Strip(int(options.max_size * MEGABYTE), keep)
+    thumbnails = Thumbnails(int(options.max_size * MEGABYTE), keep)
     rows = {int(n): row for row, n in enumerate(log.numbers)}
     with contextlib.ExitStack() as stack:
-        shots, info, line = _shots(options, log, stack)
+        frames, info, caption = _open(options, log, stack)
         _check_count(log, options.video, info, skipped)
         painter = _Painter(options, log, info, stack)
         seen, last = 0, -1
-        for frame, saliency in shots:
+        for frame, saliency in frames:
             number = frame.index - skipped  # in the log
             if number < 0:
                 continue
             last = number
-            other = painter.following(number)
+            other = painter.distorted_frame(number)
             if (row := rows.get(number)) is None:
-                _check_surplus(log, options.video, number)
+                if number >= int(log.numbers[-1]) + _step(log) and not _is_partial(log):
+                    raise _mismatch(log, options.video, f"more than {number} frames")
                 continue
             if saliency is not None and not options.names_model and options.maps is None:
                 _check_mean(log, row, saliency, options.video)
-            if strip.wants(row, number):
-                strip.add(row, number, painter(frame, other, saliency))
+            if thumbnails.wants(row, number):
+                thumbnails.add(row, number, painter(frame, other, saliency))
             seen += 1
             on_frame()
             if seen == len(rows) and _is_partial(log):
                 break
+        if last < 0:
+            raise MediaError(
+                f"{options.video}: the clip has no frames", "check that it is complete"
+            )
         if seen < len(rows):
-            _complain_short(log, options.video, last + 1)
-        painter.conclude(log)
+            raise _mismatch(log, options.video, f"{last + 1} frames")
+        painter.check_end(log)
     width, height = painter.size
     return {
-        **strip.to_json(),
+        **thumbnails.to_json(),
         "width": width,
         "height": height,
         "source": [info.display_width, info.display_height],
         "fps": float(info.fps) if info.fps else None,
-        "megabytes": strip.size / MEGABYTE,
-        "maps": line,
-        "heat": heat_colours(),
+        "megabytes": thumbnails.size / MEGABYTE,
+        "maps": caption,
+        "heat": _heat_colours(),
         "panes": painter.panes,
-        "error": error_legend() if options.distorted else None,
+        "error": _error_legend() if options.distorted else None,
     }
 
 
+class _FrameConverter:
+    """Convert decoded frames to upright RGB; keep the filter graph of each size."""
+
+    def __init__(self, colour: Colour) -> None:
+        self._colour = colour
+        self._scalers: dict[tuple[int, int], tuple[tuple[object, ...], Scaler]] = {}
+
+    def __call__(self, frame: Frame, size: tuple[int, int]) -> Pixels:
+        """Return uint8 (height, width, 3), full-range RGB, of a frame with its source."""
+        source = frame.source
+        assert source is not None  # noqa: S101 - all frames here are read with their source
+        kind = (kind_of(source), frame.rotation)
+        made = self._scalers.get(size)
+        if made is None or made[0] != kind:
+            made = kind, Scaler(source, size, self._colour, frame.rotation)
+            self._scalers[size] = made
+        return np.ascontiguousarray(np.moveaxis(made[1](source), 0, 2))
+
+
 class _Painter:
-    """Makes the pictures of one frame, and walks the distorted clip beside the reference."""
+    """Make the pictures of one frame, and read the distorted clip in step with the reference."""
 
     def __init__(
-        self, options: MediaOptions, log: Rows, info: VideoInfo, stack: contextlib.ExitStack
+        self, options: MediaOptions, log: LogRows, info: VideoInfo, stack: contextlib.ExitStack
     ) -> None:
         self.full = info.display_width, info.display_height
-        self.size = working_size(*self.full, options.side)
-        self._picture = PictureMaker(info.colour)
+        self.size = _fit(*self.full, options.side)
+        self._convert = _FrameConverter(info.colour)
         self._others: Iterator[Frame] | None = None
         name = Path(options.video).name
         self.panes = [{"track": "picture", "title": "Clip", "name": name, "heat": True}]
@@ -432,7 +379,7 @@ class _Painter:
             self._skipped = _offsets(log)[1]
             _check_count(log, options.distorted, other.info, self._skipped)
             self._names = options.video, options.distorted
-            self._other_picture = PictureMaker(other.info.colour)
+            self._convert_other = _FrameConverter(other.info.colour)
             self._others = other.frames(lambda w, h: (2, 2), keep_source=True)
             other_name = Path(options.distorted).name
             self.panes[0]["title"] = "Reference"
@@ -441,8 +388,8 @@ class _Painter:
                 {"track": "error", "title": "Error", "name": "RMS of luma", "heat": False},
             ]
 
-    def following(self, number: int) -> Frame | None:
-        """The distorted clip's frame of a row of the log, None where there is no such clip."""
+    def distorted_frame(self, number: int) -> Frame | None:
+        """Return the distorted clip's frame for a row of the log, or None without such a clip."""
         if self._others is None:
             return None
         for other in self._others:
@@ -450,23 +397,23 @@ class _Painter:
                 return other
         raise LogError(
             f"{self._names[1]}: ends before frame {number} of the log, which {self._names[0]} has",
-            "both must be the clips that were scored",
+            "give the two clips that were scored",
         )
 
-    def conclude(self, log: Rows) -> None:
-        """After the last frame: the distorted clip must have no more either."""
+    def check_end(self, log: LogRows) -> None:
+        """After the last frame: check that the distorted clip has no more frames either."""
         more = next(self._others, None) if self._others and not _is_partial(log) else None
         if more is not None:
             raise _mismatch(log, self._names[1], f"more than {more.index} frames")
 
     def __call__(self, frame: Frame, other: Frame | None, saliency: Map | None) -> dict[str, bytes]:
-        out = {"picture": webp(self._picture(frame, *self.size))}
+        out = {"picture": webp(self._convert(frame, self.size))}
         if other is not None:
-            out["distorted"] = webp(self._other_picture(other, *self.size))
-            # At half the picture's size: noise costs more bytes than it tells.
+            out["distorted"] = webp(self._convert_other(other, self.size))
+            # At half the picture's size, because noise takes many bytes and shows little.
             factor = max(1, round(2 * max(self.full) / max(self.size)))
             errors = error_map(
-                self._picture(frame, *self.full), self._other_picture(other, *self.full), factor
+                self._convert(frame, self.full), self._convert_other(other, self.full), factor
             )
             out["error"] = webp(paint_error(errors), ERROR_QUALITY)
         if saliency is not None:
@@ -474,12 +421,16 @@ class _Painter:
         return out
 
 
-def _shots(
-    options: MediaOptions, log: Rows, stack: contextlib.ExitStack
-) -> tuple[Shots, VideoInfo, str]:
-    """Frames with their maps, facts of the clip, and a line on where the maps come from."""
+_MappedFrames = Generator[tuple[Frame, Map | None]]
+
+
+def _open(
+    options: MediaOptions, log: LogRows, stack: contextlib.ExitStack
+) -> tuple[_MappedFrames, VideoInfo, str]:
+    """Return frames with their maps, facts of the clip, and a caption that names the maps' origin."""
+    caption = ""
     if options.heat and options.maps is None:
-        model, line = _model_of(options, log)
+        model, caption = _model_of(options, log)
         if model is not None:
             extraction = extract(
                 options.video,
@@ -488,39 +439,32 @@ def _shots(
                 options=_extract_options(log, options),
             )
             stack.enter_context(extraction)
-            return _extracted(extraction), extraction.info, line
-    else:
-        line = f"maps of {Path(options.maps).name}" if options.heat and options.maps else ""
+            return ((found.frame, found.map) for found in extraction), extraction.info, caption
     video = stack.enter_context(open_video(options.video, options.video_options))
     frames = video.frames(lambda w, h: (2, 2), keep_source=True)
     if options.heat and options.maps is not None:
-        return _paired(frames, options.maps), video.info, line
-    return ((frame, None) for frame in frames), video.info, line
+        caption = f"maps of {Path(options.maps).name}"
+        return _with_maps(frames, options.maps), video.info, caption
+    return ((frame, None) for frame in frames), video.info, caption
 
 
-def _extracted(extraction: Extraction) -> Shots:
-    for found in extraction:
-        yield found.frame, found.map
-
-
-def _paired(frames: Iterator[Frame], path: str) -> Shots:
-    """Frames with ready maps; frames before the first map and behind the last have none."""
+def _with_maps(frames: Iterator[Frame], path: str) -> _MappedFrames:
+    """Yield frames with ready maps; frames before the first map and after the last have none."""
     maps = read_maps(path)
     ahead = next(maps, None)
     for frame in frames:
         while ahead is not None and ahead[0] < frame.index:
             ahead = next(maps, None)
-        fits = ahead is not None and ahead[0] == frame.index
-        yield frame, ahead[1] if ahead is not None and fits else None
+        yield frame, ahead[1] if ahead is not None and ahead[0] == frame.index else None
 
 
-def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
-    """The model that made the log's numbers, checked by digest; or the one that was asked for."""
+def _model_of(options: MediaOptions, log: LogRows) -> tuple[Model | None, str]:
+    """Return the model that the user names, or the log's model with its digest checked; a caption."""
     registry = options.registry or None
     if options.names_model:
         model = resolve_model(options.model, registry, task=options.task)
         return model, f"maps by {model.label}, as asked for, sha256 {model.sha256[:16]}"
-    maker = _maker_of_maps(log)
+    maker = _map_provenance(log)
     name, digest = maker.get("model"), maker.get("model_sha256")
     if not isinstance(name, str) or not isinstance(digest, str):
         return None, "no maps: the log names no model"
@@ -534,63 +478,66 @@ def _model_of(options: MediaOptions, log: Rows) -> tuple[Model | None, str]:
     return model, f"maps by {model.label}, sha256 {digest[:16]}"
 
 
-def _maker_of_maps(log: Rows) -> dict[str, Any]:
-    """What says how the maps were made: a score log keeps its extraction's provenance apart."""
+def _map_provenance(log: LogRows) -> dict[str, Any]:
+    """Return the provenance of the maps, which a score log keeps under `saliency`."""
     nested = log.provenance.get("saliency")
     return nested if isinstance(nested, dict) else log.provenance
 
 
-def _offsets(log: Rows) -> tuple[int, int]:
-    """Frames left out at the start of the reference and of the distorted clip.
+def _logged_options(provenance: Mapping[str, Any], name: str = "options") -> dict[str, Any]:
+    options = provenance.get(name)
+    return options if isinstance(options, dict) else {}
+
+
+def _offsets(log: LogRows) -> tuple[int, int]:
+    """Return the frames left out at the start of the reference and of the distorted clip.
 
     Raises:
-        LogError: it was brought together by more: the pictures would not show what was scored.
+        LogError: other options paired the clips, so that the pictures would not show what was scored.
     """
-    options = log.provenance.get("options")
-    pairs = options.get("pairs") if isinstance(options, dict) else None
-    if not isinstance(pairs, dict):
-        return 0, 0
+    pairs = _logged_options(_logged_options(log.provenance), "pairs")
     known = ("ref_offset", "dist_offset", "frames", "shortest")
-    asked = ", ".join(str(name) for name, value in pairs.items() if value and name not in known)
+    others = ", ".join(str(name) for name, value in pairs.items() if value and name not in known)
     offsets = [pairs.get(name) or 0 for name in known[:2]]
-    if asked or not all(isinstance(n, int) and n >= 0 for n in offsets):
+    if others or not all(isinstance(n, int) and n >= 0 for n in offsets):
         raise LogError(
-            f"{log.path}: scored with {asked or offsets}: its pictures can't be paired here",
-            "leave them out with --no-media",
+            f"{log.path}: scored with {others or offsets}, which a report can't apply to pictures",
+            "leave the pictures out with --no-media",
         )
     return offsets[0], offsets[1]
 
 
-def _extract_options(log: Rows, options: MediaOptions) -> ExtractOptions:
-    """The options that the log was made with, as far as they shape a map."""
-    kept = _maker_of_maps(log).get("options")
-    kept = kept if isinstance(kept, dict) else {}
+def _extract_options(log: LogRows, options: MediaOptions) -> ExtractOptions:
+    """Return the options of the log's extraction that shape a map."""
+    kept = _logged_options(_map_provenance(log))
     own = () if options.names_model else ("lines", "stride", "fill", "temporal", "temporal_ms")
     given = {name: kept[name] for name in (*own, "start", "stop") if kept.get(name) is not None}
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise LogError(f"{log.path}: option {name} of its provenance makes no sense")
-    if any(isinstance(given.get(name, 0), str) for name in ("stride", "start", "stop")):
-        raise LogError(f"{log.path}: its provenance has options that make no sense")
+        numeric = name in ("stride", "start", "stop")
+        allowed = int | float if numeric else int | float | str
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise LogError(
+                f"{log.path}: the option {name} of its provenance is invalid: {value!r}",
+                "make the log again, or leave the heat out with --no-heat",
+            )
     return ExtractOptions(**given, keep_source=True)
 
 
-def _is_partial(log: Rows) -> bool:
-    """Whether the log says itself that it may end before its clip does."""
-    options = log.provenance.get("options")
-    stop = options.get("stop") if isinstance(options, dict) else None
-    pairs = options.get("pairs") if isinstance(options, dict) else None
-    cut = isinstance(pairs, dict) and bool(pairs.get("shortest") or pairs.get("frames"))
-    return stop is not None or cut or log.provenance.get("complete") is False
+def _is_partial(log: LogRows) -> bool:
+    """Return whether the log itself says that it may end before its clip does."""
+    options = _logged_options(log.provenance)
+    pairs = _logged_options(options, "pairs")
+    cut = bool(pairs.get("shortest") or pairs.get("frames"))
+    return options.get("stop") is not None or cut or log.provenance.get("complete") is False
 
 
-def _step(log: Rows) -> int:
-    """Frames from one row to the next: more than 1 in logs that were subsampled."""
+def _step(log: LogRows) -> int:
+    """Return the frames from one row to the next: more than 1 in logs that were subsampled."""
     return int(np.median(np.diff(log.numbers))) if len(log.numbers) > 1 else 1
 
 
-def _check_count(log: Rows, path: str, info: VideoInfo, skipped: int) -> None:
-    """Refuse early, where the container says how many frames it has."""
+def _check_count(log: LogRows, path: str, info: VideoInfo, skipped: int) -> None:
+    """Refuse a clip of another length early, where the container states its number of frames."""
     if info.frames is None:
         return
     last, count = int(log.numbers[-1]), info.frames - skipped
@@ -599,32 +546,21 @@ def _check_count(log: Rows, path: str, info: VideoInfo, skipped: int) -> None:
         raise _mismatch(log, path, f"{info.frames} frames")
 
 
-def _check_surplus(log: Rows, path: str, index: int) -> None:
-    if index >= int(log.numbers[-1]) + _step(log) and not _is_partial(log):
-        raise _mismatch(log, path, f"more than {index} frames")
-
-
-def _complain_short(log: Rows, path: str, count: int) -> None:
-    if not count:
-        raise MediaError(f"{path}: no frames", "is it a whole video?")
-    raise _mismatch(log, path, f"{count} frames")
-
-
-def _mismatch(log: Rows, path: str, count: str) -> LogError:
+def _mismatch(log: LogRows, path: str, count: str) -> LogError:
     return LogError(
-        f"{log.path}: {len(log.numbers)} frames, the last is {int(log.numbers[-1])}; "
+        f"{log.path} has {len(log.numbers)} frames, the last is {int(log.numbers[-1])}; "
         f"{path}: {count}",
-        "give the clip that the log was made of, or --no-media",
+        "give the clip that the log was made from, or --no-media",
     )
 
 
-def _check_mean(log: Rows, row: int, saliency: Map, path: str) -> None:
+def _check_mean(log: LogRows, row: int, saliency: Map, path: str) -> None:
     if MEAN not in log.values:
         return
     here, there = float(saliency.mean(dtype=np.float64)), float(log.values[MEAN][row])
     if abs(here - there) > MEAN_TOLERANCE:
         raise LogError(
-            f"{log.path}: frame {int(log.numbers[row])} has {MEAN} {there:.4f}, in {path} it is "
+            f"{log.path}: frame {int(log.numbers[row])} has {MEAN} {there:.4f}; in {path} it is "
             f"{here:.4f}",
-            "give the clip that the log was made of, --model, --maps or --no-heat",
+            "give the clip that the log was made from, --model, --maps or --no-heat",
         )
