@@ -172,7 +172,7 @@ def test_the_command(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
     [
         (["--ref", "a.mp4"], "half a pair"),
         (["--video", "a.mp4", "--ref", "b.mp4", "--dist", "c.mp4"], "--video and a pair"),
-        (["--model", "placeholder"], "maps without a clip"),
+        (["--model", "placeholder"], "without a clip"),
         (["--video", "missing.mp4"], "missing.mp4"),
         (["--worst-by", "x"], "no log holds the column 'x'"),
     ],
