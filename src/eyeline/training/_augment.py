@@ -50,14 +50,7 @@ def crop_grid(
     """Return the sampling grid of one random crop per image, float32 (N, height, width, 2) in [-1, 1].
 
     The stored images are squashed to squares. The crop is chosen in the geometry of the original
-    image and then converted to coordinates of the square, so that objects keep their shape.
-
-    Args:
-        aspect: float32 (N,), width / height of the original images.
-        height: rows of the crop, pixels.
-        width: columns of the crop, pixels.
-        a: the ranges.
-        g: source of the random numbers.
+    image, whose width / height is `aspect`, float32 (N,), so that objects keep their shape.
     """
     n = len(aspect)
     target = (width / height) * torch.exp2(_uniform(g, n, -a.aspect, a.aspect))
@@ -108,16 +101,7 @@ def _colour_matrix(n: int, a: Augmentation, g: torch.Generator) -> Tensor:
 
 
 def photometric(x: Tensor, a: Augmentation, g: torch.Generator) -> Tensor:
-    """Change the colour, sharpness and noise of RGB pictures at random.
-
-    Args:
-        x: float32 (N, 3, H, W) in [0, 1]; H and W are multiples of 8.
-        a: the ranges.
-        g: source of the random numbers.
-
-    Returns:
-        float32 (N, 3, H, W) in [0, 1].
-    """
+    """Change colour, sharpness and noise of RGB, float32 (N, 3, H, W) in [0, 1]; H, W multiples of 8."""
     n, _, h, w = x.shape
 
     def rows(probability: float) -> Tensor:

@@ -41,18 +41,13 @@ def _load(arrays: Arrays, rows: np.ndarray, device: torch.device) -> tuple[Tenso
 
 
 def divergence(logits: Tensor, density: Tensor) -> Tensor:
-    """Return KL(recorded density, predicted density) of each picture, nats, float32 (N,).
-
-    Args:
-        logits: float32 (N, 1, h, w); their softmax is the predicted density.
-        density: float32 (N, 1, h, w), sum 1.
-    """
+    """Return KL(recorded density, softmax of the logits) of each picture, nats, float32 (N,)."""
     t, log_p = density.flatten(1), F.log_softmax(logits.flatten(1), 1)
     return (torch.xlogy(t, t) - t * log_p).sum(1)
 
 
 def correlation(logits: Tensor, density: Tensor) -> Tensor:
-    """Return Pearson's correlation of predicted and recorded density of each picture, float32 (N,)."""
+    """Return the correlation of the softmax of the logits with the density of each picture."""
     p, t = logits.flatten(1).softmax(1), density.flatten(1)
     p, t = p - p.mean(1, keepdim=True), t - t.mean(1, keepdim=True)
     return F.cosine_similarity(p, t, dim=1, eps=1e-12)
@@ -99,16 +94,11 @@ class GazeModule(TrainingModule):
         image = F.interpolate(image, size=(r.height, r.width), mode="bilinear", antialias=True)
         return self.logits(self.best_net, normalise(image)), density
 
-    def score_one(self, index: int) -> dict[str, Tensor]:
-        """Return divergence, in nats, and correlation of one stored picture."""
-        logits, density = self.predict_one(index)
-        return {"kl": divergence(logits, density)[0], "cc": correlation(logits, density)[0]}
+    def score(self, prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Return divergence, in nats, and correlation."""
+        return {"kl": divergence(prediction, truth)[0], "cc": correlation(prediction, truth)[0]}
 
-    def example(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return one stored picture, its density and the predicted one, uint8."""
-        logits, density = self.predict_one(index)
-        recorded, predicted = (
-            np.round((d / d.max())[0, 0].cpu().numpy() * 255).astype(np.uint8)
-            for d in (density, logits.flatten(1).softmax(1).view_as(logits))
-        )
-        return self.arrays.images[index], recorded, predicted
+    def show(self, prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return recorded and predicted density, each divided by its maximum."""
+        density = prediction.flatten(1).softmax(1).view_as(truth)
+        return truth / truth.max(), density / density.max()

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 GAZE_GRID = (96, 128)  # rows and columns of a density; a blur of 3 % of the width is 4 columns
 CHUNK = 64  # pictures of the teacher between two saved states
 
-Map = npt.NDArray[np.float32]
+Task = Literal["objects", "gaze"]
 OnProgress = Callable[[int, int], None]  # called with the number done and the total
 OnStep = Callable[[str, int, int], None]  # called with a part's name, the number done and the total
 
@@ -80,7 +80,7 @@ class TrainingMaterial:
         backbone: bytes of the encoder's pretrained weights, or None.
     """
 
-    task: Literal["objects", "gaze"]
+    task: Task
     names: list[str]
     arrays: Arrays
     facts: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +124,8 @@ def prepare_objects(
     )
     maps = None
     if teacher is not None and recipe.teacher > 0:
-        maps = run_teacher(union.pairs, teacher, cache, partial(on_step, "running the teacher"))
+        teach = partial(on_step, "running the teacher")
+        maps = run_teacher("objects", union.pairs, teacher, cache, teach)
     facts = arrays.facts | {"dropped": len(union.dropped)}
     return TrainingMaterial("objects", [root.stem for root in data], arrays, facts, teacher=maps)
 
@@ -172,9 +173,8 @@ def prepare_gaze(
         pictures = load_object_arrays(
             pairs, recipe.store, 0.05, cache, partial(on_step, "decoding unlabelled pictures")
         )
-        maps = run_teacher(
-            pairs, teacher, cache, partial(on_step, "running the teacher"), GAZE_TEACHER
-        )
+        teach = partial(on_step, "running the teacher")
+        maps = run_teacher("gaze", pairs, teacher, cache, teach)
         more = replace(pictures, targets=maps)
         facts = facts | {
             "unlabelled": unlabelled.stem,
@@ -191,11 +191,7 @@ def is_selection_fold(digest: str, share: float) -> bool:
 
 
 def load_object_arrays(
-    pairs: list[Pair],
-    size: int,
-    selection_share: float,
-    cache: Path,
-    on_progress: OnProgress = lambda done, total: None,
+    pairs: list[Pair], size: int, selection_share: float, cache: Path, on_progress: OnProgress
 ) -> Arrays:
     """Decode image/mask pairs into squares of `size` pixels, or map what an earlier call left.
 
@@ -207,58 +203,42 @@ def load_object_arrays(
     train = np.array([not is_selection_fold(p.digest, selection_share) for p in pairs])
     _check_folds(train)
     folder = cache / f"{digest[:16]}-{size}"
-    index = folder / "index.json"
+    index, targets = folder / "index.json", folder / "masks.npy"
     if not index.exists():
         check_sizes(pairs)
-        n = len(pairs)
-        images = _create(folder / "images.npy", (n, size, size, 3), np.uint8)
-        masks = _create(folder / "masks.npy", (n, size, size), np.uint8)
+        masks = _create(targets, (len(pairs), size, size), np.uint8)
 
-        def decode(i: int) -> tuple[float, float]:
+        def decode(i: int) -> tuple[Image.Image, float, float]:
             image, mask = read_image(pairs[i].image), read_mask(pairs[i].mask)
-            images[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
             masks[i] = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
-            return float(np.float32(image.width / image.height)), np.asarray(mask).mean() / 255
+            return image, float(np.float32(image.width / image.height)), np.asarray(mask).mean()
 
-        shapes = _for_each(decode, n, on_progress)
-        images.flush()
+        found = _decode_images(decode, len(pairs), size, folder, on_progress)
         masks.flush()
-        found = {
-            "aspect": [aspect for aspect, _ in shapes],
-            "empty_masks": [
-                p.name for p, (_, share) in zip(pairs, shapes, strict=True) if share == 0
-            ],
+        record = {
+            "aspect": [aspect for aspect, _ in found],
+            "empty_masks": [p.name for p, (_, mean) in zip(pairs, found, strict=True) if mean == 0],
             "full_masks": [
-                p.name for p, (_, share) in zip(pairs, shapes, strict=True) if share == 1
+                p.name for p, (_, mean) in zip(pairs, found, strict=True) if mean == 255
             ],
         }
-        write_bytes(index, json.dumps(found).encode())
+        write_bytes(index, json.dumps(record).encode())
     facts = json.loads(index.read_text())
     aspect = np.array(facts.pop("aspect"), np.float32)
     for kind in ("empty", "full"):
-        if names := facts[f"{kind}_masks"]:
-            log.warning("%d masks are %s, first %s: they are kept", len(names), kind, names[0])
+        if alike := facts[f"{kind}_masks"]:
+            log.warning("%d masks are %s, first %s: they are kept", len(alike), kind, alike[0])
     if len(facts["empty_masks"]) + len(facts["full_masks"]) == len(pairs):
         raise DatasetError(
             f"all {len(pairs)} masks hold one class only",
             "check the masks: objects must be white, and everything else black",
         )
-    return Arrays(
-        names=[p.name for p in pairs],
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        targets=np.load(folder / "masks.npy", mmap_mode="r"),
-        aspect=aspect,
-        train=train,
-        digest=digest,
-        facts={"pairs": len(pairs), **facts},
-    )
+    facts = {"pairs": len(pairs), **facts}
+    return _map_arrays([p.name for p in pairs], targets, aspect, train, digest, facts)
 
 
 def load_gaze_arrays(
-    sets: Sequence[FixationSet],
-    size: int,
-    cache: Path,
-    on_progress: OnProgress = lambda done, total: None,
+    sets: Sequence[FixationSet], size: int, cache: Path, on_progress: OnProgress
 ) -> Arrays:
     """Decode pictures with recorded gaze, or map what an earlier call left; `report` is left out.
 
@@ -280,38 +260,31 @@ def load_gaze_arrays(
     _check_folds(train)
     digest = sha256_hex("\n".join(s.digest for s in sets).encode())
     folder = cache / f"gaze-{digest[:16]}-{size}"
-    n, (rows, columns) = len(kept), GAZE_GRID
-    if not (folder / "done").exists():
-        images = _create(folder / "images.npy", (n, size, size, 3), np.uint8)
-        densities = _create(folder / "densities.npy", (n, rows, columns), np.float16)
+    done, targets = folder / "done", folder / "densities.npy"
+    rows, columns = GAZE_GRID
+    if not done.exists():
+        densities = _create(targets, (len(kept), rows, columns), np.float16)
 
-        def decode(i: int) -> None:
+        def decode(i: int) -> tuple[Image.Image]:
             stimulus = kept[i][1]
             picture = read_image(stimulus.source)
-            images[i] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
             # Blurred at the picture's own aspect, then squashed like the picture: the blur is round.
             height = max(1, round(columns * picture.height / picture.width))
             density = Image.fromarray(gaze_density(stimulus.fixations, columns, height))
             squashed = np.asarray(density.resize((columns, rows), Image.Resampling.BOX))
             densities[i] = squashed / squashed.max()
+            return (picture,)
 
-        _for_each(decode, n, on_progress)
-        images.flush()
+        _decode_images(decode, len(kept), size, folder, on_progress)
         densities.flush()
-        write_bytes(folder / "done", b"")
-    return Arrays(
-        names=[name for name, _ in kept],
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        targets=np.load(folder / "densities.npy", mmap_mode="r"),
-        aspect=np.full(n, 4 / 3, np.float32),
-        train=train,
-        digest=digest,
-        facts={
-            "pictures": n,
-            "fixations": sum(len(t.fixations) for _, t in kept),
-            "problems": {s.name: {p.kind: p.count for p in s.problems} for s in sets},
-        },
-    )
+        write_bytes(done, b"")
+    facts = {
+        "pictures": len(kept),
+        "fixations": sum(len(t.fixations) for _, t in kept),
+        "problems": {s.name: {p.kind: p.count for p in s.problems} for s in sets},
+    }
+    aspect = np.full(len(kept), 4 / 3, np.float32)
+    return _map_arrays([name for name, _ in kept], targets, aspect, train, digest, facts)
 
 
 def _check_folds(train: npt.NDArray[np.bool_]) -> None:
@@ -327,80 +300,93 @@ def _create(path: Path, shape: tuple[int, ...], dtype: type, mode: str = "w+") -
     return np.lib.format.open_memmap(path, mode, dtype, shape)  # type: ignore[no-untyped-call]
 
 
-def _for_each(decode: Callable[[int], Any], count: int, on_progress: OnProgress) -> list[Any]:
+def _decode_images(
+    decode: Callable[[int], tuple[Any, ...]],
+    count: int,
+    size: int,
+    folder: Path,
+    on_progress: OnProgress,
+) -> list[tuple[Any, ...]]:
+    """Store the picture that `decode` returns first, for each index; return the other values."""
+    images = _create(folder / "images.npy", (count, size, size, 3), np.uint8)
+
+    def store(i: int) -> tuple[Any, ...]:
+        image, *others = decode(i)
+        images[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        return tuple(others)
+
     results = []
-    for result in map_in_threads(decode, range(count), usable_cores()):
+    for result in map_in_threads(store, range(count), usable_cores()):
         results.append(result)
         on_progress(len(results), count)
+    images.flush()
     return results
 
 
-@dataclass(frozen=True)
-class TeacherFormat:
-    """How a teacher sees pictures, and how its maps are stored.
-
-    Attributes:
-        height: rows of its input, pixels; pictures are squashed to it.
-        width: columns of its input, pixels.
-        io: how a picture becomes the input.
-        unit: stored value of a map's 1.0.
-        dtype: type of the stored maps, whose sides are half of the input's.
-    """
-
-    height: int
-    width: int
-    io: IoSpec
-    unit: float
-    dtype: type[np.uint8] | type[np.float16]
+def _map_arrays(
+    names: list[str],
+    targets: Path,
+    aspect: np.ndarray,
+    train: np.ndarray,
+    digest: str,
+    facts: dict[str, Any],
+) -> Arrays:
+    images = np.load(targets.with_name("images.npy"), mmap_mode="r")
+    return Arrays(names, images, np.load(targets, mmap_mode="r"), aspect, train, digest, facts)
 
 
-# The preprocessing of U-2-Net (Qin et al., 2020); half of its side is finer than any student's output.
-OBJECTS_TEACHER = TeacherFormat(320, 320, IoSpec(scale="max", multiple=1), 255, np.uint8)
-# A gaze model of this project; the small values of a density need a float's precision.
-GAZE_TEACHER = TeacherFormat(192, 256, IoSpec(multiple=1), 1, np.float16)
+# Per task: how a picture becomes a teacher's input, its width and height, and the type of stored maps.
+# Objects: the preprocessing of U-2-Net (Qin et al., 2020). Gaze: a density's small values need a float.
+TEACHERS = {
+    "objects": (IoSpec(scale="max", multiple=1), (320, 320), np.uint8),
+    "gaze": (IoSpec(multiple=1), (256, 192), np.float16),
+}
 
 
 def run_teacher(
-    pairs: list[Pair],
-    teacher: Path,
-    cache: Path,
-    on_progress: OnProgress = lambda done, total: None,
-    form: TeacherFormat = OBJECTS_TEACHER,
+    task: Task, pairs: list[Pair], teacher: Path, cache: Path, on_progress: OnProgress
 ) -> npt.NDArray[Any]:
     """Run a teacher on the images of `pairs`, or map what an earlier call left.
 
     One map per image is enough for all its crops: a crop warps the map together with the image.
-
-    Args:
-        pairs: images, in order.
-        teacher: ONNX file with one image input, and its map as the first output.
-        cache: folder for the maps.
-        on_progress: called with images done and in total.
-        form: how the teacher sees pictures, and how its maps are stored.
-
-    Returns:
-        The maps times `form.unit`, (N, height / 2, width / 2) of `form.dtype`, memory-mapped.
+    A teacher is an ONNX file with one image input, and its map as the first output. The result has
+    half of the input's sides. uint8 maps are in units of 1/255.
 
     Raises:
         ModelError: ONNX Runtime cannot run the teacher on such images.
         DatasetError: an image cannot be read.
     """
+    io, size, dtype = TEACHERS[task]
     data = read_regular_file(teacher)
-    key = sha256_hex("\n".join([sha256_hex(data), str(form), *(p.digest for p in pairs)]).encode())
-    folder = cache / f"teacher-{key[:16]}"
-    path, note = folder / "maps.npy", folder / "done.json"
+    parts = [sha256_hex(data), io.model_dump_json(), str(size), *(p.digest for p in pairs)]
+    key = sha256_hex("\n".join(parts).encode())
+    path, note = cache / f"teacher-{key[:16]}/maps.npy", cache / f"teacher-{key[:16]}/done.json"
     begin, n = int(note.read_text()) if note.exists() else 0, len(pairs)
-    rows, columns = form.height // 2, form.width // 2
-    maps = _create(path, (n, rows, columns), form.dtype, mode="r+" if begin else "w+")
-    infer = _open_teacher(data, teacher, form)
+    width, height = size
+    shape = n, height // 2, width // 2
+    maps = _create(path, shape, dtype, mode="r+" if begin else "w+")
+    session = open_runtime_session(data, str(teacher), "cpu")
+    source, answer = session.get_inputs()[0].name, session.get_outputs()[0].name
+    failures = runtime_errors()
 
     def fill(i: int) -> None:
-        size = (form.width, form.height)
         image = read_image(pairs[i].image).resize(size, Image.Resampling.BILINEAR)
         planes = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-        halved = infer(prepare(planes, form.io)).reshape(rows, 2, columns, 2).mean((1, 3))
-        stored = halved * form.unit
-        maps[i] = np.round(stored) if form.dtype is np.uint8 else stored
+        try:
+            y = session.run([answer], {source: prepare(planes, io)})[0]
+        except failures as exc:
+            raise ModelError(
+                f"{teacher}: ONNX Runtime cannot run it on an image of {width}x{height} pixels",
+                "use a model that takes one RGB image of that size",
+            ) from exc
+        if y.shape != (1, 1, height, width) or not (y.min() >= 0 and y.max() <= 1):
+            raise ModelError(
+                f"{teacher}: its first output has the shape {y.shape} and values from {y.min():g} to "
+                f"{y.max():g}; the shape must be (1, 1, {height}, {width}), the values 0 to 1",
+                "use a model whose first output is its saliency map",
+            )
+        halved = y.reshape(shape[1], 2, shape[2], 2).mean((1, 3))
+        maps[i] = np.round(halved * 255) if dtype is np.uint8 else halved
 
     for done, _ in enumerate(map_in_threads(fill, range(begin, n), usable_cores()), begin + 1):
         if done % CHUNK == 0 or done == n:
@@ -408,28 +394,3 @@ def run_teacher(
             write_bytes(note, str(done).encode())
             on_progress(done, n)
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-
-
-def _open_teacher(data: bytes, teacher: Path, form: TeacherFormat) -> Callable[[Map], Map]:
-    session = open_runtime_session(data, str(teacher), "cpu")
-    failures = runtime_errors()
-    source, answer = session.get_inputs()[0].name, session.get_outputs()[0].name
-
-    def infer(x: Map) -> Map:
-        try:
-            y: Map = session.run([answer], {source: x})[0]
-        except failures as exc:
-            raise ModelError(
-                f"{teacher}: ONNX Runtime cannot run it on an image of {form.width}x{form.height} pixels",
-                "use a model that takes one RGB image of that size",
-            ) from exc
-        if y.shape != (1, 1, form.height, form.width) or not (y.min() >= 0 and y.max() <= 1):
-            raise ModelError(
-                f"{teacher}: its first output has the shape {y.shape} and values from {y.min():g} to "
-                f"{y.max():g}; the shape must be (1, 1, {form.height}, {form.width}), the values 0 to 1",
-                "use a model whose first output is its saliency map",
-            )
-        map_: Map = y[0, 0]
-        return map_
-
-    return infer

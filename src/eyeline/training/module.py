@@ -27,23 +27,16 @@ from eyeline.training.nets import SaliencyNet, build_net
 from eyeline.training.recipes import AnyRecipe, Recipe
 
 
-def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - IoU of probabilities, a mean over images (Rahman & Wang, ISVC 2016)."""
+def overlap_loss(kind: str, logits: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - overlap of the probabilities with the target, a mean over images.
+
+    `iou` follows Rahman & Wang, ISVC 2016; `dice` follows Milletari et al., 3DV 2016.
+    """
     p = logits.sigmoid()
     inter = (p * target).sum((1, 2, 3))
-    union = (p + target - p * target).sum((1, 2, 3))
-    return (1 - (inter + 1) / (union + 1)).mean()
-
-
-def dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - Dice coefficient, a mean over images, epsilon 1 (Milletari et al., 3DV 2016)."""
-    p = logits.sigmoid()
-    inter = (p * target).sum((1, 2, 3))
-    total = (p + target).sum((1, 2, 3))
-    return (1 - (2 * inter + 1) / (total + 1)).mean()
-
-
-OVERLAPS = {"iou": soft_iou, "dice": dice}  # by their names in a recipe
+    if kind == "dice":
+        return (1 - (2 * inter + 1) / ((p + target).sum((1, 2, 3)) + 1)).mean()
+    return (1 - (inter + 1) / ((p + target - p * target).sum((1, 2, 3)) + 1)).mean()
 
 
 def edge_weighted_bce(logits: Tensor, target: Tensor, truth: Tensor, edge: float) -> Tensor:
@@ -64,14 +57,10 @@ def edge_weighted_bce(logits: Tensor, target: Tensor, truth: Tensor, edge: float
 
 
 def learning_rate_factor(recipe: AnyRecipe, step: int, total: int) -> float:
-    """Return the share of the peak learning rate at a step: linear warm-up, then a cosine to zero.
+    """Return the share of the peak learning rate after `step` of `total` steps.
 
-    With `restarts` the cosine begins anew at each of them (SGDR, arXiv 1608.03983, section 3).
-
-    Args:
-        recipe: its `warmup` is a share of all steps.
-        step: optimiser steps done.
-        total: optimiser steps of the run.
+    It rises linearly, then falls to zero as a cosine, which begins anew at each of the recipe's
+    `restarts` (SGDR, arXiv 1608.03983, section 3).
     """
     rising = max(1, int(total * recipe.warmup))
     if step < rising:
@@ -91,22 +80,11 @@ def gather(source: np.ndarray, indices: np.ndarray, device: torch.device) -> Ten
     return x.float().div_(255)
 
 
-def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Yield the index batches of one epoch, int64 (batch,); seed and epoch decide their order."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    for start in range(0, count - batch + 1, batch):
-        yield order[start : start + batch]
-
-
 class Batches(IterableDataset[tuple[Tensor, ...]]):
     """Augmented batches of one epoch; seed, epoch and step alone decide what they contain.
 
-    Args:
-        recipe: the run's recipe.
-        material: what the run learns from.
-        epoch: number of the epoch.
-        device: device of the augmentation.
-        share: rank and number of the devices; each takes every n-th image of a batch.
+    `share` is the rank of this device and the number of devices, n; each device takes every n-th
+    image of a batch. The augmentation runs on `device`.
     """
 
     def __init__(
@@ -128,10 +106,11 @@ class Batches(IterableDataset[tuple[Tensor, ...]]):
         return len(self.indices) // int(self.recipe.batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        r = self.recipe
-        chosen = epoch_batches(len(self.indices), r.batch, r.seed, self.epoch)
-        for step, rows in enumerate(chosen):
-            yield self.make(np.sort(self.indices[rows])[self.rank :: self.world], step)
+        batch = self.recipe.batch
+        order = np.random.default_rng([self.recipe.seed, self.epoch]).permutation(self.indices)
+        for step in range(len(self)):
+            chosen = np.sort(order[step * batch : (step + 1) * batch])
+            yield self.make(chosen[self.rank :: self.world], step)
 
     def seed(self, step: int, rank: int) -> int:
         """Return the seed of a batch's random changes on one device."""
@@ -183,11 +162,7 @@ def _ema_update(decay: float) -> Any:
 class TrainingModule(L.LightningModule):
     """A net, its averaged copy, and the parts that all runs share.
 
-    A subclass sets the class attributes and adds `training_step`, `score_one` and `example`.
-
-    Args:
-        recipe: the run's recipe.
-        material: what the run learns from.
+    A subclass sets the class attributes and adds `training_step`, `predict_one`, `score` and `show`.
 
     Attributes:
         batch_kind: class of the run's batches.
@@ -215,12 +190,16 @@ class TrainingModule(L.LightningModule):
         self.curve: list[dict[str, float]] = []
         self._begun = time.monotonic()
 
-    def score_one(self, index: int) -> dict[str, Tensor]:
-        """Score the best net on one stored image: a scalar for each of `measures`."""
+    def predict_one(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the best net's prediction and the truth of one stored image."""
         raise NotImplementedError
 
-    def example(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return one stored image, its ground truth and the prediction, uint8."""
+    def score(self, prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Return a scalar for each of `measures`."""
+        raise NotImplementedError
+
+    def show(self, prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return truth and prediction as maps with values from 0 to 1."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -266,7 +245,7 @@ class TrainingModule(L.LightningModule):
 
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         """Score one image of the selection fold."""
-        scores = self.score_one(int(index))
+        scores = self.score(*self.predict_one(int(index)))
         for name, mean in self.means.items():
             assert isinstance(mean, MeanMetric)  # noqa: S101 - `__init__` made it
             mean.update(scores[name])
@@ -366,7 +345,7 @@ class ObjectModule(TrainingModule):
                 y = F.interpolate(y, size=head.shape[-2:], mode="area")
                 t = F.interpolate(t, size=head.shape[-2:], mode="area")
             loss = edge_weighted_bce(head, t, y, r.edge if i == 0 else 0.0)
-            loss = loss + OVERLAPS[r.overlap](head, y)
+            loss = loss + overlap_loss(r.overlap, head, y)
             total = total + loss * (1.0 if i == 0 else r.deep)
         return self.finish_step(total, batch_idx)
 
@@ -384,15 +363,12 @@ class ObjectModule(TrainingModule):
         p = self.logits(self.best_net, normalise(image))[0].sigmoid()
         return F.interpolate(p, size=truth.shape[-2:], mode="bilinear", align_corners=False), truth
 
-    def score_one(self, index: int) -> dict[str, Tensor]:
-        """Return the MAE, and the IoU at a threshold of 0.5, of one stored image."""
-        p, truth = self.predict_one(index)
-        positive, gt = p > 0.5, truth > 0.5
+    def score(self, prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Return the MAE, and the IoU at a threshold of 0.5."""
+        positive, gt = prediction > 0.5, truth > 0.5
         union = (positive | gt).sum().clamp(min=1)
-        return {"mae": (p - truth).abs().mean(), "iou": (positive & gt).sum() / union}
+        return {"mae": (prediction - truth).abs().mean(), "iou": (positive & gt).sum() / union}
 
-    def example(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return one stored image, its mask and the prediction, uint8."""
-        prediction = self.predict_one(index)[0][0, 0].cpu().numpy()
-        grey = np.round(prediction * 255).astype(np.uint8)
-        return self.arrays.images[index], self.arrays.targets[index], grey
+    def show(self, prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mask and the prediction."""
+        return truth, prediction

@@ -8,8 +8,10 @@ exist in training mode only. `Contract` wraps a net for export: its only output 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,9 +38,7 @@ def _conv_bn(
     c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
 ) -> nn.Sequential:
     layers: list[nn.Module] = [
-        nn.Conv2d(
-            c_in, c_out, kernel, stride, dilation * (kernel // 2), dilation=dilation, bias=False
-        ),
+        nn.Conv2d(c_in, c_out, kernel, stride, dilation * (kernel // 2), dilation, bias=False),
         nn.BatchNorm2d(c_out),
     ]
     if relu:
@@ -75,9 +75,7 @@ class _Separable(nn.Module):
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(
-                channels, channels, 3, 1, dilation, dilation=dilation, groups=channels, bias=False
-            ),
+            nn.Conv2d(channels, channels, 3, 1, dilation, dilation, channels, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             _conv_bn(channels, channels, kernel=1, relu=False),
@@ -158,24 +156,18 @@ class Fpn(SaliencyNet):
         self.fuse = nn.ModuleList(
             nn.Sequential(*(_Residual(lateral) for _ in range(fuse))) for _ in stages[:-1]
         )
-        self.heads = nn.ModuleList(
-            nn.Conv2d(lateral, 1, 3 if i == 0 else 1, padding=1 if i == 0 else 0)
-            for i in range(len(stages))
-        )
+        self.heads = nn.ModuleList([nn.Conv2d(lateral, 1, 3, padding=1)])
+        self.heads.extend(nn.Conv2d(lateral, 1, 1) for _ in stages[1:])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the logits, finest first; side heads in training mode only."""
-        features: list[Tensor] = []
-        y = self.stem(x)
+        features = [self.stem(x)]
         for stage in self.stages:
-            y = stage(y)
-            features.append(y)
-        features[-1] = self.context(features[-1])
-        path = F.relu(self.laterals[-1](features[-1]))
-        paths = [path]
-        for i in range(len(features) - 2, -1, -1):
-            path = self.fuse[i](F.relu(_resize(path, features[i]) + self.laterals[i](features[i])))
-            paths.insert(0, path)
+            features.append(stage(features[-1]))
+        paths = [F.relu(self.laterals[-1](self.context(features.pop())))]
+        for i in reversed(range(len(self.fuse))):
+            fine = features.pop()
+            paths.insert(0, self.fuse[i](F.relu(_resize(paths[0], fine) + self.laterals[i](fine))))
         logits = [_resize(self.heads[0](paths[0]), x)]
         if self.training:
             logits += [head(p) for head, p in zip(list(self.heads)[1:], paths[1:], strict=True)]
@@ -208,15 +200,12 @@ class UNet(SaliencyNet):
         self.merge = nn.ModuleList()
         previous = bottleneck
         for c, skip in zip(decoder, reversed(encoder), strict=True):
-            if upsample == "deconv":
-                self.up.append(nn.ConvTranspose2d(previous, c, 2, 2, bias=False))
-            else:
-                self.up.append(
-                    nn.Sequential(
-                        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-                        nn.Conv2d(previous, c, 3, padding=1, bias=False),
-                    )
-                )
+            resize = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+            self.up.append(
+                nn.ConvTranspose2d(previous, c, 2, 2, bias=False)
+                if upsample == "deconv"
+                else nn.Sequential(resize, nn.Conv2d(previous, c, 3, padding=1, bias=False))
+            )
             self.merge.append(_conv_bn(c + skip, c))
             previous = c
         self.head = nn.Conv2d(previous, 1, 1)
@@ -224,12 +213,10 @@ class UNet(SaliencyNet):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return one logit map at the input's size."""
         skips: list[Tensor] = []
-        y = x
         for level in self.down:
-            y = level(y)
-            skips.append(y)
-            y = F.max_pool2d(y, 2)
-        y = self.bottleneck(y)
+            skips.append(level(x))
+            x = F.max_pool2d(skips[-1], 2)
+        y = self.bottleneck(x)
         for up, merge, skip in zip(self.up, self.merge, reversed(skips), strict=True):
             y = merge(torch.cat([up(y), skip], dim=1))
         return [self.head(y)]
@@ -257,9 +244,7 @@ class _InvertedResidual(nn.Module):
         super().__init__()
         hidden = c_in * expansion
         self.expand = nn.Conv2d(c_in, hidden, 1) if expansion > 1 else None
-        self.depthwise = nn.Conv2d(
-            hidden, hidden, 3, stride, dilation, dilation=dilation, groups=hidden
-        )
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, stride, dilation, dilation, hidden)
         self.project = nn.Conv2d(hidden, c_out, 1)
         self.residual = stride == 1 and c_in == c_out
 
@@ -396,10 +381,6 @@ def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     New residual blocks begin as the identity. New channels begin at random, and the weights from
     them to earlier channels begin at zero. (Net2Net, arXiv 1511.05641, copies channels instead.)
 
-    Args:
-        net: changed in place.
-        state: state dict of the smaller net; every tensor must fit.
-
     Returns:
         Names of the new blocks and of the tensors that are larger.
 
@@ -411,11 +392,7 @@ def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     larger = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
     if larger and not isinstance(net, Fpn):  # concatenated skips would move channels
         strange += larger
-    blocks = {
-        name: block
-        for name, block in net.named_modules()
-        if isinstance(block, _Residual | _Separable)
-    }
+    blocks = {k: m for k, m in net.named_modules() if isinstance(m, _Residual | _Separable)}
     new = [name for name in blocks if not any(k.startswith(f"{name}.") for k in state)]
     lacking = [k for k in own if k not in state and not k.startswith(tuple(f"{n}." for n in new))]
     if strange or lacking:
@@ -430,9 +407,7 @@ def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
 
 
 def _holds(large: Tensor, small: Tensor) -> bool:
-    return large.ndim == small.ndim and all(
-        a >= b for a, b in zip(large.shape, small.shape, strict=True)
-    )
+    return large.ndim == small.ndim and bool(np.all(np.array(large.shape) >= small.shape))
 
 
 def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
@@ -460,9 +435,5 @@ class Contract(nn.Module):
 
 def count_parameters(net: nn.Module) -> int:
     """Return the number of parameters of the exported net; side heads do not count."""
-    dropped = sum(
-        p.numel()
-        for name, p in net.named_parameters()
-        if name.startswith("heads.") and name[6] != "0"
-    )
-    return sum(p.numel() for p in net.parameters()) - dropped
+    kept = (p for k, p in net.named_parameters() if not re.match(r"heads\.[1-9]", k))
+    return sum(p.numel() for p in kept)

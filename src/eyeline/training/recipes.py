@@ -111,10 +111,7 @@ class Recipe(BaseRecipe):
 
     def crops(self, epoch: int) -> list[tuple[int, int]]:
         """Return the crop sizes of an epoch."""
-        for phase in self.phases:
-            if epoch < phase.until:
-                return phase.crops
-        return self.phases[-1].crops
+        return next((p.crops for p in self.phases if epoch < p.until), self.phases[-1].crops)
 
 
 class Backbone(Strict):

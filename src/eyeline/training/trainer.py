@@ -72,7 +72,7 @@ def fit(
 
     Args:
         recipe: the recipe.
-        material: what the run learns from, prepared for the recipe's task.
+        material: what the run learns from.
         out: folder for checkpoints, curve, example predictions, weights and run record.
         start: `weights.pt` of an earlier run to begin with, of the same net or a smaller one.
         progress: show Lightning's progress bar on stderr.
@@ -207,7 +207,7 @@ def _compare_folds(module: TrainingModule) -> dict[str, dict[str, float]]:
     seen = seen[np.linspace(0, len(seen) - 1, min(len(seen), len(unseen))).astype(int)]
     means = {}
     for fold, indices in (("training", seen), ("selection", unseen)):
-        scores = [module.score_one(int(i)) for i in indices]
+        scores = [module.score(*module.predict_one(int(i))) for i in indices]
         means[fold] = {k: float(sum(s[k] for s in scores) / len(scores)) for k in scores[0]}
     return means
 
@@ -262,8 +262,10 @@ def _draw_examples(module: TrainingModule, path: Path) -> None:
     sheet = Image.new("RGB", size, BACKGROUND)
     x = GAP
     for index, width in zip(chosen, widths, strict=True):
-        for row, picture in enumerate(module.example(int(index))):
-            resized = Image.fromarray(np.asarray(picture)).resize((width, HEIGHT))
+        shown = module.show(*module.predict_one(int(index)))
+        maps = [np.round(m[0, 0].cpu().numpy() * 255).astype(np.uint8) for m in shown]
+        for row, picture in enumerate([module.arrays.images[index], *maps]):
+            resized = Image.fromarray(picture).resize((width, HEIGHT))
             sheet.paste(resized, (x, GAP + row * (HEIGHT + GAP)))
         x += width + GAP
     with whole_file(path) as temporary:
