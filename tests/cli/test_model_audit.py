@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.audit.policy import load_policy
+from eyeline.audit.records import load_policy
 from eyeline.audit.tree import open_tree
 from eyeline.audit.verdict import audit, text
 from eyeline.cli import main
@@ -101,7 +101,7 @@ def test_terminal_codes_of_an_upstream_do_not_reach_the_terminal(tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "no such folder"),
+        (["nowhere"], "not a folder"),
         (["https://github.com/only-owner"], "not a repository's URL"),
         (["a", "b", "--net", "X"], "belong to one upstream"),
         ([".", "--policy", "nowhere.toml"], "can't be read"),

@@ -293,7 +293,7 @@ def _licence(
 ) -> tuple[str, bytes]:
     """Suffix and bytes of the licence's text, after both the id and the text were judged."""
     from eyeline.audit.licence_text import match_text
-    from eyeline.audit.policy import load_policy
+    from eyeline.audit.records import load_policy
 
     codes = load_policy().judge(stated)
     if codes:

@@ -1,13 +1,8 @@
-"""The architecture axis: what the net takes and gives, and what its files do beside computing.
+"""The architecture and ops axes: what the net takes and returns, and which ONNX ops it needs.
 
-It judges what `source` read. What can't be told statically is said so, not guessed.
-
-The Python of a tree, parsed and never imported: which class is the net, and what its forward takes.
-
-The ops axis: what the net lowers to in ONNX, held against the scanner's allowlist.
-
-With an ONNX file at hand the scanner answers. Without one, the torch calls in the net's source tell what to
-expect: a forecast, marked as one.
+The audit parses the Python of a tree and never imports it. It finds the class that is the net, and
+reads its forward method. Where an ONNX file is given, the scanner judges its ops; otherwise the torch
+calls in the net's source give a forecast, which the report marks as one.
 """
 
 from __future__ import annotations
@@ -15,329 +10,23 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
-from eyeline.audit.findings import AuditFinding, AxisReport, axis_report
-from eyeline.audit.policy import AuditPolicy
+from eyeline.audit.records import AuditPolicy, AxisFindings, AxisReport
 from eyeline.audit.tree import Tree
+from eyeline.errors import first_line
+from eyeline.scan import load_policy, scan_file
 
 _TRUTH = re.compile(
     r"^(gt|gts|targets?|labels?|masks?_?gt|preds?|truth|img1|img2|y_true|y_pred)$", re.I
 )
 _LOSS = re.compile(r"loss|criterion|ssim|\biou\b|metric|dataparallel", re.I)
-
-
-@dataclass
-class Definition:
-    """A class or function at the top of a module.
-
-    Attributes:
-        path: file.
-        node: its syntax tree.
-        names: identifiers that its body mentions.
-    """
-
-    path: str
-    node: ast.ClassDef | ast.FunctionDef
-    names: frozenset[str]
-
-
-@dataclass
-class NetClass:
-    """A class that looks like a whole net.
-
-    Attributes:
-        name: class name.
-        path: file.
-        line: 1-based.
-        signature: `forward(self, x)`.
-        method: name of the method that is its forward.
-        inputs: tensor arguments, without `self`.
-        optional: those with a default.
-        keys: keys it reads from a mapping given as its input.
-        outputs: how many values it returns, None when that can't be told.
-        sigmoid: whether the values it returns are seen to pass a sigmoid.
-        parts: classes of the tree that it is made of.
-    """
-
-    name: str
-    path: str
-    line: int
-    signature: str = ""
-    method: str = ""
-    inputs: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    keys: tuple[str, ...] = ()
-    outputs: int | None = None
-    sigmoid: bool = False
-    parts: tuple[str, ...] = ()
-    imports: tuple[str, ...] = ()
-    closure: tuple[str, ...] = ()
-    score: int = 0
-
-
-@dataclass
-class Source:
-    """The parsed Python of a tree.
-
-    Attributes:
-        modules: path to syntax tree.
-        definitions: top-level classes and functions, a name may stand in several files.
-        broken: files that don't parse, with the reason.
-    """
-
-    modules: dict[str, ast.Module] = field(default_factory=dict)
-    definitions: list[Definition] = field(default_factory=list)
-    broken: dict[str, str] = field(default_factory=dict)
-
-
-def parse_source(tree: Tree) -> Source:
-    """Parse every Python file of a tree."""
-    source = Source()
-    for path in tree.entries:
-        text = tree.text(path) if path.endswith(".py") else None
-        if text is None:
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # an upstream's invalid escapes are not our users' news
-                module = ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
-            source.broken[path] = " ".join(str(exc).split())[:120]
-            continue
-        source.modules[path] = module
-        source.definitions += [
-            Definition(path, node, _names(node))
-            for node in module.body
-            if isinstance(node, ast.ClassDef | ast.FunctionDef)
-        ]
-    return source
-
-
-def _names(node: ast.AST) -> frozenset[str]:
-    found = set()
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name):
-            found.add(inner.id)
-        elif isinstance(inner, ast.Attribute):
-            found.add(inner.attr)
-        elif (
-            isinstance(inner, ast.Constant)
-            and isinstance(inner.value, str)
-            and inner.value.isidentifier()
-        ):
-            found.add(inner.value)  # `eval("ASPP")(...)` names a class by a string
-    return frozenset(found)
-
-
-def find_nets(source: Source, readme: str = "") -> list[NetClass]:
-    """The classes that look like whole nets, the likeliest first.
-
-    A net is a module class that no other module class is made of, and that is no loss. One that
-    bears the name of its file, or that the README names, is likelier.
-
-    Args:
-        source: see `parse_source`.
-        readme: text of the README.
-    """
-    modules = module_classes(source)
-    used = {
-        name
-        for d in modules
-        for name in d.names
-        if any(o.node.name == name for o in modules) and name != d.node.name
-    }
-    spoken = re.sub(r"[^a-z0-9]", "", readme.lower())
-    nets = []
-    for d in modules:
-        name, bare = d.node.name, re.sub(r"[^a-z0-9]", "", d.node.name.lower())
-        stem = re.sub(r"[^a-z0-9]", "", d.path.rsplit("/", 1)[-1].removesuffix(".py").lower())
-        net = read_net(d, modules, source)
-        truth = any(_TRUTH.match(i) for i in net.inputs)
-        if _LOSS.search(name) or _LOSS.search(d.path) or truth or not net.method:
-            continue
-        named = bare == stem or (len(bare) > 3 and (stem.startswith(bare) or bare.startswith(stem)))
-        if name in used and not named:
-            continue
-        inner = re.search(
-            r"backbone|resnet|vgg|swin|pvt|mobilenet|efficientnet|parallel",
-            f"{d.path} {name}",
-            re.I,
-        )
-        net.score = (
-            40 * named
-            + 40 * (len(bare) > 3 and bare in spoken)
-            + min(len(net.parts), 20)
-            - 100 * bool(inner)
-        )
-        nets.append(net)
-    return sorted(nets, key=lambda n: (-n.score, n.path, n.line))
-
-
-def module_classes(source: Source) -> list[Definition]:
-    """Classes that inherit from a torch module, directly or through classes of the tree."""
-    classes = [d for d in source.definitions if isinstance(d.node, ast.ClassDef)]
-    known = {"Module"}
-    while True:
-        found = [d for d in classes if any(last_name(b) in known for b in d.node.bases)]  # type: ignore[union-attr]
-        more = {d.node.name for d in found} - known
-        if not more:
-            return found
-        known |= more
-
-
-def last_name(node: ast.expr) -> str:
-    """`c` of `a.b.c` or of `c`; empty for anything else."""
-    return (
-        node.attr
-        if isinstance(node, ast.Attribute)
-        else node.id
-        if isinstance(node, ast.Name)
-        else ""
-    )
-
-
-def read_net(d: Definition, modules: list[Definition], source: Source) -> NetClass:
-    """What a module class takes and gives, inherited forwards included."""
-    assert isinstance(d.node, ast.ClassDef)  # noqa: S101  (for the type checker)
-    methods = {m.name: m for m in d.node.body if isinstance(m, ast.FunctionDef)}
-    net = NetClass(d.node.name, d.path, d.node.lineno)
-    method = methods.get("forward") or methods.get(_assigned_forward(d.node))
-    if method is None:
-        bases = {last_name(b) for b in d.node.bases}
-        parent = next(
-            (m for m in modules if m.node.name in bases and m.node.name != net.name), None
-        )
-        if parent is not None:
-            inherited = read_net(parent, modules, source)
-            net.signature, net.method, net.inputs = (
-                inherited.signature,
-                inherited.method,
-                inherited.inputs,
-            )
-            net.outputs, net.sigmoid, net.parts = (
-                inherited.outputs,
-                inherited.sigmoid,
-                inherited.parts,
-            )
-            net.closure, net.imports = _closure(d.path, source)
-        return net
-    arguments = [a.arg for a in (*method.args.posonlyargs, *method.args.args)][1:]
-    net.method = method.name
-    net.signature = f"{method.name}({ast.unparse(method.args)})"
-    net.inputs = (*arguments, *(a.arg for a in method.args.kwonlyargs))
-    count = len(method.args.defaults)
-    net.optional = (
-        (*arguments[len(arguments) - count :], *(a.arg for a in method.args.kwonlyargs))
-        if count
-        else ()
-    )
-    net.keys = tuple(dict.fromkeys(_keys(method, arguments[0]))) if arguments else ()
-    net.outputs, net.sigmoid = _outputs(method)
-    net.parts = tuple(sorted(_parts(d, source, {m.node.name for m in modules})))
-    net.closure, net.imports = _closure(d.path, source)
-    return net
-
-
-def _assigned_forward(node: ast.ClassDef) -> str:
-    """`self.forward = self.forward_inference` names the method; the inference one where several."""
-    names = []
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Attribute):
-            targets = [
-                t for t in inner.targets if isinstance(t, ast.Attribute) and t.attr == "forward"
-            ]
-            names += [inner.value.attr for _ in targets]
-    return next(
-        (n for n in names if "infer" in n or "test" in n or "eval" in n), names[0] if names else ""
-    )
-
-
-def _keys(method: ast.FunctionDef, argument: str) -> list[str]:
-    return [
-        n.slice.value
-        for n in ast.walk(method)
-        if isinstance(n, ast.Subscript)
-        and isinstance(n.value, ast.Name)
-        and n.value.id == argument
-        and isinstance(n.slice, ast.Constant)
-        and isinstance(n.slice.value, str)
-        and isinstance(n.ctx, ast.Load)
-    ]
-
-
-def _outputs(method: ast.FunctionDef) -> tuple[int | None, bool]:
-    """Values of the longest return, and whether a sigmoid is called where they are made."""
-    returns = [
-        n.value for n in ast.walk(method) if isinstance(n, ast.Return) and n.value is not None
-    ]
-    counts = [len(v.elts) if isinstance(v, ast.Tuple | ast.List) else 1 for v in returns]
-    sigmoid = any(
-        isinstance(n, ast.Call) and "sigmoid" in last_name(n.func).lower() for n in ast.walk(method)
-    )
-    return (max(counts) if counts else None), sigmoid
-
-
-def _parts(d: Definition, source: Source, classes: set[str]) -> set[str]:
-    """Module classes reached through the names that a definition mentions."""
-    by_name: dict[str, list[Definition]] = {}
-    for other in source.definitions:
-        by_name.setdefault(other.node.name, []).append(other)
-    reached, waiting = {d.node.name}, [d]
-    while waiting:
-        for name in waiting.pop().names & by_name.keys() - reached:
-            reached.add(name)
-            waiting += by_name[name]
-    return (reached & classes) - {d.node.name}
-
-
-def _closure(path: str, source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files of the tree that a file imports, itself included, and foreign packages they import."""
-    reached, waiting, foreign = {path}, [path], set()
-    while waiting:
-        here = waiting.pop()
-        for name, level in _imports(source.modules.get(here, ast.Module([], []))):
-            places = _places(here, name, level)
-            inside = [p for p in places if p in source.modules]
-            waiting += [p for p in inside if p not in reached]
-            reached.update(inside)
-            top = name.split(".")[0]
-            if not inside and not level and top and top not in sys.stdlib_module_names:
-                foreign.add(top)
-    return tuple(sorted(reached)), tuple(sorted(foreign))
-
-
-def _imports(module: ast.Module) -> list[tuple[str, int]]:
-    found = []
-    for node in ast.walk(module):
-        if isinstance(node, ast.Import):
-            found += [(a.name, 0) for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found.append((node.module or "", node.level))
-            found += [
-                (f"{node.module}.{a.name}" if node.module else a.name, node.level)
-                for a in node.names
-                if node.level
-            ]
-    return found
-
-
-def _places(here: str, name: str, level: int) -> list[str]:
-    """Where a module may stand: from the root, beside the importer, or relative to it."""
-    folders = here.split("/")[:-1]
-    stem = name.replace(".", "/")
-    if level:
-        bases = ["/".join(folders[: len(folders) - level + 1])]
-    else:
-        bases = ["", "/".join(folders), *({folders[0]} if folders else set())]
-    joined = ["/".join(p for p in (b, stem) if p) for b in bases]
-    return [place for j in joined for place in (f"{j}.py", f"{j}/__init__.py")]
-
-
+_INNER = re.compile(r"backbone|resnet|vgg|swin|pvt|mobilenet|efficientnet|parallel", re.I)
 _DEPTH = re.compile(
     r"^(?:.*_)?(?:depths?|dep|dpt|disp(?:arity)?|hha|thermal|flow|nir|x_d|xd|d)(?:_.*)?$", re.I
 )
@@ -355,240 +44,399 @@ _RISKY = {
 }
 
 
+@dataclass
+class Definition:
+    """A class or function at the top level of a module.
+
+    Attributes:
+        path: file.
+        node: its syntax tree.
+        names: identifiers in its body.
+    """
+
+    path: str
+    node: ast.ClassDef | ast.FunctionDef
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class NetClass:
+    """A class that may be the whole net.
+
+    Attributes:
+        name: class name.
+        path: file.
+        line: line of the class, from 1.
+        signature: such as `forward(self, x)`.
+        method: name of the method that is its forward.
+        inputs: arguments of that method without `self`.
+        optional: the arguments with a default.
+        keys: keys that it reads from a mapping given as its first argument.
+        outputs: number of returned values; None when it can't be told.
+        sigmoid: whether the method calls a sigmoid.
+        parts: classes of the tree that it uses.
+        imports: foreign packages that its files import.
+        closure: its file and all files of the tree that it imports.
+    """
+
+    name: str
+    path: str
+    line: int
+    signature: str = ""
+    method: str = ""
+    inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    outputs: int | None = None
+    sigmoid: bool = False
+    parts: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    closure: tuple[str, ...] = ()
+
+
+@dataclass
+class Source:
+    """The parsed Python of a tree.
+
+    Attributes:
+        modules: path to syntax tree.
+        definitions: top-level classes and functions; several files may define one name.
+        broken: path to the reason, for files that do not parse.
+    """
+
+    modules: dict[str, ast.Module] = field(default_factory=dict)
+    definitions: list[Definition] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def parse_source(tree: Tree) -> Source:
+    """Parse every Python file of a tree."""
+    source = Source()
+    for path in tree.entries:
+        text = tree.text(path) if path.endswith(".py") else None
+        if text is None:
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as invalid escapes in the upstream
+                module = ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
+            source.broken[path] = first_line(exc)[:120]
+            continue
+        source.modules[path] = module
+        source.definitions += [
+            Definition(path, node, _names(node))
+            for node in module.body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        ]
+    return source
+
+
+def _names(node: ast.AST) -> frozenset[str]:
+    found = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            found.add(inner.id)
+        elif isinstance(inner, ast.Attribute):
+            found.add(inner.attr)
+        elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+            found.add(inner.value)  # `eval("ASPP")(...)` names a class by a string
+    return frozenset(found)
+
+
+def find_nets(source: Source, readme: str = "") -> list[NetClass]:
+    """Return the classes that may be the whole net, the likeliest first.
+
+    A net is a module class that no other module class uses, and that is not a loss. A class with the
+    name of its file, or one that the README names, is likelier.
+    """
+    modules = _module_classes(source)
+    names = {d.node.name for d in modules}
+    used = {name for d in modules for name in d.names & names - {d.node.name}}
+    readme_letters = _letters(readme)
+    scored = []
+    for d in modules:
+        name, bare = d.node.name, _letters(d.node.name)
+        stem = _letters(d.path.rsplit("/", 1)[-1].removesuffix(".py"))
+        net = _read_net(d, modules, source)
+        truth = any(_TRUTH.match(i) for i in net.inputs)
+        if _LOSS.search(name) or _LOSS.search(d.path) or truth or not net.method:
+            continue
+        named = bare == stem or (len(bare) > 3 and (stem.startswith(bare) or bare.startswith(stem)))
+        if name in used and not named:
+            continue
+        score = 40 * named + 40 * (len(bare) > 3 and bare in readme_letters)
+        score += min(len(net.parts), 20) - 100 * bool(_INNER.search(f"{d.path} {name}"))
+        scored.append((-score, net.path, net.line, net))
+    return [net for *_, net in sorted(scored, key=lambda row: row[:3])]
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _module_classes(source: Source) -> list[Definition]:
+    """Return the classes that inherit from a torch module, also through classes of the tree."""
+    known = {"Module"}
+    while True:
+        found = [
+            d
+            for d in source.definitions
+            if isinstance(d.node, ast.ClassDef) and not known.isdisjoint(_base_names(d.node))
+        ]
+        more = {d.node.name for d in found} - known
+        if not more:
+            return found
+        known |= more
+
+
+def _base_names(node: ast.AST) -> list[str]:
+    return [_last_name(base) for base in getattr(node, "bases", ())]
+
+
+def _last_name(node: ast.expr) -> str:
+    """Return `c` of `a.b.c` or of `c`, and "" for any other expression."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _read_net(d: Definition, modules: list[Definition], source: Source) -> NetClass:
+    """Read what a module class takes and returns, also from an inherited forward."""
+    methods = {m.name: m for m in d.node.body if isinstance(m, ast.FunctionDef)}
+    method = methods.get("forward") or methods.get(_assigned_forward(d.node))
+    net = NetClass(d.node.name, d.path, d.node.lineno)
+    if method is None:
+        bases = _base_names(d.node)
+        parents = [m for m in modules if m.node.name in bases and m.node.name != net.name]
+        if not parents:
+            return net
+        inherited = _read_net(parents[0], modules, source)
+        net = replace(inherited, name=net.name, path=net.path, line=net.line, optional=(), keys=())
+    else:
+        arguments = [a.arg for a in (*method.args.posonlyargs, *method.args.args)][1:]
+        keywords = [a.arg for a in method.args.kwonlyargs]
+        count = len(method.args.defaults)
+        outputs, sigmoid = _outputs(method)
+        net = replace(
+            net,
+            signature=f"{method.name}({ast.unparse(method.args)})",
+            method=method.name,
+            inputs=(*arguments, *keywords),
+            optional=(*arguments[len(arguments) - count :], *keywords) if count else (),
+            keys=tuple(dict.fromkeys(_keys(method, arguments[0]))) if arguments else (),
+            outputs=outputs,
+            sigmoid=sigmoid,
+            parts=tuple(sorted(_parts(d, source, {m.node.name for m in modules}))),
+        )
+    closure, imports = _closure(d.path, source)
+    return replace(net, closure=closure, imports=imports)
+
+
+def _assigned_forward(node: ast.AST) -> str:
+    """Return the method that `self.forward = self.other` names; one for inference where several."""
+    names = [
+        inner.value.attr
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Attribute)
+        for target in inner.targets
+        if isinstance(target, ast.Attribute) and target.attr == "forward"
+    ]
+    inference = [n for n in names if "infer" in n or "test" in n or "eval" in n]
+    return next(iter([*inference, *names]), "")
+
+
+def _keys(method: ast.FunctionDef, argument: str) -> list[str]:
+    return [
+        n.slice.value
+        for n in ast.walk(method)
+        if isinstance(n, ast.Subscript)
+        and isinstance(n.ctx, ast.Load)
+        and _last_name(n.value) == argument
+        and isinstance(n.value, ast.Name)
+        and isinstance(n.slice, ast.Constant)
+        and isinstance(n.slice.value, str)
+    ]
+
+
+def _outputs(method: ast.FunctionDef) -> tuple[int | None, bool]:
+    """Return the most values of a return statement, and whether the method calls a sigmoid."""
+    nodes = list(ast.walk(method))
+    returns = [n.value for n in nodes if isinstance(n, ast.Return) and n.value is not None]
+    counts = [len(v.elts) if isinstance(v, ast.Tuple | ast.List) else 1 for v in returns]
+    calls = [_last_name(n.func).lower() for n in nodes if isinstance(n, ast.Call)]
+    return max(counts, default=None), any("sigmoid" in name for name in calls)
+
+
+def _parts(d: Definition, source: Source, classes: set[str]) -> set[str]:
+    """Return the module classes that a definition reaches through the names in its body."""
+    by_name: dict[str, list[Definition]] = {}
+    for other in source.definitions:
+        by_name.setdefault(other.node.name, []).append(other)
+    reached, waiting = {d.node.name}, [d]
+    while waiting:
+        for name in waiting.pop().names & by_name.keys() - reached:
+            reached.add(name)
+            waiting += by_name[name]
+    return (reached & classes) - {d.node.name}
+
+
+def _closure(path: str, source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a file with the files of the tree that it imports, and the foreign packages."""
+    reached, waiting, foreign = {path}, [path], set()
+    while waiting:
+        here = waiting.pop()
+        for name, level in _imports(source.modules[here]):
+            inside = [p for p in _places(here, name, level) if p in source.modules]
+            waiting += [p for p in inside if p not in reached]
+            reached.update(inside)
+            top = name.split(".")[0]
+            if not inside and not level and top and top not in sys.stdlib_module_names:
+                foreign.add(top)
+    return tuple(sorted(reached)), tuple(sorted(foreign))
+
+
+def _imports(module: ast.Module) -> Iterable[tuple[str, int]]:
+    """Yield the name and the level of relative imports of each imported module."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from ((a.name, 0) for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level
+            prefix = f"{node.module}." if node.module else ""
+            yield from ((prefix + a.name, node.level) for a in node.names if node.level)
+
+
+def _places(here: str, name: str, level: int) -> list[str]:
+    """Return where a module may be: at the root, beside the importer, or relative to it."""
+    folders = here.split("/")[:-1]
+    if level:
+        bases = ["/".join(folders[: len(folders) - level + 1])]
+    else:
+        bases = ["", "/".join(folders), *folders[:1]]
+    joined = ["/".join(p for p in (b, name.replace(".", "/")) if p) for b in bases]
+    return [place for j in joined for place in (f"{j}.py", f"{j}/__init__.py")]
+
+
 def audit_architecture(
     tree: Tree, policy: AuditPolicy, net: str | None = None
 ) -> tuple[AxisReport, NetClass | None]:
-    """Judge what the net takes and gives.
+    """Judge what the net takes and returns.
 
     Args:
         tree: the upstream.
         policy: which inputs are admitted.
-        net: name of the class, when the likeliest is not the one meant.
+        net: name of the net's class; None stands for the likeliest one.
 
     Returns:
         The report, and the net that was judged.
     """
     source = parse_source(tree)
+    findings = AxisFindings()
+    for path, why in source.broken.items():
+        findings.review("SYNTAX", f"the file does not parse: {why}", path)
     readmes = [p for p in tree.entries if "/" not in p and p.lower().startswith("readme")]
     nets = find_nets(source, tree.text(readmes[0]) or "" if readmes else "")
     if net is not None:
+        modules = _module_classes(source)
         nets = [n for n in nets if n.name == net] or [
-            read_net(d, module_classes(source), source)
-            for d in module_classes(source)
-            if d.node.name == net
+            _read_net(d, modules, source) for d in modules if d.node.name == net
         ]
-    findings = [
-        AuditFinding("review", "SYNTAX", f"does not parse: {why}", p)
-        for p, why in source.broken.items()
-    ]
     if not nets:
-        text = f"no module class {net}" if net else "no class that looks like a net"
-        hint = "name the class with --net" if not net else "check the name"
-        findings.append(AuditFinding("blocker", "NO-NET", text, unblock=hint))
-        return axis_report("architecture", "no net found", findings, {"nets": []}), None
+        if net is None:
+            findings.block("NO-NET", "no class looks like a net", unblock="name it with --net")
+        else:
+            findings.block("NO-NET", f"no module class {net}", unblock="check the name of --net")
+        return findings.report("architecture", "no net found", {"nets": []}), None
     chosen = nets[0]
-    kind = _judge_inputs(chosen, policy, findings)
-    _judge_outputs(chosen, findings)
+    kind = _judge_net(chosen, policy, findings)
     for path in chosen.closure:
-        findings += _risks(path, source.modules[path])
+        _judge_calls(path, source.modules[path], findings)
     extra = sorted(set(chosen.imports) - {"torch"})
     if extra:
-        findings.append(
-            AuditFinding(
-                "note",
-                "IMPORTS",
-                f"the net's files import {', '.join(extra)} beside torch",
-                chosen.path,
-            )
-        )
+        message = f"the net's files import {', '.join(extra)} beside torch"
+        findings.note("IMPORTS", message, chosen.path)
     facts: dict[str, object] = {
-        "net": _net_json(chosen),
+        "net": {
+            "class": chosen.name,
+            "file": chosen.path,
+            "line": chosen.line,
+            "forward": chosen.signature,
+            "inputs": list(chosen.inputs),
+            "outputs": chosen.outputs,
+            "sigmoid": chosen.sigmoid,
+            "parts": list(chosen.parts),
+            "files": list(chosen.closure),
+            "imports": list(chosen.imports),
+        },
         "others": [f"{n.path}:{n.line} {n.name}.{n.signature}" for n in nets[1:9]],
     }
-    return axis_report(
-        "architecture", f"{kind}: {chosen.name}.{chosen.signature}", findings, facts
-    ), chosen
+    summary = f"{kind}: {chosen.name}.{chosen.signature}"
+    return findings.report("architecture", summary, facts), chosen
 
 
-def _net_json(net: NetClass) -> dict[str, object]:
-    return {
-        "class": net.name,
-        "file": net.path,
-        "line": net.line,
-        "forward": net.signature,
-        "inputs": list(net.inputs),
-        "outputs": net.outputs,
-        "sigmoid": net.sigmoid,
-        "parts": list(net.parts),
-        "files": list(net.closure),
-        "imports": list(net.imports),
-    }
-
-
-def _judge_inputs(net: NetClass, policy: AuditPolicy, findings: list[AuditFinding]) -> str:
-    where = f"{net.path}:{net.line}"
+def _judge_net(net: NetClass, policy: AuditPolicy, findings: AxisFindings) -> str:
+    """Judge the inputs and outputs; return `RGB` or `RGB-D`."""
+    where, shown = f"{net.path}:{net.line}", f"{net.name}.{net.signature}"
     depth = [n for n in (*net.inputs[1:], *net.keys) if _DEPTH.match(n)]
     required = [n for n in net.inputs[1:] if n not in net.optional]
-    severity = "review" if policy.inputs == "any" else "blocker"
     if depth:
-        optional = " (optional: the net was trained with it)" if depth[0] in net.optional else ""
-        findings.append(
-            AuditFinding(
-                "review" if severity == "review" else "blocker",
-                "RGB-D",
-                f"{net.name}.{net.signature} takes {depth[0]!r}{optional}: the contract has RGB only",
-                where,
-                "a net that takes RGB alone, or an RGB checkpoint of this one",
-            )
+        optional = (
+            " (optional, but the net was trained with it)" if depth[0] in net.optional else ""
         )
-        return "RGB-D"
-    if required:
-        findings.append(
-            AuditFinding(
-                "review",
-                "INPUTS",
-                f"{net.name}.{net.signature} needs {', '.join(required)} "
-                "too: a wrapper must fix them",
-                where,
-            )
+        findings.add(
+            "review" if policy.inputs == "any" else "blocker",
+            "RGB-D",
+            f"{shown} takes {depth[0]!r}{optional}: the tensor contract has RGB only",
+            where,
+            "a net that takes RGB alone, or an RGB checkpoint of this one",
         )
-    if net.keys:
-        findings.append(
-            AuditFinding(
-                "review",
-                "INPUTS",
-                f"{net.name}.{net.signature} takes a mapping with "
-                f"{', '.join(net.keys)}: a wrapper must make it",
-                where,
-            )
-        )
-    return "RGB"
-
-
-def _judge_outputs(net: NetClass, findings: list[AuditFinding]) -> None:
-    where = f"{net.path}:{net.line}"
+    elif required:
+        message = f"{shown} also needs {', '.join(required)}: a wrapper must fix them"
+        findings.review("INPUTS", message, where)
+    if net.keys and not depth:
+        message = f"{shown} takes a mapping with {', '.join(net.keys)}: a wrapper must make it"
+        findings.review("INPUTS", message, where)
     if net.outputs is not None and net.outputs > 1:
-        findings.append(
-            AuditFinding(
-                "note", "OUTPUTS", f"{net.outputs} outputs: an export keeps one of them", where
-            )
-        )
+        findings.note("OUTPUTS", f"{net.outputs} outputs: an export keeps one of them", where)
     if not net.sigmoid:
-        findings.append(
-            AuditFinding(
-                "review",
-                "LOGITS",
-                "no sigmoid is seen where the outputs are made: the contract wants [0, 1]",
-                where,
-            )
-        )
+        message = "no call of a sigmoid where the outputs are made: the contract wants [0, 1]"
+        findings.review("LOGITS", message, where)
+    return "RGB-D" if depth else "RGB"
 
 
-def _risks(path: str, module: ast.Module) -> list[AuditFinding]:
+def _judge_calls(path: str, module: ast.Module, findings: AxisFindings) -> None:
+    """Report calls that do more than compute, each function once."""
     found: dict[str, int] = {}
-    for node in ast.walk(module):
-        if isinstance(node, ast.Call) and last_name(node.func) in _RISKY:
-            name = last_name(node.func)
-            # `model.eval()` sets a mode; `eval(text)` runs it.
-            if name == "eval" and (isinstance(node.func, ast.Attribute) or not node.args):
-                continue
+    for node in (n for n in ast.walk(module) if isinstance(n, ast.Call)):
+        name = _last_name(node.func)
+        # `model.eval()` sets a mode; `eval(text)` runs the text.
+        runs_text = isinstance(node.func, ast.Name) and node.args
+        if name in _RISKY and (name != "eval" or runs_text):
             found.setdefault(name, node.lineno)
-    return [
-        AuditFinding("review", "RISK", f"{name}() {_RISKY[name]}", f"{path}:{line}")
-        for name, line in found.items()
-    ]
+    for name, line in found.items():
+        findings.review("RISK", f"{name}() {_RISKY[name]}", f"{path}:{line}")
 
 
-# What torch's ONNX exporter makes of a call in evaluation mode at opset 17
-# (torch.onnx documentation, "ONNX supported TorchScript operators").
-LOWERS_TO: dict[str, tuple[str, ...]] = {
-    "Conv2d": ("Conv",),
-    "ConvTranspose2d": ("ConvTranspose",),
-    "BatchNorm2d": (),  # folded into the convolution before it
-    "SyncBatchNorm": (),
-    "Dropout": (),
-    "Dropout2d": (),
-    "Identity": (),
-    "Sequential": (),
-    "ModuleList": (),
-    "Parameter": (),
-    "ReLU": ("Relu",),
-    "ReLU6": ("Clip",),
-    "LeakyReLU": ("LeakyRelu",),
-    "PReLU": ("PRelu",),
-    "GELU": ("Erf", "Mul", "Add", "Div"),
-    "SiLU": ("Sigmoid", "Mul"),
-    "Hardswish": ("HardSwish",),
-    "Sigmoid": ("Sigmoid",),
-    "Softmax": ("Softmax",),
-    "Tanh": ("Tanh",),
-    "MaxPool2d": ("MaxPool",),
-    "AvgPool2d": ("AveragePool",),
-    "AdaptiveAvgPool2d": ("GlobalAveragePool",),
-    "AdaptiveMaxPool2d": ("GlobalMaxPool",),
-    "Upsample": ("Resize",),
-    "UpsamplingBilinear2d": ("Resize",),
-    "PixelShuffle": ("DepthToSpace",),
-    "Linear": ("Gemm",),
-    "LayerNorm": ("LayerNormalization",),
-    "GroupNorm": ("InstanceNormalization",),
-    "InstanceNorm2d": ("InstanceNormalization",),
-    "interpolate": ("Resize",),
-    "upsample": ("Resize",),
-    "relu": ("Relu",),
-    "leaky_relu": ("LeakyRelu",),
-    "sigmoid": ("Sigmoid",),
-    "softmax": ("Softmax",),
-    "tanh": ("Tanh",),
-    "gelu": ("Erf",),
-    "cat": ("Concat",),
-    "stack": ("Concat", "Unsqueeze"),
-    "matmul": ("MatMul",),
-    "bmm": ("MatMul",),
-    "einsum": ("Einsum",),
-    "max_pool2d": ("MaxPool",),
-    "avg_pool2d": ("AveragePool",),
-    "adaptive_avg_pool2d": ("GlobalAveragePool",),
-    "conv2d": ("Conv",),
-    "deform_conv2d": ("DeformConv",),
-    "grid_sample": ("GridSample",),
-    "unfold": ("Im2Col",),
-    "roll": ("Slice", "Concat"),
-    "pad": ("Pad",),
-    "scaled_dot_product_attention": ("MatMul", "Softmax"),
-    "permute": ("Transpose",),
-    "transpose": ("Transpose",),
-    "unsqueeze": ("Unsqueeze",),
-    "squeeze": ("Squeeze",),
-    "flatten": ("Flatten",),
-    "view": ("Reshape",),
-    "reshape": ("Reshape",),
-    "abs": ("Abs",),
-    "exp": ("Exp",),
-    "sqrt": ("Sqrt",),
-    "pow": ("Pow",),
-    "where": ("Where",),
-    "clamp": ("Clip",),
-    "topk": ("TopK",),
-    "nonzero": ("NonZero",),
-}
+@cache
+def _lowering() -> dict[str, list[str]]:
+    return tomllib.loads(Path(__file__).with_name("lowering.toml").read_text())
 
 
 def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
-    """ONNX ops that the net's source leads to, each with a place that does: `path:line`."""
+    """Return the ONNX ops that the net's source leads to, each with one place: `path:line`."""
     found: dict[str, str] = {}
-    for path, module in parse_source(tree).modules.items():
-        if path not in net.closure:
-            continue
-        for node in ast.walk(module):
+    modules = parse_source(tree).modules
+    for path in net.closure:
+        for node in ast.walk(modules[path]):
             # Also `net.add(nn.ReLU)` and `act_layer=nn.GELU`: a mention is enough for a forecast.
             name = ""
             if isinstance(node, ast.Attribute):
                 name = node.attr
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 name = node.func.id
-            for op in LOWERS_TO.get(name, ()):
-                found.setdefault(op, f"{path}:{node.lineno}")  # type: ignore[attr-defined]
+            for op in _lowering().get(name, ()):
+                found.setdefault(op, f"{path}:{getattr(node, 'lineno', 0)}")
     return dict(sorted(found.items()))
 
 
@@ -597,48 +445,32 @@ def audit_ops(tree: Tree, net: NetClass | None, onnx: Path | None = None) -> Axi
 
     Args:
         tree: the upstream.
-        net: the class that was found.
-        onnx: an ONNX file of the model, None when there is none yet.
+        net: the net's class.
+        onnx: an ONNX file of the model.
 
     Raises:
-        RegistryError: the ONNX file can't be read.
+        ModelError: the ONNX file can't be read.
     """
+    findings = AxisFindings()
     if onnx is not None:
-        return _scanned(onnx)
-    from eyeline.scan import load_policy
-
+        report = scan_file(onnx)
+        for f in report.findings:
+            findings.block(f"SCAN-{f.code}", str(f), onnx.name, "an export without it")
+        verdict = "all admitted" if report.admitted else "refused by the scanner"
+        facts: dict[str, object] = {"forecast": {}, "scanned": report.to_json()}
+        return findings.report("ops", f"{len(report.ops)} ops, {verdict}", facts)
     allowed = load_policy().ops
     expected = forecast(tree, net) if net else {}
-    findings = [
-        AuditFinding(
-            "review", "OP", f"the source leads to {op}, which the scanner does not admit", where
-        )
-        for op, where in expected.items()
-        if op not in allowed
-    ]
-    findings.append(
-        AuditFinding("note", "FORECAST", "read from the source: the scanner judges the export")
-    )
     missing = [op for op in expected if op not in allowed]
+    for op in missing:
+        message = f"the source leads to {op}, which the scanner does not admit"
+        findings.review("OP", message, expected[op])
+    findings.note("FORECAST", "a forecast from the source: the scanner will judge the export")
+    summary = f"forecast {len(expected)} ops"
     if not expected:
         summary = "not examined: no ONNX at hand"
-    else:
-        summary = f"forecast {len(expected)} ops" + (
-            f", not admitted: {', '.join(missing)}" if missing else ""
-        )
-        summary += " (Resize)" if "Resize" in expected and not missing else ""
-    return axis_report("ops", summary, findings, {"forecast": expected, "scanned": None})
-
-
-def _scanned(onnx: Path) -> AxisReport:
-    from eyeline.scan import scan_file
-
-    report = scan_file(onnx)
-    findings = [
-        AuditFinding("blocker", f"SCAN-{f.code}", str(f), onnx.name, "an export without it")
-        for f in report.findings
-    ]
-    summary = f"{len(report.ops)} ops, " + (
-        "all admitted" if report.admitted else "refused by the scanner"
-    )
-    return axis_report("ops", summary, findings, {"forecast": {}, "scanned": report.to_json()})
+    elif missing:
+        summary += f", not admitted: {', '.join(missing)}"
+    elif "Resize" in expected:
+        summary += " (Resize)"
+    return findings.report("ops", summary, {"forecast": expected, "scanned": None})

@@ -1,34 +1,51 @@
-"""The files of an upstream, pinned: a git commit's tree (no work tree needed), or a plain folder.
+"""The files of an upstream: a git commit's tree, a forge's repository, or a plain folder.
 
-A checkout is hostile until proven otherwise. Its git configuration, hooks, filters and index are never
-read: `HEAD` is resolved from the ref files, and objects are read by `git cat-file` in an empty
-git directory of our own that borrows only the object store. Every object's id is recomputed from
-its bytes, so the commit id pins all that was read.
+A checkout may be hostile. `GitTree` never reads its git configuration, hooks, filters or index: it
+resolves `HEAD` from the ref files, and reads objects with `git cat-file` in an empty git directory of
+its own that borrows only the object store. `ForgeTree` reads GitHub's REST API, which Enterprise and
+Gitea have, too. Both recompute the id of every object from its bytes, so the commit id pins all files.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import http.client
+import json
 import os
 import re
 import stat
 import subprocess
 import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO, Any
 
-from eyeline.errors import LicenceError, ModelError
+from eyeline._version import __version__
+from eyeline.digests import file_sha256, sha256_hex
+from eyeline.errors import LicenceError, ModelError, UsageError
 
 MAX_FILES = 50_000
 MAX_TEXT = 4 * 1024 * 1024
 MAX_PREFETCH = 128 * 1024 * 1024
+MAX_ANSWER = 64 * 1024 * 1024
+MAX_WAIT = 60.0  # seconds of one pause for a rate limit
+TOKEN_VARIABLES = ("EYELINE_FORGE_TOKEN", "GITHUB_TOKEN", "GH_TOKEN")
 _TEXTUAL = re.compile(
     r"\.(py|md|rst|txt|toml|c|cc|cpp|cu|h|hpp|m|sh)$|(^|/)[A-Z]{4,}$", re.IGNORECASE
 )
 _OBJECT_ID = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _REF = re.compile(r"^refs/[A-Za-z0-9._/-]{1,200}$")
+_REPOSITORY = re.compile(r"^https?://([\w.-]+(?::\d+)?)/([\w.-]+)/([\w.-]+?)(?:\.git)?/?$")
+_DIGEST = re.compile(r"^sha256:([0-9a-f]{64})$")
 
 
 @dataclass(frozen=True)
@@ -36,9 +53,9 @@ class TreeEntry:
     """One file of a tree.
 
     Attributes:
-        path: relative, `/` between parts.
-        kind: a symbolic link and a submodule are listed, never followed.
-        size: bytes; None when the object is not there (a partial clone) or not a file.
+        path: relative, with `/` between its parts.
+        kind: `file`, `link` or `submodule`; links and submodules are listed, never followed.
+        size: bytes; None when it is not a file, or the object is missing (a partial clone).
         digest: git blob id, or `sha256:...` of a folder's file; empty where it was not computed.
     """
 
@@ -49,10 +66,10 @@ class TreeEntry:
 
 
 class Tree(ABC):
-    """Files to read.
+    """The files of an upstream.
 
     Attributes:
-        name: what to call it in a report, never a path of this machine.
+        name: its name in a report, never a path of this machine.
         commit: commit id, None for a folder without git.
         tree_id: git tree id, or `sha256:...` over the names and digests of a folder.
     """
@@ -64,59 +81,72 @@ class Tree(ABC):
     @property
     @abstractmethod
     def entries(self) -> dict[str, TreeEntry]:
-        """Every file by its path, sorted."""
+        """Return every file by its path, sorted."""
 
     @abstractmethod
-    def read(self, path: str, limit: int = MAX_TEXT) -> bytes | None:
-        """A file's bytes; None when it is absent, larger than `limit`, or no regular file."""
+    def _load(self, entry: TreeEntry) -> bytes | None:
+        """Read a file of at most `MAX_TEXT` bytes; None when its object is missing."""
+
+    @cached_property
+    def _cache(self) -> dict[str, bytes | None]:
+        return {}
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes; None when it is missing, not a file, or larger than `MAX_TEXT`."""
+        entry = self.entries.get(path)
+        if entry is None or entry.kind != "file" or entry.size is None or entry.size > MAX_TEXT:
+            return None
+        if entry.digest not in self._cache:
+            self._cache[entry.digest] = self._load(entry)
+        return self._cache[entry.digest]
 
     def text(self, path: str) -> str | None:
-        """A file's text, replacing what is not UTF-8; None as in `read`."""
+        """Return a file's text, with invalid UTF-8 replaced; None as in `read`."""
         data = self.read(path)
         return None if data is None else data.decode("utf-8", "replace").removeprefix("\ufeff")
 
     def digest(self, path: str) -> str | None:
-        """sha256 of a file's bytes, hex; None as in `read`."""
+        """Return the sha256 of a file's bytes, hex; None as in `read`."""
         data = self.read(path)
-        return None if data is None else hashlib.sha256(data).hexdigest()
+        return None if data is None else sha256_hex(data)
+
+    def prefetch(self) -> None:  # noqa: B027  (only some trees have a faster way)
+        """Read in one go what an audit will need, where that is faster."""
 
 
 def open_tree(checkout: Path) -> Tree:
-    """The tree of a checkout, a bare git directory, or a folder without git.
-
-    Args:
-        checkout: the folder.
+    """Open a checkout, a bare git directory, or a folder without git.
 
     Raises:
-        ModelError: no such folder, a git directory that can't be read, or objects that are not
-            what their ids say.
+        ModelError: the folder does not exist, its git directory can't be read, or an object does not
+            match its id.
     """
     if not checkout.is_dir():
-        raise ModelError(f"{checkout}: no such folder", "name a checkout or a git directory")
+        raise ModelError(f"{checkout} is not a folder", "name a checkout or a git directory")
     git = _git_directory(checkout)
     return GitTree(git, _name_of(checkout)) if git else FolderTree(checkout)
 
 
 def _name_of(checkout: Path) -> str:
-    """Folder name; `owner/name` for a mirror's `owner+name/repo`."""
+    """Return the folder's name; `owner/name` for a mirror's `owner+name/repo`."""
     parts = [p for p in checkout.resolve().parts if p not in (".git", "repo")]
     return parts[-1].replace("+", "/").removesuffix(".git") if parts else "checkout"
 
 
 def _git_directory(checkout: Path) -> Path | None:
     for place in (checkout / ".git", checkout):
-        if place.is_file() and place.name == ".git":  # a linked work tree or a submodule
+        if place.is_file():  # a linked work tree or a submodule
             text = _small_text(place)
             target = (checkout / text.removeprefix("gitdir:").strip()).resolve()
             if not text.startswith("gitdir:") or not (target / "HEAD").is_file():
                 raise ModelError(
-                    f"{place}: names no git directory", "name the git directory itself"
+                    f"{place} does not name a git directory", "name the git directory itself"
                 )
             return target
         if (place / "HEAD").is_file() and (place / "objects").is_dir():
             return place
     if (checkout / ".git").is_dir():
-        raise ModelError(f"{checkout / '.git'}: not a whole git directory", "clone it again")
+        raise ModelError(f"{checkout / '.git'}: not a complete git directory", "clone it again")
     return None
 
 
@@ -128,15 +158,37 @@ def _small_text(path: Path) -> str:
         raise ModelError(f"{path}: can't be read: {exc.strerror}", "check the checkout") from exc
 
 
+def _object_id(kind: str, data: bytes, like: str) -> str:
+    """Return the id that git gives to an object, by the hash of the repository's other ids."""
+    hashed = hashlib.sha1 if len(like) == 40 else hashlib.sha256
+    return hashed(f"{kind} {len(data)}\0".encode() + data).hexdigest()
+
+
+def _git_entries(rows: Iterable[tuple[str, str, int | None, str]]) -> dict[str, TreeEntry]:
+    """Return entries by path from (path, git mode, size, id)."""
+    kinds = {"120000": "link", "160000": "submodule"}
+    return {
+        path: TreeEntry(path, kinds.get(mode, "file"), size, object_id)
+        for path, mode, size, object_id in sorted(rows)
+    }
+
+
+def _check_count(name: str, files: int) -> None:
+    if files > MAX_FILES:
+        raise ModelError(
+            f"{name} has more than {MAX_FILES} files", "check that it is a model's repository"
+        )
+
+
 class GitTree(Tree):
     """The tree of the commit that `HEAD` names.
 
     Args:
         git: the git directory.
-        name: for reports.
+        name: its name in a report.
 
     Raises:
-        ModelError: see `open_tree`.
+        ModelError: as in `open_tree`.
     """
 
     def __init__(self, git: Path, name: str) -> None:
@@ -144,18 +196,16 @@ class GitTree(Tree):
         self._common = git
         if (git / "commondir").is_file():
             self._common = (git / _small_text(git / "commondir").strip()).resolve()
-        self.commit = self._resolve(git, _small_text(git / "HEAD").strip())
-        self._hash = hashlib.sha1 if len(self.commit) == 40 else hashlib.sha256
-        (commit,) = self._objects([self.commit]).values()
-        if commit is None or commit[0] != "commit":
-            raise ModelError(f"{name}: {self.commit[:12]} is no commit that is here", "clone again")
-        match = re.match(rb"tree ([0-9a-f]{40,64})\n", commit[1])
-        if match is None:
-            raise ModelError(f"{name}: commit {self.commit[:12]} has no tree", "clone it again")
+        self.commit: str = self._resolve(git, _small_text(git / "HEAD").strip())
+        kind, data = self._objects([self.commit])[self.commit] or ("", b"")
+        match = re.match(rb"tree ([0-9a-f]{40,64})\n", data)
+        if kind != "commit" or match is None:
+            reason = f"{name}: {self.commit[:12]} is not a commit of this clone"
+            raise ModelError(reason, "clone it again")
         self.tree_id = match[1].decode()
 
     def _resolve(self, git: Path, head: str) -> str:
-        for _ in range(5):  # symbolic refs may chain
+        for _ in range(5):  # a symbolic ref may name another one
             if _OBJECT_ID.match(head):
                 return head
             ref = head.removeprefix("ref:").strip()
@@ -171,10 +221,12 @@ class GitTree(Tree):
             if not found:
                 break
             head = found[0]
-        raise ModelError(f"{self.name}: HEAD names no commit", "check out a branch or a commit")
+        raise ModelError(
+            f"{self.name}: HEAD does not name a commit", "check out a branch or a commit"
+        )
 
     def _objects(self, ids: list[str]) -> dict[str, tuple[str, bytes] | None]:
-        """Type and bytes of objects, each checked against its id; None for one that is not here."""
+        """Return the type and bytes of objects, checked against their ids; None for a missing one."""
         answer = self._git("--batch", ids)
         found: dict[str, tuple[str, bytes] | None] = {}
         at = 0
@@ -188,16 +240,16 @@ class GitTree(Tree):
             kind, size = fields[1], int(fields[2])
             data = answer[at : at + size]
             at += size + 1
-            if self._hash(f"{kind} {size}\0".encode() + data).hexdigest() != wanted:
+            if _object_id(kind, data, wanted) != wanted:
                 raise ModelError(
-                    f"{self.name}: object {wanted[:12]} is not what its id says", "clone it again"
+                    f"{self.name}: object {wanted[:12]} does not match its id", "clone it again"
                 )
             found[wanted] = (kind, data)
         return found
 
     def _git(self, mode: str, ids: list[str]) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
-            # An empty git directory of ours: nothing of the checkout's configuration is read.
+            # An empty git directory, so that git reads nothing of the checkout's configuration.
             own = Path(folder)
             for name in ("objects", "refs"):
                 (own / name).mkdir()
@@ -239,48 +291,35 @@ class GitTree(Tree):
 
     @cached_property
     def entries(self) -> dict[str, TreeEntry]:
-        """Every file by its path, sorted; trees are checked against their ids."""
+        """Return every file by its path, sorted; the trees are checked against their ids."""
         level, files = [("", self.tree_id)], []
         while level:
             trees = self._objects([i for _, i in level])
             below = []
             for prefix, tree_id in level:
-                found = trees[tree_id]
-                if found is None or found[0] != "tree":
-                    raise ModelError(f"{self.name}: tree {tree_id[:12]} is missing", "clone again")
-                for mode, name, object_id in _parse_tree(found[1], self._hash().digest_size):
-                    path = prefix + name
+                kind, data = trees[tree_id] or ("", b"")
+                if kind != "tree":
+                    reason = f"{self.name}: tree {tree_id[:12]} is missing"
+                    raise ModelError(reason, "clone it again")
+                for mode, name, object_id in _parse_tree(data, len(tree_id) // 2):
                     if mode == "40000":
-                        below.append((path + "/", object_id))
+                        below.append((f"{prefix}{name}/", object_id))
                     else:
-                        files.append((path, mode, object_id))
-                if len(files) + len(below) > MAX_FILES:
-                    raise ModelError(f"{self.name}: over {MAX_FILES} files", "is it a model?")
+                        files.append((prefix + name, mode, object_id))
+                _check_count(self.name, len(files) + len(below))
             level = below
-        sizes = self._sizes([i for _, mode, i in files if mode != "160000"])
-        kinds = {"120000": "link", "160000": "submodule"}
-        return {
-            path: TreeEntry(path, kinds.get(mode, "file"), sizes.get(i), i)
-            for path, mode, i in sorted(files)
-        }
-
-    def _sizes(self, ids: list[str]) -> dict[str, int]:
+        ids = [i for _, mode, i in files if mode != "160000"]
         lines = self._git("--batch-check", ids).decode().splitlines() if ids else []
         rows = [line.split(" ") for line in lines]
-        return {row[0]: int(row[2]) for row in rows if row[-1] != "missing"}
+        sizes = {row[0]: int(row[2]) for row in rows if row[-1] != "missing"}
+        return _git_entries((path, mode, sizes.get(i), i) for path, mode, i in files)
 
-    def read(self, path: str, limit: int = MAX_TEXT) -> bytes | None:
-        """See `Tree.read`."""
-        entry = self.entries.get(path)
-        if entry is None or entry.kind != "file" or entry.size is None or entry.size > limit:
-            return None
-        if entry.digest not in self._cache:
-            found = self._objects([entry.digest])[entry.digest]
-            self._cache[entry.digest] = None if found is None else found[1]
-        return self._cache[entry.digest]
+    def _load(self, entry: TreeEntry) -> bytes | None:
+        found = self._objects([entry.digest])[entry.digest]
+        return None if found is None else found[1]
 
     def prefetch(self) -> None:
-        """Read the small and the textual files in one call of git; the rest is read when asked for."""
+        """Read the small and the textual files in one call of git."""
         wanted, total = set(), 0
         for entry in self.entries.values():
             size = entry.size
@@ -296,31 +335,23 @@ class GitTree(Tree):
         for key, found in self._objects(missing).items() if missing else ():
             self._cache[key] = None if found is None else found[1]
 
-    @cached_property
-    def _cache(self) -> dict[str, bytes | None]:
-        return {}
 
-
-def _parse_tree(data: bytes, width: int) -> list[tuple[str, str, str]]:
-    """Mode, name and id of a tree object's entries (git's format: mode SP name NUL id)."""
-    rows, at = [], 0
+def _parse_tree(data: bytes, width: int) -> Iterable[tuple[str, str, str]]:
+    """Yield mode, name and id of a tree object's entries (git's format: mode SP name NUL id)."""
+    at = 0
     while at < len(data):
         space = data.index(b" ", at)
         end = data.index(b"\0", space)
-        mode, name = data[at:space].decode("ascii"), data[space + 1 : end]
-        rows.append((mode, name.decode("utf-8", "replace"), data[end + 1 : end + 1 + width].hex()))
+        name = data[space + 1 : end].decode("utf-8", "replace")
+        yield data[at:space].decode("ascii"), name, data[end + 1 : end + 1 + width].hex()
         at = end + 1 + width
-    return rows
 
 
 class FolderTree(Tree):
-    """A folder without git: read as it is, pinned by a digest of ours over all its files.
+    """A folder without git, pinned by a digest over the digests of all its files.
 
     Args:
-        folder: where the files are; links are listed and not followed.
-
-    Raises:
-        ModelError: more than `MAX_FILES` files.
+        folder: the folder; links in it are listed and not followed.
     """
 
     commit = None
@@ -331,13 +362,13 @@ class FolderTree(Tree):
 
     @cached_property
     def tree_id(self) -> str:  # type: ignore[override]
-        """`sha256:...` over the sorted paths and digests."""
+        """Return `sha256:...` over the sorted paths and digests."""
         rows = "".join(f"{e.digest} {e.path}\n" for e in self.entries.values())
-        return f"sha256:{hashlib.sha256(rows.encode()).hexdigest()}"
+        return f"sha256:{sha256_hex(rows.encode())}"
 
     @cached_property
     def entries(self) -> dict[str, TreeEntry]:
-        """Every file by its path, sorted."""
+        """Return every file by its path, sorted."""
         found = {}
         for parent, folders, names in os.walk(self._folder):
             folders.sort()
@@ -348,21 +379,281 @@ class FolderTree(Tree):
                 if stat.S_ISLNK(status.st_mode):
                     found[path] = TreeEntry(path, "link", None, "")
                 elif stat.S_ISREG(status.st_mode):
-                    with place.open("rb") as f:
-                        digest = hashlib.file_digest(f, "sha256").hexdigest()
-                    found[path] = TreeEntry(path, "file", status.st_size, f"sha256:{digest}")
-                if len(found) > MAX_FILES:
-                    raise ModelError(f"{self.name}: over {MAX_FILES} files", "is it a model?")
+                    digest = f"sha256:{file_sha256(place)}"
+                    found[path] = TreeEntry(path, "file", status.st_size, digest)
+                _check_count(self.name, len(found))
         return dict(sorted(found.items()))
 
-    def read(self, path: str, limit: int = MAX_TEXT) -> bytes | None:
-        """See `Tree.read`."""
-        entry = self.entries.get(path)
-        if entry is None or entry.kind != "file" or entry.size is None or entry.size > limit:
-            return None
-        handle = os.open(self._folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    def _load(self, entry: TreeEntry) -> bytes | None:
+        handle = os.open(self._folder / entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as f:
-            data = f.read(limit + 1)
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != entry.digest:
-            raise LicenceError(f"{self.name}/{path}: changed while it was read", "run it again")
+            data = f.read(MAX_TEXT + 1)
+        if f"sha256:{sha256_hex(data)}" != entry.digest:
+            raise LicenceError(
+                f"{self.name}/{entry.path} changed while it was read", "run the audit again"
+            )
         return data
+
+
+@dataclass(frozen=True)
+class ReleaseAsset:
+    """A file of a forge's release.
+
+    Attributes:
+        release: tag of the release.
+        name: file name.
+        size: bytes.
+        url: address of the download.
+        sha256: hex digest that the forge states; empty where it states none.
+    """
+
+    release: str
+    name: str
+    size: int
+    url: str
+    sha256: str = ""
+
+
+class ForgeTree(Tree):
+    """A repository's default branch, read through a forge's REST API.
+
+    It makes one request for the repository, the commit, the tree, each page of releases, and each
+    text file that the audit reads. The API's own host alone gets the token.
+
+    Args:
+        url: address of the repository, `https://HOST/OWNER/NAME`.
+        api: root of the API; None stands for the API of the URL's host.
+        forge: the client; None stands for one with a token from the environment.
+
+    Raises:
+        UsageError: not the address of a repository.
+        ModelError: as in `Forge.get`.
+    """
+
+    def __init__(self, url: str, api: str | None = None, forge: Forge | None = None) -> None:
+        match = _REPOSITORY.match(url)
+        if match is None:
+            raise UsageError(
+                f"{url}: not a repository's URL", "write it like https://HOST/OWNER/NAME"
+            )
+        token = next((v for name in TOKEN_VARIABLES if (v := os.environ.get(name))), None)
+        self._forge = forge or Forge((api or api_root(match[1])).rstrip("/"), token)
+        self.name = f"{match[2]}/{match[3]}"
+        self._path = f"/repos/{self.name}"
+        repository = self._object(self._path)
+        branch = urllib.parse.quote(str(repository.get("default_branch") or "main"), safe="/")
+        commit = self._object(f"{self._path}/commits/{branch}")
+        try:
+            self.commit = str(commit["sha"])
+            self.tree_id = str(commit["commit"]["tree"]["sha"])
+        except (KeyError, TypeError) as exc:
+            raise ModelError(
+                f"{url}: the forge names no commit", "check that the repository is not empty"
+            ) from exc
+
+    def _object(self, path: str) -> dict[str, Any]:
+        value, _ = self._forge.get(path)
+        if not isinstance(value, dict):
+            raise ModelError(
+                f"{self.name}: the forge's answer to {path} is not an object",
+                "name the root of the API with --api",
+            )
+        return value
+
+    @cached_property
+    def entries(self) -> dict[str, TreeEntry]:
+        """Return every file by its path, sorted."""
+        answer = self._object(f"{self._path}/git/trees/{self.tree_id}?recursive=1")
+        clone = "clone it and audit the folder"
+        if answer.get("truncated"):
+            raise ModelError(f"{self.name}: the forge lists only part of the tree", clone)
+        listed = [r for r in answer.get("tree", []) if isinstance(r, dict)]
+        if not _is_tree(listed, self.tree_id):
+            reason = f"{self.name}: the forge's listing is not tree {self.tree_id[:12]}"
+            raise ModelError(reason, clone)
+        rows = [r for r in listed if r.get("type") in ("blob", "commit")]
+        _check_count(self.name, len(rows))
+        return _git_entries(
+            (str(r["path"]), str(r.get("mode")), r.get("size"), str(r["sha"])) for r in rows
+        )
+
+    def _load(self, entry: TreeEntry) -> bytes | None:
+        blob = self._object(f"{self._path}/git/blobs/{entry.digest}")
+        place, clone = f"{self.name}/{entry.path}", "clone it and audit the folder"
+        try:
+            data = base64.b64decode(str(blob.get("content", "")))
+        except binascii.Error as exc:
+            raise ModelError(f"{place}: the forge's answer is not a file", clone) from exc
+        if _object_id("blob", data, entry.digest) != entry.digest:
+            raise ModelError(f"{place}: its bytes do not match its id", clone)
+        return data
+
+    def assets(self) -> tuple[ReleaseAsset, ...]:
+        """Return the files of all releases."""
+        found: list[ReleaseAsset] = []
+        following: str | None = f"{self._path}/releases?per_page=100"
+        while following and len(found) < 1000:
+            releases, following = self._forge.get(following)
+            for release in releases if isinstance(releases, list) else []:
+                for asset in release.get("assets") or []:
+                    digest = _DIGEST.match(str(asset.get("digest") or ""))
+                    found.append(
+                        ReleaseAsset(
+                            str(release.get("tag_name")),
+                            str(asset.get("name")),
+                            int(asset.get("size") or 0),
+                            str(asset.get("browser_download_url") or ""),
+                            digest[1] if digest else "",
+                        )
+                    )
+        return tuple(found)
+
+
+def is_url(text: str) -> bool:
+    """Check whether an upstream is named by a URL, not by a folder."""
+    return text.startswith(("https://", "http://"))
+
+
+def api_root(host: str) -> str:
+    """Return the root of a forge's API (GitHub's documentation, "REST API": github.com, Enterprise)."""
+    return "https://api.github.com" if host == "github.com" else f"https://{host}/api/v3"
+
+
+def _is_tree(rows: list[dict[str, Any]], tree_id: str) -> bool:
+    """Check that a recursive listing hashes to a tree's id, folder by folder."""
+    folders: dict[str, list[tuple[str, str, str]]] = {"": []}
+    wanted = {"": tree_id}
+    for row in rows:
+        path, mode, object_id = (str(row.get(k) or "") for k in ("path", "mode", "sha"))
+        parent, _, name = path.rpartition("/")
+        folders.setdefault(parent, []).append((mode.lstrip("0"), name, object_id))
+        if row.get("type") == "tree":
+            wanted[path] = object_id
+            folders.setdefault(path, [])
+    if folders.keys() != wanted.keys():
+        return False
+    for path, entries in folders.items():
+        # Git sorts a folder's name as if it ended in a slash.
+        entries.sort(key=lambda e: (e[1] + "/" if e[0] == "40000" else e[1]).encode())
+        try:
+            body = b"".join(f"{m} {n}\0".encode() + bytes.fromhex(i) for m, n, i in entries)
+        except ValueError:
+            return False
+        if _object_id("tree", body, tree_id) != wanted[path]:
+            return False
+    return True
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """A redirect to another host does not get the token."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        old_host, new_host = (urllib.parse.urlsplit(u).netloc for u in (req.full_url, newurl))
+        if new is not None and old_host != new_host:
+            new.remove_header("Authorization")
+        return new
+
+
+@dataclass
+class Forge:
+    """A client of a forge's REST API.
+
+    Attributes:
+        root: URL before the API's paths.
+        token: sent as a bearer token.
+        sleep: how to pause.
+    """
+
+    root: str
+    token: str | None = None
+    sleep: Callable[[float], None] = time.sleep
+
+    def get(self, path: str) -> tuple[Any, str | None]:
+        """Return the JSON of an API path, and the URL of the next page.
+
+        Raises:
+            ModelError: no answer, an error status, a long rate limit, or an answer that is not JSON.
+        """
+        url = path if is_url(path) else self.root + path
+        headers = {
+            "Accept": "application/vnd.github+json",
+            "User-Agent": f"eyeline/{__version__}",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+        parts, own = urllib.parse.urlsplit(url), urllib.parse.urlsplit(self.root)
+        private = parts.scheme == "https" or parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if self.token and private and parts.netloc == own.netloc:
+            headers["Authorization"] = f"Bearer {self.token}"
+        opener = urllib.request.build_opener(_SameHost)
+        for attempt in range(4):
+            try:
+                request = urllib.request.Request(url, headers=headers)  # noqa: S310  (http for own forges)
+                with opener.open(request, timeout=30) as answer:
+                    data = answer.read(MAX_ANSWER + 1)
+                    link = answer.headers.get("Link", "")
+            except urllib.error.HTTPError as exc:
+                pause = self._pause(exc, attempt)
+                if pause is None:
+                    raise _status_error(url, exc) from exc
+                self.sleep(pause)
+                continue
+            except (
+                http.client.HTTPException,
+                OSError,
+            ) as exc:  # URLError and timeouts are OSErrors
+                reason = getattr(exc, "reason", exc)
+                raise ModelError(
+                    f"{url}: no answer: {reason}", "check the address and the network"
+                ) from exc
+            if len(data) > MAX_ANSWER:
+                raise ModelError(
+                    f"{url}: the answer has over {MAX_ANSWER} bytes",
+                    "clone it and audit the folder",
+                )
+            try:
+                value = json.loads(data)
+            except ValueError as exc:
+                raise ModelError(
+                    f"{url}: the answer is not JSON", "name the root of the forge's API with --api"
+                ) from exc
+            following = re.search(r'<([^>]+)>;\s*rel="next"', link)
+            return value, following[1] if following else None
+        raise ModelError(f"{url}: the forge answers every attempt with an error", "try again later")
+
+    def _pause(self, exc: urllib.error.HTTPError, attempt: int) -> float | None:
+        """Return the seconds to wait before another attempt; None when another one is of no use."""
+        if exc.code in (500, 502, 503, 504):
+            return float(min(2**attempt, MAX_WAIT))
+        left, after = exc.headers.get("X-RateLimit-Remaining"), exc.headers.get("Retry-After")
+        if exc.code not in (403, 429) or (left != "0" and after is None):
+            return None
+        if after is not None and after.isdigit():
+            pause = float(after)
+        else:
+            reset = exc.headers.get("X-RateLimit-Reset", "")
+            pause = max(float(reset) - time.time(), 0.0) + 1 if reset.isdigit() else MAX_WAIT + 1
+        if pause > MAX_WAIT:
+            hint = "wait" if self.token else f"set {TOKEN_VARIABLES[0]} to a token, or wait"
+            raise ModelError(
+                f"{self.root}: the rate limit is used up; it ends in {pause / 60:.0f} minutes", hint
+            ) from exc
+        return pause
+
+
+def _status_error(url: str, exc: urllib.error.HTTPError) -> ModelError:
+    if exc.code == 401:
+        return ModelError(f"{url}: the forge refuses the token", "check it, or unset it")
+    if exc.code == 404:
+        return ModelError(
+            f"{url}: not found, or the token has no access", "check the owner and the name"
+        )
+    return ModelError(f"{url}: the forge answers {exc.code}", "try again later, or clone it")

@@ -1,7 +1,4 @@
-"""The audit itself: a tree, a policy, four axes, one verdict.
-
-An audit as JSON, Markdown and text: the verdict table, then what stands behind it.
-"""
+"""The audit: a tree and a policy in, four axis reports and one verdict out, as JSON, Markdown or text."""
 
 from __future__ import annotations
 
@@ -10,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyeline.audit._distribution import audit_distribution
+from eyeline.audit._licence import audit_licence
 from eyeline.audit.architecture import audit_architecture, audit_ops
-from eyeline.audit.distribution import ReleaseAsset, audit_distribution
-from eyeline.audit.findings import AXES, AuditFinding, AxisReport
-from eyeline.audit.licence import audit_licence
-from eyeline.audit.policy import AuditPolicy
-from eyeline.audit.tree import GitTree, Tree
+from eyeline.audit.records import AXES, AuditFinding, AuditPolicy, AxisReport
+from eyeline.audit.tree import ReleaseAsset, Tree
 from eyeline.digests import sha256_hex
 from eyeline.files import read_regular_file
 from eyeline.tables import escape_markdown, markdown_table
 
 SCHEMA = "eyeline-audit-1"
+HEADINGS = ("upstream", "commit", *AXES, "verdict")
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,9 @@ class AuditOptions:
     """What is known beside the tree.
 
     Attributes:
-        checkpoint: a weights file at hand: its digest pins the distribution.
-        onnx: an ONNX of the model, to be scanned; a checkpoint that ends in `.onnx` serves too.
-        net: name of the class, when the likeliest one is not meant.
+        checkpoint: a weights file on this machine; its digest pins the distribution.
+        onnx: an ONNX file of the model to scan; a checkpoint that ends in `.onnx` is scanned, too.
+        net: name of the net's class; None stands for the likeliest one.
         assets: files of the forge's releases; None when no forge was asked.
     """
 
@@ -42,13 +39,13 @@ class AuditOptions:
 
 @dataclass(frozen=True)
 class Audit:
-    """A verdict and what it stands on.
+    """A verdict and its reasons.
 
     Attributes:
-        name: of the upstream.
+        name: name of the upstream.
         commit: git commit that was read, None for a folder without git.
         tree: git tree id, or `sha256:...` of a folder.
-        outbound: SPDX id that the policy ships under.
+        outbound: SPDX id of the licence of the release.
         axes: reports of the four axes.
     """
 
@@ -60,7 +57,7 @@ class Audit:
 
     @property
     def blockers(self) -> tuple[AuditFinding, ...]:
-        """What blocks, over all axes."""
+        """Return the blockers of all axes."""
         return tuple(f for axis in self.axes for f in axis.blockers)
 
     @property
@@ -68,12 +65,22 @@ class Audit:
         """Whether nothing blocks."""
         return not self.blockers
 
+    @property
+    def reasons(self) -> list[str]:
+        """Return the codes of all blockers, each once."""
+        return list(dict.fromkeys(f.code for f in self.blockers))
+
+    @property
+    def verdict(self) -> str:
+        """Return `admissible`, or `blocked: ` and the reasons."""
+        return "admissible" if self.admissible else f"blocked: {', '.join(self.reasons)}"
+
     def axis(self, name: str) -> AxisReport:
-        """One axis's report."""
+        """Return the report of one axis."""
         return next(a for a in self.axes if a.axis == name)
 
     def to_json(self) -> dict[str, object]:
-        """JSON values; the same tree, policy and files give the same."""
+        """Return JSON values; the same tree, policy and files give the same values."""
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -81,7 +88,7 @@ class Audit:
             "tree": self.tree,
             "outbound": self.outbound,
             "verdict": "admissible" if self.admissible else "blocked",
-            "reasons": list(dict.fromkeys(f.code for f in self.blockers)),
+            "reasons": self.reasons,
             "axes": {name: self.axis(name).to_json() for name in AXES},
         }
 
@@ -90,17 +97,16 @@ def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) 
     """Judge an upstream.
 
     Args:
-        tree: what to read, see `eyeline.audit.tree.open_tree`.
-        policy: see `eyeline.audit.policy`.
+        tree: the upstream's files, from `eyeline.audit.tree.open_tree`.
+        policy: what may be released.
         options: what is known beside the tree.
 
     Raises:
-        ModelError: a tree that can't be read.
-        RegistryError: a checkpoint or ONNX file that can't be read.
+        ModelError: the tree or the ONNX file can't be read.
+        RegistryError: the checkpoint can't be read.
     """
     options = options or AuditOptions()
-    if isinstance(tree, GitTree):
-        tree.prefetch()
+    tree.prefetch()
     pinned = None
     if options.checkpoint is not None:
         data = read_regular_file(options.checkpoint)
@@ -118,11 +124,8 @@ def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) 
     return Audit(tree.name, tree.commit, tree.tree_id, policy.outbound, axes)
 
 
-HEADINGS = ("upstream", "commit", *AXES, "verdict")
-
-
 def dumps(audits: Sequence[Audit]) -> str:
-    """JSON: one object, or a list of several."""
+    """Return JSON: one object, or a list of several."""
     values = [a.to_json() for a in audits]
     return (
         json.dumps(values[0] if len(values) == 1 else values, indent=1, ensure_ascii=False) + "\n"
@@ -130,44 +133,40 @@ def dumps(audits: Sequence[Audit]) -> str:
 
 
 def rows(audits: Sequence[Audit]) -> list[tuple[str, ...]]:
-    """Cells of the verdict table, in the order of `HEADINGS`."""
+    """Return the cells of the verdict table, in the order of `HEADINGS`."""
     return [
         (
             a.name,
             (a.commit or a.tree)[: 12 if a.commit else 19],
-            *(_cell(a, name) for name in AXES),
-            "admissible" if a.admissible else "blocked: " + ", ".join(_codes(a)),
+            *(_cell(a.axis(name)) for name in AXES),
+            a.verdict,
         )
         for a in audits
     ]
 
 
-def _codes(a: Audit) -> list[str]:
-    return list(dict.fromkeys(f.code for f in a.blockers))
-
-
-def _cell(a: Audit, name: str) -> str:
-    axis = a.axis(name)
+def _cell(axis: AxisReport) -> str:
     codes = ", ".join(dict.fromkeys(f.code for f in axis.blockers))
     return f"{axis.summary} [{codes}]" if codes else axis.summary
 
 
 def markdown(audits: Sequence[Audit], details: bool = True) -> str:
-    """A Markdown table, and a section a repository with every blocker and what wants review."""
+    """Return a Markdown table and, with `details`, every blocker and review of each upstream."""
     lines = markdown_table(HEADINGS, rows(audits), rule=" --- ", escape=escape_markdown)
     for a in audits if details else ():
         lines += ["", f"### {escape_markdown(a.name)}", "", f"Read at {_pin(a)}.", ""]
-        lines += [
-            f"- **{f.severity}** {f.code}: {escape_markdown(f.message + _place(f) + _mend(f))}"
-            for axis in a.axes
-            for f in axis.findings
-            if f.severity != "note"
-        ] or ["- nothing to fix"]
+        shown = [f for axis in a.axes for f in axis.findings if f.severity != "note"]
+        for f in shown:
+            hint = f". To unblock: {f.unblock}" if f.unblock else ""
+            message = escape_markdown(f"{f.message}{_place(f)}{hint}")
+            lines.append(f"- **{f.severity}** {f.code}: {message}")
+        if not shown:
+            lines.append("- nothing to fix")
     return "\n".join(lines) + "\n"
 
 
 def text(a: Audit, verbose: bool = False) -> str:
-    """Plain text for a terminal: the axes, what blocks and how to fix it; notes if `verbose`."""
+    """Return plain text for a terminal: every axis with its blockers and reviews; notes if `verbose`."""
     lines = [f"{a.name} at {_pin(a)}", ""]
     for axis in a.axes:
         lines.append(f"{axis.axis:<13} {axis.summary}")
@@ -177,27 +176,16 @@ def text(a: Audit, verbose: bool = False) -> str:
             lines.append(f"  {f.severity:<8} {f.code}: {f.message}{_place(f)}")
             if f.unblock:
                 lines.append(f"           hint: {f.unblock}")
-    verdict = "admissible" if a.admissible else f"blocked: {', '.join(_codes(a))}"
-    lines += ["", f"verdict: {verdict} (outbound {a.outbound})"]
-    return "".join(_printable(line) + "\n" for line in lines)
-
-
-def _printable(line: str) -> str:
-    """Paths and sentences of an upstream can't carry terminal codes or lines of their own."""
-    return "".join(c if c.isprintable() else "?" for c in line)
+    lines += ["", f"verdict: {a.verdict} (outbound {a.outbound})"]
+    # Text of an upstream must not send control codes to the terminal or add lines.
+    return "".join("".join(c if c.isprintable() else "?" for c in line) + "\n" for line in lines)
 
 
 def _pin(a: Audit) -> str:
-    return (
-        f"commit {a.commit}, tree {a.tree}"
-        if a.commit
-        else f"tree {a.tree} (no git: not pinned to an origin)"
-    )
+    if a.commit:
+        return f"commit {a.commit}, tree {a.tree}"
+    return f"tree {a.tree} (no git: not pinned to an origin)"
 
 
 def _place(f: AuditFinding) -> str:
     return f" ({f.where})" if f.where else ""
-
-
-def _mend(f: AuditFinding) -> str:
-    return f". Mend: {f.unblock}" if f.unblock else ""

@@ -14,8 +14,7 @@ from eyeline.cli.options import REQUIRED, argument, option
 from eyeline.errors import MissingExtraError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from eyeline.audit.policy import AuditPolicy
-    from eyeline.audit.verdict import Audit, AuditOptions
+    from eyeline.audit import Audit, AuditOptions, AuditPolicy
     from eyeline.convert.mirror import Mirrored
     from eyeline.convert.parity import ParityProof
     from eyeline.convert.quantize import Quantized
@@ -115,9 +114,8 @@ def audit(
 
         eyeline model audit https://github.com/xuebinqin/U-2-Net --markdown verdict.md
     """
+    from eyeline.audit import AuditOptions, load_policy
     from eyeline.audit import verdict as report
-    from eyeline.audit.policy import load_policy
-    from eyeline.audit.verdict import AuditOptions
     from eyeline.files import write_bytes
 
     if len(upstream) > 1 and (checkpoint or onnx or net):
@@ -142,9 +140,8 @@ def audit(
 def _audit_one(name: str, api: str | None, policy: AuditPolicy, how: AuditOptions) -> Audit:
     from dataclasses import replace
 
-    from eyeline.audit.forge import ForgeTree, is_url
-    from eyeline.audit.tree import open_tree
-    from eyeline.audit.verdict import audit as library_audit
+    from eyeline.audit import ForgeTree, is_url, open_tree
+    from eyeline.audit import audit as library_audit
 
     if not is_url(name):
         return library_audit(open_tree(Path(name)), policy, how)

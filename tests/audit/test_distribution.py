@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.audit.distribution import ReleaseAsset, audit_distribution, find_links
-from eyeline.audit.findings import AxisReport
-from eyeline.audit.policy import load_policy
-from eyeline.audit.tree import open_tree
-from eyeline.audit.verdict import AuditOptions, audit
-from fake_upstream import FILES, README, make_checkout, write_files
+from eyeline.audit._distribution import audit_distribution, find_links
+from eyeline.audit.records import AxisReport, load_policy
+from eyeline.audit.tree import ReleaseAsset, open_tree
+from fake_upstream import FILES, README, write_files
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -146,39 +144,3 @@ def test_bytecode_in_the_tree_is_reported(tmp_path: Path) -> None:
     }  # fmt: skip
     (finding,) = [f for f in judge(tmp_path, FILES | files).findings if f.code == "BYTECODE"]
     assert finding.message.startswith("2 compiled files")
-
-
-# --- the whole verdict
-
-
-def test_a_clean_upstream_with_its_checkpoint_is_admissible(tmp_path: Path) -> None:
-    checkout = make_checkout(tmp_path / "up")
-    (tmp_path / "net.pth").write_bytes(b"weights")
-    verdict = audit(
-        open_tree(checkout), load_policy(), AuditOptions(checkpoint=tmp_path / "net.pth")
-    )
-    assert verdict.admissible
-    values = verdict.to_json()
-    assert values["verdict"] == "admissible"
-    assert values["commit"] == verdict.commit
-    assert list(values["axes"]) == ["licence", "distribution", "architecture", "ops"]  # type: ignore[call-overload]
-
-
-def test_work_tree_and_git_directory_give_the_same_verdict(tmp_path: Path) -> None:
-    checkout = make_checkout(tmp_path / "up")
-    one, two = (audit(open_tree(p), load_policy()).to_json() for p in (checkout, checkout / ".git"))
-    assert one == two
-
-
-def test_a_blocked_verdict_names_every_axis_that_blocks(tmp_path: Path) -> None:
-    files = dict(FILES) | {"README.md": README + "The code is for NonCommercial use only.\n"}
-    files["model/tinynet.py"] = (
-        str(FILES["model/tinynet.py"])
-        .replace(
-            "class TinyNet(nn.Module):",
-            "class TinyNet(nn.Module):\n    def forward(self, x, depth): pass\n",
-        )
-        .replace("    def forward(self, x):\n        a =", "    def old(self, x):\n        a =")
-    )
-    verdict = audit(open_tree(make_checkout(tmp_path / "up", files)), load_policy())
-    assert verdict.to_json()["reasons"] == ["NC", "VIEWER-LINK", "RGB-D"]

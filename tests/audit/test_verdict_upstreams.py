@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.audit.policy import load_policy
+from eyeline.audit.records import load_policy
 from eyeline.audit.tree import open_tree
 from eyeline.audit.verdict import Audit, AuditOptions, audit, markdown
 

@@ -13,7 +13,7 @@ from eyeline.audit.architecture import (
     forecast,
     parse_source,
 )
-from eyeline.audit.policy import load_policy
+from eyeline.audit.records import load_policy
 from eyeline.audit.tree import open_tree
 from fake_upstream import FILES, NET, README, write_files
 

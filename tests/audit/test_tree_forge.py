@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from eyeline.audit.forge import Forge, ForgeTree, api_root, is_url
-from eyeline.audit.policy import load_policy
-from eyeline.audit.tree import GitTree, open_tree
+from eyeline.audit.records import load_policy
+from eyeline.audit.tree import Forge, ForgeTree, GitTree, api_root, is_url, open_tree
 from eyeline.audit.verdict import AuditOptions, audit
 from eyeline.errors import ModelError, UsageError
 from fake_upstream import git, make_checkout
@@ -245,12 +244,12 @@ def test_a_passing_fault_is_tried_again(played: Played) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((404, {}, b"{}"), "not there"),
-        ((401, {}, b"{}"), "token is refused"),
+        ((404, {}, b"{}"), "not found"),
+        ((401, {}, b"{}"), "refuses the token"),
         ((403, {}, b"{}"), "answers 403"),
-        ((200, {}, b"<html>"), "no JSON"),
-        ((200, {}, b"[]"), "no object"),
-        ((200, {}, b"{}"), "no commit|not there"),
+        ((200, {}, b"<html>"), "not JSON"),
+        ((200, {}, b"[]"), "not an object"),
+        ((200, {}, b"{}"), "no commit|not found"),
     ],
 )
 def test_bad_answers_are_one_line(
@@ -292,5 +291,5 @@ def test_a_blob_of_other_bytes_is_refused(played: Played, upstream: GitTree) -> 
     blob = upstream.entries["LICENSE"].digest
     assert hashlib.sha1(b"blob 4\0evil").hexdigest() != blob
     played.answers[f"{REPO}/git/blobs/{blob}"]["content"] = base64.b64encode(b"evil").decode()
-    with pytest.raises(ModelError, match="not what its id says"):
+    with pytest.raises(ModelError, match="do not match its id"):
         open_forge(played).read("LICENSE")

@@ -1,0 +1,372 @@
+"""The licence axis: LICENSE texts, statements in documents, NOTICE files, and terms of single files.
+
+A statement never admits a licence: only a licence text does. A statement can block, because a README
+that says "non-commercial" contradicts the LICENSE beside it, and the audit decides doubts against us.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from eyeline.audit.licence_text import TextMatch, hint_codes, licences, match_text
+from eyeline.audit.records import AuditPolicy, AxisFindings, AxisReport, Severity
+from eyeline.audit.tree import Tree
+
+MAX_STATEMENTS = 500
+MAX_STATEMENT = 4000
+"""Characters of a line: longer lines are data, or an attack on the reader's time."""
+_CC = re.compile(
+    r"\bcc[\s-]?by(?P<tags>(?:[\s-](?:nc|sa|nd))*)(?:[\s-](?P<v>\d\.\d))?\b|"
+    r"creativecommons\.org/licenses/by(?P<utags>(?:-(?:nc|sa|nd))*)/(?P<uv>\d\.\d)|"
+    r"creative\s+commons\s+attribution(?P<words>(?:[\s-]*(?:non-?commercial|share-?alike|no-?deriv\w*))*)"
+    r"(?:\s*(?P<wv>\d\.\d))?",
+    re.IGNORECASE,
+)
+_NAMES: tuple[tuple[str, str], ...] = (
+    (
+        r"apache(?:[\s-]+(?:software[\s-]+)?licen[cs]e)?[\s,-]*(?:v(?:ersion)?[\s.]*)?2(?:\.0)?\b",
+        "Apache-2.0",
+    ),
+    (
+        r"\bmit[\s-]*(?:style\s+)?licen[cs]e|licen[cs]e[d\s:/-]+(?:under\s+)?(?:the\s+)?mit\b|licen[cs]e-mit\b",
+        "MIT",
+    ),
+    (r"\bbsd[\s-]*3\b|\b3-clause\s+bsd|new\s+bsd", "BSD-3-Clause"),
+    (r"\bbsd[\s-]*2\b|\b2-clause\s+bsd|simplified\s+bsd", "BSD-2-Clause"),
+    (r"\bagpl|affero\s+general\s+public", "AGPL-3.0-only"),
+    (r"\blgpl|lesser\s+general\s+public", "LGPL-3.0-only"),
+    (r"(?<![al])\bgpl[\s-]*(?:v|version)?[\s-]*2\b", "GPL-2.0-only"),
+    (
+        r"(?<![al])\bgpl\b(?![\s-]*(?:v|version)?[\s-]*2\b)|gnu\s+general\s+public\s+licen[cs]e",
+        "GPL-3.0-only",
+    ),
+    (r"\bmozilla\s+public\b|\bmpl[\s-]*2", "MPL-2.0"),
+)
+_NAME_PATTERNS = tuple((re.compile(p, re.IGNORECASE), spdx) for p, spdx in _NAMES)
+_RESTRICTION = re.compile(
+    r"\bnon-?\s?commercial\b|\bnoncommercial\b|\bno\s+commercial\b|"
+    r"\bnot\s+(?:be\s+)?(?:used?\s+)?(?:for\s+)?commercial|\bcommercial\s+use\s+is\s+(?:not|prohibited|forbidden)|"
+    r"\b(?:only|solely|exclusively)\b[^.]{0,40}\b(?:research|academic|educational)\b|"
+    r"\b(?:research|academic|educational)\s+(?:purposes?|use)\s+only\b",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+\-() ]{2,120})")
+_ABOUT_US = re.compile(
+    r"\b(code|model|models|weights?|checkpoints?|repo\w*|project|software|this work)\b", re.I
+)
+_ABOUT_DATA = re.compile(r"\b(datasets?|data|images|annotations?|benchmark)\b", re.I)
+_ABOUT_OTHERS = re.compile(
+    r"\btheir\b|\bthanks?\b|\bthird[\s-]party\b|\backnowledg|\bfollowing\b.*\bprojects?\b", re.I
+)
+_ABOUT_TERMS = re.compile(r"licen[cs]|creative\s*commons|\bcc[\s-]by|released under", re.I)
+
+
+@dataclass(frozen=True)
+class LicenceStatement:
+    """A sentence about terms.
+
+    Attributes:
+        where: `path:line`.
+        text: the sentence on one line, at most 240 characters.
+        ids: SPDX ids or expressions that it names.
+        restricts: whether it forbids commercial use.
+        subject: what it is about: `us` (code or weights here), `data`, `others`, or `unclear`.
+    """
+
+    where: str
+    text: str
+    ids: tuple[str, ...]
+    restricts: bool
+    subject: str
+
+    def codes(self) -> tuple[str, ...]:
+        """Return the codes of the licences that it names, and `NC` if it restricts."""
+        named = [code for i in self.ids if i in licences() for code in licences()[i].codes]
+        return tuple(dict.fromkeys([*named, *(["NC"] if self.restricts else [])]))
+
+
+def named_ids(text: str) -> tuple[str, ...]:
+    """Return the SPDX ids that a sentence names."""
+    found = []
+    for match in _CC.finditer(text):
+        tags = re.split(r"[\s-]", (match["tags"] or match["utags"] or "").lower())
+        words = (match["words"] or "").lower().replace("-", "")
+        kinds = (("nc", "noncommercial"), ("sa", "sharealike"), ("nd", "noderiv"))
+        parts = [tag.upper() for tag, word in kinds if tag in tags or word in words]
+        version = match["v"] or match["uv"] or match["wv"] or "4.0"
+        found.append("-".join(["CC-BY", *parts, version]))
+    found += [spdx for pattern, spdx in _NAME_PATTERNS if pattern.search(text)]
+    return tuple(dict.fromkeys(found))
+
+
+def read_statements(path: str, text: str) -> list[LicenceStatement]:
+    """Return the sentences of a document that name a licence or restrict use."""
+    found: list[LicenceStatement] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(found) > MAX_STATEMENTS:
+            break
+        bare = line.strip()
+        if bare and len(bare) <= MAX_STATEMENT:
+            sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z\[*])", bare)
+            found += [s for x in sentences if (s := _statement(f"{path}:{number}", x))]
+    return found
+
+
+def _statement(where: str, sentence: str) -> LicenceStatement | None:
+    ids = named_ids(sentence)
+    restricts = bool(_RESTRICTION.search(sentence))
+    if not restricts and not (ids and _ABOUT_TERMS.search(sentence)):
+        return None
+    subjects = (("others", _ABOUT_OTHERS), ("us", _ABOUT_US), ("data", _ABOUT_DATA))
+    subject = next((name for name, words in subjects if words.search(sentence)), "unclear")
+    shown = " ".join(re.sub(r"<[^>]{0,300}>", " ", sentence).split()) or " ".join(sentence.split())
+    return LicenceStatement(where, shown[:240], ids, restricts, subject)
+
+
+def _header_statements(path: str, text: str) -> tuple[list[LicenceStatement], list[str]]:
+    """Return the statements and copyright lines of a source file's first 60 lines."""
+    found, notices = [], []
+    for number, line in enumerate(text.splitlines()[:60], 1):
+        where = f"{path}:{number}"
+        if len(line) > MAX_STATEMENT:
+            continue
+        if tag := _TAG.search(line):
+            ids = (tag[1].strip(),)
+            found.append(LicenceStatement(where, line.strip()[:240], ids, False, "us"))
+            continue
+        if not line.lstrip().startswith(("#", "//", "*", "/*", '"', "'", "%")) and number > 30:
+            continue
+        bare = line.strip(" \t#/*%\"'")
+        if re.search(r"copyright\s*(\(c\)|©|\d{4})", line, re.I):
+            notices.append(bare[:200])
+        if statement := _statement(where, bare):
+            found.append(statement)
+    return found, notices
+
+
+_LICENCE_FILE = re.compile(r"^(licen[cs]e|copying|unlicense)(?:[.-][\w.-]+)?$", re.IGNORECASE)
+_NOTICE_FILE = re.compile(r"^notice(\.\w+)?$", re.IGNORECASE)
+_DOCUMENT = re.compile(r"\.(md|rst|txt|markdown)$|^readme", re.IGNORECASE)
+_SOURCE = re.compile(r"\.(py|c|cc|cpp|cu|h|hpp|m|ipynb)$", re.IGNORECASE)
+
+_UNBLOCK = {
+    "NC": "a written licence from the rights holder that allows commercial use",
+    "SA": "a licence without share-alike, or a release under the same terms",
+    "ND": "a licence that allows derivatives, since an export is a derivative",
+    "COPYLEFT": "a permissive licence from the rights holder",
+    "UNKNOWN": "have counsel read the text, then add it to the policy with a [[statement]]",
+    "NO-LICENSE-FILE": "a LICENSE file in the upstream: without one, all rights are reserved",
+    "README-ONLY": "a LICENSE file in the upstream that says what its README says",
+}
+
+
+def is_document(path: str) -> bool:
+    """Check whether a path is a README or a text of the documentation."""
+    folder, _, name = path.rpartition("/")
+    documented = not folder or folder.split("/")[0].lower() in ("docs", "doc", ".github")
+    return bool(_DOCUMENT.search(name)) and documented and not _LICENCE_FILE.match(name)
+
+
+def audit_licence(
+    tree: Tree, policy: AuditPolicy, closure: frozenset[str] = frozenset()
+) -> AxisReport:
+    """Judge the terms of a tree.
+
+    Args:
+        tree: the upstream.
+        policy: what may be released.
+        closure: source files of the net; terms of other files do not block.
+    """
+    findings = AxisFindings()
+    texts = {
+        p: t
+        for p in tree.entries
+        if _LICENCE_FILE.match(p.rsplit("/", 1)[-1]) and (t := tree.text(p))
+    }
+    root = {p: match_text(t) for p, t in texts.items() if "/" not in p}
+    statements = [
+        s for p in tree.entries if is_document(p) for s in read_statements(p, tree.text(p) or "")
+    ]
+    named = next((i for s in statements if s.subject in ("us", "unclear") for i in s.ids), None)
+    code = _judge_root(root, texts, named, policy, findings, tree.commit)
+    _judge_statements(statements, code, bool(root), findings)
+    for path, text in texts.items():
+        if "/" in path:
+            _judge_folder(path, match_text(text), policy, closure, findings)
+    file_terms = _judge_files(tree, code, policy, closure, findings)
+    notices = [p for p in tree.entries if _NOTICE_FILE.match(p.rsplit("/", 1)[-1])]
+    for p in notices:
+        findings.note("NOTICE", "a NOTICE file: its text must travel with every copy", p)
+    weights = _judge_weights(tree, statements, code, policy, findings)
+    if code:
+        summary = code
+    elif root:
+        summary = "the text is not a known licence"
+    else:
+        summary = f"{named}, in the README only" if named else "none stated, no LICENSE"
+    license_files = {
+        p: {"spdx": m.id, "notices": list(m.notices), "sha256": tree.digest(p)}
+        for p, m in root.items()
+    }
+    facts: dict[str, object] = {
+        "code": code,
+        "weights": weights,
+        "license_files": license_files,
+        "statements": [
+            {"where": s.where, "text": s.text, "names": list(s.ids), "about": s.subject}
+            for s in statements
+        ],
+        "notice_files": {p: tree.digest(p) for p in notices},
+        "file_terms": file_terms,
+        "outbound": policy.outbound,
+    }
+    return findings.report("licence", summary, facts)
+
+
+def _judge_root(
+    root: dict[str, TextMatch],
+    texts: dict[str, str],
+    named: str | None,
+    policy: AuditPolicy,
+    findings: AxisFindings,
+    commit: str | None,
+) -> str | None:
+    """Return the SPDX id of the code; None when no single known text states it."""
+    evidence = [s for s in policy.statement if s.upstream == commit and s.covers != "weights"]
+    if evidence:
+        findings.note("STATEMENT", f"{evidence[0].license}: {evidence[0].evidence}")
+        return evidence[0].license
+    if not root:
+        code = "README-ONLY" if named else "NO-LICENSE-FILE"
+        beside = f"only the README names {named}" if named else "no document names a licence"
+        findings.block(code, f"there is no LICENSE file, and {beside}", unblock=_UNBLOCK[code])
+        return None
+    for path, match in root.items():
+        if match.id is None:
+            _block_unknown(path, match, findings)
+            for c in hint_codes(texts[path]):
+                findings.block(c, "the words of the unknown text suggest it", path, _UNBLOCK[c])
+            continue
+        name = licences()[match.id].name
+        findings.note("LICENSE", f"the text is exactly {match.id} ({name})", path)
+        for c in policy.codes(match.id):
+            message = f"{match.id} is not admitted for {policy.outbound}"
+            findings.block(c, message, path, _UNBLOCK[c])
+    ids = {match.id for match in root.values() if match.id}
+    if len(ids) > 1:
+        message = f"the licence texts {', '.join(sorted(ids))} contradict each other"
+        findings.block("UNKNOWN", message, unblock=_UNBLOCK["UNKNOWN"])
+    return ids.pop() if {match.id for match in root.values()} == ids and len(ids) == 1 else None
+
+
+def _block_unknown(path: str, match: TextMatch, findings: AxisFindings) -> None:
+    message = "the text equals no licence of the SPDX list word by word"
+    if match.foreign:
+        line, words = match.foreign[0]
+        message = (
+            f"the text resembles {match.nearest}, but has {len(match.foreign)} other "
+            f'sentence(s); the first, in line {line}: "{words[:160]}"'
+        )
+        path = f"{path}:{line}"
+    elif match.nearest:
+        message = f"the text resembles {match.nearest}, but lacks some of its sentences"
+    findings.block("UNKNOWN", message, path, _UNBLOCK["UNKNOWN"])
+
+
+def _judge_statements(
+    statements: list[LicenceStatement], code: str | None, has_file: bool, findings: AxisFindings
+) -> None:
+    """Judge the statements that contradict the LICENSE, or that stand without one."""
+    for s in statements:
+        codes, quote = s.codes(), f'"{s.text}"'
+        if codes and s.subject in ("us", "unclear"):
+            # Beside a licence text, a restriction without a subject or a licence is for review.
+            named = any(i in licences() for i in s.ids)
+            blocks = s.subject == "us" or named or not has_file
+            severity: Severity = "blocker" if blocks else "review"
+            for c in codes:
+                findings.add(severity, c, f"the document says {quote}", s.where, _UNBLOCK[c])
+        elif codes:
+            findings.review(codes[0], f"about {s.subject}: {quote}", s.where)
+        elif code and s.ids and code not in s.ids and s.subject != "others":
+            message = f"LICENSE is {code}, but the document says {quote}"
+            findings.review("CONTRADICTION", message, s.where)
+
+
+def _judge_folder(
+    path: str,
+    match: TextMatch,
+    policy: AuditPolicy,
+    closure: frozenset[str],
+    findings: AxisFindings,
+) -> None:
+    """Judge a LICENSE below the root, which holds for its folder."""
+    folder = path.rsplit("/", 1)[0] + "/"
+    used = any(p.startswith(folder) for p in closure)
+    codes = policy.codes(match.id) if match.id else ("UNKNOWN",)
+    message = f"{folder} has its own terms: {match.id or 'a text that is not a known licence'}"
+    if not codes:
+        findings.note("FILE-TERMS", message, path)
+    for c in codes:
+        if used:
+            findings.block(c, message, path, _UNBLOCK[c])
+        else:
+            findings.review(c, f"{message}; the net uses no file of it", path)
+
+
+def _judge_files(
+    tree: Tree,
+    code: str | None,
+    policy: AuditPolicy,
+    closure: frozenset[str],
+    findings: AxisFindings,
+) -> dict[str, list[str]]:
+    """Judge the terms in the heads of source files; return these and copyright lines by path."""
+    found: dict[str, list[str]] = {}
+    for path in filter(_SOURCE.search, tree.entries):
+        statements, notices = _header_statements(path, tree.text(path) or "")
+        if statements or notices:
+            found[path] = [*(s.text for s in statements), *notices]
+        used = path in closure
+        for s in statements:
+            tagged = "SPDX-License-Identifier" in s.text
+            codes = policy.judge(s.ids[0]) if tagged else s.codes()
+            message = f'the file says "{s.text}"'
+            for c in codes:
+                if used:
+                    findings.block(c, message, s.where, _UNBLOCK[c])
+                else:
+                    findings.review(c, message, s.where)
+            if not codes and s.ids and code not in s.ids:
+                findings.add("review" if used else "note", "FILE-TERMS", message, s.where)
+        if notices:
+            findings.note("FILE-NOTICE", "; ".join(notices)[:200], path)
+    return found
+
+
+def _judge_weights(
+    tree: Tree,
+    statements: list[LicenceStatement],
+    code: str | None,
+    policy: AuditPolicy,
+    findings: AxisFindings,
+) -> str | None:
+    """Return the SPDX id of the weights: from evidence, from a statement, or the code's."""
+    evidence = [s for s in policy.statement if s.upstream == tree.commit and s.covers != "code"]
+    if evidence:
+        findings.note("STATEMENT", f"weights: {evidence[0].license}: {evidence[0].evidence}")
+        return evidence[0].license
+    for s in statements:
+        if s.subject == "us" and re.search(r"weight|checkpoint|model", s.text, re.I):
+            for spdx in s.ids:
+                if spdx in licences():
+                    return spdx
+    message = "no document states the weights' licence"
+    if policy.weights_without_statement == "deny":
+        hint = "a statement of the rights holder, recorded as a [[statement]] of the policy"
+        findings.block("UNKNOWN", message, unblock=hint)
+        return None
+    if code:
+        findings.review("WEIGHTS", f"{message}: the audit takes the code's ({code})")
+    return code
