@@ -136,11 +136,7 @@ class LogFormat:
 
 
 def read_text(path: Path) -> str:
-    """Read the text of a log.
-
-    Raises:
-        LogError: the file cannot be read, or is not UTF-8.
-    """
+    """Read the text of a log."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as exc:
@@ -165,14 +161,8 @@ def check_unique(path: Path, numbers: Sequence[int]) -> None:
 def match_frames(log: Log, path: Path, numbers: Sequence[int], names: Sequence[str]) -> list[int]:
     """Return, for each frame of an existing log, the row of `log` that belongs to it.
 
-    Args:
-        log: the rows to add.
-        path: the existing log, for messages.
-        numbers: its frame numbers, in its order.
-        names: its metrics.
-
-    Raises:
-        LogError: a frame is missing on either side or appears twice, or a metric is in both.
+    `numbers` are the frame numbers of the existing log in its order, `names` its metrics. A LogError says
+    that a frame is missing on either side or appears twice, or that a metric is in both.
     """
     clash = next((name for name in log.columns if name in set(names)), None)
     if clash is not None:
@@ -214,12 +204,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """Read JSON; floats become `SpelledFloat`, and NaN and Infinity (not JSON, yet seen) null.
-
-    Raises:
-        LogError: an object names a key twice.
-        ValueError: the text is not JSON.
-    """
+    """Read JSON; floats become `SpelledFloat`, and NaN and Infinity (not JSON, yet seen) null."""
     return json.loads(
         text, parse_float=SpelledFloat, parse_constant=lambda _: None, object_pairs_hook=_unique
     )
@@ -233,9 +218,8 @@ def compact(value: Any) -> str:
 def dump(value: Any, *, indent: int | None = 0) -> Iterator[str]:
     """Yield JSON text piece by piece; numbers that are not finite become null.
 
-    Args:
-        value: mappings, sequences, iterators (written as arrays as they are consumed), scalars.
-        indent: spaces before the closing bracket; None writes one line.
+    Iterators become arrays as they are consumed. `indent` is the number of spaces before the closing
+    bracket; None writes one line.
     """
     if isinstance(value, Mapping):
         opening, closing = "{", "}"

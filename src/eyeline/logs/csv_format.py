@@ -51,11 +51,7 @@ def _check_names(names: list[str]) -> None:
 
 
 def write(log: Log, out: BinaryIO) -> None:
-    """Write `log`, a row at a time.
-
-    Raises:
-        LogError: CSV cannot hold a metric's name.
-    """
+    """Write `log`, a row at a time."""
     _check_names(log.columns)
     out.write(_line([FRAME, PTS_TIME, *log.columns, _provenance_cell(log.provenance, log.fps)]))
     for number, pts_time, metrics in log.rows():
@@ -109,11 +105,7 @@ class _CsvCells:
 
 
 def read(path: Path) -> Log:
-    """Read a CSV log of libvmaf or eyeline.
-
-    Raises:
-        LogError: the file is not such a log.
-    """
+    """Read a CSV log of libvmaf or eyeline."""
     table = _CsvCells(path)
     check_unique(path, table.numbers)
     log = Log([name for name in table.names if name != PTS_TIME], table.provenance, table.fps)
@@ -124,11 +116,7 @@ def read(path: Path) -> Log:
 
 
 def merge(log: Log, path: Path, out: BinaryIO) -> None:
-    """Write the log at `path` again, its cells unchanged, with the columns of `log` behind its own.
-
-    Raises:
-        LogError: it is not such a log, or does not match `log`.
-    """
+    """Write the log at `path` again, its cells unchanged, with the columns of `log` behind its own."""
     _check_names(log.columns)
     table = _CsvCells(path)
     rows = match_frames(log, path, table.numbers, table.names)

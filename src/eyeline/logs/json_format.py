@@ -98,11 +98,7 @@ def _number(value: float | None) -> float:
 
 
 def read(path: Path) -> Log:
-    """Read a JSON log; null, and a metric that a frame lacks, become NaN.
-
-    Raises:
-        LogError: the file is not such a log.
-    """
+    """Read a JSON log; null, and a metric that a frame lacks, become NaN."""
     document = _load(path)
     frames, names, provenance = document["frames"], _names(document), _provenance(document)
     check_unique(path, [frame[FRAME_NUM] for frame in frames])
@@ -121,9 +117,6 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
 
     Its own content is repeated exactly, including a `pts_time`. Its own `provenance` moves under
     `merged_log`.
-
-    Raises:
-        LogError: it is not such a log, or does not match `log`.
     """
     document = _load(path)
     frames, pooled = document["frames"], document.get("pooled_metrics", {})

@@ -28,12 +28,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def write(log: Log, out: BinaryIO) -> None:
-    """Write `log`.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-        LogError: a metric has the name of a fixed column.
-    """
+    """Write `log`."""
     pa, pq = _pyarrow()
     if clash := {FRAME_NUM, PTS_TIME} & set(log.columns):
         raise LogError(f"{clash.pop()!r} can't be the name of a metric", "rename the metric")
@@ -52,12 +47,7 @@ def write(log: Log, out: BinaryIO) -> None:
 
 
 def read(path: Path | BinaryIO) -> Log:
-    """Read a Parquet log of eyeline, or any with a `frameNum` column and numeric ones beside it.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-        LogError: the file is not such a log.
-    """
+    """Read a log of eyeline, or any Parquet with `frameNum` and numeric columns."""
     pa, pq = _pyarrow()
     try:
         table = pq.read_table(path)

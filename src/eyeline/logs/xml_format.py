@@ -132,11 +132,7 @@ def _pooled(log: Log) -> list[Attributes]:
 
 
 def write(log: Log, out: BinaryIO) -> None:
-    """Write `log`.
-
-    Raises:
-        LogError: a metric's name cannot be the name of an attribute.
-    """
+    """Write `log`."""
     _check_names(log.columns)
     frames = [
         {FRAME_NUM: str(n), PTS_TIME: str(t)} | {k: str(v) for k, v in metrics.items()}
@@ -152,11 +148,7 @@ def write(log: Log, out: BinaryIO) -> None:
 
 
 def read(path: Path) -> Log:
-    """Read an XML log of libvmaf or eyeline; a metric that a frame lacks becomes NaN.
-
-    Raises:
-        LogError: the file is not such a log.
-    """
+    """Read an XML log; a metric that a frame lacks becomes NaN."""
     document = _XmlLog(path)
     check_unique(path, document.numbers)
     fps = None
@@ -170,11 +162,7 @@ def read(path: Path) -> Log:
 
 
 def merge(log: Log, path: Path, out: BinaryIO) -> None:
-    """Write the log at `path` again with the metrics, pooled numbers and provenance of `log` added.
-
-    Raises:
-        LogError: it is not such a log, or does not match `log`.
-    """
+    """Write the log at `path` again with the metrics, pooled numbers and provenance of `log` added."""
     _check_names(log.columns)
     document = _XmlLog(path)
     pooled = [metric.get("name", "") for metric in document.pooled]

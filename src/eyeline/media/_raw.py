@@ -47,17 +47,7 @@ def is_raw(path: str, options: VideoOptions) -> bool:
 
 
 class _UncompressedReader(FrameReader):
-    """Frames of one size and format, one after the other.
-
-    Args:
-        path: named in errors.
-        report: counts damage.
-        stream: at the first frame.
-        size: (width, height).
-        pix_fmt: FFmpeg's pixel format.
-        fps: frame rate.
-        header: whether a line that begins with FRAME precedes each frame.
-    """
+    """Read frames of one size and format; with `header`, a line that begins with FRAME precedes each."""
 
     aspect = Fraction(1)
 
@@ -126,12 +116,7 @@ class _UncompressedReader(FrameReader):
 
 
 class RawReader(_UncompressedReader):
-    """A file of samples whose `width`, `height`, `pix_fmt` and `fps` are options.
-
-    Raises:
-        UsageError: size or format is missing or unknown.
-        MediaError: the length is not a whole number of frames, or the file is empty.
-    """
+    """A file of samples whose layout is given by options."""
 
     def __init__(self, path: str, report: DecodeReport, options: VideoOptions) -> None:
         width, height, pix_fmt = options.width, options.height, options.pix_fmt
@@ -163,11 +148,7 @@ class RawReader(_UncompressedReader):
 
 
 class Y4mReader(_UncompressedReader):
-    """A YUV4MPEG2 stream in a file, a named pipe, or `-` for stdin.
-
-    Raises:
-        MediaError: the stream cannot be read, or its header is not one of Y4M.
-    """
+    """A YUV4MPEG2 stream in a file, a named pipe, or `-` for stdin."""
 
     def __init__(self, path: str, report: DecodeReport) -> None:
         stream = sys.stdin.buffer if path == "-" else _open(path)
@@ -241,11 +222,7 @@ def _codec(mode: Literal["r", "w"], pix_fmt: str, size: tuple[int, int]) -> av.V
 
 
 def frame_bytes(pix_fmt: str, width: int, height: int) -> int:
-    """Return the bytes of one frame as FFmpeg stores raw video: rows without padding.
-
-    Raises:
-        UsageError: the pixel format is unknown, or cannot be raw video.
-    """
+    """Return the bytes of one frame as FFmpeg stores raw video: rows without padding."""
     try:
         # Asked of FFmpeg's own encoder, because packed formats and odd sizes have their own rules.
         codec = _codec("w", pix_fmt, (width, height))

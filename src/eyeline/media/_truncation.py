@@ -44,16 +44,11 @@ _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 def cut_short(path: str) -> str | None:
     """Say by how much a file is shorter than its container states.
 
-    Args:
-        path: a regular file.
-
-    Returns:
-        A clause such as "the file ends 1,234 bytes before its mdat box"; an empty string for a file
-        that is whole; None for a container that is not judged.
-
-    Raises:
-        OSError: the file cannot be read.
+    Return a clause such as "the file ends 1,234 bytes before its mdat box does", an empty string for a
+    file that is whole, and None for a container that is not judged and for a pipe.
     """
+    if not Path(path).is_file():
+        return None
     with Path(path).open("rb") as f:
         length = f.seek(0, 2)
         f.seek(0)
@@ -207,17 +202,9 @@ def _segment_end(f: BinaryIO, length: int) -> int:
 
 
 def broken_at(path: str) -> int | None:
-    """Find the first place where a file does not follow Matroska's structure.
-
-    Args:
-        path: a regular file.
-
-    Returns:
-        The offset in bytes; None for a file that is not broken, or not Matroska.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return the first byte where a Matroska file breaks its structure; None for all other files."""
+    if not Path(path).is_file():
+        return None
     with Path(path).open("rb") as f:
         length = f.seek(0, 2)
         f.seek(0)

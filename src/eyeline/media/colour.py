@@ -41,17 +41,10 @@ HD_LINES = 720
 _NO_TAG = (0, 2, 3)
 _MATRICES: dict[int, Matrix] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020"}
 _UNSUPPORTED_MATRICES = {
-    4: "FCC",
-    7: "SMPTE 240M",
-    8: "YCgCo",
-    10: "BT.2020 constant luminance",
-    11: "SMPTE 2085",
-    12: "chromaticity-derived non-constant luminance",
-    13: "chromaticity-derived constant luminance",
-    14: "ICtCp",
-    15: "IPT-C2",
-    16: "YCgCo-Re",
-    17: "YCgCo-Ro",
+    **{4: "FCC", 7: "SMPTE 240M", 8: "YCgCo", 10: "BT.2020 constant luminance", 11: "SMPTE 2085"},
+    **{12: "chromaticity-derived non-constant luminance"},
+    **{13: "chromaticity-derived constant luminance", 14: "ICtCp", 15: "IPT-C2"},
+    **{16: "YCgCo-Re", 17: "YCgCo-Ro"},
 }
 _TRANSFERS: dict[int, Transfer] = {16: "pq", 18: "hlg"}
 _RANGES: dict[int, Range] = {1: "limited", 2: "full"}
@@ -77,15 +70,8 @@ def read_colour(
     """Decide how the samples of a frame become RGB.
 
     An option comes first, then the frame's tag, then the container's, then a default that
-    `Colour.assumed` names: BT.601 under 720 lines, else BT.709; limited range. RGB, `yuvj` and
+    `Colour.assumed` names: BT.601 under 720 upright `lines`, else BT.709; limited range. RGB, `yuvj` and
     1-bit formats are full range by definition.
-
-    Args:
-        frame: a decoded frame.
-        options: `matrix` and `color_range` override tags; `hdr` may refuse PQ and HLG.
-        path: named in errors.
-        container: the container's tags, for codecs that carry none.
-        lines: upright height that decides an untagged matrix; the frame's height when None.
 
     Raises:
         MediaError: the matrix or the pixel format is not supported, or HDR is refused.
@@ -235,12 +221,8 @@ def _mix(
 def to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDArray[np.uint8]:
     """Map HDR to SDR.
 
-    Args:
-        planes: uint16 (3, h, w), full-range R'G'B' in BT.2020 primaries, 0..65535.
-        transfer: `pq` or `hlg`.
-
-    Returns:
-        uint8 (3, h, w), R'G'B' in BT.709 primaries, sRGB curve.
+    From uint16 (3, h, w), full-range R'G'B' in BT.2020 primaries, to uint8 (3, h, w), R'G'B' in BT.709
+    primaries with the sRGB curve.
     """
     _, h, w = planes.shape
     rgb = np.empty(planes.shape, np.uint8)
@@ -270,16 +252,7 @@ def kind_of(frame: av.VideoFrame) -> tuple[int, int, str]:
 
 
 class _Graph:
-    """A chain of FFmpeg filters for frames of one kind.
-
-    Args:
-        frame: a frame of that kind.
-        filters: name and arguments of each filter.
-        goal: what the frames become, for errors.
-
-    Raises:
-        MediaError: FFmpeg cannot convert the pixel format.
-    """
+    """A chain of FFmpeg filters, given by name and arguments, for frames of one kind."""
 
     def __init__(self, frame: av.VideoFrame, filters: list[tuple[str, str]], goal: str) -> None:
         self._failure = f"pixel format {frame.format.name} cannot be converted to {goal}"
@@ -360,14 +333,7 @@ class Scaler:
         self._graph = _Graph(frame, filters, "RGB")
 
     def __call__(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        """Convert a frame.
-
-        Returns:
-            uint8 (3, h, w), R, G, B.
-
-        Raises:
-            MediaError: the conversion fails.
-        """
+        """Convert a frame to uint8 (3, h, w), R, G, B."""
         out = self._graph(frame)
         shape = 3, self.size[1], self.size[0]
         if self._transfer == "sdr":
@@ -443,14 +409,7 @@ def upright_rgb(
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _PLANAR = re.compile(r"(?:yuv[ja]?(?:444|440|422|420|411|410)p|gray)(?:\d+le)?")
-_SUBSAMPLING = {
-    (1, 1): "444",
-    (2, 1): "422",
-    (2, 2): "420",
-    (1, 2): "440",
-    (4, 1): "411",
-    (4, 4): "410",
-}
+_CHROMA = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411", (4, 4): "410"}
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
@@ -458,10 +417,8 @@ _DEPTHS = (8, 9, 10, 12, 14, 16)
 class PlaneLayout:
     """Subsampling and depth of planes.
 
-    Attributes:
-        chroma: `420`, `422`, `444`, `440`, `411`, `410`, or `grey`.
-        depth: bits per sample.
-        rgb: whether the stream holds RGB, which becomes YUV 4:4:4 (or the layout it is compared to).
+    `chroma` is `420`, `422`, `444`, `440`, `411`, `410` or `grey`; `depth` is in bits per sample. `rgb`
+    says that the stream holds RGB, which becomes YUV 4:4:4 (or the layout that it is compared to).
     """
 
     chroma: str
@@ -505,11 +462,7 @@ class Planes:
 
 
 def layout_of(format_: av.VideoFormat) -> PlaneLayout:
-    """Return the planar layout that holds a pixel format's samples without loss.
-
-    Raises:
-        MediaError: the format has another depth or subsampling.
-    """
+    """Return the layout that holds a pixel format without loss, or raise MediaError without one."""
     depth = 8 if format_.name == "pal8" else max(c.bits for c in format_.components)
     depth = next((d for d in _DEPTHS if d >= depth), depth)
     if is_grey(format_):
@@ -517,12 +470,12 @@ def layout_of(format_: av.VideoFormat) -> PlaneLayout:
     if is_rgb(format_):
         return PlaneLayout("444", depth, rgb=True)
     ratio = 16 // max(1, format_.chroma_width(16)), 16 // max(1, format_.chroma_height(16))
-    if ratio not in _SUBSAMPLING or depth not in _DEPTHS:
+    if ratio not in _CHROMA or depth not in _DEPTHS:
         raise MediaError(
             f"pixel format {format_.name} cannot be compared plane by plane",
             "convert the video to yuv420p, yuv422p or yuv444p first",
         )
-    return PlaneLayout(_SUBSAMPLING[ratio], depth)
+    return PlaneLayout(_CHROMA[ratio], depth)
 
 
 class PlaneReader:
@@ -547,11 +500,7 @@ class PlaneReader:
         self._graph: _Graph | None = None
 
     def __call__(self, frame: av.VideoFrame) -> Planes:
-        """Return the planes of a frame.
-
-        Raises:
-            MediaError: swscale cannot convert the frame.
-        """
+        """Return the planes of a frame; a pixel format that swscale cannot read is a MediaError."""
         if self._kind != kind_of(frame):
             self._kind, self._graph = kind_of(frame), self._graph_for(frame)
         if self._graph is not None:

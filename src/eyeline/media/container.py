@@ -109,7 +109,7 @@ def _opening_error(path: str, exc: Exception) -> MediaError:
             return MediaError(
                 f"{path}: the file is a playlist or manifest, not a video", "name the video itself"
             )
-    if short := shorter_than_stated(path):
+    if short := cut_short(path):
         return truncated_error(path, short)
     if isinstance(exc, OSError):
         return MediaError(f"{path}: can't be read: {reason}", "check the disk and the network")
@@ -118,11 +118,6 @@ def _opening_error(path: str, exc: Exception) -> MediaError:
     return MediaError(
         f"{path}: not a video that FFmpeg reads: {reason}", "check that the file is a video"
     )
-
-
-def shorter_than_stated(path: str) -> str:
-    """Return the evidence that a file was cut off (see `cut_short`), or an empty string."""
-    return (cut_short(path) or "") if Path(path).is_file() else ""
 
 
 REORDERING_CODECS = ("h264", "hevc", "vvc")
@@ -137,12 +132,7 @@ class FrameTimes:
     of the packet that brought it out. Both should rise. As in FFmpeg, the one that failed to rise less
     often is the frame's time (`guess_correct_pts` of libavcodec/decode.c). A frame that has neither
     follows the frame before it by that frame's duration (`video_frame_process` of
-    fftools/ffmpeg_dec.c).
-
-    Args:
-        time_base: seconds per tick; None when the stream states none.
-        step: seconds from frame to frame at the average frame rate.
-        codec: FFmpeg's codec name.
+    fftools/ffmpeg_dec.c). `step` is the time between frames at the average frame rate, seconds.
     """
 
     def __init__(self, time_base: Fraction | None, step: float, codec: str) -> None:
@@ -209,14 +199,7 @@ _LONG_BEFORE = 1 << 32
 class ContainerReader(FrameReader):
     """Frames of a file's best video stream.
 
-    Args:
-        path: a file or a named pipe.
-        report: counts damage.
-        threads: decoder threads; 0 = one per core.
-        index: frames are checked against it; without it the reader cannot seek.
-
-    Raises:
-        MediaError: the file cannot be read, or holds no video stream that can be decoded.
+    Frames are checked against `index`. Without an index the reader cannot seek.
     """
 
     def __init__(
@@ -293,7 +276,7 @@ class ContainerReader(FrameReader):
 
     def _refused(self, message: str, hint: str) -> MediaError:
         """Return the error for a file without a frame: truncation is the reason if there is any."""
-        if short := shorter_than_stated(self.path):
+        if short := cut_short(self.path):
             return truncated_error(self.path, short)
         return MediaError(f"{self.path}: {message}", hint)
 
@@ -432,7 +415,7 @@ class ContainerReader(FrameReader):
         short = self._end < (self.duration or 0.0)
         if "matroska" not in self.format or not (short or self._gap is not None):
             return
-        at = broken_at(self.path) if Path(self.path).is_file() else None
+        at = broken_at(self.path)
         if at is not None and self._gap is not None:
             self.report.count_damage(self._gap)
         elif at is not None and not self._ending:
@@ -453,11 +436,7 @@ class ContainerReader(FrameReader):
         )
 
     def seek(self, index: int) -> None:
-        """Continue at the last keyframe before a frame; without a `FrameIndex`, do nothing.
-
-        Raises:
-            SeekError: no keyframe before the frame is where the index says.
-        """
+        """Continue at the last keyframe before a frame; without a `FrameIndex`, do nothing."""
         if self._frame_index is None:
             return
         at = self._frame_index.last_keyframe(index)
@@ -503,7 +482,7 @@ class ContainerReader(FrameReader):
             return ""
         if self._ending:
             return self._ending
-        short = cut_short(self.path) if Path(self.path).is_file() else None
+        short = cut_short(self.path)
         # A transport stream may also end between two packets of a frame.
         if short is not None and (short or "mpegts" not in self.format):
             return short

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -106,11 +107,9 @@ def _index_packets(reader: ContainerReader) -> FrameIndex | None:
 
 
 def units(data: bytes, size: int | None) -> Iterator[bytes]:
-    """Yield the network abstraction layer units, none of them empty, of an H.264 or HEVC packet.
+    """Yield the non-empty network abstraction layer units of an H.264 or HEVC packet.
 
-    Args:
-        data: the packet.
-        size: bytes of a unit's length; None for start codes (see `_length_size`).
+    `size` is the bytes of a unit's length, or None for start codes (see `_length_size`).
     """
     at = 0
     while size is not None and at + size < len(data):
@@ -217,18 +216,17 @@ _WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 
 
 
 class H264References:
-    """Follow `frame_num` through the packets of an H.264 stream.
-
-    Attributes:
-        gap: whether a reference picture is missing somewhere, or a header cannot be read.
-    """
+    """Follow `frame_num` through a stream; `gap` says that a reference or a header is missing."""
 
     def __init__(self, extradata: bytes) -> None:
         self.gap = False
         self._length_size = _length_size(extradata, 4)
         self._layout: tuple[bool, int] | None = None  # of slice headers, see `_slice_layout`
         self._last: int | None = None  # frame_num of the last reference picture
-        for unit in _stored_sets(extradata) if self._length_size else units(extradata, None):
+        sets = units(extradata, None)
+        if self._length_size:  # a decoder configuration record (ISO/IEC 14496-15, 5.3.3.1.2)
+            sets = islice(units(extradata[6:], 2), sum(extradata[5:6]) & 31)
+        for unit in sets:
             self._read_set(unit)
 
     def add(self, data: bytes) -> bool:
@@ -275,16 +273,6 @@ class H264References:
             self._last = number
 
 
-def _stored_sets(extradata: bytes) -> Iterator[bytes]:
-    """Yield the sequence parameter sets of a decoder configuration record (14496-15, 5.3.3.1.2)."""
-    at = 6
-    for _ in range(extradata[5] & 31 if len(extradata) > 5 else 0):
-        start = at + 2
-        at = start + int.from_bytes(extradata[at:start], "big")
-        if at > start:
-            yield extradata[start:at]
-
-
 class _Bits:
     """Read the bits of a unit's payload; zeros follow its end."""
 
@@ -306,7 +294,7 @@ class _Bits:
 
 
 def _slice_layout(unit: bytes) -> tuple[bool, int] | None:
-    """Read from a sequence parameter set whether planes are separate, and the bits of `frame_num`.
+    """Read whether planes are separate, and the bits of `frame_num`, from a sequence parameter set.
 
     Return None where the set (7.3.2.1.1) cannot be read.
     """

@@ -25,8 +25,9 @@ import numpy.typing as npt
 
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
 from eyeline.media._raw import Y4M_MAGIC, RawReader, Y4mReader, is_raw
+from eyeline.media._truncation import cut_short
 from eyeline.media.colour import Scaler, read_colour
-from eyeline.media.container import ContainerReader, open_container, shorter_than_stated
+from eyeline.media.container import ContainerReader, open_container
 from eyeline.media.types import (
     DEFAULT_FPS,
     IMAGE_SUFFIXES,
@@ -50,11 +51,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """List the images of a folder, in natural order of their names.
-
-    Raises:
-        MediaError: the folder has no images, or cannot be read.
-    """
+    """List the images of a folder in natural order of their names; none is a MediaError."""
     try:
         found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     except OSError as exc:
@@ -68,11 +65,7 @@ def list_images(folder: Path) -> list[str]:
 
 
 class ImagesReader(FrameReader):
-    """Still images, one frame each; an image that cannot be decoded is counted and left out.
-
-    Raises:
-        MediaError: the list is empty, or names a path that is not a file.
-    """
+    """Still images, one frame each; an image that cannot be decoded is counted and left out."""
 
     def __init__(
         self,
@@ -108,7 +101,7 @@ class ImagesReader(FrameReader):
                     raise
                 continue
             # FFmpeg fills the rest of a JPEG that was cut off with grey, without an error.
-            if frame.is_corrupt or shorter_than_stated(self._images[index]):
+            if frame.is_corrupt or cut_short(self._images[index]):
                 self.report.count_damage(index)
             found = True
             yield DecodedFrame(index, float(index / self.fps), frame, aspect)
@@ -156,10 +149,7 @@ class SceneScore:
         self._difference = 0.0
 
     def __call__(self, rgb: npt.NDArray[np.uint8]) -> float:
-        """Return the score, 0..100, of a uint8 (3, h, w) frame.
-
-        The first frame scores 0, a change of size 100.
-        """
+        """Return the score, 0..100, of a uint8 (3, h, w) frame: 0 for the first, 100 for a new size."""
         plane, previous = rgb[1], self._plane
         self._plane = plane
         if previous is None:
@@ -177,18 +167,11 @@ VideoPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class Video:
-    """An open video; a context manager.
-
-    Args:
-        path: see `open_video`.
-        options: how to read it.
+    """An open video, made by `open_video`; a context manager.
 
     Attributes:
         info: facts of the stream.
         report: faults met so far; complete when `frames` ends.
-
-    Raises:
-        MediaError, UsageError: see `open_video`.
     """
 
     def __init__(self, path: VideoPath, options: VideoOptions) -> None:
@@ -348,10 +331,7 @@ def _kind(decoded: DecodedFrame) -> tuple[object, ...]:
 
 
 def _clockwise(frame: av.VideoFrame) -> int:
-    """Return the clockwise degrees, in quarter turns, that make a frame upright.
-
-    FFmpeg gives the counterclockwise angle of the display matrix. A mirror in it is not applied.
-    """
+    """Return the clockwise quarter turns, degrees, that make a frame upright; mirrors are ignored."""
     return round(-frame.rotation / 90) * 90 % 360
 
 

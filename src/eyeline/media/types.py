@@ -116,34 +116,21 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class Colour:
-    """How samples become RGB.
+    """How samples become RGB."""
 
-    Attributes:
-        matrix: YUV to RGB matrix (ITU-R BT.601, BT.709, BT.2020 non-constant luminance).
-        color_range: limited (16..235) or full.
-        transfer: `sdr`, or the HDR transfer that is mapped to SDR.
-        assumed: names of the fields that the stream did not tag and a default filled.
-    """
-
-    matrix: Matrix
-    color_range: Range
-    transfer: Transfer
-    assumed: tuple[str, ...] = ()
+    matrix: Matrix  # ITU-R BT.601, BT.709, BT.2020 non-constant luminance
+    color_range: Range  # limited is 16..235
+    transfer: Transfer  # an HDR transfer is mapped to SDR
+    assumed: tuple[str, ...] = ()  # the fields that no tag stated and a default filled
 
 
 @dataclass(frozen=True)
 class ColourTags:
-    """Colour tags of a container: code points of ITU-T H.273, and FFmpeg's code for the range.
+    """Tags of a container: code points of ITU-T H.273, and FFmpeg's code for the range."""
 
-    Attributes:
-        matrix: `matrix_coefficients`; 2 = unspecified.
-        transfer: `transfer_characteristics`; 2 = unspecified.
-        color_range: 0 = unspecified, 1 = limited, 2 = full.
-    """
-
-    matrix: int = 2
+    matrix: int = 2  # 2 = unspecified
     transfer: int = 2
-    color_range: int = 0
+    color_range: int = 0  # 0 = unspecified, 1 = limited, 2 = full
 
 
 @dataclass(frozen=True)
@@ -190,18 +177,12 @@ class VideoInfo:
 
 @dataclass
 class DecodeReport:
-    """Faults met while decoding; complete when the last frame was delivered.
+    """Faults met while decoding; complete when the last frame was delivered."""
 
-    Attributes:
-        delivered: frames handed out.
-        corrupt: frames that the decoder flagged as damaged, or packets that it refused.
-        first_corrupt: index of the first of them.
-        size_changes: index and (width, height) of every resolution change.
-    """
-
-    delivered: int = 0
-    corrupt: int = 0
-    first_corrupt: int | None = None
+    delivered: int = 0  # frames handed out
+    corrupt: int = 0  # frames flagged as damaged by the decoder, and packets that it refused
+    first_corrupt: int | None = None  # index of the first of them
+    # Index and (width, height) of every resolution change.
     size_changes: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
 
     def count_damage(self, index: int) -> None:
@@ -213,54 +194,31 @@ class DecodeReport:
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame at the size that was asked for.
+    """One decoded frame at the size that was asked for."""
 
-    Attributes:
-        index: position in the stream, from 0.
-        pts_time: presentation time, seconds.
-        rgb: uint8 (3, h, w), planar full-range RGB, upright, SDR.
-        scene_score: 0..100, how much this frame differs from the one before (FFmpeg's `scdet`).
-        display_size: upright (width, height) of the source frame in square pixels.
-        source: the decoded frame, when it was asked for.
-        rotation: clockwise degrees that make `source` upright.
-    """
-
-    index: int
-    pts_time: float
-    rgb: npt.NDArray[np.uint8]
-    scene_score: float
-    display_size: tuple[int, int]
-    source: av.VideoFrame | None = None
-    rotation: int = 0
+    index: int  # position in the stream, from 0
+    pts_time: float  # presentation time, seconds
+    rgb: npt.NDArray[np.uint8]  # (3, h, w), planar full-range RGB, upright, SDR
+    scene_score: float  # 0..100: difference from the frame before (FFmpeg's `scdet`)
+    display_size: tuple[int, int]  # upright (width, height) of the source in square pixels
+    source: av.VideoFrame | None = None  # as decoded, when it was asked for
+    rotation: int = 0  # clockwise degrees that make `source` upright
 
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A frame with its samples as in the file.
+    """A frame with its samples as in the file."""
 
-    Attributes:
-        index: position in the stream, from 0.
-        seconds: presentation time.
-        frame: the decoded frame.
-        aspect: width of a sample over its height.
-    """
-
-    index: int
-    seconds: float
+    index: int  # position in the stream, from 0
+    seconds: float  # presentation time
     frame: av.VideoFrame
-    aspect: Fraction
+    aspect: Fraction  # width of a sample over its height
 
 
 class FrameReader(ABC):
     """A stream of decoded frames that is read once; only `source.Video` calls it.
 
-    Args:
-        path: named in errors; `-` for stdin.
-        report: counts damage.
-
-    Attributes:
-        codec, fps, frames, duration: as in `VideoInfo`.
-        tags: colour tags of the container.
+    `codec`, `fps`, `frames` and `duration` are those of `VideoInfo`; `path` is named in errors.
     """
 
     codec = "rawvideo"
@@ -279,10 +237,7 @@ class FrameReader(ABC):
 
     @abstractmethod
     def seek(self, index: int) -> None:
-        """Continue at or before this frame, if that costs less than decoding up to it.
-
-        Called after the first frame was read.
-        """
+        """Continue at or before this frame, if that costs less than decoding up to it."""
 
     def ended_early(self) -> str:
         """Return, after the last frame, the evidence that the file was cut short, or an empty string."""

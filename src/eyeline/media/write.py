@@ -39,18 +39,12 @@ TIME_BASE = Fraction(1, 90000)
 
 @dataclass(frozen=True)
 class Encoding:
-    """FFmpeg's encoder and its input format.
-
-    Attributes:
-        codec, pix_fmt, options: of FFmpeg's encoder.
-        grey: full-range grey of any size; else limited-range colour, whose width and height must
-            be even because chroma is halved in both directions.
-    """
+    """FFmpeg's encoder and its input."""
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str]
-    grey: bool = False
+    grey: bool = False  # full-range grey of any size, else limited-range 4:2:0 of even sides
 
 
 H264 = Encoding(
@@ -78,11 +72,7 @@ FFV1_GRAY16 = Encoding("ffv1", "gray16le", _FFV1, grey=True)
 
 
 def container_of(path: str | Path, suffixes: tuple[str, ...] = tuple(CONTAINERS)) -> str:
-    """Return FFmpeg's container name for the suffix of `path`.
-
-    Raises:
-        OutputError: the suffix is not among `suffixes`.
-    """
+    """Return FFmpeg's container name for the suffix of `path`, or raise OutputError."""
     suffix = Path(path).suffix.lower()
     if suffix not in suffixes:
         raise OutputError(
@@ -93,10 +83,7 @@ def container_of(path: str | Path, suffixes: tuple[str, ...] = tuple(CONTAINERS)
 
 
 def encodable_size(width: int, height: int, encoding: Encoding) -> tuple[int, int]:
-    """Return the size that is encoded of a picture: an odd one loses a column or row where needed.
-
-    Scaling would blur the rest, and padding would show an edge.
-    """
+    """Return the size that is encoded: 4:2:0 drops the last column and row of an odd size."""
     return (width, height) if encoding.grey else (width & ~1, height & ~1)
 
 
@@ -238,11 +225,7 @@ class VideoWriter(Sink):
         return OutputError(f"{self.path}: {self.encoding.codec} failed: {exc.strerror or exc}")
 
     def commit(self) -> None:
-        """Finish the file and give it its name; without a frame there is no file.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+        """Finish the file and give it its name; without a frame there is no file."""
         if self._pending is None:
             return
         if not self.frames:

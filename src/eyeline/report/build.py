@@ -12,7 +12,7 @@ import hashlib
 import html
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -119,10 +119,10 @@ def write_report(
         "title": title,
         "eyeline": __version__,
         "logs": [log.to_json() for log in rows],
-        "panels": [panel.to_json() for panel in panels],
+        "panels": [asdict(panel) for panel in panels],
         "pooled": pooled_table(rows, panels),
         "bootstrap": {"draws": DRAWS, "least": LEAST_FRAMES},
-        "worst": worst.to_json() if worst is not None else None,
+        "worst": asdict(worst) if worst is not None else None,
         "media": media,
     }
     page = _render(title, data)

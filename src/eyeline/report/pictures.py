@@ -71,11 +71,7 @@ MEGABYTE = 1_000_000
 
 
 def webp(pixels: Pixels, quality: int = QUALITY) -> bytes:
-    """Encode uint8 (h, w, 3) RGB, or (h, w, 4) RGBA with straight alpha, as WebP.
-
-    Raises:
-        OutputError: the encoder fails.
-    """
+    """Encode uint8 (h, w, 3) RGB, or (h, w, 4) RGBA with straight alpha, as WebP."""
     height, width, channels = pixels.shape
     # libwebp gets RGB and converts it itself, as its format prescribes.
     bgra = np.full((height, width, 4), 255, np.uint8)
@@ -113,17 +109,10 @@ def _luma(rgb: Pixels) -> npt.NDArray[np.float32]:
 
 
 def error_map(reference: Pixels, distorted: Pixels, factor: int) -> npt.NDArray[np.float32]:
-    """Compute the root mean square luma error of each square of `factor` pixels.
+    """Compute the RMS luma error of each square of `factor` pixels: float32, levels of 255.
 
-    Errors are taken at full size and then averaged: pictures scaled down first hide noise and ringing.
-
-    Args:
-        reference: uint8 (H, W, 3) RGB.
-        distorted: of the same size.
-        factor: side of a square, pixels; columns and rows that fill no square are left out.
-
-    Returns:
-        float32 (H // factor, W // factor), levels of 255.
+    Errors of two uint8 (H, W, 3) pictures are taken at full size and then averaged: pictures that are
+    scaled down first hide noise and ringing.
     """
     squared = np.square(_luma(reference) - _luma(distorted))
     h, w = squared.shape[0] // factor, squared.shape[1] // factor
@@ -187,9 +176,7 @@ def _error_legend() -> dict[str, object]:
 class Thumbnails:
     """Pictures by frame, in one pass; thinned to every second frame whenever they exceed a budget.
 
-    Args:
-        budget: bytes that the pictures may take in the page, as base64.
-        keep: frame numbers that are never thinned out.
+    `budget` is in bytes of base64. Frames in `keep` are never thinned out.
     """
 
     def __init__(self, budget: int, keep: Collection[int] = ()) -> None:
@@ -204,11 +191,7 @@ class Thumbnails:
         return position % self.every == 0 or number in self._keep
 
     def add(self, position: int, number: int, pictures: Mapping[str, bytes]) -> None:
-        """Add a frame's pictures, by track.
-
-        Raises:
-            UsageError: the frames that must be kept exceed the budget.
-        """
+        """Add a frame's pictures, by track."""
         self._frames[number] = position, pictures
         self.size += self._cost(pictures)
         while self.size > self._budget:
@@ -348,18 +331,16 @@ class _FrameConverter:
 
     def __init__(self, colour: Colour) -> None:
         self._colour = colour
-        self._scalers: dict[tuple[int, int], tuple[tuple[object, ...], Scaler]] = {}
+        self._scalers: dict[tuple[object, ...], Scaler] = {}
 
     def __call__(self, frame: Frame, size: tuple[int, int]) -> Pixels:
         """Return uint8 (height, width, 3), full-range RGB, of a frame with its source."""
         source = frame.source
         assert source is not None  # noqa: S101 - all frames here are read with their source
-        kind = (kind_of(source), frame.rotation)
-        made = self._scalers.get(size)
-        if made is None or made[0] != kind:
-            made = kind, Scaler(source, size, self._colour, frame.rotation)
-            self._scalers[size] = made
-        return np.ascontiguousarray(np.moveaxis(made[1](source), 0, 2))
+        kind = kind_of(source), frame.rotation, size
+        if kind not in self._scalers:
+            self._scalers[kind] = Scaler(source, size, self._colour, frame.rotation)
+        return np.ascontiguousarray(np.moveaxis(self._scalers[kind](source), 0, 2))
 
 
 class _Painter:
@@ -490,11 +471,7 @@ def _logged_options(provenance: Mapping[str, Any], name: str = "options") -> dic
 
 
 def _offsets(log: LogRows) -> tuple[int, int]:
-    """Return the frames left out at the start of the reference and of the distorted clip.
-
-    Raises:
-        LogError: other options paired the clips, so that the pictures would not show what was scored.
-    """
+    """Return the frames left out at the start of the reference and of the distorted clip."""
     pairs = _logged_options(_logged_options(log.provenance), "pairs")
     known = ("ref_offset", "dist_offset", "frames", "shortest")
     others = ", ".join(str(name) for name, value in pairs.items() if value and name not in known)

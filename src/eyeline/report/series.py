@@ -65,29 +65,17 @@ MOST_BLOCKS = 2000
 
 @dataclass(frozen=True)
 class LogRows:
-    """A log in the order of its frames.
+    """A log in the order of its frames."""
 
-    Attributes:
-        name: the file's name, made different from those of the other logs.
-        path: the file.
-        sha256: hex digest of the file.
-        numbers: int64 (n,), rising.
-        times: float64 (n,), seconds, NaN where the log has none.
-        values: float64 (n,) per column.
-        provenance: JSON values.
-        fps: frames per second, or None.
-        cuts: frames at which scenes begin.
-    """
-
-    name: str
+    name: str  # the file's name, made different from those of the other logs
     path: str
-    sha256: str
-    numbers: npt.NDArray[np.int64]
-    times: Series
-    values: dict[str, Series]
+    sha256: str  # hex digest of the file
+    numbers: npt.NDArray[np.int64]  # (n,), rising
+    times: Series  # (n,), seconds, NaN where the log has none
+    values: dict[str, Series]  # (n,) per column
     provenance: dict[str, Any]
     fps: float | None
-    cuts: list[int] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)  # frames at which scenes begin
 
     @property
     def notices(self) -> list[str]:
@@ -119,23 +107,13 @@ class LogRows:
 
 
 def pack(values: npt.NDArray[Any], dtype: str) -> str:
-    """Encode numbers as base64 of little-endian bytes: half the size of text, with NaN and infinity.
-
-    Args:
-        values: of any numeric type.
-        dtype: `<f4` (7 digits, enough for a chart) or `<f8` (exact times and frame numbers).
-    """
+    """Encode numbers as base64 of little-endian bytes: half the size of text, with NaN and infinity."""
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
 
 
 def read_rows(paths: list[str]) -> list[LogRows]:
-    """Read logs.
-
-    Raises:
-        LogError: a file is not a log, or holds no frame or no column.
-        MissingExtraError: Parquet without pyarrow.
-    """
+    """Read logs."""
     return [_read(path, name) for path, name in zip(paths, _distinct(paths), strict=True)]
 
 
@@ -184,38 +162,19 @@ def _cut_frames(cuts: object, numbers: npt.NDArray[np.int64], times: Series) -> 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart.
-
-    Attributes:
-        title: above the chart.
-        unit: beside the title.
-        columns: drawn in it, of every log that has them.
-        main: open when the page opens; the other panels are folded.
-    """
+    """One chart; a `main` one is open when the page opens, the others are folded."""
 
     title: str
     unit: str
     columns: tuple[str, ...]
     main: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values for the page."""
-        return {
-            "title": self.title,
-            "unit": self.unit,
-            "columns": list(self.columns),
-            "main": self.main,
-        }
-
 
 def panels_of(columns: list[str]) -> list[Panel]:
-    """Choose which columns share a chart, and which charts are open.
+    """Choose which of the columns share a chart, and which charts are open.
 
     A weighted column shares the chart of its plain column. An unknown column gets a chart of its own,
     which is open only if there are no known columns.
-
-    Args:
-        columns: of all logs, without repetition.
     """
     left = list(columns)
     panels: list[Panel] = []
@@ -262,18 +221,13 @@ def _autocovariance(values: Series) -> Series:
 
 
 def block_length(values: Series) -> int:
-    """Choose the frames per block for the circular bootstrap of the mean.
+    """Choose the frames per block for the circular bootstrap of the mean of finite values.
 
     `b = (2 G^2 / D)^(1/3) n^(1/3)` with `D = 4/3 g(0)^2`, where G and g(0) sum `|k| R(k)` and
     `R(k)` under the flat-top window. The window ends at twice the lag after which the
     autocorrelation stays within `2 sqrt(log10(n) / n)`. Source: Politis and White (2004),
     equations 9, 14 and section 3.2; Patton, Politis and White (2009) for the constant.
-
-    Args:
-        values: float64 (n,), finite.
-
-    Returns:
-        1 to `min(3 sqrt(n), n / 3)`, rounded up.
+    The result is at most `min(3 sqrt(n), n / 3)`, rounded up.
     """
     n = len(values)
     most = max(1, math.ceil(min(3 * math.sqrt(n), n / 3)))
@@ -302,15 +256,7 @@ def block_length(values: Series) -> int:
 
 
 def mean_interval(values: Series, draws: int = DRAWS) -> MeanInterval | None:
-    """Compute the interval of the mean over a clip's frames.
-
-    Args:
-        values: float64 (n,), one number per frame, in order.
-        draws: number of resampled clips.
-
-    Returns:
-        None with fewer than `LEAST_FRAMES` frames, or where a value is not finite.
-    """
+    """Compute the interval of the mean; None for under `LEAST_FRAMES` values or one not finite."""
     n = len(values)
     if n < LEAST_FRAMES or not np.isfinite(values).all():
         return None
@@ -383,53 +329,22 @@ def _json_number(value: float) -> float | str | None:
 
 @dataclass(frozen=True)
 class WorstFrames:
-    """Frames picked from one log.
+    """Frames picked from one log by one column, the worst first."""
 
-    Attributes:
-        log: the log's position.
-        column: the column that ranked them.
-        end: `lowest` or `highest`.
-        gap: smallest distance between two of them, frames.
-        frames: frame numbers, the worst first.
-        values: the column's values there.
-    """
-
-    log: int
+    log: int  # the log's position
     column: str
-    end: str
-    gap: int
+    end: str  # `lowest` or `highest`
+    gap: int  # smallest distance between two of them, frames
     frames: tuple[int, ...]
-    values: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values for the page, which reads the column's values from the log."""
-        return {
-            "log": self.log,
-            "column": self.column,
-            "end": self.end,
-            "gap": self.gap,
-            "frames": list(self.frames),
-        }
 
 
 def pick_worst(logs: list[LogRows], count: int, column: str | None = None) -> WorstFrames | None:
-    """Pick the worst frames of the first log that holds the column.
+    """Pick the worst frames, at most `count`, of the first log that holds the column.
 
     Neighbours look alike, so the second worst frame is usually next to the worst. Frames nearer than
     half a second (12 frames) to a picked one are passed over; in a short clip the distance is smaller,
-    so that `count` frames fit.
-
-    Args:
-        logs: at least one.
-        count: largest number of frames.
-        column: the column that ranks them; by default the first of `WORST_COLUMNS`. Low values of an
-            unknown column count as bad.
-
-    Returns:
-        None where no log holds a known column with a number in it, or `count` is 0.
-
-    Raises:
-        LogError: no log holds `column`.
+    so that `count` frames fit. Without a `column` the first of `WORST_COLUMNS` ranks the frames, if a log
+    has one. Low values of an unknown column count as bad.
     """
     if column is not None and not any(column in log.values for log in logs):
         have = ", ".join(dict.fromkeys(name for log in logs for name in log.values))
@@ -453,11 +368,5 @@ def _pick(at: int, log: LogRows, column: str, count: int) -> WorstFrames:
             break
         if all(abs(numbers[row] - numbers[p]) >= gap for p in picked):
             picked.append(row)
-    return WorstFrames(
-        log=at,
-        column=column,
-        end="highest" if highest else "lowest",
-        gap=gap,
-        frames=tuple(numbers[p] for p in picked),
-        values=tuple(float(values[p]) for p in picked),
-    )
+    end = "highest" if highest else "lowest"
+    return WorstFrames(at, column, end, gap, tuple(numbers[p] for p in picked))
