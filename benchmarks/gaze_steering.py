@@ -1,4 +1,4 @@
-"""What steering by gaze gains, judged by recorded gaze: the table of docs/roi_compare.md.
+"""What steering by gaze gains, judged by recorded gaze: the table of docs/measurements/roi_steering.md.
 
     python benchmarks/gaze_steering.py --data ../shared/data/gaze/hevc-dev.tar --work work
     python benchmarks/gaze_steering.py --data hevc-dev --work work --multiples 0.5,1,2 --plot curve.png

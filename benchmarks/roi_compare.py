@@ -1,4 +1,4 @@
-"""What regions of interest gain and cost, as the table of docs/roi_compare.md: a few minutes.
+"""What regions of interest gain and cost, as the table of docs/measurements/roi_steering.md: a few minutes.
 
     python benchmarks/roi_compare.py --judge u2netp_mirror_v1.onnx
     python benchmarks/roi_compare.py --sweep --clips bear --frames 40
