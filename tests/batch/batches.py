@@ -13,7 +13,7 @@ from eyeline.batch.driver import run_batch
 from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import version_of
-from eyeline.batch.task import BatchResult, Job, Limits
+from eyeline.batch.task import BatchResult, Job, TaskLimits
 from eyeline.batch.work import ExtractWork, ScoreWork, Work
 from eyeline.quality.score import ScoreOptions
 
@@ -58,7 +58,7 @@ def score_work(**options) -> ScoreWork:
 
 
 def make_job(
-    out: Path | str, work: Work | None = None, limits: Limits | None = None, **more
+    out: Path | str, work: Work | None = None, limits: TaskLimits | None = None, **more
 ) -> Job:
     """What `eyeline batch` would do."""
     work = work or ExtractWork()
@@ -66,7 +66,7 @@ def make_job(
     work = replace(work, model_sha256=model.sha256)
     version = version_of(work.command, model.id, work.facts())
     more = {"segment": SEGMENT} | more
-    return Job(work, str(out), version, limits or Limits(), **more)
+    return Job(work, str(out), version, limits or TaskLimits(), **more)
 
 
 def run(

@@ -18,7 +18,7 @@ pytest.importorskip("pyarrow")
 
 import eyeline
 from eyeline.batch.store import read_status
-from eyeline.batch.task import Limits
+from eyeline.batch.task import TaskLimits
 from eyeline.batch.work import ExtractWork, RoiMapWork, ScoreWork
 from eyeline.errors import ModelError
 from eyeline.logs import read_log
@@ -200,7 +200,7 @@ def test_a_title_that_swells_is_stopped_at_its_limit(clips: Path, tmp_path: Path
     # One decoded frame takes 144 MiB, whatever the decoder keeps beside it.
     frames = [flat("yuv420p", (90, 128, 128), (12288, 8192)) for _ in range(2)]
     write_clip(source / "big.mkv", frames, codec="ffv1")
-    job = make_job(tmp_path / "out", limits=Limits(mebibytes=limit))
+    job = make_job(tmp_path / "out", limits=TaskLimits(mebibytes=limit))
     result = run(source, tmp_path / "out", job=job)
     assert result.ok == ["small"]
     assert f"MiB of memory, more than {limit}" in result.reasons["big"]
@@ -216,7 +216,7 @@ def test_a_title_that_takes_too_long_is_stopped(clips: Path, tmp_path: Path) -> 
     large = flat("yuv420p", (90, 128, 128), (1280, 720))
     write_clip(source / "long.mp4", (large for _ in range(300)))
     limit = round(needed + 2)
-    job = make_job(tmp_path / "out", work, limits=Limits(seconds=limit), segment=0)
+    job = make_job(tmp_path / "out", work, limits=TaskLimits(seconds=limit), segment=0)
     result = run(source, tmp_path / "out", job=job)
     assert result.reasons == {"long": f"took longer than {limit} s"}
     assert result.ok == ["short"]

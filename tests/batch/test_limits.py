@@ -7,24 +7,25 @@ import numpy as np
 import pytest
 
 from eyeline.batch.local import plan_cores
-from eyeline.batch.task import Limits, Watchdog, memory_share, resident_mebibytes
+from eyeline.batch.task import TaskLimits
+from eyeline.batch.worker import Watchdog, memory_share, resident_mebibytes
 
 
-def watch(limits: Limits) -> tuple[Watchdog, list[str], threading.Event]:
+def watch(limits: TaskLimits) -> tuple[Watchdog, list[str], threading.Event]:
     said: list[str] = []
     ended = threading.Event()
     return Watchdog(limits, said.append, ended.set), said, ended
 
 
 def test_time_is_limited() -> None:
-    watchdog, said, ended = watch(Limits(seconds=0.2))
+    watchdog, said, ended = watch(TaskLimits(seconds=0.2))
     with watchdog:
         assert ended.wait(60)
     assert said == ["took longer than 0.2 s"]
 
 
 def test_time_without_a_frame_is_limited() -> None:
-    watchdog, said, ended = watch(Limits(stall=1.0))
+    watchdog, said, ended = watch(TaskLimits(stall=1.0))
     begun = time.monotonic()
     with watchdog:
         while time.monotonic() < begun + 1.5:  # frames keep it alive
@@ -36,7 +37,7 @@ def test_time_without_a_frame_is_limited() -> None:
 
 
 def test_memory_is_limited() -> None:
-    watchdog, said, ended = watch(Limits(mebibytes=int(resident_mebibytes()) + 100))
+    watchdog, said, ended = watch(TaskLimits(mebibytes=int(resident_mebibytes()) + 100))
     with watchdog:
         assert not ended.wait(0.3)
         held = np.ones(200 << 20, np.uint8)
@@ -47,7 +48,7 @@ def test_memory_is_limited() -> None:
 
 
 def test_between_tasks_nothing_is_limited() -> None:
-    watchdog, said, ended = watch(Limits(seconds=0.1, stall=0.1))
+    watchdog, said, ended = watch(TaskLimits(seconds=0.1, stall=0.1))
     with watchdog:
         pass
     assert not ended.wait(0.5)

@@ -23,7 +23,7 @@ from eyeline.batch import ray_engine
 from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.ray_engine import RayEngine
-from eyeline.batch.task import BatchResult, Job, Limits
+from eyeline.batch.task import BatchResult, Job, TaskLimits
 from eyeline.errors import UsageError
 
 
@@ -89,12 +89,12 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (Limits(seconds=0.5), "took longer than 0.5 s"),
-        (Limits(mebibytes=50), "MiB of memory, more than 50"),
+        (TaskLimits(seconds=0.5), "took longer than 0.5 s"),
+        (TaskLimits(mebibytes=50), "MiB of memory, more than 50"),
     ],
 )
 def test_a_task_over_a_limit_fails_at_once_with_the_reason(
-    cluster: Cluster, long: Path, tmp_path: Path, limits: Limits, reason: str
+    cluster: Cluster, long: Path, tmp_path: Path, limits: TaskLimits, reason: str
 ) -> None:
     job = make_job(tmp_path, limits=limits, segment=0)
     result = run_on_ray(long, tmp_path, job)
@@ -104,17 +104,17 @@ def test_a_task_over_a_limit_fails_at_once_with_the_reason(
 
 
 @pytest.mark.slow
-def test_last_words_are_heard_when_the_board_begins_late(
+def test_the_reason_is_reported_when_the_actor_begins_late(
     cluster: Cluster, clips: Path, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class LateBoard(ray_engine.Board):
+    class LateActor(ray_engine.ProgressActor):
         def __init__(self) -> None:
             time.sleep(20)
             super().__init__()
 
     assert run_on_ray(clips, tmp_path / "warm").failed == []  # workers are there from now on
-    monkeypatch.setattr(ray_engine, "Board", LateBoard)
-    job = make_job(tmp_path / "out", limits=Limits(seconds=0.5), segment=0)
+    monkeypatch.setattr(ray_engine, "ProgressActor", LateActor)
+    job = make_job(tmp_path / "out", limits=TaskLimits(seconds=0.5), segment=0)
     result = run_on_ray(long, tmp_path / "out", job)
     assert result.reasons == {"clip000": "took longer than 0.5 s"}
 

@@ -1,6 +1,6 @@
-"""The course of a batch: which titles are due, which task comes next, what each outcome means.
+"""A batch from its start to its end: which titles are due, which task is next, what an outcome means.
 
-It holds no results: whatever is finished is on disk, so a driver that dies is replaced by a rerun.
+The driver holds no results. All that is finished is on disk, so a rerun replaces a driver that dies.
 """
 
 from __future__ import annotations
@@ -17,60 +17,60 @@ from typing import Protocol
 
 from eyeline.batch.manifest import Title
 from eyeline.batch.store import STATUS_FILE, Store, TitleRecord, exclusive
-from eyeline.batch.task import BatchResult, Engine, Event, Job, Outcome, Plan, Task
-from eyeline.batch.worker import failed
+from eyeline.batch.task import BatchResult, Engine, Event, Job, Outcome, Task, TitlePlan
+from eyeline.batch.worker import record_failure
 from eyeline.errors import EyelineError, MediaError, OutputError
 
 RETRIES = 2
-"""Further attempts after a worker was killed from outside: machines die, titles rarely kill."""
+"""Further attempts after a worker was killed from outside."""
 
-_LOOKERS = 16  # threads that look which titles are due: remote stores answer slowly
+_LOOKERS = 16  # threads that find the titles that are due: remote stores answer slowly
 
 
 class Watcher(Protocol):
-    """What is told of a batch while it runs."""
+    """Shows a batch while it runs."""
 
     def begin(self, total: int, skipped: int, size: int) -> None:
-        """So many titles, of which so many are unchanged; the others have `size` bytes."""
+        """Begin a batch of `total` titles, `skipped` of them unchanged; the rest have `size` bytes."""
 
     def started(self, task: Task, worker: int) -> None:
-        """A worker took a task."""
+        """Show that a worker took a task."""
 
     def progress(self, event: Event) -> None:
-        """A worker reported its frames."""
+        """Show the frames that a worker reported."""
 
     def ended(self, task: Task, worker: int, outcome: Outcome | None, share: float) -> None:
-        """A worker is done with a task: `share` bytes of the total are done with it."""
+        """Show that a worker ended a task, with which `share` bytes of the total are done."""
 
     def finished(self, record: TitleRecord) -> None:
-        """A title is finished, well or not."""
+        """Show that a title is finished, well or not."""
 
 
 @dataclass
-class _Course:
-    """Where a title stands.
+class _TitleState:
+    """A title that has begun.
 
     Attributes:
-        title: which.
         size: bytes of its source.
         plan: how it was split.
-        left: segments that are not done.
-        flying: its tasks that workers have.
-        over: it is finished, or is to be done whole: what pieces still come to means nothing.
+        left: numbers of the segments that are not done.
+        running: number of its tasks that workers have.
+        over: whether it is finished, so that outcomes of its segments mean nothing any more.
+        attempts: deaths of workers, by kind and number of the task.
     """
 
     title: Title
     size: int
-    plan: Plan | None = None
+    plan: TitlePlan | None = None
     left: set[int] = field(default_factory=set)
-    flying: int = 0
+    running: int = 0
     over: bool = False
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What a look at a title found: whether it is due."""
+    """A title, and whether it is due."""
 
     title: Title
     due: bool
@@ -78,7 +78,7 @@ class _Look:
     record: TitleRecord | None
 
 
-def _look(store: Store, title: Title, again: bool) -> _Look:
+def _look_at(store: Store, title: Title, again: bool) -> _Look:
     record = store.record(title.name)
     try:
         mark = title.stamp()
@@ -99,108 +99,108 @@ class _Driver:
         self._job, self._engine, self._watcher = job, engine, watcher
         self._retries, self._result = retries, result
         self._store = Store(job.output, job.version)
-        self._courses: dict[str, _Course] = {}
+        self._states: dict[str, _TitleState] = {}
         self._next: deque[Task] = deque()
 
     def run(self, looks: Sequence[_Look]) -> None:
         """Do the titles that are due."""
         waiting = deque(look for look in looks if look.due)
-        flying = 0
+        running = 0
         while True:
             while self._engine.free() > 0:
                 task = self._take(waiting)
                 if task is None:
                     break
-                self._courses[task.title.name].flying += 1
-                flying += 1
+                self._states[task.title.name].running += 1
+                running += 1
                 worker = self._engine.submit(task)
                 if self._watcher:
                     self._watcher.started(task, worker)
-            if not flying:
+            if not running:
                 return
             for event in self._engine.events():
                 if event.kind == "progress":
                     if self._watcher:
                         self._watcher.progress(event)
                     continue
-                flying -= 1
+                running -= 1
                 self._handle(event)
 
     def _take(self, waiting: deque[_Look]) -> Task | None:
-        """Pieces of a title that has begun come before new titles, so that few are open at a time."""
+        """Return the next task: segments come before new titles, so that few are begun at a time."""
         if self._next:
             return self._next.popleft()
         if not waiting:
             return None
         look = waiting.popleft()
-        self._courses[look.title.name] = _Course(look.title, look.size)
+        self._states[look.title.name] = _TitleState(look.title, look.size)
         return Task("title", look.title)
 
     def _handle(self, event: Event) -> None:
-        task, course = event.task, self._courses[event.task.title.name]
-        course.flying -= 1
+        task, state = event.task, self._states[event.task.title.name]
+        state.running -= 1
         if event.kind == "stop":
-            raise event.error or EyelineError("the batch can't go on")
+            raise event.error or EyelineError("an engine stopped the batch without a reason")
         outcome = event.outcome
         share = 0.0
         if event.kind == "died":
-            self._died(course, task, event)
+            self._died(state, task, event)
         elif outcome is not None:
             self._result.frames += outcome.frames
-            share = self._done(course, task, outcome)
+            share = self._done(state, task, outcome)
         if self._watcher:
             self._watcher.ended(task, event.worker, outcome, share)
-        if course.over and not course.flying and course.plan is not None:
-            self._tidy(course)
+        if state.over and not state.running and state.plan is not None:
+            self._tidy(state)
 
-    def _died(self, course: _Course, task: Task, event: Event) -> None:
-        if course.over:
+    def _died(self, state: _TitleState, task: Task, event: Event) -> None:
+        if state.over:
             return
         key = (task.kind, task.number)
-        course.attempts[key] += 1
-        if not event.limit and course.attempts[key] <= self._retries:
+        state.attempts[key] += 1
+        if not event.at_limit and state.attempts[key] <= self._retries:
             self._next.appendleft(task)
             return
         where = f" in segment {task.number + 1}" if task.kind == "segment" else ""
-        times = f", {course.attempts[key]} times" if course.attempts[key] > 1 else ""
-        self._finish(course, failed(self._store, task, f"{event.reason}{where}{times}"))
+        times = f", {state.attempts[key]} times" if state.attempts[key] > 1 else ""
+        self._finish(
+            state, record_failure(self._store, task.title, f"{event.reason}{where}{times}")
+        )
 
-    def _done(self, course: _Course, task: Task, outcome: Outcome) -> float:
-        """What an outcome leads to; the bytes of the source that are done with it."""
-        if course.over and task.kind == "segment":
+    def _done(self, state: _TitleState, task: Task, outcome: Outcome) -> float:
+        """Act on an outcome; return the bytes of the source that are done with it."""
+        if state.over and task.kind == "segment":
             return 0.0
         if outcome.record is not None:
-            done = course.size * (
-                len(course.left) / len(course.plan.segments) if course.plan else 1.0
-            )
-            self._finish(course, outcome.record)
+            done = state.size * (len(state.left) / len(state.plan.segments) if state.plan else 1.0)
+            self._finish(state, outcome.record)
             return done
-        if outcome.whole:
-            self._drop(course)
-            course.left = set(range(len(course.plan.segments))) if course.plan else set()
-            self._next.appendleft(Task("title", course.title, whole=outcome.whole))
+        if outcome.whole_because:
+            self._drop(state)
+            state.left = set(range(len(state.plan.segments))) if state.plan else set()
+            self._next.appendleft(Task("title", state.title, whole_because=outcome.whole_because))
             return 0.0
         if outcome.plan is not None:
-            course.plan = plan = outcome.plan
-            course.left = set(range(len(plan.segments))) - plan.done
+            state.plan = plan = outcome.plan
+            state.left = set(range(len(plan.segments))) - plan.done
             self._next.extend(
-                Task("segment", course.title, plan, number) for number in sorted(course.left)
+                Task("segment", state.title, plan, number) for number in sorted(state.left)
             )
         elif task.kind == "segment":
-            course.left.discard(task.number)
-        assert course.plan is not None  # noqa: S101 - a title without a plan ends in a record
-        if not course.left:
-            self._next.appendleft(Task("join", course.title, course.plan))
-        pieces = len(course.plan.segments)
-        return course.size * (len(course.plan.done) if outcome.plan else 1) / pieces
+            state.left.discard(task.number)
+        assert state.plan is not None  # noqa: S101 - a title without a plan ends in a record
+        if not state.left:
+            self._next.appendleft(Task("join", state.title, state.plan))
+        pieces = len(state.plan.segments)
+        return state.size * (len(state.plan.done) if outcome.plan else 1) / pieces
 
-    def _drop(self, course: _Course) -> None:
-        """Forget the tasks of a title that no worker has yet."""
-        self._next = deque(t for t in self._next if t.title != course.title)
+    def _drop(self, state: _TitleState) -> None:
+        """Drop the tasks of a title that no worker has yet."""
+        self._next = deque(t for t in self._next if t.title != state.title)
 
-    def _finish(self, course: _Course, record: TitleRecord) -> None:
-        course.over = True
-        self._drop(course)
+    def _finish(self, state: _TitleState, record: TitleRecord) -> None:
+        state.over = True
+        self._drop(state)
         result = self._result
         (result.ok if record.state == "ok" else result.failed).append(record.title)
         if record.reason:
@@ -208,10 +208,10 @@ class _Driver:
         if self._watcher:
             self._watcher.finished(record)
 
-    def _tidy(self, course: _Course) -> None:
-        """Of a title that is done its pieces go; of one that failed they wait for the next attempt."""
-        if course.plan is not None and course.title.name in self._result.ok:
-            self._store.place.remove(course.plan.folder)
+    def _tidy(self, state: _TitleState) -> None:
+        """Remove the segments of a title that is done; those of a failed one serve the next attempt."""
+        if state.plan is not None and state.title.name in self._result.ok:
+            self._store.place.remove(state.plan.folder)
 
 
 def run_batch(
@@ -228,17 +228,17 @@ def run_batch(
     Args:
         titles: see `eyeline.batch.manifest.read_titles`.
         job: what is done to each, and where the results go.
-        engine: who does it; not closed.
-        watcher: told of all that happens.
+        engine: does the tasks; it is not closed.
+        watcher: shows the batch.
         retries: further attempts after a worker was killed from outside.
         again: whether titles that failed in an earlier run are tried again.
 
     Returns:
-        How the titles ended. Everything finished is on disk, also when this raises.
+        How the titles ended. All that is finished is on disk, also when this raises.
 
     Raises:
         BatchError: another batch is at work in the output folder, or a record there does not parse.
-        OutputError: results can't be written, such as on a full disk; a rerun goes on.
+        OutputError: results can't be written, as on a full disk; a rerun goes on.
         ModelError: the model can't be used.
     """
     begun = time.monotonic()
@@ -248,12 +248,12 @@ def run_batch(
         store.place.sweep()
         store.begin()
         with ThreadPoolExecutor(_LOOKERS) as pool:
-            looks = list(pool.map(lambda t: _look(store, t, again), titles))
+            looks = list(pool.map(lambda t: _look_at(store, t, again), titles))
         for look in looks:
             if not look.due and look.record is not None:
                 if look.record.state == "ok":
                     result.skipped.append(look.title.name)
-                    if look.record.segments > 1:  # a death may have left its pieces
+                    if look.record.segments > 1:  # a death may have left its segments
                         store.place.remove(
                             store.work_folder(look.title.name, look.record.source_sha256)
                         )
@@ -278,7 +278,7 @@ def run_batch(
 
 
 def _write_status(store: Store, titles: Sequence[Title], result: BatchResult) -> None:
-    """The table of how every title of this run ended."""
+    """Write the table of how every title of this run ended."""
     ok, skipped = set(result.ok), set(result.skipped)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -1,7 +1,7 @@
 """Workers as processes of this machine, each on cores of its own.
 
-Every worker has a pipe of its own: a lock that all of them share would be held for ever by one that
-is killed while it holds it.
+Every worker has a pipe of its own. With a shared one, a worker that is killed while it holds the lock
+would hold it for ever.
 """
 
 from __future__ import annotations
@@ -15,22 +15,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from eyeline.batch.task import Engine, Event, Job, Task, Watchdog
-from eyeline.batch.worker import Worker, do_watched
+from eyeline.batch.task import Engine, Event, Job, Task
+from eyeline.batch.worker import Watchdog, Worker
 from eyeline.parallel import become_worker
 
 _WAIT = 0.5  # seconds that `events` waits for something to happen
 
 
 def plan_cores(workers: int, threads: int) -> list[frozenset[int] | None]:
-    """Which cores each worker runs on: `threads` of its own, or any when there are not enough.
+    """Return the cores of each worker: `threads` of its own; None = any, where there are too few.
 
-    A worker that has its own cores decodes and infers on them alone: N workers never fight, and
-    caches stay warm.
-
-    Args:
-        workers: how many.
-        threads: of each.
+    Workers with cores of their own do not compete, and caches stay warm.
     """
     if not hasattr(os, "sched_getaffinity"):
         return [None] * workers
@@ -41,14 +36,14 @@ def plan_cores(workers: int, threads: int) -> list[frozenset[int] | None]:
 
 
 class _Slot:
-    """A worker process and what it is doing."""
+    """A worker process, and the task that it does."""
 
     def __init__(self, number: int, cores: frozenset[int] | None) -> None:
         self.number, self.cores = number, cores
         self.task: Task | None = None
         self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
-        self.last_words = ""
+        self.limit_reason = ""
 
 
 class LocalEngine(Engine):
@@ -56,7 +51,7 @@ class LocalEngine(Engine):
 
     Args:
         job: what is done to every title.
-        workers: how many processes.
+        workers: number of processes.
     """
 
     def __init__(self, job: Job, workers: int) -> None:
@@ -67,17 +62,17 @@ class LocalEngine(Engine):
         self._slots = [_Slot(i, cores) for i, cores in enumerate(plan)]
 
     def free(self) -> int:
-        """See `Engine`."""
+        """Return how many workers are idle."""
         return sum(slot.task is None for slot in self._slots)
 
     def submit(self, task: Task) -> int:
-        """See `Engine`."""
+        """Send a task to an idle worker; start or replace its process where needed."""
         slot = next(s for s in self._slots if s.task is None)
         if slot.process is None or not slot.process.is_alive():
             self._start(slot)
         assert slot.pipe is not None  # noqa: S101 - it was started
-        slot.task, slot.last_words = task, ""
-        # To a worker that died just now nothing can be sent: `events` will find it dead.
+        slot.task, slot.limit_reason = task, ""
+        # This fails for a worker that died just now; `events` will find it dead.
         with contextlib.suppress(OSError):
             slot.pipe.send(task)
         return slot.number
@@ -107,31 +102,26 @@ class LocalEngine(Engine):
         slot.process = slot.pipe = None
 
     def events(self) -> list[Event]:
-        """See `Engine`."""
+        """Read what the busy workers reported."""
         busy = [s for s in self._slots if s.task is not None]
-        signs: dict[Any, _Slot] = {}
+        signals: dict[Any, _Slot] = {}
         for slot in busy:
             assert slot.process is not None  # noqa: S101 - it has a task
-            signs[slot.process.sentinel] = slot
-            signs[slot.pipe] = slot
-        seen: dict[int, _Slot] = {}
-        for sign in wait(list(signs), _WAIT):
-            seen[signs[sign].number] = signs[sign]
-        events: list[Event] = []
-        for slot in seen.values():
-            events += self._read(slot)
-        return events
+            signals[slot.process.sentinel] = slot
+            signals[slot.pipe] = slot
+        ready = {signals[s].number: signals[s] for s in wait(list(signals), _WAIT)}
+        return [event for slot in ready.values() for event in self._read(slot)]
 
     def _read(self, slot: _Slot) -> list[Event]:
-        """What a worker said; and that it died, if it did, once all it said was read."""
+        """Read what a worker reported, and after that whether it died."""
         assert slot.process is not None and slot.pipe is not None and slot.task is not None  # noqa: S101
         dead = not slot.process.is_alive()
         events: list[Event] = []
         with contextlib.suppress(EOFError, OSError):
             while slot.task is not None and slot.pipe.poll():
                 kind, value = slot.pipe.recv()
-                if kind == "words":
-                    slot.last_words = value
+                if kind == "limit":
+                    slot.limit_reason = value
                     continue
                 event = Event(slot.task, kind, slot.number)
                 if kind == "progress":
@@ -141,15 +131,16 @@ class LocalEngine(Engine):
                     event.outcome, event.error = (value, None) if kind == "done" else (None, value)
                 events.append(event)
         if dead and slot.task is not None:
-            reason = slot.last_words or _cause(slot.process.exitcode)
+            limit = slot.limit_reason
+            reason = limit or _cause(slot.process.exitcode)
             events.append(
-                Event(slot.task, "died", slot.number, reason=reason, limit=bool(slot.last_words))
+                Event(slot.task, "died", slot.number, reason=reason, at_limit=bool(limit))
             )
             slot.task = None
         return events
 
     def close(self) -> None:
-        """See `Engine`."""
+        """Kill all workers."""
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.kill()
@@ -158,7 +149,7 @@ class LocalEngine(Engine):
 
 
 def _cause(code: int | None) -> str:
-    """Why a process ended, for people."""
+    """Return why a process ended, for people."""
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
@@ -170,19 +161,19 @@ def _cause(code: int | None) -> str:
 
 
 def _serve(pipe: Connection, job: Job, cores: frozenset[int] | None) -> None:
-    """Do the tasks that come through the pipe, until it is closed."""
+    """Do the tasks that come through the pipe, until the driver closes it."""
     become_worker()
     if cores is not None:
         os.sched_setaffinity(0, cores)
-    turn = threading.Lock()  # the watchdog may speak while a task reports its progress
+    lock = threading.Lock()  # the watchdog may report while a task reports its progress
 
-    def say(kind: str, value: Any) -> None:
-        with turn:
+    def send(kind: str, value: Any) -> None:
+        with lock:
             pipe.send((kind, value))
 
     worker = Worker(job)
-    watchdog = Watchdog(job.limits, lambda reason: say("words", reason))
-    with contextlib.suppress(EOFError, OSError):  # the driver is gone, or wants us to go
+    watchdog = Watchdog(job.limits, lambda reason: send("limit", reason))
+    with contextlib.suppress(EOFError, OSError):  # the driver ended, or closed the pipe
         while True:
             task: Task = pipe.recv()
-            say(*do_watched(worker, watchdog, task, lambda frames: say("progress", frames)))
+            send(*worker.do_watched(watchdog, task, lambda frames: send("progress", frames)))

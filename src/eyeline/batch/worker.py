@@ -1,20 +1,28 @@
-"""What a worker does with a task: the same in a local process and on a node of a cluster."""
+"""What a worker does with a task, and the limits that it keeps: the same for every engine.
+
+A worker that goes over a limit reports why and ends its process; the engine hands the next task to a
+new one. So a title that hangs, or takes too much memory, loses its own task alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import json
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from eyeline.arrays import read_member
 from eyeline.batch.manifest import Title, as_local, is_url
 from eyeline.batch.store import Store, TitleRecord, segment_name
-from eyeline.batch.task import Job, Outcome, Plan, Task, Throttle, Watchdog
+from eyeline.batch.task import Job, Outcome, Task, TaskLimits, TitlePlan
 from eyeline.batch.work import Product, Runner
 from eyeline.digests import file_sha256
 from eyeline.errors import (
@@ -36,8 +44,96 @@ OnFrames = Callable[[int], None]
 _INDEX = "indexes.npz"
 
 
+SHARE = 0.8
+"""Share of the machine's memory that all workers together may take; the rest is the page cache's."""
+
+_EVERY = 0.05  # seconds between two looks at the limits
+_GRACE = 10.0  # seconds until the C timer ends a process whose threads can't run
+_REPORT_EVERY = 0.5  # seconds between two reports of progress
+
+
+def _psutil() -> Any:
+    try:
+        import psutil
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("psutil", "batch") from exc
+    return psutil
+
+
+def memory_share(workers: int) -> int:
+    """Return the share of each of so many workers in this machine's memory, MiB.
+
+    Raises:
+        MissingExtraError: psutil is not installed.
+    """
+    return int(_psutil().virtual_memory().total * SHARE / max(1, workers)) >> 20
+
+
+def resident_mebibytes() -> float:
+    """Return the resident memory of this process, MiB."""
+    return float(_psutil().Process().memory_info().rss) / (1 << 20)
+
+
+class Watchdog:
+    """Ends this process when its task goes over a limit; entered for each task.
+
+    Args:
+        limits: limits of a task.
+        report: called with the reason before the process ends.
+        end: ends the process.
+    """
+
+    def __init__(
+        self,
+        limits: TaskLimits,
+        report: Callable[[str], None],
+        end: Callable[[], None] = lambda: os._exit(1),
+    ) -> None:
+        self._limits, self._report, self._end = limits, report, end
+        self._alive = 0.0
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Watchdog:
+        self._alive = time.monotonic()
+        self._over.clear()
+        if self._limits.seconds:
+            # A timer of its own, in C: native code that holds Python's lock would stop ours.
+            faulthandler.dump_traceback_later(self._limits.seconds + _GRACE, exit=True)
+        if self._limits != TaskLimits():
+            self._thread = threading.Thread(target=self._watch, name="eyeline-limits", daemon=True)
+            self._thread.start()
+        return self
+
+    def alive(self) -> None:
+        """Note that the task goes forward; called after each frame."""
+        self._alive = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._limits.seconds:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        limits, begun = self._limits, self._alive
+        while not self._over.wait(_EVERY):
+            reason, now = "", time.monotonic()
+            if limits.seconds and now - begun > limits.seconds:
+                reason = f"took longer than {limits.seconds:g} s"
+            elif limits.stall and now - self._alive > limits.stall:
+                reason = f"gave no frame for {limits.stall:g} s"
+            elif limits.mebibytes and (size := resident_mebibytes()) > limits.mebibytes:
+                reason = f"took {size:.0f} MiB of memory, more than {limits.mebibytes}"
+            if reason:
+                self._report(reason)
+                self._end()
+                return
+
+
 class BatchStoppedError(Exception):
-    """What no other title would survive either: its cause is an `EyelineError`."""
+    """An error that would stop every other title, too: its cause is an `EyelineError`."""
 
 
 class Worker:
@@ -53,17 +149,44 @@ class Worker:
         self._runner: Runner | None = None
         self._indexes: tuple[str, Indexes] | None = None
 
+    def do_watched(
+        self, watchdog: Watchdog, task: Task, on_frames: OnFrames
+    ) -> tuple[Literal["done", "stop"], Any]:
+        """Do a task within its limits.
+
+        Args:
+            watchdog: ends the process at a limit.
+            task: what to do.
+            on_frames: called with the number of rows so far, now and then.
+
+        Returns:
+            `done` and the outcome, or `stop` and the error that would stop every other title, too.
+        """
+        due = 0.0
+
+        def count(frames: int) -> None:
+            nonlocal due
+            watchdog.alive()
+            if (now := time.monotonic()) >= due:
+                due = now + _REPORT_EVERY
+                on_frames(frames)
+
+        try:
+            with watchdog:
+                return "done", self.do(task, count)
+        except BatchStoppedError as exc:
+            return "stop", exc.__cause__
+
     def do(self, task: Task, on_frames: OnFrames = lambda frames: None) -> Outcome:
         """Do a task.
 
         Args:
             task: what to do.
-            on_frames: called with the rows so far.
+            on_frames: called with the number of rows after each.
 
         Raises:
             BatchStoppedError: a full disk, or a model that can't be used.
         """
-        begun = time.monotonic()
         count = 0
 
         def on_frame() -> None:
@@ -72,22 +195,20 @@ class Worker:
             on_frames(count)
 
         try:
-            outcome = self._do(task, on_frame)
+            if task.kind == "segment":
+                return self._segment(task, on_frame)
+            if task.kind == "join":
+                return self._join(task)
+            return self._title(task, on_frame)
         except (OutputError, ModelError, MissingExtraError) as exc:
             raise BatchStoppedError from exc
         except EyelineError as exc:
-            outcome = Outcome(record=self._failed(task, str(exc)))
+            reason = str(exc)
         except MemoryError:
-            outcome = Outcome(record=self._failed(task, "out of memory"))
+            reason = "out of memory"
         except Exception as exc:  # noqa: BLE001 - one title must not take the others down
-            outcome = Outcome(
-                record=self._failed(task, f"internal error: {type(exc).__name__}: {exc}")
-            )
-        outcome.seconds = time.monotonic() - begun
-        return outcome
-
-    def _failed(self, task: Task, reason: str) -> TitleRecord:
-        return failed(self._store, task, reason)
+            reason = f"internal error: {type(exc).__name__}: {exc}"
+        return Outcome(record=record_failure(self._store, task.title, reason))
 
     @property
     def _ready(self) -> Runner:
@@ -95,22 +216,18 @@ class Worker:
             self._runner = self._job.work.open(self._job.threads)
         return self._runner
 
-    def _do(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
-        if task.kind == "segment":
-            return self._segment(task, on_frame)
-        if task.kind == "join":
-            return self._join(task)
-        return self._title(task, on_frame)
-
     def _title(self, task: Task, on_frame: Callable[[], None]) -> Outcome:
         title, runner = task.title, self._ready
         mark = title.stamp()
         with contextlib.ExitStack() as stack:
             paths = [stack.enter_context(as_local(s)) for s in title.sources]
-            digest = "+".join(file_sha256(p) for p in map(regular_file, paths))
+            for path in map(Path, paths):
+                if not path.is_file():
+                    raise MediaError(f"{path}: is not a regular file", "a batch reads files")
+            digest = "+".join(file_sha256(Path(path)) for path in paths)
             same = self._unchanged(task, digest)
             if same is not None:
-                same.stamp = mark  # the same bytes, written again
+                same.stamp = mark  # the same bytes were written again
                 self._store.write_record(same)
                 return Outcome(record=same)
             plan = self._plan(task, paths, digest, mark)
@@ -118,22 +235,22 @@ class Worker:
                 return Outcome(plan=plan)
             product = runner.whole(title, paths, on_frame)
         _check_unchanged(title, mark)
-        if task.whole:
-            product.warnings.append(f"done in one piece: {task.whole}")
+        if task.whole_because:
+            product.warnings.append(f"done in one piece: {task.whole_because}")
         record = self._publish(task, product, digest, mark, 1)
         return Outcome(record=record, frames=product.frames)
 
     def _unchanged(self, task: Task, digest: str) -> TitleRecord | None:
-        """The record of a title that was done from these very bytes."""
+        """Return the record of a title that was done from these very bytes."""
         record = self._store.record(task.title.name)
         if record is None or record.state != "ok" or record.source_sha256 != digest:
             return None
         return record if self._store.place.exists(record.part) else None
 
-    def _plan(self, task: Task, paths: Sequence[str], digest: str, mark: Any) -> Plan | None:
+    def _plan(self, task: Task, paths: Sequence[str], digest: str, mark: Any) -> TitlePlan | None:
         """Split a title, where that is asked for and possible."""
         # A remote source is not split: each segment would fetch all of it.
-        if not self._job.segment or task.whole or any(map(is_url, task.title.sources)):
+        if not self._job.segment or task.whole_because or any(map(is_url, task.title.sources)):
             return None
         run = self._ready.segmented(task.title, paths)
         indexes = run.index() if run else None
@@ -152,7 +269,7 @@ class Worker:
             store.place.write(f"{folder}/{_INDEX}", _packed(indexes))
             store.place.write(f"{folder}/plan.json", ranges)
         done = frozenset(store.finished_segments(folder))
-        return Plan(tuple(segments), digest, mark, folder, done)
+        return TitlePlan(tuple(segments), digest, mark, folder, done)
 
     def _frame_indexes(self, folder: str) -> Indexes:
         if self._indexes is None or self._indexes[0] != folder:
@@ -173,7 +290,7 @@ class Worker:
             try:
                 log = run_segment(run, segment, self._frame_indexes(plan.folder), on_frame)
             except (SeamError, SeekError) as exc:
-                return Outcome(whole=str(exc))
+                return Outcome(whole_because=str(exc))
         self._store.place.write(segment_name(plan.folder, task.number), _serialise(log))
         return Outcome(frames=len(log))
 
@@ -184,12 +301,14 @@ class Worker:
         for number in range(len(plan.segments)):
             data = place.read(segment_name(plan.folder, number))
             if data is None:
-                raise MediaError(f"{plan.folder}: lost segment {number}", "run the batch again")
+                raise MediaError(
+                    f"{plan.folder}: segment {number} is missing", "run the batch again"
+                )
             logs.append(parquet_format.read(io.BytesIO(data)))
         try:
             log = join_segments(logs)
         except SeamError as exc:
-            return Outcome(whole=str(exc))
+            return Outcome(whole_because=str(exc))
         product = Product(log, len(log))
         record = self._publish(task, product, plan.source_sha256, plan.stamp, len(logs))
         place.remove(plan.folder)
@@ -225,35 +344,7 @@ class Worker:
         return record
 
 
-def do_watched(
-    worker: Worker, watchdog: Watchdog, task: Task, on_frames: OnFrames
-) -> tuple[str, Any]:
-    """Do a task within its limits: what every engine's worker does with one.
-
-    Args:
-        worker: does it.
-        watchdog: ends the process at a limit.
-        task: what to do.
-        on_frames: told of the rows so far, now and then.
-
-    Returns:
-        `done` and the outcome, or `stop` and the error that no other title would survive either.
-    """
-    due = Throttle()
-
-    def count(frames: int) -> None:
-        watchdog.alive()
-        if due():
-            on_frames(frames)
-
-    try:
-        with watchdog:
-            return "done", worker.do(task, count)
-    except BatchStoppedError as exc:
-        return "stop", exc.__cause__
-
-
-def _planned(task: Task) -> Plan:
+def _planned(task: Task) -> TitlePlan:
     assert task.plan is not None  # noqa: S101 - segments and joins carry their plan
     return task.plan
 
@@ -289,32 +380,19 @@ def _unpacked(data: bytes) -> Indexes:
         )
 
 
-def failed(store: Store, task: Task, reason: str) -> TitleRecord:
-    """Record that a title failed; a part of an earlier state of its source goes.
+def record_failure(store: Store, title: Title, reason: str) -> TitleRecord:
+    """Record that a title failed; remove the part that an earlier state of its source had.
 
     Raises:
         OutputError: the record can't be written.
     """
-    store.place.remove(store.part_name(task.title.name, "").rstrip("/"))
+    store.place.remove(store.part_name(title.name, "").rstrip("/"))
     try:
-        mark = task.title.stamp()
+        mark = title.stamp()
     except MediaError:
         mark = {}
     record = TitleRecord(
-        title=task.title.name, state="failed", source=task.title.source, stamp=mark, reason=reason
+        title=title.name, state="failed", source=title.source, stamp=mark, reason=reason
     )
     store.write_record(record)
     return record
-
-
-def regular_file(path: str) -> Any:
-    """The path, if a file is there that ends.
-
-    Raises:
-        MediaError: a folder, pipe or device.
-    """
-    from pathlib import Path
-
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: not a regular file", "a batch reads files")
-    return Path(path)

@@ -109,7 +109,8 @@ class Execution:
         from eyeline.batch.driver import run_batch
         from eyeline.batch.manifest import read_titles
         from eyeline.batch.store import version_of
-        from eyeline.batch.task import Job, Limits, memory_share
+        from eyeline.batch.task import Job, TaskLimits
+        from eyeline.batch.worker import memory_share
         from eyeline.cli.progress import InterruptShield
         from eyeline.parallel import usable_cores
 
@@ -122,7 +123,7 @@ class Execution:
         work = replace(work, model_sha256=model.sha256)
         options.warn_of_smoke(model)
         version = version_of(work.command, model.id, work.facts())
-        limits = Limits(self.timeout, self.stall, memory)
+        limits = TaskLimits(self.timeout, self.stall, memory)
         job = Job(work, output, version, limits, self.threads, segment)
         if self.verbose:
             sys.stderr.write(f"{len(titles)} titles; {model.label}; version {version.name}\n")
