@@ -232,7 +232,7 @@ def test_an_interrupt_ends_the_batch_and_keeps_what_is_done(
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[1].startswith("interrupted: what is finished is kept")
+    assert process.communicate()[1].startswith("interrupted: finished titles are kept")
     assert process.returncode == 130
     visible_parts_are_whole(out, undisturbed)
     (source / "long.mp4").unlink()

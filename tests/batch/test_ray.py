@@ -208,7 +208,7 @@ def test_an_interrupt_leaves_nothing_half_written(
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[1].startswith("interrupted: what is finished is kept")
+    assert process.communicate()[1].startswith("interrupted: finished titles are kept")
     assert process.returncode == 130
     deadline = time.monotonic() + 30  # a process that Ray has killed is listed until it is gone
     while workers_at_work([raylet(cluster.head_node)]):
