@@ -1,3 +1,5 @@
+"""Columns merged into a log of libvmaf: its content stays, its frames must match."""
+
 import difflib
 import json
 from pathlib import Path

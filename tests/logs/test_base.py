@@ -1,3 +1,5 @@
+"""Pooling of a metric over a video."""
+
 import json
 import math
 from pathlib import Path
