@@ -18,7 +18,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from eyeline.datasets.fixations import Stimulus, load_fixation_set, stimulus_path
+from eyeline.datasets.files import local_path
+from eyeline.datasets.fixations import Stimulus, load_fixation_set
 from eyeline.files import whole_file
 from eyeline.media import open_video
 from eyeline.roi import steering
@@ -40,7 +41,7 @@ def prepared(stimulus: Stimulus, work: Path, width: int, frames: int) -> Path:
     w, h = stimulus.size
     if w > width:
         w, h = width, round(width * h / w / 2) * 2
-    with stimulus_path(stimulus) as path, open_video(path) as video, whole_file(out) as part:
+    with local_path(stimulus.source) as path, open_video(path) as video, whole_file(out) as part:
         fps = video.info.fps
         assert fps is not None
         with av.open(str(part), "w", format="matroska") as target:

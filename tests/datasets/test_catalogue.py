@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.datasets.catalogue import Entry, catalogue, fetch, find_entry
+from eyeline.datasets.catalogue import CatalogueEntry, catalogue, fetch, find_entry
 from eyeline.errors import DatasetError
 
 
@@ -28,9 +28,9 @@ def address(tmp_path: Path) -> str:
     return f"http://127.0.0.1:{server.server_port}/set.zip"
 
 
-def entry(address: str) -> Entry:
+def entry(address: str) -> CatalogueEntry:
     digest = hashlib.sha256(b"an archive" * 100).hexdigest()
-    return Entry(
+    return CatalogueEntry(
         title="t", use="training", paper="p", terms="free", page="page",
         url=address, sha256=digest, size=1000,
     )  # fmt: skip

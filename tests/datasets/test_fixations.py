@@ -15,12 +15,12 @@ from PIL import Image
 from sets import picture, write_archive, write_folder
 
 from eyeline.datasets import files, fixations
+from eyeline.datasets.files import local_path
 from eyeline.datasets.fixations import (
     FixationSet,
     is_fixation_set,
     load_fixation_set,
     read_fixations,
-    stimulus_path,
 )
 from eyeline.datasets.pairs import read_image
 from eyeline.errors import DatasetError
@@ -94,7 +94,7 @@ def test_videos_are_probed_and_their_pixels_become_fractions(
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_stimulus_has_a_path_while_it_is_read(tmp_path: Path, name: str, clip: bytes) -> None:
     found = load(tmp_path, {"videos/clip.mkv": clip, "fixations.csv": VIDEOS.encode()}, name)
-    with stimulus_path(found.stimuli[0]) as path:
+    with local_path(found.stimuli[0].source) as path:
         assert path.name == "clip.mkv"
         assert path.read_bytes() == clip
     assert path.exists() == (name == "set")

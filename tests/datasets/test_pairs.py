@@ -12,7 +12,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 from sets import picture, write_archive, write_folder
 
-from eyeline.datasets.files import Source
+from eyeline.datasets.files import Source, read_bytes
 from eyeline.datasets.pairs import (
     Pair,
     check_sizes,
@@ -33,7 +33,7 @@ def files(images: str = "images", masks: str = "masks", wrapper: str = "") -> di
 
 
 def content_of(pairs: list[Pair]) -> list[tuple[str, bytes, bytes, str]]:
-    return [(p.name, p.image.read_bytes(), p.mask.read_bytes(), p.digest) for p in pairs]
+    return [(p.name, read_bytes(p.image), read_bytes(p.mask), p.digest) for p in pairs]
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def content_of(pairs: list[Pair]) -> list[tuple[str, bytes, bytes, str]]:
 def test_known_layouts_are_found(tmp_path: Path, images: str, masks: str, wrapper: str) -> None:
     pairs = find_pairs(write_folder(tmp_path, files(images, masks, wrapper)))
     assert [p.name for p in pairs] == ["a", "b", "c"]
-    assert pairs[1].image.read_bytes() == picture(0)
-    assert pairs[1].mask.read_bytes() == picture(10)
+    assert read_bytes(pairs[1].image) == picture(0)
+    assert read_bytes(pairs[1].mask) == picture(10)
 
 
 @pytest.mark.parametrize("name", ["set.tar", "set.zip"])
@@ -143,13 +143,13 @@ def test_a_cut_archive_never_gives_other_bytes(
 ) -> None:
     """It is refused, or the pairs that it still has are whole."""
     path = write_archive(tmp_path_factory.mktemp("cut") / name, files())
-    whole = {p.name: p.image.read_bytes() for p in find_pairs(path)}
+    whole = {p.name: read_bytes(p.image) for p in find_pairs(path)}
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     try:
         pairs = find_pairs(path)
     except DatasetError:
         return
-    assert all(whole[p.name] == p.image.read_bytes() for p in pairs)
+    assert all(whole[p.name] == read_bytes(p.image) for p in pairs)
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

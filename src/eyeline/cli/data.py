@@ -12,7 +12,7 @@ from eyeline.cli import options
 from eyeline.cli.options import REQUIRED, argument, command, option
 
 if TYPE_CHECKING:
-    from eyeline.datasets.catalogue import Entry
+    from eyeline.datasets.catalogue import CatalogueEntry
     from eyeline.datasets.fixations import FixationSet
 
 _YES = option(False, "--yes", "-y", help="Accept the terms without a question.")
@@ -111,7 +111,7 @@ def check(
     typer.echo(f"{data}: {len(pairs):,} images with masks")
 
 
-def _accept_terms(entry: Entry, yes: bool) -> None:
+def _accept_terms(entry: CatalogueEntry, yes: bool) -> None:
     """Show the terms of a dataset; continue only if they are accepted."""
     from eyeline.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""The catalogue of datasets: `catalogue.toml` as records, and the fetching of one."""
+"""The catalogue of datasets: `catalogue.toml` as records, and the download of one."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from eyeline.errors import DatasetError
 from eyeline.files import Asset, download
+from eyeline.validation import Strict
 
 
-class Entry(BaseModel):
-    """A dataset that people use.
+class CatalogueEntry(Strict):
+    """A known dataset.
 
     Attributes:
-        title: what it is, and how large.
-        use: what it is for.
-        paper: where it was published.
-        terms: what its authors state.
+        title: name and size.
+        use: purpose.
+        paper: publication.
+        terms: terms that its authors state.
         page: its authors' page.
-        url: address of the archive, when its bytes are pinned.
+        url: address of the archive, if its bytes are pinned.
         sha256: hex digest of the archive.
         size: bytes of the archive.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     use: str
@@ -39,33 +38,31 @@ class Entry(BaseModel):
     size: int | None = Field(default=None, gt=0)
 
 
-def catalogue() -> dict[str, Entry]:
-    """Datasets by id."""
+def catalogue() -> dict[str, CatalogueEntry]:
+    """Return the datasets by id."""
     text = (resources.files("eyeline.datasets") / "catalogue.toml").read_text()
-    return {key: Entry.model_validate(row) for key, row in tomllib.loads(text).items()}
+    return {key: CatalogueEntry.model_validate(row) for key, row in tomllib.loads(text).items()}
 
 
-def find_entry(name: str) -> Entry:
-    """One dataset of the catalogue.
-
-    Raises:
-        DatasetError: an unknown name.
-    """
+def find_entry(name: str) -> CatalogueEntry:
+    """Return one dataset; raise DatasetError for an unknown id."""
     known = catalogue()
     if name not in known:
-        raise DatasetError(f"no dataset {name!r} is known", f"known: {', '.join(known)}")
+        raise DatasetError(
+            f"{name!r} is not a dataset of the catalogue", f"choose one of: {', '.join(known)}"
+        )
     return known[name]
 
 
 def fetch(
-    entry: Entry,
+    entry: CatalogueEntry,
     target: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     mirror: str | None = None,
 ) -> Path:
-    """Fetch a dataset's archive, or go on where an earlier call stopped; its digest is checked.
+    """Download a dataset's archive, or resume an earlier download, and check its digest.
 
-    `eyeline.datasets.find_pairs` reads the archive in place.
+    `eyeline.datasets.pairs.find_pairs` reads the archive in place.
 
     Args:
         entry: from `find_entry`.
@@ -74,12 +71,12 @@ def fetch(
         mirror: another address of the same bytes.
 
     Raises:
-        DatasetError: a set whose bytes are not pinned.
+        DatasetError: the bytes of the set are not pinned.
         DownloadError: see `eyeline.files.download`.
     """
     if entry.url is None or entry.sha256 is None or entry.size is None:
         raise DatasetError(
-            f"{entry.title}: its bytes are not pinned, so it can't be fetched",
+            f"{entry.title}: its bytes are not pinned, so it can't be downloaded",
             f"get it from {entry.page}",
         )
     return download(Asset(mirror or entry.url, entry.sha256, entry.size), target, on_progress)

@@ -1,14 +1,13 @@
-"""Files of a dataset: found in a folder, .tar or .zip, and read where they are.
+"""Find the files of a dataset in a folder, .tar or .zip, and read them in place.
 
-A dataset holds folders of known names, at its top or inside one wrapping folder. Archives are read
-in place; only a reader that needs a path, such as a video decoder, gets a temporary copy.
+A dataset has folders with known names, at its top or inside one wrapping folder. Only a reader that
+needs a path, such as a video decoder, gets a temporary copy of an archive's member.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import tarfile
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from eyeline.errors import DatasetError
@@ -31,65 +31,53 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside an uncompressed .tar or a .zip: where its bytes are.
+    """A file inside an uncompressed .tar or a .zip.
 
     Attributes:
         archive: the archive's path.
         name: path in the archive.
-        offset: of the data in a .tar, of the local header in a .zip; bytes.
-        size: bytes in the archive.
-        method: None for a .tar; 0 (stored) or 8 (deflate) for a .zip.
+        size: bytes in a .tar.
+        offset: of the data in a .tar, bytes; None for a .zip.
     """
 
     archive: Path
     name: str
-    offset: int
-    size: int
-    method: int | None = None
+    size: int = 0
+    offset: int | None = None
 
     def __str__(self) -> str:
         return f"{self.archive}:{self.name}"
 
-    def read_bytes(self) -> bytes:
-        """Return the file's bytes.
-
-        Raises:
-            OSError: the archive can't be read, ends too early, or the file exceeds `MAX_BYTES`.
-        """
-        return _joined(self.blocks())
-
     def blocks(self) -> Iterator[bytes]:
-        """Yield the file's bytes in blocks of at most 1 MiB.
-
-        Raises:
-            OSError: the archive can't be read, or ends too early.
-        """
-        unpack = zlib.decompressobj(-zlib.MAX_WBITS)
+        """Yield the file's bytes in blocks of at most 1 MiB; raise OSError for a damaged archive."""
+        if self.offset is None:
+            status = self.archive.stat()
+            try:
+                with _zip(self.archive, status.st_mtime_ns, status.st_size).open(self.name) as f:
+                    while block := f.read(_BLOCK):
+                        yield block
+            except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as exc:
+                raise OSError(None, f"damaged in the archive: {exc}") from exc
+            return
         left = self.size
         with self.archive.open("rb") as f:
             f.seek(self.offset)
-            if self.method is not None:
-                header = f.read(30)  # PKZIP APPNOTE 4.3.7; its last four bytes are two lengths
-                f.seek(int.from_bytes(header[26:28], "little"), io.SEEK_CUR)
-                f.seek(int.from_bytes(header[28:30], "little"), io.SEEK_CUR)
             while left:
                 block = f.read(min(_BLOCK, left))
                 if not block:
                     raise OSError(None, "the archive ends in the middle of it")
                 left -= len(block)
-                if self.method != zipfile.ZIP_DEFLATED:
-                    yield block
-                    continue
-                try:
-                    while block:
-                        yield unpack.decompress(block, _BLOCK)
-                        block = unpack.unconsumed_tail
-                    if not left:
-                        yield unpack.flush()
-                except zlib.error as exc:
-                    raise OSError(None, f"damaged in the archive: {exc}") from exc
-        if self.method == zipfile.ZIP_DEFLATED and not unpack.eof:
-            raise OSError(None, "damaged in the archive: its data are incomplete")
+                yield block
+
+
+@lru_cache(maxsize=4)
+def _zip(path: Path, modified_ns: int, size: int) -> zipfile.ZipFile:
+    """Open an archive once: its list of files is long, and its members are read one by one.
+
+    `modified_ns` and `size` are part of the key, so that an archive that was replaced is opened anew.
+    """
+    # Given an open file, ZipFile never closes it, so that threads may share it.
+    return zipfile.ZipFile(path.open("rb"))
 
 
 Source = Path | Member
@@ -106,38 +94,32 @@ def find_files(
 
     Args:
         root: folder, .tar or .zip.
-        folders: names of the folders to look in, lower case; of an archive all files are listed.
+        folders: names of the folders to search, lower case; of an archive all files are listed.
         wanted: whether a path is of interest.
         beside: names of files, lower case, that stand beside these folders.
 
     Raises:
-        DatasetError: no such dataset, or an archive that cannot be read or whose names lead out of
-            it.
+        DatasetError: there is no such dataset, the archive cannot be read, or a name leads out of it.
     """
-    found: list[tuple[PurePosixPath, Source]] = []
     if root.is_dir():
-        inner = [p for p in sorted(root.iterdir()) if p.is_dir()]
-        for top in (root, *inner):
+        found: list[tuple[PurePosixPath, Source]] = []
+        for top in (root, *(p for p in sorted(root.iterdir()) if p.is_dir())):
             inside = [f for name in folders for f in _folders_named(top, name)]
             paths = [p for f in inside for p in sorted(f.rglob("*"))]
             paths += [p for p in sorted(_listed(top)) if p.name.lower() in beside]
-            relative = [(PurePosixPath(p.relative_to(root).as_posix()), p) for p in paths]
-            found += [(place, path) for place, path in relative if wanted(place)]
-        return found
+            found += [(PurePosixPath(p.relative_to(root).as_posix()), p) for p in paths]
+        return [(place, path) for place, path in found if wanted(place)]
     if not root.exists():
-        raise DatasetError(f"{root}: no such dataset", "name a folder, a .tar or a .zip")
-    members = _zip_members(root) if root.suffix.lower() == ".zip" else _tar_members(root)
-    for member in members:
-        place = PurePosixPath(member.name)
+        raise DatasetError(f"{root}: no such dataset", "give a folder, a .tar or a .zip")
+    members = (_zip_members if root.suffix.lower() == ".zip" else _tar_members)(root)
+    listed = [(PurePosixPath(member.name), member) for member in members]
+    for place, member in listed:
         if ".." in place.parts:
             raise DatasetError(f"{member}: its name leads out of the archive", "pack it again")
-        if wanted(place):
-            found.append((place, member))
-    return found
+    return [(place, member) for place, member in listed if wanted(place)]
 
 
 def _folders_named(top: Path, name: str) -> list[Path]:
-    """Folders below `top` whose relative path is `name` in any case."""
     found = [top]
     for part in name.split("/"):
         found = [p for f in found for p in _listed(f) if p.name.lower() == part and p.is_dir()]
@@ -145,10 +127,9 @@ def _folders_named(top: Path, name: str) -> list[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What a folder holds; nothing where it may not be listed, as a disk's `lost+found`."""
     try:
         return list(folder.iterdir())
-    except PermissionError:
+    except PermissionError:  # such as a disk's `lost+found`
         return []
 
 
@@ -162,7 +143,7 @@ def _tar_members(path: Path) -> list[Member]:
     try:
         # "r:" takes plain .tar alone: a compressed one has no offsets to read from.
         with tarfile.open(path, "r:") as archive:
-            return [Member(path, m.name, m.offset_data, m.size) for m in archive if m.isreg()]
+            return [Member(path, m.name, m.size, m.offset_data) for m in archive if m.isreg()]
     except (OSError, tarfile.TarError) as exc:
         raise DatasetError(
             f"{path}: neither a folder nor a readable .tar or .zip: {exc}",
@@ -175,16 +156,13 @@ def _zip_members(path: Path) -> list[Member]:
         with zipfile.ZipFile(path) as archive:
             infos = [i for i in archive.infolist() if not i.is_dir()]
     except (OSError, zipfile.BadZipFile) as exc:
-        raise DatasetError(f"{path}: not a readable .zip: {exc}", "is it whole?") from exc
+        raise DatasetError(
+            f"{path}: not a readable .zip: {exc}", "check that it is complete"
+        ) from exc
     for info in infos:
-        known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-        if not known or info.flag_bits & 1:
-            raise DatasetError(
-                f"{path}: {info.filename} is encrypted, or packed in a rare way", "unpack it first"
-            )
-    return [
-        Member(path, i.filename, i.header_offset, i.compress_size, i.compress_type) for i in infos
-    ]
+        if info.flag_bits & 1:
+            raise DatasetError(f"{path}: {info.filename} is encrypted", "unpack the archive first")
+    return [Member(path, i.filename) for i in infos]
 
 
 def files_under(
@@ -192,16 +170,14 @@ def files_under(
 ) -> tuple[PurePosixPath, dict[str, Source]] | None:
     """Return the files in the first folder of these names, by their path in it without suffix.
 
-    The folder may stand at the top or in one wrapping folder.
-
     Args:
         root: the dataset, named in errors.
         found: from `find_files`, without files of other kinds.
-        folders: names in lower case, the preferred one first.
+        folders: names in lower case, the preferred one first; at the top or in one wrapping folder.
 
     Returns:
-        The folder that holds the named one (`.` or the wrapping folder), and the files; None where
-        there are none.
+        The folder that holds the named one (`.` or the wrapping folder), and the files; None if there
+        are none.
 
     Raises:
         DatasetError: several wrapping folders hold such a folder, or two files have one name.
@@ -220,104 +196,77 @@ def files_under(
             if len(wrappers) > 1:
                 raise DatasetError(
                     f"{root}: holds several datasets: {', '.join('/'.join(w) for w in wrappers)}",
-                    "name one of them",
+                    "give the path of one of them",
                 )
-            count = Counter(_stem(parts[below:]) for parts, _ in inside)
-            name, times = count.most_common(1)[0]
+            names = [PurePosixPath(*p[below:]).with_suffix("").as_posix() for p, _ in inside]
+            name, times = Counter(names).most_common(1)[0]
             if times > 1:
                 raise DatasetError(
                     f"{root}: two files are named {name!r} in {folder}", "keep one of them"
                 )
-            return PurePosixPath(*wrappers[0]), {_stem(p[below:]): s for p, s in inside}
+            sources = dict(zip(names, (source for _, source in inside), strict=True))
+            return PurePosixPath(*wrappers[0]), sources
     return None
 
 
-def _stem(parts: tuple[str, ...]) -> str:
-    return PurePosixPath(*parts).with_suffix("").as_posix()
-
-
-def unreadable_file(source: Source, exc: OSError) -> DatasetError:
-    """Return the error for a file whose bytes cannot be read."""
-    return DatasetError(f"{source}: can't be read: {exc.strerror}", "check that it is whole")
+def _blocks(source: Source) -> Iterator[bytes]:
+    """Yield a file's bytes; raise DatasetError if it cannot be read."""
+    try:
+        if isinstance(source, Member):
+            yield from source.blocks()
+            return
+        with source.open("rb") as f:
+            while block := f.read(_BLOCK):
+                yield block
+    except OSError as exc:
+        raise DatasetError(
+            f"{source}: can't be read: {exc.strerror}", "check that it is complete"
+        ) from exc
 
 
 def read_bytes(source: Source) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        DatasetError: it cannot be read, or has more than `MAX_BYTES`.
+        DatasetError: the file cannot be read, or it has more than `MAX_BYTES`.
     """
-    try:
-        return _joined(_blocks(source))
-    except OSError as exc:
-        raise unreadable_file(source, exc) from exc
+    kept = bytearray()
+    for block in _blocks(source):
+        kept += block
+        if len(kept) > MAX_BYTES:
+            raise DatasetError(
+                f"{source}: can't be read: it has more than {MAX_BYTES:,} bytes",
+                "check that it is the right file",
+            )
+    return bytes(kept)
 
 
 def file_digest(source: Source) -> str:
-    """Return the sha256 hex digest of a file's bytes, read in blocks.
-
-    Raises:
-        DatasetError: it cannot be read.
-    """
+    """Return the sha256 hex digest of a file's bytes; raise DatasetError if it cannot be read."""
     digest = hashlib.sha256()
-    try:
-        for block in _blocks(source):
-            digest.update(block)
-    except OSError as exc:
-        raise unreadable_file(source, exc) from exc
+    for block in _blocks(source):
+        digest.update(block)
     return digest.hexdigest()
-
-
-def _blocks(source: Source) -> Iterator[bytes]:
-    if isinstance(source, Member):
-        yield from source.blocks()
-        return
-    with source.open("rb") as f:
-        while block := f.read(_BLOCK):
-            yield block
-
-
-def _joined(blocks: Iterable[bytes]) -> bytes:
-    kept = bytearray()
-    for block in blocks:
-        kept += block
-        if len(kept) > MAX_BYTES:
-            raise OSError(None, f"it has more than {MAX_BYTES:,} bytes")
-    return bytes(kept)
 
 
 def copy_file(source: Source, target: Path) -> None:
     """Copy a file's bytes.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the file cannot be read.
         OutputError: the copy cannot be written.
     """
-    blocks = _blocks(source)
     try:
         with target.open("wb") as f:
-            while (block := _next(source, blocks)) is not None:
+            for block in _blocks(source):
                 f.write(block)
     except OSError as exc:
         raise output_error(target, exc) from exc
 
 
-def _next(source: Source, blocks: Iterator[bytes]) -> bytes | None:
-    try:
-        return next(blocks, None)
-    except OSError as exc:
-        raise unreadable_file(source, exc) from exc
-
-
 @contextlib.contextmanager
 def local_path(source: Source) -> Iterator[Path]:
-    """Give a path to a file: its own, or that of a temporary copy of an archive's member.
-
-    Args:
-        source: where the file is.
-
-    Yields:
-        A path with the file's suffix; a temporary copy is removed when the block ends.
+    """Yield a path to a file: its own, or that of a temporary copy of an archive's member.
 
     Raises:
         DatasetError: the member cannot be read.
@@ -326,8 +275,8 @@ def local_path(source: Source) -> Iterator[Path]:
     if isinstance(source, Path):
         yield source
         return
-    suffix = PurePosixPath(source.name).suffix
+    name = PurePosixPath(source.name)
     with tempfile.TemporaryDirectory(prefix="eyeline-") as folder:
-        copy = Path(folder) / f"{PurePosixPath(source.name).stem[:100]}{suffix}"
+        copy = Path(folder) / f"{name.stem[:100]}{name.suffix}"
         copy_file(source, copy)
         yield copy

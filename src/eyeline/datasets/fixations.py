@@ -1,4 +1,4 @@
-"""Fixation sets: pictures or videos with the recorded gaze of their viewers.
+"""Fixation sets: pictures or videos with the recorded gaze of their viewers, and its density.
 
 A fixation set is a folder, a .tar or a .zip that holds `images/` or `videos/` and one table,
 `fixations.csv` or `fixations.csv.gz`, at its top or inside one wrapping folder:
@@ -8,19 +8,17 @@ A fixation set is a folder, a .tar or a .zip that holds `images/` or `videos/` a
 | images | image, viewer, x, y, duration_ms | fractions of the picture's width and height |
 | videos | video, viewer, onset_ms, duration_ms, x, y | pixels of the video |
 
-The name of an image or video is its path below `images/` or `videos/` without its suffix. Columns
-may come in any order; `duration_ms` of images, and `width` and `height` (pixels of the picture that
-the viewers saw), may be absent, and further columns are ignored.
+The name of an image or video is its path below `images/` or `videos/` without its suffix. Columns may
+come in any order. `duration_ms` of images, and `width` and `height` (pixels of the picture that the
+viewers saw), may be absent; further columns are ignored.
 
-Compute the density of recorded gaze: the sum of one Gaussian per fixation.
-
-The blur stands for the accuracy of an eye tracker and the size of the fovea. Metrics compare predicted
-maps with the density, and scores of encodes weight errors by it.
+The density of gaze is the sum of one Gaussian per fixation. The blur stands for the accuracy of an eye
+tracker and the size of the fovea. Metrics compare predicted maps with the density, and scores of encodes
+weight errors by it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import hashlib
@@ -30,7 +28,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
@@ -48,6 +46,7 @@ from eyeline.datasets.files import (
     local_path,
     read_bytes,
 )
+from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, EyelineError, MissingExtraError, UsageError
 from eyeline.media import open_video
 from eyeline.media.types import VIDEO_SUFFIXES
@@ -55,7 +54,7 @@ from eyeline.media.types import VIDEO_SUFFIXES
 TABLES = ("fixations.csv", "fixations.csv.gz")
 MAX_TABLE_BYTES = 2**30
 MAX_ROWS = 20_000_000
-"""Largest table, unpacked, and most rows that are read: more is a mistake, or a bomb."""
+"""Largest table, unpacked, and most rows: more is a mistake, or a bomb."""
 
 _MAX_LINE = 2**16
 _EXAMPLES = 5
@@ -95,25 +94,11 @@ class Fixations:
         return len(self.x)
 
     def select(self, rows: npt.NDArray[np.bool_] | Ints) -> Fixations:
-        """Return the chosen rows.
-
-        Args:
-            rows: bool (N,) mask or int64 (M,) indices.
-        """
-        return Fixations(
-            self.viewer[rows],
-            self.x[rows],
-            self.y[rows],
-            self.onset_ms[rows],
-            self.duration_ms[rows],
-        )
+        """Return the chosen rows: a bool (N,) mask or int64 (M,) indices."""
+        return Fixations(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def active_at(self, time_ms: float) -> Fixations:
-        """Return the fixations that have begun and not ended at a time.
-
-        Args:
-            time_ms: milliseconds from the first frame.
-        """
+        """Return the fixations that have begun and not ended, `time_ms` after the first frame."""
         started = self.onset_ms <= time_ms
         return self.select(started & (time_ms < self.onset_ms + self.duration_ms))
 
@@ -142,12 +127,12 @@ class Stimulus:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One kind of invalid row or file in a set, counted.
+class FixationProblem:
+    """One kind of invalid row or file in a set, with its count.
 
     Attributes:
-        kind: what is wrong, such as `outside the picture`.
-        count: rows, images, videos or viewers concerned.
+        kind: such as `outside the picture`.
+        count: number of rows, images, videos or viewers.
         examples: the first few, each as `NAME, line 12: x = 1.02`.
     """
 
@@ -162,7 +147,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class FixationSet:
-    """A fixation set that was checked.
+    """A checked fixation set.
 
     Attributes:
         name: of its folder or archive, without suffix.
@@ -170,7 +155,7 @@ class FixationSet:
         stimuli: sorted by name.
         viewers: names of the viewers, in the order of their first row.
         digest: sha256 hex digest over the table and the names and digests of all stimuli.
-        problems: what was found wrong; the rows concerned are not in `stimuli`.
+        problems: of invalid rows, which are not in `stimuli`.
     """
 
     name: str
@@ -178,7 +163,7 @@ class FixationSet:
     stimuli: tuple[Stimulus, ...]
     viewers: tuple[str, ...]
     digest: str
-    problems: tuple[Problem, ...]
+    problems: tuple[FixationProblem, ...]
 
 
 @dataclass(frozen=True)
@@ -189,23 +174,20 @@ class Recording:
         fixations: valid fixations; at least one.
         viewers: names of the viewers of this video, in the order of their first row.
         digest: sha256 hex digest of the table's unpacked bytes.
-        problems: what was found wrong; the rows concerned are not in `fixations`.
+        problems: of invalid rows, which are not in `fixations`.
     """
 
     fixations: Fixations
     viewers: tuple[str, ...]
     digest: str
-    problems: tuple[Problem, ...]
+    problems: tuple[FixationProblem, ...]
 
 
 def fold_of(digest: str) -> Fold:
     """Return the fold of an image, decided by its content alone: copies share a fold.
 
-    Of the images of a set, one tenth selects an epoch of a training run, another tenth reports how
-    good the model is, and the rest trains it.
-
-    Args:
-        digest: sha256 hex digest of the image's bytes.
+    One tenth of the images of a set selects an epoch of a training run, another tenth reports how good
+    the model is, and the rest trains it. `digest` is the sha256 hex digest of the image's bytes.
     """
     share = int(digest[:8], 16) / 0x100000000
     return "select" if share < 0.1 else "report" if share < 0.2 else "train"
@@ -215,7 +197,7 @@ def is_fixation_set(root: Path) -> bool:
     """Return whether a folder or archive holds a fixation table beside `images/` or `videos/`.
 
     Raises:
-        DatasetError: no such folder or archive, or an archive that cannot be read.
+        DatasetError: there is no such folder or archive, or it cannot be read.
     """
     found = _find(root)
     return any(files_under(root, found, (kind,)) for kind in SUFFIXES) and any(
@@ -251,17 +233,14 @@ def load_fixation_set(
     for name in stimuli:
         if name not in rows.by_stimulus:
             rows.problems.add(f"{kind[:-1]} without valid fixations", name)
-    filled = tuple(
-        Stimulus(s.name, s.source, s.size, s.digest, rows.fixations(s.name), s.fps, s.duration_ms)
-        for s in stimuli.values()
-    )
+    filled = tuple(replace(s, fixations=rows.fixations(s.name)) for s in stimuli.values())
     parts = (rows.digest, *(f"{s.name}\0{s.digest}" for s in filled))
     return FixationSet(
         name=root.resolve().name if root.is_dir() else root.stem,
         kind=kind,
         stimuli=filled,
         viewers=tuple(rows.viewers),
-        digest=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        digest=sha256_hex("\n".join(parts).encode()),
         problems=rows.problems.all(),
     )
 
@@ -287,28 +266,7 @@ def read_fixations(
     return Recording(rows.fixations(video), tuple(rows.viewers), rows.digest, rows.problems.all())
 
 
-@contextlib.contextmanager
-def stimulus_path(stimulus: Stimulus) -> Iterator[Path]:
-    """Give a path to a stimulus, for a reader that cannot read inside archives.
-
-    Args:
-        stimulus: an image or video of a set.
-
-    Yields:
-        Its own path, or that of a temporary copy of an archive's member, which is removed when the
-        block ends.
-
-    Raises:
-        DatasetError: the member cannot be read.
-        OutputError: the temporary copy cannot be written.
-    """
-    with local_path(stimulus.source) as path:
-        yield path
-
-
 def _find(root: Path) -> list[tuple[PurePosixPath, Source]]:
-    """Every image and video in a folder of their kind, and every table."""
-
     def wanted(path: PurePosixPath) -> bool:
         if path.name.lower() in TABLES:
             return len(path.parts) <= 2
@@ -321,12 +279,12 @@ def _find(root: Path) -> list[tuple[PurePosixPath, Source]]:
 def _stimuli_of(
     root: Path, found: list[tuple[PurePosixPath, Source]]
 ) -> tuple[Kind, PurePosixPath, dict[str, Source]]:
-    """The set's kind, the folder that holds it, and its images or videos by name."""
+    """Return the set's kind, the folder that holds it, and its images or videos by name."""
     held = {kind: under for kind in SUFFIXES if (under := files_under(root, found, (kind,)))}
     if not held:
         raise DatasetError(
             f"{root}: has no images in images/ and no videos in videos/",
-            f"suffixes read: {', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}",
+            f"supported suffixes: {', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}",
         )
     if len(held) > 1:
         raise DatasetError(
@@ -348,11 +306,11 @@ def _table_of(root: Path, found: list[tuple[PurePosixPath, Source]], base: PureP
 
 
 def probe_stimulus(kind: Kind, name: str, source: Source) -> Stimulus:
-    """Return an image or video without its fixations: its size, digest, frame rate and length.
+    """Return the size, digest, frame rate and length of an image or video, without fixations.
 
     Raises:
-        DatasetError: it cannot be read.
-        MissingExtraError: it is an image, and Pillow is not installed.
+        DatasetError: the file cannot be read.
+        MissingExtraError: the file is an image, and Pillow is not installed.
     """
     if kind == "images":
         try:
@@ -370,15 +328,9 @@ def probe_stimulus(kind: Kind, name: str, source: Source) -> Stimulus:
     seconds = info.duration
     if seconds is None and info.frames and info.fps:
         seconds = float(info.frames / info.fps)
-    return Stimulus(
-        name,
-        source,
-        (info.display_width, info.display_height),
-        digest,
-        _no_fixations(),
-        info.fps,
-        None if seconds is None else 1000 * seconds,
-    )
+    size = info.display_width, info.display_height
+    length = None if seconds is None else 1000 * seconds
+    return Stimulus(name, source, size, digest, _no_fixations(), info.fps, length)
 
 
 def _no_fixations() -> Fixations:
@@ -398,9 +350,9 @@ class _Problems:
         if len(examples) < _EXAMPLES:
             examples.append(example)
 
-    def all(self) -> tuple[Problem, ...]:
+    def all(self) -> tuple[FixationProblem, ...]:
         return tuple(
-            Problem(kind, self._count[kind], tuple(examples))
+            FixationProblem(kind, self._count[kind], tuple(examples))
             for kind, examples in self._examples.items()
         )
 
@@ -486,7 +438,6 @@ def _read_table(
 
 
 def _columns(table: Source, header: Sequence[str], kind: Kind, *, optional: bool) -> dict[str, int]:
-    """The place of every column."""
     names = [name.strip().lower() for name in header]
     absent = {"duration_ms"} if kind == "images" else set()
     absent |= {kind[:-1]} if optional else set()
@@ -514,7 +465,7 @@ def _check_row(
     kind: Kind,
     seen: dict[str, None],
 ) -> None:
-    """Keep a row, or count the first problem that it has."""
+    """Keep a valid row, or count its first problem."""
     at = f"{name or 'no name'}, line {line}"
 
     def problem(what: str, detail: str) -> None:
@@ -573,7 +524,7 @@ def _check_row(
 
 
 def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
-    """The lines of a table; their bytes go into `digest`."""
+    """Yield the lines of a table, and feed their bytes to `digest`."""
     packed = read_bytes(table)
     plain: IO[bytes] = io.BytesIO(packed)
     if packed.startswith(b"\x1f\x8b"):
@@ -599,7 +550,9 @@ def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
             f"{table}: line {number} is not UTF-8", "save the table as UTF-8"
         ) from exc
     except (OSError, EOFError, zlib.error) as exc:
-        raise DatasetError(f"{table}: can't be unpacked: {exc}", "check that it is whole") from exc
+        raise DatasetError(
+            f"{table}: can't be unpacked: {exc}", "check that it is complete"
+        ) from exc
 
 
 DEFAULT_SIGMA = 0.03
@@ -608,22 +561,15 @@ degree of visual angle is the field's choice (Le Meur & Baccino, "Methods for co
 saliency maps", Behavior Research Methods 45, 2013); a screen is some 30 to 40 degrees wide."""
 
 PIXELS_PER_DEGREE = (1.0, 1000.0)
-"""Least and most pixels per degree of visual angle: beyond, a density is a point, or flat."""
+"""Least and most pixels per degree of visual angle: beyond them a density is a point, or flat."""
 
 NARROWEST = 0.5
 """Least standard deviation, samples: a narrower Gaussian falls between the samples, so that fixations
-would count by how near they are to the middle of one."""
+would count by their distance from the middle of one."""
 
 
 def check_pixels_per_degree(pixels_per_degree: float | None) -> None:
-    """Refuse a viewing distance that no screen is seen from.
-
-    Args:
-        pixels_per_degree: see `sigma_of`.
-
-    Raises:
-        UsageError: a number out of `PIXELS_PER_DEGREE`.
-    """
+    """Raise a UsageError for a number out of `PIXELS_PER_DEGREE`."""
     least, most = PIXELS_PER_DEGREE
     if pixels_per_degree is not None and not least <= pixels_per_degree <= most:
         raise UsageError(
@@ -633,14 +579,9 @@ def check_pixels_per_degree(pixels_per_degree: float | None) -> None:
 
 
 def sigma_of(width: int, pixels_per_degree: float | None) -> float:
-    """Return the density's standard deviation: one degree of visual angle where that is known.
+    """Return the standard deviation of the density as a share of the picture's width (pixels).
 
-    Args:
-        width: of the picture as shown, pixels.
-        pixels_per_degree: pixels of the picture per degree of visual angle; None if not known.
-
-    Returns:
-        Share of the width.
+    It is one degree of visual angle if `pixels_per_degree` is known, else `DEFAULT_SIGMA`.
     """
     return DEFAULT_SIGMA if pixels_per_degree is None else pixels_per_degree / width
 
@@ -648,17 +589,15 @@ def sigma_of(width: int, pixels_per_degree: float | None) -> float:
 def gaze_density(
     fixations: Fixations, width: int, height: int, sigma: float = DEFAULT_SIGMA
 ) -> npt.NDArray[np.float32]:
-    """Return the density of gaze over a picture; every fixation counts alike.
+    """Return the density of gaze over a picture; every fixation counts the same.
 
-    Positions are exact, not rounded to samples. What of a Gaussian lies beyond the picture's edges
-    is cut off.
+    Positions are not rounded to samples. Gaussians are cut off at the edges of the picture.
 
     Args:
         fixations: at least one.
         width: columns of the result, which has the aspect of the picture as shown.
         height: rows of the result.
-        sigma: standard deviation of the Gaussian, share of the width; at least `NARROWEST` samples
-            are taken.
+        sigma: standard deviation of the Gaussian, share of the width; at least `NARROWEST` samples.
 
     Returns:
         float32 (height, width), positive or zero, sum 1.
@@ -671,7 +610,7 @@ def gaze_density(
     narrowest = max(sigma * width, NARROWEST)
     across = _gaussians(fixations.x * width, width, narrowest)
     down = _gaussians(fixations.y * height, height, narrowest)
-    # einsum, not a matrix product: BLAS would wake a thread per core for a millisecond's work.
+    # No matrix product: BLAS would wake a thread per core for a millisecond's work.
     total = np.einsum("nh,nw->hw", down, across)
     density: npt.NDArray[np.float32] = (total / total.sum()).astype(np.float32)
     return density
@@ -692,15 +631,7 @@ class CentreGaussian:
     std_y: float
 
     def density(self, width: int, height: int) -> npt.NDArray[np.float64]:
-        """Return the density at the pixel centres, cut off at the picture's edges.
-
-        Args:
-            width: columns.
-            height: rows.
-
-        Returns:
-            float64 (height, width), sum 1.
-        """
+        """Return the density at the pixel centres as float64 (height, width), sum 1."""
         stds = max(self.std_x * width, NARROWEST), max(self.std_y * height, NARROWEST)
         across = _gaussians(np.array([self.x * width]), width, stds[0])[0]
         down = _gaussians(np.array([self.y * height]), height, stds[1])[0]

@@ -1,6 +1,6 @@
-"""Fixation sets from the layouts in which their authors publish them.
+"""Convert published gaze recordings from their authors' layouts to fixation sets.
 
-A layout is a row of `LAYOUTS`: where its images or videos and its MATLAB file are, and a function
+A layout is a row of `LAYOUTS`: the places of its images or videos and of its MATLAB file, and a function
 that reads that file. To add one, write such a function and a row, and a row of `catalogue.toml`.
 """
 
@@ -11,9 +11,9 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,15 +48,14 @@ _DAMAGED = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, MemoryError),
     zlib.error,
 )
-"""What SciPy, h5py and the readers below raise for files of another form."""
+"""Errors of SciPy, h5py and the readers below for files of another form."""
 
 
-@dataclass(frozen=True)
-class Gaze:
+class RawFixations(NamedTuple):
     """Fixations of one viewer on one image or video, as the authors recorded them.
 
     Attributes:
-        name: of the image or video, without suffix; empty where the file names none.
+        name: of the image or video, without suffix; empty if the file gives none.
         viewer: the viewer's number in the authors' file, from 1.
         x, y: float64 (N,), pixels.
         onset_ms: float64 (N,), milliseconds.
@@ -71,8 +70,7 @@ class Gaze:
     duration_ms: Floats
 
 
-@dataclass(frozen=True)
-class Layout:
+class GazeLayout(NamedTuple):
     """How a set is published.
 
     Attributes:
@@ -85,7 +83,7 @@ class Layout:
     kind: Kind
     stimuli: str
     table: str
-    read: Callable[[bytes, Sequence[str]], Iterator[Gaze]]
+    read: Callable[[bytes, Sequence[str]], Iterator[RawFixations]]
 
 
 def import_set(
@@ -106,11 +104,11 @@ def import_set(
         on_progress: called with the part's name, files done, and files in all.
 
     Returns:
-        The set that was written, with its problems.
+        The written set, with its problems.
 
     Raises:
-        DatasetError: an unknown layout, or a source that is not of this layout.
-        OutputError: the target is there, or cannot be written.
+        DatasetError: the layout is unknown, or the source has another one.
+        OutputError: the target exists, or it cannot be written.
         MissingExtraError: the extra `datasets` is not installed.
     """
     form = find_layout(layout)
@@ -145,12 +143,8 @@ def import_set(
     return replace(made, name=target.resolve().name, stimuli=tuple(moved))
 
 
-def find_layout(name: str) -> Layout:
-    """Return a row of `LAYOUTS`.
-
-    Raises:
-        DatasetError: an unknown name.
-    """
+def find_layout(name: str) -> GazeLayout:
+    """Return a row of `LAYOUTS`; raise DatasetError for an unknown name."""
     if name not in LAYOUTS:
         raise DatasetError(
             f"{name!r} is not a known layout", f"choose one of: {', '.join(LAYOUTS)}"
@@ -158,8 +152,8 @@ def find_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def _find(form: Layout, source: Path) -> tuple[dict[str, Source], Source]:
-    """The stimuli by name, without spaces, and the MATLAB file."""
+def _find(form: GazeLayout, source: Path) -> tuple[dict[str, Source], Source]:
+    """Return the stimuli by name, without spaces, and the MATLAB file."""
     table = PurePosixPath(form.table)
     found = find_files(
         source,
@@ -175,16 +169,15 @@ def _find(form: Layout, source: Path) -> tuple[dict[str, Source], Source]:
     if under is None or not tables:
         raise DatasetError(
             f"{source}: has no {form.kind} in {form.stimuli}/ beside {form.table}",
-            "name the folder or archive that the authors publish",
+            "give the folder or archive that the authors publish",
         )
     # The HEVC set has "Basketball Drive.avi" for BasketballDrive.
     return {name.replace(" ", ""): s for name, s in under[1].items()}, tables[0]
 
 
 def _write_table(
-    target: Path, kind: Kind, recorded: Sequence[Gaze], files: dict[str, Path]
+    target: Path, kind: Kind, recorded: Sequence[RawFixations], files: dict[str, Path]
 ) -> None:
-    """Write the rows in the authors' order."""
     sizes = {}
     if kind == "images":
         sizes = {name: probe_stimulus(kind, name, path).size for name, path in files.items()}
@@ -206,7 +199,7 @@ def _write_table(
 
 
 def _matlab_cells(data: bytes) -> npt.NDArray[Any]:
-    """The cell array `fixations` of a MATLAB file of version 5 to 7.2."""
+    """Return the cell array `fixations` of a MATLAB file of version 5 to 7.2."""
     try:
         from scipy.io import loadmat
     except ImportError as exc:
@@ -237,8 +230,8 @@ def _check_unpacked(data: bytes) -> None:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes unpacked")
 
 
-def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
-    """OSIE and Crowd: a cell per image with a struct (img, subjects), a struct per subject.
+def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
+    """Read OSIE and Crowd: a cell per image with a struct (img, subjects), a struct per subject.
 
     fix_x and fix_y are pixels from the upper left corner, fix_duration milliseconds.
     """
@@ -256,11 +249,11 @@ def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
                 raise ValueError(
                     f"viewer {number} of {name!r} has different counts of x, y and duration"
                 )
-            yield Gaze(name, number, x, y, np.zeros_like(x), duration)
+            yield RawFixations(name, number, x, y, np.zeros_like(x), duration)
 
 
-def _read_matrices(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
-    """Scene: cells (images, viewers) in the order of the images' names.
+def _read_matrices(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
+    """Read Scene: cells (images, viewers) in the order of the images' names.
 
     A row of a cell is y, x (pixels), onset, duration (seconds).
     """
@@ -271,11 +264,11 @@ def _read_matrices(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
         for number, cell in enumerate(row, 1):
             if cell.size:
                 y, x, onset, duration = np.asarray(cell, np.float64).T
-                yield Gaze(name, number, x, y, 1000 * onset, 1000 * duration)
+                yield RawFixations(name, number, x, y, 1000 * onset, 1000 * duration)
 
 
-def _read_hevc(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
-    """The HEVC sequences: MATLAB 7.3, which is HDF5; a row per fixation, stored transposed.
+def _read_hevc(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
+    """Read the HEVC sequences: MATLAB 7.3, which is HDF5; a row per fixation, stored transposed.
 
     Its columns are subject, video (from 1), onset and duration (milliseconds), x, y (pixels).
     """
@@ -294,13 +287,15 @@ def _read_hevc(data: bytes, names: Sequence[str]) -> Iterator[Gaze]:
     for viewer, video, *values in fixations:
         known = 1 <= video <= len(videos)  # one published row has no video
         onset, duration, x, y = (np.array([value]) for value in values)
-        yield Gaze(videos[int(video) - 1] if known else "", int(viewer), x, y, onset, duration)
+        yield RawFixations(
+            videos[int(video) - 1] if known else "", int(viewer), x, y, onset, duration
+        )
 
 
 LAYOUTS = {
-    "osie": Layout("images", "data/stimuli", "data/eye/fixations.mat", _read_structs),
-    "crowd": Layout("images", "data/stimuli", "data/eye/fixations.mat", _read_structs),
-    "scene": Layout("images", "data/stimuli", "data/tidy/fixations.mat", _read_matrices),
-    "hevc": Layout("videos", "videos", "video_database.mat", _read_hevc),
+    "osie": GazeLayout("images", "data/stimuli", "data/eye/fixations.mat", _read_structs),
+    "crowd": GazeLayout("images", "data/stimuli", "data/eye/fixations.mat", _read_structs),
+    "scene": GazeLayout("images", "data/stimuli", "data/tidy/fixations.mat", _read_matrices),
+    "hevc": GazeLayout("videos", "videos", "video_database.mat", _read_hevc),
 }
 """By the id of the set in the catalogue."""

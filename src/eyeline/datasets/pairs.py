@@ -1,22 +1,18 @@
-"""Image/mask pairs: found, checked and read, for training and for evaluation alike.
+"""Find, check and read image/mask pairs, for training and for evaluation.
 
 A dataset is a folder, a .tar or a .zip that holds `images/` and `masks/`, or the folders that its
-authors chose (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at its top or inside one wrapping folder. Folders
-below these are kept in the names: DAVIS has one for each video. Archives are read in place, nothing
-is unpacked to disk.
+authors chose (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at its top or inside one wrapping folder. Folders below
+these are kept in the names: DAVIS has one for each video. Archives are read in place.
 
-Several datasets as one, without the pictures that they share.
-
-A picture that two sets have in common, whether copied, scaled or compressed again, would count
-twice in training, or leak from a test set into it. `find_union` keeps the first and names the rest.
+A picture that two sets have in common, whether copied, scaled or compressed again, would count twice in
+training, or leak from a test set into it. `find_union` keeps the first one and names the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -31,30 +27,22 @@ from eyeline.datasets.files import (
     files_under,
     find_files,
     has_suffix,
+    read_bytes,
 )
 from eyeline.errors import DatasetError
+from eyeline.parallel import map_in_threads, usable_cores
 
-# DUTS, DAVIS-2016, then other sets' own; in lower case, for any case is read. The first there is counts.
+# Lower case, for any case is read; the first existing one counts.
 IMAGE_FOLDERS = (
-    "images",
-    "duts-tr-image",
-    "duts-te-image",
-    "jpegimages/480p",
-    "image",
-    "imgs",
-    "img",
+    *("images", "duts-tr-image", "duts-te-image"),
+    *("jpegimages/480p", "image", "imgs", "img"),  # DAVIS-2016 first
 )
-# ECSSD's second: its authors' archives unpack to `images` and `ground_truth_mask`.
 MASK_FOLDERS = (
-    "masks",
-    "ground_truth_mask",
-    "duts-tr-mask",
-    "duts-te-mask",
-    "annotations/480p",
-    "mask",
-    "gt",
+    *("masks", "ground_truth_mask", "duts-tr-mask", "duts-te-mask"),  # ECSSD's authors' is second
+    *("annotations/480p", "mask", "gt"),
 )
-MASK_THRESHOLD = 127  # a pixel is foreground above this value, as the sets' authors evaluate
+MASK_THRESHOLD = 127
+"""A pixel is foreground above this value, as the sets' authors evaluate."""
 
 # Pillow raises SyntaxError for broken PNG chunks and its own class for absurd sizes.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -84,8 +72,8 @@ def find_pairs(root: Path) -> list[Pair]:
         root: folder, .tar or .zip with `images/` + `masks/`, or a known set's own folder names.
 
     Raises:
-        DatasetError: no such dataset, no pairs, an image without its mask (or the reverse), two
-            files of one name, or bytes that can't be read.
+        DatasetError: there is no such dataset, it has no pairs, an image has no mask (or the reverse),
+            two files have one name, or a file cannot be read.
     """
     found = find_files(
         root, (*IMAGE_FOLDERS, *MASK_FOLDERS), lambda path: has_suffix(path, IMAGE_SUFFIXES)
@@ -95,7 +83,7 @@ def find_pairs(root: Path) -> list[Pair]:
     if lonely:
         raise DatasetError(
             f"{root}: {len(lonely)} files without a partner, first {lonely[0]!r}",
-            "every image needs a mask of the same name",
+            "give every image a mask of the same name",
         )
     return [Pair(n, images[n], masks[n], file_digest(images[n])) for n in sorted(images)]
 
@@ -112,17 +100,23 @@ def _under(
     return under[1]
 
 
-def _open(source: Source) -> Image.Image:
-    return Image.open(source if isinstance(source, Path) else io.BytesIO(source.read_bytes()))
-
-
-def _unreadable(source: Source, kind: str, exc: Exception) -> DatasetError:
-    reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "not a whole picture"
-    return DatasetError(f"{source}: unreadable {kind}: {reason}", "replace or remove the pair")
+@contextlib.contextmanager
+def _open(source: Source, kind: str) -> Iterator[Image.Image]:
+    file = source if isinstance(source, Path) else io.BytesIO(read_bytes(source))
+    try:
+        with Image.open(file) as image:
+            yield image
+    except _UNREADABLE as exc:
+        reason = (
+            exc.strerror if isinstance(exc, OSError) and exc.strerror else "not a whole picture"
+        )
+        raise DatasetError(
+            f"{source}: unreadable {kind}: {reason}", "replace or remove the file"
+        ) from exc
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits by its upper byte: Pillow's own conversion would clip it."""
+    """Reduce 16-bit grey to its upper byte: Pillow's own conversion would clip it."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64) >> 8
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
@@ -130,54 +124,43 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def read_image(source: Source) -> Image.Image:
-    """Open an image as upright 8-bit RGB: EXIF rotation applied, alpha dropped, CMYK converted.
+    """Return an image as upright 8-bit RGB: EXIF rotation applied, alpha dropped, CMYK converted.
 
     Raises:
-        DatasetError: unreadable or truncated file.
+        DatasetError: the file is unreadable or truncated.
     """
-    try:
-        with _open(source) as image:
-            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    except _UNREADABLE as exc:
-        raise _unreadable(source, "image", exc) from exc
+    with _open(source, "image") as image:
+        return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
 
 
 def read_mask(source: Source) -> Image.Image:
-    """Open a mask as upright 8-bit grey holding only 0 and 255, split at `MASK_THRESHOLD`.
+    """Return a mask as upright 8-bit grey with only 0 and 255, split at `MASK_THRESHOLD`.
 
     Raises:
-        DatasetError: unreadable or truncated file.
+        DatasetError: the file is unreadable or truncated.
     """
-    try:
-        with _open(source) as image:
-            grey = _eight_bits(ImageOps.exif_transpose(image)).convert("L")
-            return grey.point(lambda v: 255 if v > MASK_THRESHOLD else 0)
-    except _UNREADABLE as exc:
-        raise _unreadable(source, "mask", exc) from exc
+    with _open(source, "mask") as image:
+        grey = _eight_bits(ImageOps.exif_transpose(image)).convert("L")
+        return grey.point(lambda v: 255 if v > MASK_THRESHOLD else 0)
 
 
 def upright_size(source: Source) -> tuple[int, int]:
-    """(width, height) of a picture as it is shown, from its header.
+    """Return (width, height) of a picture as it is shown, from its header.
 
     Raises:
-        DatasetError: unreadable header.
+        DatasetError: the header is unreadable.
     """
-    quarter_turns = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap the sides
-    try:
-        with _open(source) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112) in quarter_turns
-    except _UNREADABLE as exc:
-        raise _unreadable(source, "image", exc) from exc
-    return (height, width) if turned else (width, height)
+    with _open(source, "image") as image:
+        width, height = image.size
+        quarter_turn = image.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF Orientation
+    return (height, width) if quarter_turn else (width, height)
 
 
 def check_sizes(pairs: Iterable[Pair]) -> None:
     """Compare the sizes of every image and its mask, from their headers.
 
     Raises:
-        DatasetError: pairs that differ, or that are a single pixel, counted, the first one named;
-            or an unreadable header.
+        DatasetError: pairs differ in size, or are a single pixel; or a header is unreadable.
     """
     wrong: list[str] = []
     single: list[str] = []
@@ -187,22 +170,20 @@ def check_sizes(pairs: Iterable[Pair]) -> None:
             wrong.append(f"{pair.name}: image {image[0]}x{image[1]}, mask {mask[0]}x{mask[1]}")
         elif image == (1, 1):
             single.append(pair.name)
+    hint = "fix or remove these pairs"
     if single:
-        raise DatasetError(
-            f"{len(single)} images are a single pixel, first {single[0]}", "remove the pairs"
-        )
+        raise DatasetError(f"{len(single)} images are a single pixel, first {single[0]}", hint)
     if wrong:
         raise DatasetError(
-            f"{len(wrong)} masks differ from their image in size, first {wrong[0]}",
-            "fix or remove the pairs",
+            f"{len(wrong)} masks differ from their image in size, first {wrong[0]}", hint
         )
 
 
 HASH_SIDE = 16  # 16 x 16 comparisons = 256 bits
 NEAR = 28
-"""Bits that may differ between two versions of one picture. Measured on 300 images of ECSSD scaled to
-288 and compressed as WebP at quality 60: 7 in the median, 27 at most; the nearest of 10,553 unrelated
-pictures differs in 36 or more (1,000 images)."""
+"""Most different bits of two versions of one picture. Measured on 300 images of ECSSD scaled to 288 and
+compressed as WebP at quality 60: 7 in the median, 27 at most; the nearest of 10,553 unrelated pictures
+differs in 36 or more (1,000 images)."""
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -212,7 +193,7 @@ class Union:
     """Pairs of several datasets.
 
     Attributes:
-        pairs: what is kept; with several sets, names begin with the set's name.
+        pairs: the pairs to use; with several sets, names begin with the set's name.
         dropped: (name of the pair left out, name of the picture that it repeats).
     """
 
@@ -221,9 +202,9 @@ class Union:
 
 
 def difference_hash(image: Image.Image) -> Hashes:
-    """Signs of horizontal differences of a 17 x 16 thumbnail, uint64 (4,).
+    """Return the signs of horizontal differences of a 17 x 16 thumbnail, uint64 (4,).
 
-    The dHash of N. Krawetz, "Kind of Like That" (hackerfactor.com, 2013), at 16 in place of 8 lines.
+    The dHash of N. Krawetz, "Kind of Like That" (hackerfactor.com, 2013), with 16 lines instead of 8.
     """
     small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
     grey = np.asarray(small, np.int16)
@@ -235,18 +216,17 @@ def find_union(
     without: Sequence[Path] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Union:
-    """The pairs of all `roots`, in order, less near-duplicates of an earlier set.
+    """Return the pairs of all `roots`, in order, without near-duplicates of an earlier set.
 
-    One set alone is returned as it stands: its own duplicates share a fold and do no harm.
+    One set alone is returned as it is: its own duplicates share a fold and do no harm.
 
     Args:
-        roots: datasets, see `eyeline.datasets.pairs.find_pairs`.
-        without: datasets that are kept apart for testing: what resembles one of their pictures is
-            dropped as well.
+        roots: datasets, see `find_pairs`.
+        without: datasets for testing: a picture that resembles one of theirs is dropped, too.
         on_progress: called with pictures compared and in all.
 
     Raises:
-        DatasetError: see `find_pairs`; two sets of one name; or nothing is left.
+        DatasetError: see `find_pairs`; two sets have one name; or no pair is left.
     """
     sets = [find_pairs(root) for root in roots]
     if len(sets) == 1 and not without:
@@ -255,50 +235,45 @@ def find_union(
     if len(set(names)) < len(names):
         raise DatasetError(f"two datasets are named {names[-1]}", "rename one of the folders")
     apart = [find_pairs(root) for root in without]
-    total = sum(map(len, sets)) + sum(map(len, apart))
-    done = 0
+    every = [pair for pairs in (*apart, *sets) for pair in pairs]
+    hashes: Iterator[Hashes] = map_in_threads(
+        lambda p: difference_hash(read_image(p.image)), every, usable_cores()
+    )
     seen: Hashes = np.empty((0, 4), np.uint64)
     seen_names: list[str] = []
-
-    def remember(prefix: str, pairs: list[Pair], hashes: Hashes) -> None:
-        nonlocal seen
-        seen = np.concatenate([seen, hashes])
-        seen_names.extend(f"{prefix}/{p.name}" for p in pairs)
-
-    def hashes_of(pairs: list[Pair]) -> Hashes:
-        nonlocal done
-        rows = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for row in pool.map(lambda p: difference_hash(read_image(p.image)), pairs):
-                rows.append(row)
-                done += 1
-                on_progress(done, total)
-        return np.array(rows, np.uint64).reshape(-1, 4)
-
-    for root, pairs in zip(without, apart, strict=True):
-        remember(root.stem, pairs, hashes_of(pairs))
     kept: list[Pair] = []
     dropped: list[tuple[str, str]] = []
-    for name, pairs in zip(names, sets, strict=True):
-        hashes = hashes_of(pairs)
-        twin = [_twin(h, seen) for h in hashes]
-        dropped += [
-            (f"{name}/{p.name}", seen_names[t]) for p, t in zip(pairs, twin, strict=True) if t >= 0
-        ]
-        own = [p for p, t in zip(pairs, twin, strict=True) if t < 0]
-        remember(name, own, hashes[[t < 0 for t in twin]])
-        kept += [replace(p, name=f"{name}/{p.name}") for p in own] if len(sets) > 1 else own
+    done = 0
+    for number, (root, pairs) in enumerate(zip((*without, *roots), (*apart, *sets), strict=True)):
+        rows: list[Hashes] = []
+        own: list[str] = []
+        for pair in pairs:
+            name, row = f"{root.stem}/{pair.name}", next(hashes)
+            done += 1
+            on_progress(done, len(every))
+            twin = _twin(row, seen) if number >= len(apart) else None
+            if twin is not None:
+                dropped.append((name, seen_names[twin]))
+                continue
+            rows.append(row)
+            own.append(name)
+            if number >= len(apart):
+                kept.append(replace(pair, name=name) if len(sets) > 1 else pair)
+        # Only now: duplicates within a set are kept.
+        seen = np.concatenate([seen, np.array(rows, np.uint64).reshape(-1, 4)])
+        seen_names += own
     if not kept:
         raise DatasetError(
-            f"{', '.join(names)}: every picture repeats one that is kept apart", "name other sets"
+            f"{', '.join(names)}: every picture repeats one of the sets that are kept apart",
+            "give other sets",
         )
     return Union(kept, dropped)
 
 
-def _twin(one: Hashes, others: Hashes) -> int:
-    """Index of the nearest of `others` within `NEAR` bits, or -1."""
+def _twin(one: Hashes, others: Hashes) -> int | None:
+    """Return the index of the nearest of `others` within `NEAR` bits."""
     if not len(others):
-        return -1
+        return None
     distances = np.bitwise_count(others ^ one).sum(1)
     nearest = int(distances.argmin())
-    return nearest if distances[nearest] <= NEAR else -1
+    return nearest if distances[nearest] <= NEAR else None

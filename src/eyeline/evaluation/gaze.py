@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from eyeline.datasets.files import local_path
 from eyeline.datasets.fixations import (
     CentreGaussian,
     Fixations,
@@ -35,7 +36,6 @@ from eyeline.datasets.fixations import (
     fold_of,
     load_fixation_set,
     sigma_of,
-    stimulus_path,
 )
 from eyeline.datasets.pairs import read_image
 from eyeline.digests import sha256_hex
@@ -372,7 +372,7 @@ def _video_maps(
             "give the lines of the short side, or leave the option out",
         )
     extract = ExtractOptions(lines=size, workers=threads, temporal=options.temporal)
-    with stimulus_path(stimulus) as path:
+    with local_path(stimulus.source) as path:
         video = open_video(path)
         total = video.info.expected_frames
         if total is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from eyeline.datasets.fixations import CentreGaussian, Fold, Kind, Problem
+from eyeline.datasets.fixations import CentreGaussian, FixationProblem, Fold, Kind
 from eyeline.evaluation.gaze_metrics import GAZE_LOWER_IS_BETTER, GAZE_MEASURES, FittedPrior
 from eyeline.evaluation.statistics import Comparison, Estimate, difference_cells, estimate_cell
 from eyeline.tables import Table
@@ -108,7 +108,7 @@ class GazeSet:
     fixations: int
     pictures: int
     empty: int
-    problems: tuple[Problem, ...]
+    problems: tuple[FixationProblem, ...]
     blur: str
     prior: CentreGaussian
     prior_sets: tuple[FittedPrior, ...]

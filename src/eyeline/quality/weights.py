@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from eyeline.datasets.fixations import (
     TABLES,
+    FixationProblem,
     Fixations,
-    Problem,
     gaze_density,
     is_fixation_set,
     load_fixation_set,
@@ -290,7 +290,7 @@ class RecordedGaze:
     size: tuple[int, int]
     sigma: float
     still: bool
-    problems: tuple[Problem, ...]
+    problems: tuple[FixationProblem, ...]
     empty: set[int] = field(default_factory=set)
 
     def density(self, index: int, seconds: float) -> Map | None:
