@@ -97,7 +97,7 @@ def test_a_video_of_maps_has_one_size_and_no_gap(tmp_path):
     first, other = random_maps(1)[0], random_maps(1, (10, 12))[0]
     with open_map_sink(tmp_path / "m.mkv", fps=None) as sink:
         sink.write(5, 0.2, first)
-        with pytest.raises(OutputError, match="frame 7 follows 5"):
+        with pytest.raises(OutputError, match="frame 7 follows frame 5"):
             sink.write(7, 0.28, first)
         with pytest.raises(OutputError, match="frame 6 has another size"):
             sink.write(6, 0.24, other)
@@ -105,7 +105,7 @@ def test_a_video_of_maps_has_one_size_and_no_gap(tmp_path):
 
 @pytest.mark.parametrize("where", ["a.avi", "maps.png", "a.npy"])
 def test_another_suffix_is_refused(tmp_path, where):
-    with pytest.raises(OutputError, match="name a folder"):
+    with pytest.raises(OutputError, match="give a folder"):
         open_map_sink(tmp_path / where)
 
 

@@ -19,8 +19,8 @@ from eyeline.saliency.temporal import (
     FILTERS,
     MEDIAN_WINDOW,
     TIME_CONSTANT_MS,
-    Estimate,
     Flow,
+    FrameMap,
     TemporalFilter,
     ema,
     fill_skipped,
@@ -38,19 +38,19 @@ def frame(index: int, rgb: np.ndarray | None = None) -> Frame:
 
 def estimates(
     values: list[float | None], cuts: frozenset[int] = frozenset(), start: int = 0
-) -> list[Estimate]:
+) -> list[FrameMap]:
     """A 1x1 map a frame; None is a frame that was skipped."""
     return [
-        Estimate(frame(start + i), i in cuts, None if v is None else np.array([[v]], np.float32))
+        FrameMap(frame(start + i), i in cuts, None if v is None else np.array([[v]], np.float32))
         for i, v in enumerate(values)
     ]
 
 
-def filtered(name: TemporalFilter, items: Iterable[Estimate]) -> Iterator[Estimate]:
+def filtered(name: TemporalFilter, items: Iterable[FrameMap]) -> Iterator[FrameMap]:
     return FILTERS[name](items, TIME_CONSTANT_MS, 25.0)
 
 
-def at_times(values: list[float], seconds: list[float]) -> list[Estimate]:
+def at_times(values: list[float], seconds: list[float]) -> list[FrameMap]:
     """A 1x1 map at each presentation time."""
     return [
         replace(e, frame=replace(e.frame, pts_time=s))
@@ -58,7 +58,7 @@ def at_times(values: list[float], seconds: list[float]) -> list[Estimate]:
     ]
 
 
-def numbers(result: Iterator[Estimate]) -> list[float]:
+def numbers(result: Iterator[FrameMap]) -> list[float]:
     return [float(e.known_map[0, 0]) for e in result]
 
 
@@ -80,10 +80,10 @@ def blob(x0: float, y0: float = 24.0) -> np.ndarray:
     return np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / 50).astype(np.float32)
 
 
-def moving(count: int, speed: float) -> list[Estimate]:
+def moving(count: int, speed: float) -> list[FrameMap]:
     """A blob that moves with the texture under it, `speed` pixels a frame to the right."""
     return [
-        Estimate(frame(i, texture(speed * i)), False, blob(20 + speed * i)) for i in range(count)
+        FrameMap(frame(i, texture(speed * i)), False, blob(20 + speed * i)) for i in range(count)
     ]
 
 
@@ -203,7 +203,7 @@ def test_ema_equals_brute_force(items: list[tuple[float, bool]]) -> None:
 @pytest.mark.parametrize("name", list(FILTERS))
 def test_scenes_are_filtered_as_if_they_were_alone(name: str) -> None:
     first, second = moving(4, 2.0), moving(5, -1.0)
-    joined = [*first, Estimate(second[0].frame, True, second[0].map), *second[1:]]
+    joined = [*first, FrameMap(second[0].frame, True, second[0].map), *second[1:]]
     alone = [*filtered(name, first), *filtered(name, second)]
     together = list(filtered(name, joined))
     assert len(together) == 9
@@ -215,7 +215,7 @@ def test_scenes_are_filtered_as_if_they_were_alone(name: str) -> None:
 def test_a_map_of_another_size_starts_a_scene(name: str) -> None:
     small, big = np.full((20, 24), 0.5, np.float32), np.full((24, 20), 1, np.float32)
     items = [
-        Estimate(frame(i, np.zeros((3, *m.shape), np.uint8)), False, m)
+        FrameMap(frame(i, np.zeros((3, *m.shape), np.uint8)), False, m)
         for i, m in enumerate([small, small, big, big, small])
     ]
     got = [e.known_map for e in filtered(name, items)]
@@ -227,7 +227,7 @@ def test_a_map_of_another_size_starts_a_scene(name: str) -> None:
 def test_filters_are_lazy(name: str, ahead: int) -> None:
     taken: list[int] = []
 
-    def source() -> Iterator[Estimate]:
+    def source() -> Iterator[FrameMap]:
         for e in moving(8, 1.0):
             taken.append(e.frame.index)
             yield e
@@ -261,9 +261,9 @@ def test_fill_does_not_look_across_a_cut() -> None:
 def test_fill_across_a_change_of_size_holds() -> None:
     left, right = np.full((2, 3), 0.2, np.float32), np.full((3, 2), 0.8, np.float32)
     items = [
-        Estimate(frame(0), False, left),
-        Estimate(frame(1), False, None),
-        Estimate(frame(2), False, right),
+        FrameMap(frame(0), False, left),
+        FrameMap(frame(1), False, None),
+        FrameMap(frame(2), False, right),
     ]
     np.testing.assert_array_equal(list(fill_skipped(items, "linear"))[1].known_map, left)
 
@@ -300,7 +300,7 @@ def test_flow_leaves_a_picture_alone_that_is_too_small_for_it() -> None:
 def test_motion_fill_follows_what_linear_smears() -> None:
     pytest.importorskip("cv2")
     truth = moving(5, 3.0)
-    sparse = [Estimate(e.frame, False, e.map if i in (0, 4) else None) for i, e in enumerate(truth)]
+    sparse = [FrameMap(e.frame, False, e.map if i in (0, 4) else None) for i, e in enumerate(truth)]
 
     def error(how: str) -> float:
         filled = list(fill_skipped(sparse, how))

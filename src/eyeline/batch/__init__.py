@@ -1,5 +1,7 @@
-"""Many videos, resumable: locally or on Ray.
+"""Many videos, resumable, in worker processes of this machine or on Ray.
 
-One way through: `manifest` names titles, `driver` hands tasks to an engine (`local`, `ray_engine`),
-`worker` does them with a `work` (extract, score, roi-map), `store` keeps what is finished.
+`manifest` reads which titles there are. `driver` hands them, whole or in segments, to the workers of
+an engine (`local` or `ray_engine`; `task` has the records that travel between them). A `worker` does
+the `work`: extract, score or roi map. `store` keeps all that is finished in the output folder, so
+that a batch that was killed goes on where it ended.
 """

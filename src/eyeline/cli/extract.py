@@ -13,7 +13,7 @@ from eyeline.cli.options import argument, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.saliency.pipeline import Extraction, Outputs, RunResult
+    from eyeline.saliency.pipeline import Extraction, ExtractResult, Outputs
 
 EXAMPLES = """
 Examples:
@@ -112,7 +112,7 @@ def _introduce(extraction: Extraction) -> None:
     )
 
 
-def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
+def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> ExtractResult:
     from eyeline.cli.progress import InterruptShield, frame_progress
     from eyeline.saliency.pipeline import run_extraction
 
@@ -124,7 +124,7 @@ def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> RunResult:
         return run_extraction(extraction, outputs, lambda frame: advance(), InterruptShield())
 
 
-def _conclude(result: RunResult, extraction: Extraction, quiet: bool) -> None:
+def _conclude(result: ExtractResult, extraction: Extraction, quiet: bool) -> None:
     from eyeline.errors import EyelineError
     from eyeline.logs.base import pool
 

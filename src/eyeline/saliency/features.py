@@ -1,7 +1,7 @@
-"""Numbers of a map: open this file to add a per-frame feature.
+"""The features of a saliency map: the numbers per frame that logs hold.
 
-Every feature is computed over the visible frame (padding is cropped before) in float64.
-Names are API: they never change when weights change.
+To add one, add it to `FEATURES` and to `map_features`. All are computed in float64 over the visible
+frame, after padding is cropped. Their names are part of the API.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy.typing as npt
 FEATURES = {
     "saliency_mean": "arithmetic mean of the map",
     "saliency_std": "population standard deviation of the map",
-    "saliency_coverage": "share of the frame above .5",
-    "saliency_entropy": "how evenly the map is spread: 0 one point, 1 uniform",
-    "saliency_cx": "horizontal centroid, 0 left edge, 1 right edge",
-    "saliency_cy": "vertical centroid, 0 top edge, 1 bottom edge",
-    "saliency_flicker": "mean absolute change to the previous frame's map, 0 across a cut",
+    "saliency_coverage": "share of the frame above 0.5",
+    "saliency_entropy": "how evenly the map is spread: 0 = one point, 1 = uniform",
+    "saliency_cx": "horizontal centroid, 0 = left edge, 1 = right edge",
+    "saliency_cy": "vertical centroid, 0 = top edge, 1 = bottom edge",
+    "saliency_flicker": "mean absolute change from the previous frame's map; 0 across a cut",
 }
-"""Feature name to what it means, in the order of every log's columns."""
+"""Features and their meaning, in the order of every log's columns."""
 
 Map = npt.NDArray[np.float32]
 
@@ -28,7 +28,7 @@ _TINY = np.float32(np.finfo(np.float32).tiny)
 
 
 def _centre(weights: npt.NDArray[np.float64], total: float) -> float:
-    """Weighted mean position of pixel centres, 0..1; the middle when nothing has weight."""
+    """Return the weighted mean position of pixel centres, 0..1; 0.5 when all weights are 0."""
     if total <= 0:
         return 0.5
     n = len(weights)
@@ -36,7 +36,7 @@ def _centre(weights: npt.NDArray[np.float64], total: float) -> float:
 
 
 def _entropy(m: Map, total: float) -> float:
-    """Shannon entropy of the map as a distribution over pixels, divided by its maximum log2(N).
+    """Return the Shannon entropy of the map as a distribution over N pixels, divided by log2(N).
 
     With p = m / T: H = log2(T) - sum(m log2 m) / T (Shannon 1948). An empty map has entropy 0.
     """
@@ -50,21 +50,18 @@ def _entropy(m: Map, total: float) -> float:
 
 
 def map_features(m: Map, previous: Map | None) -> dict[str, float]:
-    """The features of one map.
+    """Return a number per name of `FEATURES`.
 
     Args:
         m: float32 (h, w) in [0, 1].
-        previous: the map of the frame before, or None at the start and across a cut.
-
-    Returns:
-        One float for each name of `FEATURES`.
+        previous: the map of the frame before; None at the start and across a cut.
     """
     exact = m.astype(np.float64)
     columns = exact.sum(axis=0)
     rows = exact.sum(axis=1)
     total = float(rows.sum())
     mean = total / m.size
-    exact -= mean  # centred first: E[m^2] - mean^2 would leave round-off of a flat map
+    exact -= mean  # centred first: E[m^2] - mean^2 would leave the round-off of a flat map
     variance = float(np.einsum("ij,ij->", exact, exact)) / m.size
     if previous is not None and previous.shape == m.shape:
         flicker = float(np.abs(m - previous).mean(dtype=np.float64))

@@ -1,14 +1,14 @@
-"""Saliency maps in files: a PNG per frame, an `.npz`, or a lossless grey video; and back.
+"""Write saliency maps to files, and read them: a PNG per frame, an `.npz`, or a lossless grey video.
 
-| where | what | exact to |
+| path | content | largest error |
 |---|---|---|
 | a folder | `000123.png`, grey, 8 or 16 bits (big-endian, as PNG has it) | 1/510 or 1/131070 |
-| `.npz` | float32 arrays named `000123`, not compressed | bit for bit |
+| `.npz` | float32 arrays named `000123`, not compressed | 0 |
 | `.mkv` | FFV1, `gray` or `gray16le`, full range | 1/510 or 1/131070 |
 
-Integers are `floor(map * max + 0.5)`, that is, rounded half up; a reader divides by the maximum.
-The name of a PNG or of a member is the frame's number; a video carries its first one in the tag
-`eyeline_first_index`. Nothing grows with the length of the video but the file.
+Integers are `floor(map * max + 0.5)`, rounded half up; a reader divides by the maximum. The name of
+a PNG or of an array is the number of its frame; a video has the number of its first frame in the tag
+`eyeline_first_index`. Memory does not grow with the length of the video.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ Depth = Literal[8, 16]
 
 FIRST_INDEX = "eyeline_first_index"
 
-# Measured on 1080p maps: `sub` and level 1 take 9 ms at 8 bits and 34 ms at 16. Level 6 takes
-# 47 and 106 ms for files that are a third and a fifth smaller.
+# Measured on 1080p maps: `sub` with level 1 takes 9 ms at 8 bits and 34 ms at 16 bits. Level 6 takes
+# 47 and 106 ms, for files that are one third and one fifth smaller.
 PNG_OPTIONS = {"compression_level": "1", "pred": "sub"}
 
 _NUMBERED = re.compile(r"^\d{6,}\.png$")
 
 
 def quantise(saliency: Map, depth: Depth) -> Samples:
-    """Map to integers: `floor(map * (2**depth - 1) + 0.5)`; values outside [0, 1] are clipped.
+    """Round a map to integers: `floor(map * (2**depth - 1) + 0.5)`, clipped to the range.
 
     Args:
         saliency: float32 (H, W) in [0, 1], finite.
-        depth: bits.
+        depth: bits per sample.
 
     Returns:
         uint8 or uint16 (H, W).
@@ -57,37 +57,37 @@ def quantise(saliency: Map, depth: Depth) -> Samples:
     scaled = np.multiply(saliency, top, dtype=np.float32 if depth == 8 else np.float64)
     scaled += 0.5
     np.clip(scaled, 0, top, out=scaled)
-    # astype truncates, which is the floor of what is never negative.
+    # astype truncates, which is the floor of a number that is not negative.
     return scaled.astype(np.uint8) if depth == 8 else scaled.astype(np.uint16)
 
 
 class MapSink(Sink):
-    """Takes the maps of a video, one by one."""
+    """Takes the maps of a video, one by one, and writes them on `commit`."""
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Add a frame's map.
+        """Add the map of a frame.
 
         Args:
-            index: the frame's number.
+            index: number of the frame.
             pts_time: presentation time, seconds.
             saliency: float32 (H, W) in [0, 1].
 
         Raises:
-            OutputError: it can't be written.
+            OutputError: the map can't be written.
         """
         raise NotImplementedError
 
 
 class PngFolder(MapSink):
-    """A PNG per frame, each of which appears whole.
+    """A PNG per frame; each file appears whole.
 
     Args:
-        path: the folder, made if its parent exists. One that holds numbered PNGs is refused:
+        path: the folder, made if its parent exists. A folder that holds numbered PNGs is refused:
             maps of two runs would mix.
-        depth: bits a sample.
+        depth: bits per sample.
 
     Raises:
-        OutputError: the folder can't be made, or is not free.
+        OutputError: the folder can't be made, or holds maps.
     """
 
     def __init__(self, path: str | Path, depth: Depth) -> None:
@@ -107,7 +107,7 @@ class PngFolder(MapSink):
             )
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Write `<index>.png`; see `MapSink.write`."""
+        """Write `<index>.png`."""
         target = self.path / f"{index:06d}.png"
         data = self._png(quantise(saliency, self.depth))
         with whole_file(target) as temporary:
@@ -122,19 +122,19 @@ class PngFolder(MapSink):
             codec.pix_fmt = pix_fmt
             codec.time_base = TIME_BASE
             codec.options = PNG_OPTIONS
-            codec.thread_count = 1  # threads would hold frames back
+            codec.thread_count = 1  # with threads the encoder returns frames late
             self._encoder = samples.shape, codec
         frame = av.VideoFrame.from_ndarray(samples, format=pix_fmt)
         frame.pts = None
         return b"".join(map(bytes, self._encoder[1].encode(frame)))
 
     def commit(self) -> None:
-        """Keep the files, which are whole already."""
+        """Keep the files, which are complete already."""
         self._written.clear()
         self._made = False
 
     def discard(self) -> None:
-        """Remove what this sink wrote, and the folder if it made it."""
+        """Remove the files of this sink, and the folder if the sink made it."""
         for target in self._written:
             target.unlink(missing_ok=True)
         if self._made and not any(self.path.iterdir()):
@@ -143,10 +143,10 @@ class PngFolder(MapSink):
 
 
 class NpzFile(MapSink):
-    """A zip of `.npy` members, written as a stream: float32, the very numbers of the map.
+    """A zip of `.npy` members with the exact float32 values, written as a stream.
 
-    Float32 since exact numbers are what an array file is for (float16 would lose up to 2.4e-4;
-    16-bit PNG or FFV1 is smaller and closer). Not compressed: mantissas hardly shrink.
+    float16 would lose up to 2.4e-4, more than PNG or FFV1 of 16 bits. The zip is not compressed, since
+    mantissas hardly shrink.
 
     Args:
         path: ends in `.npz`.
@@ -161,8 +161,9 @@ class NpzFile(MapSink):
         self._zip = zipfile.ZipFile(self._pending.temporary, "w", zipfile.ZIP_STORED)
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Add a member named after the frame; see `MapSink.write`."""
-        member = zipfile.ZipInfo(f"{index:06d}.npy")  # dated 1980: the same maps, the same bytes
+        """Add a member named after the frame."""
+        # Dated 1980, so that the same maps give the same bytes.
+        member = zipfile.ZipInfo(f"{index:06d}.npy")
         try:
             with self._zip.open(member, "w", force_zip64=True) as f:
                 array = np.ascontiguousarray(saliency, np.float32)
@@ -171,7 +172,7 @@ class NpzFile(MapSink):
             raise output_error(self.path, exc) from exc
 
     def commit(self) -> None:
-        """Write the zip's directory and give the file its name."""
+        """Write the directory of the zip and give the file its name."""
         if self._pending is None:
             return
         try:
@@ -183,22 +184,22 @@ class NpzFile(MapSink):
         pending.commit()
 
     def discard(self) -> None:
-        """Leave no file."""
+        """Remove the file."""
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
         if self._zip.fp is not None:
             self._zip.fp.close()
-            self._zip.fp = None  # so that its destructor has nothing to finish
+            self._zip.fp = None  # so that its destructor does not write the directory
         pending.discard()
 
 
 class GreyVideo(MapSink):
-    """FFV1 in Matroska; the size is that of the first map, and frames follow without a gap.
+    """FFV1 in Matroska: maps of one size, whose frame numbers have no gap.
 
     Args:
         path: ends in `.mkv`.
-        depth: bits a sample.
+        depth: bits per sample.
         fps: average frame rate, or None.
 
     Raises:
@@ -211,14 +212,10 @@ class GreyVideo(MapSink):
         self.fps = fps
         self._writer: VideoWriter | None = None
         self._next = 0
-        PendingFile(path).discard()  # refuse now what can't be written, not at the first frame
+        PendingFile(path).discard()  # fails now, not at the first frame
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Add a frame; see `MapSink.write`.
-
-        Raises:
-            OutputError: also a gap in the numbers, or a map of another size.
-        """
+        """Add a frame; refuse a gap in the numbers, and a map of another size."""
         if self._writer is None:
             self._next = index
             self._writer = VideoWriter(
@@ -231,24 +228,24 @@ class GreyVideo(MapSink):
             )
         if index != self._next:
             raise OutputError(
-                f"{self.path}: frame {index} follows {self._next - 1}, and a video holds no gap",
-                "write maps to a folder or an .npz",
+                f"{self.path}: frame {index} follows frame {self._next - 1}, and a video can't have a gap",
+                "write the maps to a folder or an .npz",
             )
         if saliency.shape != (self._writer.height, self._writer.width):
             raise OutputError(
-                f"{self.path}: the map of frame {index} has another size, and a video holds one",
-                "write maps to a folder or an .npz",
+                f"{self.path}: the map of frame {index} has another size than those before it",
+                "write the maps to a folder or an .npz",
             )
         self._writer.write(quantise(saliency, self.depth), pts_time)
         self._next += 1
 
     def commit(self) -> None:
-        """Finish the file; without a frame there is none."""
+        """Finish the file; without a frame, write none."""
         if self._writer is not None:
             self._writer.commit()
 
     def discard(self) -> None:
-        """Leave no file."""
+        """Remove the file."""
         if self._writer is not None:
             self._writer.discard()
 
@@ -256,7 +253,7 @@ class GreyVideo(MapSink):
 def open_map_sink(
     path: str | Path, *, depth: Depth = 8, fps: Fraction | float | None = None
 ) -> MapSink:
-    """Choose where maps go by `path`.
+    """Open a file or folder for maps.
 
     Args:
         path: a folder (it exists, ends in a slash or has no suffix), or `.npz`, or `.mkv`.
@@ -264,7 +261,7 @@ def open_map_sink(
         fps: average frame rate of the video, for `.mkv`.
 
     Raises:
-        OutputError: another suffix, or it can't be written.
+        OutputError: the suffix is unknown, or the path can't be written.
     """
     target = Path(path)
     suffix = target.suffix.lower()
@@ -275,14 +272,14 @@ def open_map_sink(
     if suffix == ".mkv":
         return GreyVideo(target, depth, fps)
     raise OutputError(
-        f"{path}: maps can't be written as {suffix}", "name a folder, an .npz or an .mkv"
+        f"{path}: maps can't be written as {suffix}", "give a folder, an .npz or an .mkv"
     )
 
 
 def _from_frame(frame: av.VideoFrame) -> Map:
     name = frame.format.name
     if not name.startswith("gray"):
-        raise MediaError(f"is {name}, not grey")
+        raise MediaError(f"the pixel format is {name}, not grey", "give maps that extract wrote")
     top = np.float32((1 << frame.format.components[0].bits) - 1)
     return frame.to_ndarray().astype(np.float32) / top
 
@@ -299,7 +296,7 @@ def _read_video(path: Path, first: int | None = None) -> Iterator[tuple[int, Map
 def _read_folder(path: Path) -> Iterator[tuple[int, Map]]:
     numbered = {int(f.stem): f for f in path.iterdir() if _NUMBERED.match(f.name)}
     if not numbered:
-        raise MediaError(f"{path}: holds no maps", "their names are numbers, as 000123.png")
+        raise MediaError(f"{path}: holds no maps", "name the maps by frame, such as 000123.png")
     for index in sorted(numbered):
         yield from _read_video(numbered[index], index)
 
@@ -311,16 +308,16 @@ def _read_npz(path: Path) -> Iterator[tuple[int, Map]]:
 
 
 def read_maps(path: str | Path) -> Iterator[tuple[int, Map]]:
-    """Read back what a map sink wrote, in the order of the frames.
+    """Read maps that a `MapSink` wrote, in the order of their frames.
 
     Args:
         path: a folder of PNGs, an `.npz` or an `.mkv`.
 
     Yields:
-        The frame's number, and its map: float32 (H, W) in [0, 1].
+        Number of the frame, and its map: float32 (H, W) in [0, 1].
 
     Raises:
-        MediaError: it can't be read, or holds no maps.
+        MediaError: the path can't be read, or holds no maps.
     """
     source = Path(path)
     try:

@@ -1,8 +1,8 @@
-"""The heat map over the picture, as a video that people look at.
+"""Write a video with the heat map over the picture.
 
-What viewers pass over is dimmed, what they look at glows, and a thin line runs along the level .5
-(the level that `saliency_coverage` counts). The heat is painted at a small size and enlarged,
-blended and encoded by FFmpeg, so that a 1080p frame costs about as much as its encoding.
+Regions of low saliency are dimmed, regions of high saliency are coloured, and a thin line runs along
+the level 0.5 (the level that `saliency_coverage` counts). The heat is painted at a small size. FFmpeg
+enlarges, blends and encodes it, so that a 1080p frame costs about as much as its encoding.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ RAMP: tuple[tuple[float, int, int, int, float], ...] = (
     (0.75, 255, 85, 15, 0.46),
     (1.00, 255, 205, 45, 0.52),
 )
-"""Dark where nobody looks, through violet and red to yellow; dark to light for any eye and print."""
+"""From dark through violet and red to yellow; its brightness rises, for colour-blind eyes and prints."""
 
-CONTOUR_LEVEL = 128  # of 255: a map value of .5
+CONTOUR_LEVEL = 128  # of 255: a map value of 0.5
 CONTOUR = np.array([255, 255, 255, 215], np.uint8)
 
 HEAT_SIZE = 640
-"""Long side at which the heat is painted, pixels: fine enough for a clean line at 1080p."""
+"""Long side of the painted heat, pixels: enough for a smooth line at 1080p."""
 
 _DIGITS = {
     "0": ("111", "101", "101", "101", "111"),
@@ -49,12 +49,12 @@ _DIGITS = {
     ".": ("0", "0", "0", "0", "1"),
     "5": ("111", "100", "111", "001", "111"),
 }
-"""Glyphs of the legend, three by five."""
+"""Glyphs of the legend, 3 by 5 pixels."""
 
 
 @lru_cache(maxsize=1)
 def ramp() -> npt.NDArray[np.uint32]:
-    """`RAMP` at 256 levels: RGBA in memory order, packed in one integer a level.
+    """Return `RAMP` at 256 levels, one packed integer per level.
 
     Returns:
         uint32 (256,); viewed as uint8 (256, 4) it is R, G, B, A with straight alpha.
@@ -68,7 +68,7 @@ def ramp() -> npt.NDArray[np.uint32]:
 
 
 def paint(saliency: npt.NDArray[np.float32], width: int, height: int) -> Rgba:
-    """Colour a map, draw the line at .5 and the legend.
+    """Colour a map, and draw the line at 0.5 and the legend.
 
     Args:
         saliency: float32 (h, w) in [0, 1].
@@ -81,7 +81,9 @@ def paint(saliency: npt.NDArray[np.float32], width: int, height: int) -> Rgba:
     level = np.clip(upscale(saliency, width, height) * 255 + 0.5, 0, 255).astype(np.uint8)
     rgba = ramp()[level].view(np.uint8).reshape(height, width, 4)
     inside = level >= CONTOUR_LEVEL
-    core = inside.copy()  # what has all four neighbours inside; the frame's border is no edge
+    core = (
+        inside.copy()
+    )  # pixels with all four neighbours inside; the frame's border is not an edge
     core[1:] &= inside[:-1]
     core[:-1] &= inside[1:]
     core[:, 1:] &= inside[:, :-1]
@@ -97,7 +99,7 @@ def paint(saliency: npt.NDArray[np.float32], width: int, height: int) -> Rgba:
 
 @lru_cache(maxsize=4)
 def _legend(width: int, height: int) -> Rgba | None:
-    """A bar from 0 to 1 with a mark at .5, or None where the picture is too small for it."""
+    """Draw a bar from 0 to 1 with a mark at 0.5; None where the picture is too small for it."""
     length, thick = max(90, width // 6), 6
     if width < 2 * length or height < 60:
         return None
@@ -119,21 +121,21 @@ def _legend(width: int, height: int) -> Rgba | None:
 
 
 def _fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """The largest even size inside `box` with the aspect of `size`."""
+    """Return the largest even size inside `box` with the aspect of `size`."""
     scale = min(box[0] / size[0], box[1] / size[1])
     return max(2, int(size[0] * scale) & ~1), max(2, int(size[1] * scale) & ~1)
 
 
 class _Blend:
-    """A filter graph for one kind of frame: upright, scaled, BT.709 limited, heat on top.
+    """A filter graph that makes frames upright, scales them to BT.709 limited, and adds the heat.
 
     Args:
-        source: a frame of that kind.
+        source: a frame of the kind that it takes.
         colour: how its samples become RGB.
         rotation: clockwise degrees that make it upright.
         display: upright size in square pixels.
         box: size of the video that is written, even.
-        heat: size of the heat's picture.
+        heat: size of the painted heat.
     """
 
     def __init__(
@@ -148,14 +150,14 @@ class _Blend:
         whole = encodable_size(*display, H264) == box
         width, height = display if whole else _fit(display, box)
         size = f"{width}:{height}"
-        # swscale guesses the matrix and range of what is not tagged: always say which.
+        # swscale guesses the matrix and range of untagged frames, so both are always given.
         tags = "out_color_matrix=bt709:out_range=limited"
         given = f"in_color_matrix={colour.matrix}:in_range={colour.color_range}"
         rgb = is_rgb(source.format)
         shape = kind_of(source)
         self._to_sdr = None
         if colour.transfer != "sdr":
-            # The media package maps HDR, and hands over upright full-range RGB.
+            # `Scaler` maps HDR, and returns upright full-range RGB.
             self._to_sdr = Scaler(source, display, colour, rotation)
             rgb, shape, rotation = True, (*display, "rgb24"), 0
         into = tags if rgb else f"{given}:{tags}"
@@ -164,7 +166,7 @@ class _Blend:
         self._picture = self._buffer(*shape)
         self._heat = self._buffer(*heat, "rgba")
         crop = (("crop", f"{width & ~1}:{height & ~1}:0:0"),) if whole else ()
-        # setpts: the two inputs are paired by count, and the caller's frame stays as it is.
+        # setpts pairs the two inputs by count, without a change of the caller's frame.
         picture = self._chain(
             self._picture,
             ("setpts", "N"),
@@ -183,7 +185,7 @@ class _Blend:
         overlay = self._graph.add("overlay", "0:0:format=yuv420:alpha=straight")
         picture.link_to(overlay, 0, 0)
         glow.link_to(overlay, 0, 1)
-        # After a change of shape the picture sits in the middle, on black.
+        # After a change of size the picture is centred on black.
         x, y = (box[0] - width) // 4 * 2, (box[1] - height) // 4 * 2
         bars = () if whole else (("pad", f"{box[0]}:{box[1]}:{x}:{y}"),)
         self._out = self._chain(overlay, *bars, ("format", "yuv420p"), ("buffersink", ""))
@@ -205,7 +207,6 @@ class _Blend:
         return last
 
     def __call__(self, source: av.VideoFrame, heat: Rgba) -> av.VideoFrame:
-        """Blend one frame; the result is yuv420p at the size of the box."""
         if self._to_sdr is not None:
             rgb = np.ascontiguousarray(np.moveaxis(self._to_sdr(source), 0, 2))  # (H, W, 3)
             source = av.VideoFrame.from_ndarray(rgb, format="rgb24")
@@ -213,15 +214,15 @@ class _Blend:
         self._heat.push(av.VideoFrame.from_ndarray(heat, format="rgba"))
         frame = self._out.pull()
         if not isinstance(frame, av.VideoFrame):
-            raise TypeError("the graph gave no picture")
+            raise TypeError("the filter graph returned no picture")
         return frame
 
 
 class OverlayWriter(Sink):
-    """Writes the heat map over the source: H.264, playable everywhere, upright, square pixels.
+    """Writes the heat map over the source as H.264, upright and with square pixels.
 
     An odd width or height loses its last column or row. Time begins at the first frame written.
-    A frame of another size, later in the stream, is scaled into the first one's size.
+    A later frame of another size is scaled to fit into the size of the first.
 
     Args:
         path: `.mp4` or `.mkv`.
@@ -230,7 +231,7 @@ class OverlayWriter(Sink):
         threads: encoder threads; 0 = one per core.
 
     Raises:
-        OutputError: unknown suffix, a picture under 2x2, or the file can't be written.
+        OutputError: the suffix is unknown, the picture is under 2x2, or the file can't be written.
     """
 
     def __init__(
@@ -251,14 +252,14 @@ class OverlayWriter(Sink):
         """Add a frame.
 
         Args:
-            frame: with its `source`.
+            frame: a frame with its `source`.
             colour: how the source's samples become RGB.
             saliency: float32 (h, w) in [0, 1], of the whole upright picture, at any size.
 
         Raises:
             OutputError: the encoder fails, or the disk is full.
-            MediaError: FFmpeg can't convert the source's pixel format.
-            ValueError: the frame was decoded without its source.
+            MediaError: FFmpeg can't convert the pixel format of the source.
+            ValueError: the frame has no source.
         """
         source = frame.source
         if source is None:
@@ -282,9 +283,9 @@ class OverlayWriter(Sink):
         self._writer.write(picture, frame.pts_time - self._start)
 
     def commit(self) -> None:
-        """Finish the file; without a frame there is none."""
+        """Finish the file; without a frame, write none."""
         self._writer.commit()
 
     def discard(self) -> None:
-        """Leave no file."""
+        """Remove the file."""
         self._writer.discard()

@@ -1,13 +1,11 @@
-"""From a video to a stream of saliency maps: decode thread -> one-thread workers -> in order.
+"""From a video to its saliency maps, and on into files.
 
-The decoder runs in a thread of its own and hands small planes to a pool of workers, which share
-one session; results come back in frame order, so they are bit-identical whatever the number of
-workers. Everything is bounded: memory does not grow with the length of the video.
+`extract` decodes in a thread, infers on one-thread workers that share a session, and filters the
+maps over time. Results come in frame order, and are bit-identical for any number of workers. All
+queues are bounded, so memory does not grow with the length of the video.
 
-Run an extraction into files: one pass over the frames feeds the log, maps and overlay.
-
-What a run that stops part-way had finished is kept: every output is committed with the rows so
-far and the log says `complete: false`.
+`run_extraction` writes log, maps, overlay and plot in one pass. When a run stops part-way, the
+outputs are written with the rows so far, and the log says `complete: false`.
 """
 
 from __future__ import annotations
@@ -45,8 +43,8 @@ from eyeline.saliency.temporal import (
     FILTERS,
     MAX_TIME_CONSTANT_MS,
     TIME_CONSTANT_MS,
-    Estimate,
     Fill,
+    FrameMap,
     TemporalFilter,
     fill_skipped,
 )
@@ -55,10 +53,10 @@ Map = npt.NDArray[np.float32]
 
 
 LONGEST_STILL = 50
-"""Frames after which a still picture is inferred again: those that wait to be filled are held."""
+"""Frames after which a still picture is inferred again: frames that wait to be filled take memory."""
 
 MACHINE = ("workers", "keep_source", "device")
-"""Options that decide how long a run takes, and nothing that it finds."""
+"""Options that change how long a run takes, but not its results."""
 
 AVERAGES = ("ema", "motion")
 """Temporal filters that have a time constant."""
@@ -66,19 +64,19 @@ AVERAGES = ("ema", "motion")
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """What `extract` does to a video; every value travels in the log's provenance.
+    """What `extract` does to a video; the log's provenance holds every value.
 
     Attributes:
-        lines: short side of the working size in pixels, `native`, or None for what the model's I/O
-            spec says.
-        stride: infer every n-th frame (and every first frame of a scene), fill those between.
-        still: percent of full scale: a frame that differs from the last inferred one by less, on
-            average over the green plane, is filled, too; 0 = none is.
+        lines: short side of the working size in pixels, or `native`; None = as the model's I/O spec
+            says.
+        stride: infer every n-th frame and the first frame of every scene; fill those between.
+        still: percent of full scale. Fill a frame, too, whose green plane differs from that of the
+            last inferred frame by less on average; 0 = off.
         fill: how frames between are filled.
-        temporal: filter on the maps; `model` is the one that the model's I/O spec names.
+        temporal: filter on the maps; `model` is the filter that the model's I/O spec names.
         temporal_ms: time constant of `ema` and `motion`, milliseconds, above 0 and at most 2000;
-            None: the model's own, or 80 where it has none.
-        start, stop: first frame and the one after the last, as decoded; None = all.
+            None = the model's own, or 80 where it has none.
+        start, stop: first frame, and the frame after the last; None = all.
         device: where the model runs.
         workers: inference threads; 0 = one per core.
         keep_source: keep each decoded frame for the consumer (an overlay needs it).
@@ -103,13 +101,20 @@ class ExtractOptions:
             ("device", self.device, get_args(Device)),
         ):
             if value not in known:
-                raise UsageError(f"{name} is {value!r}", f"one of {', '.join(known)}")
+                raise UsageError(f"{name} is {value!r}", f"choose one of {', '.join(known)}")
         if self.stride < 1:
-            raise UsageError(f"stride is {self.stride}", "1 infers every frame, 2 every second")
+            raise UsageError(
+                f"the stride is {self.stride}",
+                "give at least 1: 1 infers every frame, 2 every second one",
+            )
         if not 0 <= self.still <= 100:
-            raise UsageError(f"still is {self.still:g}", "give percent of full scale, such as 0.5")
+            raise UsageError(
+                f"still is {self.still:g}", "give 0 to 100 percent of full scale, such as 0.5"
+            )
         if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
-            raise UsageError(f"working size is {self.lines} lines", "give 16..4320, or 'native'")
+            raise UsageError(
+                f"the working size is {self.lines} lines", "give 16 to 4320, or 'native'"
+            )
         if self.temporal_ms is not None:
             if self.temporal not in AVERAGES:
                 raise UsageError(
@@ -123,17 +128,20 @@ class ExtractOptions:
                     f"give more than 0 and at most {MAX_TIME_CONSTANT_MS:g} ms",
                 )
         if self.workers < 0:
-            raise UsageError(f"workers are {self.workers}", "0 is one per core")
+            raise UsageError(f"workers is {self.workers}", "give 0 for one per core, or more")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
-            raise UsageError(f"frames {self.start}:{self.stop} are none", "give A:B with A < B")
+            raise UsageError(
+                f"frames {self.start}:{self.stop} selects no frames",
+                "give A:B with 0 <= A < B",
+            )
 
     @property
     def skips(self) -> bool:
-        """Whether frames are filled rather than inferred."""
+        """Return whether some frames are filled, not inferred."""
         return self.stride > 1 or self.still > 0
 
     def for_model(self, io: IoSpec) -> ExtractOptions:
-        """These options with the temporal filter and time constant that a model's I/O spec names."""
+        """Return these options with the temporal filter and time constant of a model's I/O spec."""
         if self.temporal == "model":
             own = io.temporal_ms or None
             return replace(self, temporal="ema" if own else "none", temporal_ms=own)
@@ -168,11 +176,11 @@ class FrameSaliency:
     Attributes:
         index: position in the stream, from 0 (`frameNum` of logs).
         pts_time: presentation time, seconds.
-        features: the numbers of `eyeline.saliency.features.FEATURES`.
+        features: a number per name of `eyeline.saliency.features.FEATURES`.
         map: float32 (h, w) in [0, 1] at the working size.
         cut: whether a scene starts here.
         filled: whether the map was interpolated (see `ExtractOptions.stride`).
-        frame: the decoded frame behind it.
+        frame: the decoded frame.
     """
 
     index: int
@@ -185,17 +193,17 @@ class FrameSaliency:
 
     @property
     def saliency_mean(self) -> float:
-        """Arithmetic mean of the map."""
+        """Return the arithmetic mean of the map."""
         return self.features["saliency_mean"]
 
     def full_map(self) -> Map:
-        """The map at the display size of the source, float32 (H, W) in [0, 1]."""
+        """Return the map at the display size of the source, float32 (H, W) in [0, 1]."""
         return upscale(self.map, *self.frame.display_size)
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A decoded frame, and what is to be done with it."""
+    """A decoded frame, and what to do with it."""
 
     frame: Frame
     wanted: bool = False
@@ -203,11 +211,11 @@ class _Decoded:
     due: bool = False
 
 
-class _Run:
-    """The machinery of one extraction: a decode thread, a pool of workers, filters.
+class _ExtractionLoop:
+    """The threads and filters of one extraction.
 
-    Nothing here refers to the `Extraction` or to the generator that `results` returns, so that a
-    caller who leaves the loop drops the last reference to that generator, which ends the threads.
+    Nothing here refers to the `Extraction` or to the generator that `results` returns. So a caller
+    who leaves the loop drops the last reference to that generator, which ends the threads.
     """
 
     def __init__(
@@ -224,7 +232,7 @@ class _Run:
         return input_size(width, height, self._session.model.io, self.options.lines)
 
     def _frames(self) -> Iterator[_Decoded]:
-        """Decode, and decide what is to be inferred."""
+        """Decode, and decide which frames to infer."""
         o, wanted = self.options, self._range
         since = 0
         inferred: npt.NDArray[np.uint8] | None = None
@@ -259,28 +267,28 @@ class _Run:
         _, h, w = rgb.shape
         return decoded, finish(self._session.run(prepare(rgb, io)), h, w, io)
 
-    def _estimates(self) -> Iterator[Estimate]:
+    def _inferred(self) -> Iterator[FrameMap]:
         mapped = map_in_threads(self._infer, self._frames(), self._workers)
         try:
             with contextlib.closing(mapped):
                 for decoded, m in mapped:
                     if decoded.wanted:
-                        yield Estimate(decoded.frame, decoded.cut, m)
+                        yield FrameMap(decoded.frame, decoded.cut, m)
                     else:
                         self.frame_before = decoded.frame
         except DamagedMediaError as exc:
-            self._damage = exc  # raised once the filters gave the frames they hold
+            self._damage = exc  # raised after the frames that the filters still hold
         finally:
             self._video.close()
 
     def results(self) -> Generator[FrameSaliency]:
-        """What the extraction yields; closing it ends the threads and closes the video."""
-        estimates: Iterator[Estimate] = self._estimates()
+        """Yield the results; closing the generator ends the threads and closes the video."""
+        frames: Iterator[FrameMap] = self._inferred()
         if self.options.skips:
-            estimates = fill_skipped(estimates, self.options.fill)
+            frames = fill_skipped(frames, self.options.fill)
         previous: Map | None = None
         o, fps = self.options, float(self._video.info.fps or DEFAULT_FPS)
-        for e in FILTERS[o.temporal](estimates, o.temporal_ms or TIME_CONSTANT_MS, fps):
+        for e in FILTERS[o.temporal](frames, o.temporal_ms or TIME_CONSTANT_MS, fps):
             m = e.known_map
             m.setflags(write=False)
             features = map_features(m, None if e.cut else previous)
@@ -293,19 +301,19 @@ class _Run:
 
 
 class Extraction:
-    """A running extraction: iterate over it for `FrameSaliency`, in frame order, once.
+    """A running extraction: iterate over it once, for `FrameSaliency` in frame order.
 
     Args:
         video: an open video.
         session: a loaded model.
-        options: see `ExtractOptions`; what they leave to the model is taken from its I/O spec.
+        options: see `ExtractOptions`; the model's I/O spec fills in what they leave to the model.
         frames: what to decode and infer, where several runs share the video; the range of
             `options` when None.
 
     Attributes:
-        model: whose maps these are.
+        model: the model that makes the maps.
         info: facts of the video.
-        report: what the decoder met; complete when the iteration ends.
+        report: damage and changes of size that the decoder met; complete when the iteration ends.
         provenance: model id, digest, task, options and versions, JSON values.
     """
 
@@ -321,7 +329,7 @@ class Extraction:
         self._video, self.options, self.model = video, options, model
         self.info: VideoInfo = info
         self.report: DecodeReport = video.report
-        run = _Run(video, session, options, frames)
+        run = _ExtractionLoop(video, session, options, frames)
         self._run, self._iterator = run, run.results()
         self.provenance: dict[str, Any] = {
             "eyeline": __version__,
@@ -360,12 +368,12 @@ class Extraction:
 
     @property
     def frame_before(self) -> Frame | None:
-        """Return the last frame before the first that was inferred, once that came."""
+        """Return the last frame before the first inferred one, once that was decoded."""
         return self._run.frame_before
 
     @property
     def stopped_at_cut(self) -> bool:
-        """Return whether it ended at `FrameRange.stop_at_cut_after`, not with the frames."""
+        """Return whether it ended at `FrameRange.stop_at_cut_after`, before the last frame."""
         return self._run.stopped_at_cut
 
     def close(self) -> None:
@@ -390,9 +398,9 @@ def extract(
             print(frame.index, frame.saliency_mean, frame.map.shape)
 
     Args:
-        video: path of a video, Y4M, raw YUV (with size and format in `video_options`), a folder
-            of images, a list of image paths, or `-` for Y4M on stdin.
-        model: id, path, or `Model`; the registry's default when None. For a map of viewers' gaze:
+        video: path of a video, of Y4M or of raw YUV (with size and format in `video_options`), a
+            folder of images, a list of image paths, or `-` for Y4M on stdin.
+        model: id, path, or `Model`; None = the registry's default. For a map of viewers' gaze, give
             `resolve_model(task="gaze")`.
         registry: the user's own registry folder.
         video_options: how to read the video.
@@ -402,9 +410,9 @@ def extract(
         An `Extraction`: iterable once, and a context manager.
 
     Raises:
-        MediaError: a video that can't be read.
-        ModelError: a model that can't be used.
-        DamagedMediaError: while iterating, after the last good frame.
+        MediaError: the video can't be read.
+        ModelError: the model can't be used.
+        DamagedMediaError: raised while iterating, after the last good frame.
     """
     o = options or ExtractOptions()
     session = Session(resolve_model(model, registry), o.device)
@@ -413,13 +421,13 @@ def extract(
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the results go; formats are chosen by suffix.
+    """Where the results go; the suffix of a path chooses the format.
 
     Attributes:
         logs: JSON, CSV or Parquet files, or `-` for JSON on stdout.
         with_log: a libvmaf log to merge the columns into.
         maps: folder, `.npz` or `.mkv` for the maps.
-        map_depth: bits of PNG and FFV1 maps.
+        map_depth: bits per sample of PNG and FFV1 maps.
         overlay: `.mp4` or `.mkv` with the heat map over the source.
         plot: `.svg` or `.png` of the features over time.
     """
@@ -432,20 +440,22 @@ class Outputs:
     plot: str | None = None
 
     def check(self, source: str) -> None:
-        """Find what would fail at the end before the work begins.
+        """Refuse, before the work begins, outputs that would fail at its end.
 
         Raises:
-            UsageError: two outputs of one name, or one that is the input.
-            OutputError: an unknown suffix, or a folder that is missing or not writable.
-            MissingExtraError: a format whose library is not installed.
+            UsageError: two outputs have the same name, or one is the input.
+            OutputError: a suffix is unknown.
+            MissingExtraError: the library of a format is not installed.
         """
         files = [p for p in (*self.logs, self.maps, self.overlay, self.plot) if p and p != "-"]
         places = [Path(p).resolve() for p in files]
         for path, place in zip(files, places, strict=True):
             if places.count(place) > 1:
-                raise UsageError(f"{path}: two outputs of that name", "give each its own")
+                raise UsageError(f"{path}: two outputs have this name", "give each its own name")
             if source != "-" and place == Path(source).resolve():
-                raise UsageError(f"{path}: is the input", "give the output another name")
+                raise UsageError(
+                    f"{path}: the output would replace the input", "give the output another name"
+                )
         for path in self.logs:
             format_for(path)
         if self.plot:
@@ -453,14 +463,14 @@ class Outputs:
 
 
 @dataclass
-class RunResult:
-    """What a run made.
+class ExtractResult:
+    """What `run_extraction` made.
 
     Attributes:
         log: the rows, with provenance.
         cuts: presentation times of scene starts, seconds.
-        stopped: what ended the run early, None when it is complete.
-        written: the outputs, in order.
+        stopped: error that ended the run early; None when it is complete.
+        written: paths of the outputs.
     """
 
     log: Log
@@ -470,13 +480,13 @@ class RunResult:
 
 
 def open_log(extraction: Extraction) -> Log:
-    """The empty log of an extraction."""
+    """Return the empty log of an extraction."""
     fps = extraction.info.fps
     return Log(list(FEATURES), extraction.provenance, float(fps) if fps else None)
 
 
 def outcome(log: Log, report: DecodeReport, cuts: list[float], complete: bool) -> dict[str, Any]:
-    """What the provenance says of how a run went.
+    """Return the part of the provenance that says how a run went.
 
     Args:
         log: the rows.
@@ -499,28 +509,28 @@ def run_extraction(
     outputs: Outputs,
     on_frame: Callable[[FrameSaliency], None] = lambda frame: None,
     shield: AbstractContextManager[None] | None = None,
-) -> RunResult:
+) -> ExtractResult:
     """Iterate an extraction and write every output.
 
     Args:
         extraction: from `eyeline.extract`; needs `keep_source` for an overlay. It is closed.
         outputs: where results go.
         on_frame: called after each frame, for progress.
-        shield: entered around what must not be split by an interrupt: a frame's writes, and the
-            finishing of files.
+        shield: entered around work that an interrupt must not split: the writes of one frame, and
+            the finishing of files.
 
     Returns:
-        The result; its `stopped` holds `DamagedMediaError` or `KeyboardInterrupt` of a run that
-        ended part-way, after its rows were written.
+        The result. If the run ended part-way, its rows are written, and `stopped` holds the
+        `DamagedMediaError` or `KeyboardInterrupt`.
 
     Raises:
-        MediaError: nothing could be decoded.
-        ModelError: the model broke the contract; nothing is written.
+        MediaError: no frame could be decoded.
+        ModelError: the model's output is invalid; nothing is written.
         OutputError: an output can't be written.
     """
     info = extraction.info
     fps = float(info.fps) if info.fps else None
-    result = RunResult(open_log(extraction))
+    result = ExtractResult(open_log(extraction))
     log = result.log
     whole = shield or contextlib.nullcontext()
     with contextlib.ExitStack() as stack:
@@ -552,7 +562,7 @@ def run_extraction(
                 raise
             result.stopped = exc
     if not len(log):
-        raise MediaError(f"{info.path}: no frames in the range asked for", "check --frames")
+        raise MediaError(f"{info.path}: has no frames in the given range", "check --frames")
     log.provenance |= outcome(log, extraction.report, result.cuts, result.stopped is None)
     with whole:
         for path in outputs.logs:

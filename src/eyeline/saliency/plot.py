@@ -1,4 +1,4 @@
-"""The features of a log over time, as a picture: small multiples over one time axis."""
+"""Draw the features of a log over time, as panels over one time axis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("centroid", "0..1 of the frame", ("saliency_cx", "saliency_cy")),
     ("flicker", "change a frame", ("saliency_flicker",)),
 )
-"""What is drawn, from the top; a panel whose columns the log lacks is left out."""
+"""The panels from the top; one whose columns the log lacks is left out."""
 
 COLOURS = ("#1b5e8c", "#c2571a")
 INK, FAINT, CUT = "#333333", "#dddddd", "#999999"
@@ -31,7 +31,7 @@ WIDTH_INCHES, PANEL_INCHES, DPI = 12.0, 1.15, 100
 """A PNG is 1200 pixels wide."""
 
 MOST_POINTS = 4800
-"""Points a line, at most: above that, the least and greatest of each stretch are drawn."""
+"""Largest number of points per line; of longer series the extremes of each stretch are drawn."""
 
 SUFFIXES = (".svg", ".png")
 
@@ -39,29 +39,21 @@ Series = npt.NDArray[np.float64]
 
 
 def _envelope(times: Series, values: Series) -> tuple[Series, Series]:
-    """Thin a long line to the least and greatest value of each stretch: no peak is lost.
-
-    Args:
-        times: float64 (n,), seconds.
-        values: float64 (n,).
-
-    Returns:
-        Both, with at most `MOST_POINTS` entries, in order of time.
-    """
+    """Thin a long line to the least and greatest value of each stretch, so that no peak is lost."""
     if len(values) <= MOST_POINTS:
         return times, values
     stretch = -(-len(values) * 2 // MOST_POINTS)
     whole = len(values) // stretch * stretch
     blocks = values[:whole].reshape(-1, stretch)
     first = np.arange(0, whole, stretch)
-    # A stretch with a NaN shows it: argmin and argmax return the NaN's place.
+    # A stretch with a NaN shows it: argmin and argmax return its place.
     both = np.stack([first + blocks.argmin(1), first + blocks.argmax(1)], 1)
     at = np.append(np.sort(both, 1).ravel(), np.arange(whole, len(values)))
     return times[at], values[at]
 
 
 def _times(log: Log) -> tuple[Series, str]:
-    """The horizontal axis: presentation times, or frame numbers where the log has no times."""
+    """Return presentation times and a label; frame numbers where the log has no times."""
     times = np.array(log.pts_time, np.float64)
     if np.isnan(times).any():
         return np.array(log.frame_num, np.float64), "frame"
@@ -69,10 +61,10 @@ def _times(log: Log) -> tuple[Series, str]:
 
 
 def check_plot_path(path: str | Path) -> str:
-    """The format that the suffix of `path` names.
+    """Return the format that the suffix of `path` names.
 
     Raises:
-        OutputError: it is neither `.svg` nor `.png`.
+        OutputError: the suffix is neither `.svg` nor `.png`.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -92,17 +84,20 @@ def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str 
         log: with at least one column of `PANELS`.
         path: `.svg` or `.png`.
         cuts: times at which scenes begin, on the axis of `pts_time`, seconds.
-        title: stands above the panels.
+        title: text above the panels.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        LogError: the log has no row, or none of the features.
-        OutputError: another suffix, or the file can't be written.
+        LogError: the log has no rows, or no saliency features.
+        OutputError: the suffix is unknown, or the file can't be written.
     """
     form = check_plot_path(path)
     panels = [p for p in PANELS if any(name in log.values for name in p[2])]
     if not len(log) or not panels:
-        raise LogError("the log has nothing to plot", "it needs rows and saliency features")
+        raise LogError(
+            "the log has no rows or no saliency features, so there is nothing to plot",
+            "give a log of extract",
+        )
     try:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg

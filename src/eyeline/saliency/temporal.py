@@ -1,11 +1,11 @@
 """Maps over time: scene cuts, filling skipped frames, and smoothing, as one iterator over another.
 
-Every function takes `Estimate`s in frame order and yields them in frame order; none looks across
-a cut. Optical flow (OpenCV's DIS) is an extra: `motion`.
+Every function takes `FrameMap` records in frame order, yields them in frame order, and never looks
+across a cut. Optical flow (OpenCV's DIS) needs the extra `motion`.
 
-The averages `ema` and `motion` forget by time, not by frame: after dt seconds the past keeps the
-share exp(-dt / tau), so that tau means the same at every frame rate. The first map of a scene is
-taken as it is.
+The averages `ema` and `motion` weigh the past by time, not by frames: after dt seconds it keeps the
+share exp(-dt / tau), so that tau means the same at every frame rate. The first map of a scene stays
+as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eyeline.media.types import DEFAULT_FPS, Frame
 
 Map = npt.NDArray[np.float32]
 TemporalFilter = Literal["model", "none", "ema", "median", "motion"]
-"""`model` is the filter that the model's I/O spec names: `ema` of its time constant, or `none`."""
+"""`model` is the filter that the model's I/O spec names: `ema` with its time constant, or `none`."""
 
 Fill = Literal["linear", "motion", "hold"]
 
@@ -33,14 +33,14 @@ CUT_THRESHOLD = 10.0
 
 TIME_CONSTANT_MS = 80.0
 """Time constant of the averages where neither the user nor the model names one, milliseconds: the
-new map's share is 0.39 at 25 frames per second."""
+new map has a share of 0.39 at 25 frames per second."""
 
 MAX_TIME_CONSTANT_MS = 2000.0
 MEDIAN_WINDOW = 5  # frames, centred: removes flashes of up to two frames
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FrameMap:
     """A frame and its map.
 
     Attributes:
@@ -57,13 +57,13 @@ class Estimate:
 
     @property
     def known_map(self) -> Map:
-        """The map, where it must be there."""
-        assert self.map is not None  # noqa: S101 - an invariant of the pipeline's order
+        """Return the map of a frame that does not wait to be filled."""
+        assert self.map is not None  # noqa: S101 - the filters run after `fill_skipped`
         return self.map
 
 
 class Flow:
-    """Dense motion between two frames, and maps carried along it (Kroeger et al., ECCV 2016: DIS).
+    """Dense optical flow, and maps moved along it (DIS: Kroeger et al., ECCV 2016).
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -77,12 +77,15 @@ class Flow:
         self._cv2: Any = cv2
 
     def warp(self, m: Map, from_frame: Frame, to_frame: Frame) -> Map:
-        """Move a map of `from_frame` to where its content is in `to_frame`."""
-        grey_to, grey_from = to_frame.rgb[1], from_frame.rgb[1]  # green: most of luma
+        """Return a map of `from_frame`, moved to where its content is in `to_frame`."""
+        grey_to, grey_from = (
+            to_frame.rgb[1],
+            from_frame.rgb[1],
+        )  # green has the largest share in luma
         if min(grey_to.shape) < 16:  # DIS needs a patch pyramid
             return m
         cv2 = self._cv2
-        # A new object for each pair: a used one remembers, and the result would depend on its past.
+        # A new object per pair: the result of a used one depends on the frames that it saw before.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         flow = dis.calc(np.ascontiguousarray(grey_to), np.ascontiguousarray(grey_from), None)
         h, w = m.shape
@@ -93,16 +96,16 @@ class Flow:
         return moved
 
 
-def fill_skipped(estimates: Iterable[Estimate], how: Fill) -> Iterator[Estimate]:
-    """Give every skipped frame a map, from the inferred ones on its two sides.
+def fill_skipped(frames: Iterable[FrameMap], how: Fill) -> Iterator[FrameMap]:
+    """Give every skipped frame a map, made from the inferred maps before and after it.
 
-    `linear` blends them by distance; `motion` carries each along the optical flow first; `hold`
-    repeats the earlier one. After the last inferred frame of a scene there is only the earlier.
+    `linear` blends both by distance; `motion` first moves each along the optical flow; `hold`
+    repeats the earlier one, as all do after the last inferred frame of a scene.
     """
     flow = Flow() if how == "motion" else None
-    left: Estimate | None = None
-    waiting: list[Estimate] = []
-    for e in estimates:
+    left: FrameMap | None = None
+    waiting: list[FrameMap] = []
+    for e in frames:
         if e.map is None:
             waiting.append(e)
             continue
@@ -115,8 +118,8 @@ def fill_skipped(estimates: Iterable[Estimate], how: Fill) -> Iterator[Estimate]
 
 
 def _filled(
-    e: Estimate, left: Estimate | None, right: Estimate | None, flow: Flow | None, how: Fill
-) -> Estimate:
+    e: FrameMap, left: FrameMap | None, right: FrameMap | None, flow: Flow | None, how: Fill
+) -> FrameMap:
     assert left is not None  # noqa: S101 - the first frame and every cut are inferred
     maps = [left.known_map]
     sources = [left]
@@ -132,27 +135,27 @@ def _filled(
     return replace(e, map=maps[0] + (maps[1] - maps[0]) * t, filled=True)
 
 
-def _same_scene(previous: Estimate | None, e: Estimate) -> bool:
+def _same_scene(previous: FrameMap | None, e: FrameMap) -> bool:
     return previous is not None and not e.cut and previous.known_map.shape == e.known_map.shape
 
 
 def ema(
-    estimates: Iterable[Estimate],
+    frames: Iterable[FrameMap],
     tau_ms: float = TIME_CONSTANT_MS,
     fps: float = float(DEFAULT_FPS),
     flow: Flow | None = None,
-) -> Iterator[Estimate]:
+) -> Iterator[FrameMap]:
     """Average the maps of a scene exponentially over time.
 
     Args:
-        estimates: in frame order.
+        frames: frames in order, each with a map.
         tau_ms: time constant, milliseconds, above 0.
         fps: nominal frame rate. A frame whose presentation time is not after that of the frame
             before it counts as one frame at this rate.
-        flow: carries the past along the motion of the picture first.
+        flow: moves the past along the motion of the picture first.
     """
-    previous: Estimate | None = None
-    for e in estimates:
+    previous: FrameMap | None = None
+    for e in frames:
         smooth = e
         if previous is not None and _same_scene(previous, e):
             past = previous.known_map
@@ -166,22 +169,22 @@ def ema(
 
 
 def new_share(seconds: float, tau_ms: float) -> float:
-    """Share of the new map in an average that `seconds` passed since: 1 - exp(-seconds / tau)."""
+    """Return the share of a new map that comes `seconds` after the last: 1 - exp(-seconds / tau)."""
     return -math.expm1(-1000 * seconds / tau_ms)
 
 
-def median(estimates: Iterable[Estimate], window: int = MEDIAN_WINDOW) -> Iterator[Estimate]:
-    """Per-pixel median of a centred window, shortened at the ends of a scene.
+def median(frames: Iterable[FrameMap], window: int = MEDIAN_WINDOW) -> Iterator[FrameMap]:
+    """Take the median per pixel in a centred window, which is shorter at the ends of a scene.
 
     Args:
-        estimates: in frame order.
-        window: frames, odd.
+        frames: frames in order, each with a map.
+        window: odd number of frames.
     """
     half = window // 2
-    scene: deque[Estimate] = deque()
-    done = 0  # how many of the frames in `scene` were yielded
+    scene: deque[FrameMap] = deque()
+    done = 0  # number of frames in `scene` that were yielded
 
-    def settle(last: bool) -> Iterator[Estimate]:
+    def settle(last: bool) -> Iterator[FrameMap]:
         nonlocal done
         while done < len(scene) and (last or len(scene) - done > half):
             around = [
@@ -194,7 +197,7 @@ def median(estimates: Iterable[Estimate], window: int = MEDIAN_WINDOW) -> Iterat
             scene.popleft()
             done -= 1
 
-    for e in estimates:
+    for e in frames:
         if scene and not _same_scene(scene[-1], e):
             yield from settle(last=True)
             scene.clear()
@@ -204,21 +207,21 @@ def median(estimates: Iterable[Estimate], window: int = MEDIAN_WINDOW) -> Iterat
     yield from settle(last=True)
 
 
-FILTERS: dict[TemporalFilter, Callable[[Iterable[Estimate], float, float], Iterator[Estimate]]] = {
-    "none": lambda estimates, tau_ms, fps: iter(estimates),
+FILTERS: dict[TemporalFilter, Callable[[Iterable[FrameMap], float, float], Iterator[FrameMap]]] = {
+    "none": lambda frames, tau_ms, fps: iter(frames),
     "ema": ema,
-    "median": lambda estimates, tau_ms, fps: median(estimates),
-    "motion": lambda estimates, tau_ms, fps: ema(estimates, tau_ms, fps, Flow()),
+    "median": lambda frames, tau_ms, fps: median(frames),
+    "motion": lambda frames, tau_ms, fps: ema(frames, tau_ms, fps, Flow()),
 }
-"""Name of a temporal filter to a function of the estimates, the time constant in milliseconds and
-the nominal frame rate; to add one, add a function and a row here and below."""
+"""Temporal filters by name: functions of the frames, the time constant in milliseconds and the
+nominal frame rate. To add one, add a function, a row here and a row below."""
 
 REACH: dict[TemporalFilter, tuple[int, int] | None] = {
-    "model": None,  # not known before `ExtractOptions.for_model`: the widest that it may be
+    "model": None,  # not known before `ExtractOptions.for_model`, so the widest
     "none": (0, 0),
     "ema": None,
     "median": (MEDIAN_WINDOW // 2, MEDIAN_WINDOW // 2),
     "motion": None,
 }
-"""Frames before and after one whose maps and cuts its filtered map depends on; None = all of the
-scene before it."""
+"""How many frames before and after a frame its filtered map depends on; None = all earlier frames of
+its scene."""
