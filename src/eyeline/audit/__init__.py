@@ -12,8 +12,8 @@ git commit, of a folder, or of a forge's repository, and never imports or runs t
 
 `verdict` is the place to start: it joins the axes and writes the report. `tree` reads the files;
 `records` holds the policy (`policy.toml`) and the findings. `_licence`, with `licence_text` and
-`licences.json`, judges the terms, `_distribution` the links to the weights, and `architecture`, with
-`lowering.toml`, the net's class and its ops.
+`licences.json`, judges the terms, `_distribution` the links to the weights, and `architecture` the
+net's class and its ops; `words.toml` lists the words that these three look for.
 """
 
 from __future__ import annotations

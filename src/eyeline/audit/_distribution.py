@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from eyeline.audit._licence import is_document
-from eyeline.audit.records import AuditPolicy, AxisFindings, AxisReport, Severity
+from eyeline.audit.records import WORDS, AuditPolicy, AxisFindings, AxisReport, Severity
 from eyeline.audit.tree import ReleaseAsset, Tree
 
 WEIGHT_SUFFIXES = (
@@ -21,13 +21,6 @@ MAX_LINKS = 1000
 MAX_LINE = 4000
 """Links of one file, and characters of one line: more than any document for people has."""
 _URL = re.compile(r"https?://[^\s\"'<>)\]}]+")
-_HOSTS: tuple[tuple[str, str], ...] = (
-    (r"drive\.google\.com/(?!thumbnail)|docs\.google\.com/uc", "Google Drive"),
-    (r"pan\.baidu\.com", "Baidu"),
-    (r"1drv\.ms|onedrive\.live\.com|sharepoint\.com", "OneDrive"),
-    (r"dropbox\.com", "Dropbox"),
-    (r"\bmega\.(?:nz|co\.nz)", "MEGA"),
-)
 _WEIGHTS = re.compile(
     r"\.pth\b|\.pt\b|\.onnx\b|\bweights?\b|checkpoint|ckpt|pre-?trained|\b(?:trained\s+)?models?\b|"
     r"model[\s_-]*zoo|权重|模型",
@@ -48,10 +41,8 @@ class WeightsLink:
     """A link that may lead to weights.
 
     Attributes:
-        url: the address.
-        kind: `viewer` (only a browser can follow it, and its content can change), `release` (an asset
-            with a name), `release page`, `hub` (a repository of a model hub, which a revision can pin),
-            or `file`.
+        kind: only a browser can follow a `viewer` link, and its content can change; a revision can
+            pin a repository of a model `hub`.
         host: name of a viewer's service; the host name for other kinds.
         about: `weights`, `other`, or `unclear`.
         where: `path:line`.
@@ -101,7 +92,7 @@ def _about(text: str) -> str:
 
 
 def _kind(url: str) -> tuple[LinkKind | None, str]:
-    for pattern, service in _HOSTS:
+    for service, pattern in WORDS["viewers"].items():
         if re.search(pattern, url, re.IGNORECASE):
             return "viewer", service
     host = re.sub(r"^https?://([^/:?#]+).*$", r"\1", url).lower()

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from eyeline.audit.licence_text import TextMatch, hint_codes, licences, match_text
-from eyeline.audit.records import AuditPolicy, AxisFindings, AxisReport, Severity
+from eyeline.audit.records import WORDS, AuditPolicy, AxisFindings, AxisReport, Severity
 from eyeline.audit.tree import Tree
 
 MAX_STATEMENTS = 500
@@ -23,27 +23,7 @@ _CC = re.compile(
     r"(?:\s*(?P<wv>\d\.\d))?",
     re.IGNORECASE,
 )
-_NAMES: tuple[tuple[str, str], ...] = (
-    (
-        r"apache(?:[\s-]+(?:software[\s-]+)?licen[cs]e)?[\s,-]*(?:v(?:ersion)?[\s.]*)?2(?:\.0)?\b",
-        "Apache-2.0",
-    ),
-    (
-        r"\bmit[\s-]*(?:style\s+)?licen[cs]e|licen[cs]e[d\s:/-]+(?:under\s+)?(?:the\s+)?mit\b|licen[cs]e-mit\b",
-        "MIT",
-    ),
-    (r"\bbsd[\s-]*3\b|\b3-clause\s+bsd|new\s+bsd", "BSD-3-Clause"),
-    (r"\bbsd[\s-]*2\b|\b2-clause\s+bsd|simplified\s+bsd", "BSD-2-Clause"),
-    (r"\bagpl|affero\s+general\s+public", "AGPL-3.0-only"),
-    (r"\blgpl|lesser\s+general\s+public", "LGPL-3.0-only"),
-    (r"(?<![al])\bgpl[\s-]*(?:v|version)?[\s-]*2\b", "GPL-2.0-only"),
-    (
-        r"(?<![al])\bgpl\b(?![\s-]*(?:v|version)?[\s-]*2\b)|gnu\s+general\s+public\s+licen[cs]e",
-        "GPL-3.0-only",
-    ),
-    (r"\bmozilla\s+public\b|\bmpl[\s-]*2", "MPL-2.0"),
-)
-_NAME_PATTERNS = tuple((re.compile(p, re.IGNORECASE), spdx) for p, spdx in _NAMES)
+_NAMES = {spdx: re.compile(p, re.IGNORECASE) for spdx, p in WORDS["licence_names"].items()}
 _RESTRICTION = re.compile(
     r"\bnon-?\s?commercial\b|\bnoncommercial\b|\bno\s+commercial\b|"
     r"\bnot\s+(?:be\s+)?(?:used?\s+)?(?:for\s+)?commercial|\bcommercial\s+use\s+is\s+(?:not|prohibited|forbidden)|"
@@ -96,7 +76,7 @@ def named_ids(text: str) -> tuple[str, ...]:
         parts = [tag.upper() for tag, word in kinds if tag in tags or word in words]
         version = match["v"] or match["uv"] or match["wv"] or "4.0"
         found.append("-".join(["CC-BY", *parts, version]))
-    found += [spdx for pattern, spdx in _NAME_PATTERNS if pattern.search(text)]
+    found += [spdx for spdx, pattern in _NAMES.items() if pattern.search(text)]
     return tuple(dict.fromkeys(found))
 
 
@@ -150,15 +130,7 @@ _NOTICE_FILE = re.compile(r"^notice(\.\w+)?$", re.IGNORECASE)
 _DOCUMENT = re.compile(r"\.(md|rst|txt|markdown)$|^readme", re.IGNORECASE)
 _SOURCE = re.compile(r"\.(py|c|cc|cpp|cu|h|hpp|m|ipynb)$", re.IGNORECASE)
 
-_UNBLOCK = {
-    "NC": "a written licence from the rights holder that allows commercial use",
-    "SA": "a licence without share-alike, or a release under the same terms",
-    "ND": "a licence that allows derivatives, since an export is a derivative",
-    "COPYLEFT": "a permissive licence from the rights holder",
-    "UNKNOWN": "have counsel read the text, then add it to the policy with a [[statement]]",
-    "NO-LICENSE-FILE": "a LICENSE file in the upstream: without one, all rights are reserved",
-    "README-ONLY": "a LICENSE file in the upstream that says what its README says",
-}
+_UNBLOCK = WORDS["unblock"]
 
 
 def is_document(path: str) -> bool:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-import tomllib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
-from eyeline.audit.records import AuditPolicy, AxisFindings, AxisReport
+from eyeline.audit.records import WORDS, AuditPolicy, AxisFindings, AxisReport
 from eyeline.audit.tree import Tree
 from eyeline.errors import first_line
 from eyeline.scan import load_policy, scan_file
@@ -30,29 +28,11 @@ _INNER = re.compile(r"backbone|resnet|vgg|swin|pvt|mobilenet|efficientnet|parall
 _DEPTH = re.compile(
     r"^(?:.*_)?(?:depths?|dep|dpt|disp(?:arity)?|hha|thermal|flow|nir|x_d|xd|d)(?:_.*)?$", re.I
 )
-_RISKY = {
-    "eval": "evaluates text as code",
-    "exec": "runs text as code",
-    "__import__": "imports by a computed name",
-    "system": "runs a shell command",
-    "Popen": "starts a process",
-    "check_output": "starts a process",
-    "urlopen": "opens a network address",
-    "urlretrieve": "downloads a file",
-    "load_url": "downloads weights",
-    "load_state_dict_from_url": "downloads weights",
-}
 
 
 @dataclass
 class Definition:
-    """A class or function at the top level of a module.
-
-    Attributes:
-        path: file.
-        node: its syntax tree.
-        names: identifiers in its body.
-    """
+    """A class or function at the top level of a file, with the names in its body."""
 
     path: str
     node: ast.ClassDef | ast.FunctionDef
@@ -64,16 +44,11 @@ class NetClass:
     """A class that may be the whole net.
 
     Attributes:
-        name: class name.
-        path: file.
-        line: line of the class, from 1.
         signature: such as `forward(self, x)`.
         method: name of the method that is its forward.
-        inputs: arguments of that method without `self`.
-        optional: the arguments with a default.
+        inputs: arguments of that method without `self`; `optional` are those with a default.
         keys: keys that it reads from a mapping given as its first argument.
         outputs: number of returned values; None when it can't be told.
-        sigmoid: whether the method calls a sigmoid.
         parts: classes of the tree that it uses.
         imports: foreign packages that its files import.
         closure: its file and all files of the tree that it imports.
@@ -96,13 +71,7 @@ class NetClass:
 
 @dataclass
 class Source:
-    """The parsed Python of a tree.
-
-    Attributes:
-        modules: path to syntax tree.
-        definitions: top-level classes and functions; several files may define one name.
-        broken: path to the reason, for files that do not parse.
-    """
+    """The parsed Python of a tree; `broken` holds the errors of files that do not parse, by path."""
 
     modules: dict[str, ast.Module] = field(default_factory=dict)
     definitions: list[Definition] = field(default_factory=list)
@@ -412,15 +381,10 @@ def _judge_calls(path: str, module: ast.Module, findings: AxisFindings) -> None:
         name = _last_name(node.func)
         # `model.eval()` sets a mode; `eval(text)` runs the text.
         runs_text = isinstance(node.func, ast.Name) and node.args
-        if name in _RISKY and (name != "eval" or runs_text):
+        if name in WORDS["risky_calls"] and (name != "eval" or runs_text):
             found.setdefault(name, node.lineno)
     for name, line in found.items():
-        findings.review("RISK", f"{name}() {_RISKY[name]}", f"{path}:{line}")
-
-
-@cache
-def _lowering() -> dict[str, list[str]]:
-    return tomllib.loads(Path(__file__).with_name("lowering.toml").read_text())
+        findings.review("RISK", f"{name}() {WORDS['risky_calls'][name]}", f"{path}:{line}")
 
 
 def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
@@ -435,7 +399,7 @@ def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
                 name = node.attr
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 name = node.func.id
-            for op in _lowering().get(name, ()):
+            for op in WORDS["lowers_to"].get(name, ()):
                 found.setdefault(op, f"{path}:{getattr(node, 'lineno', 0)}")
     return dict(sorted(found.items()))
 

@@ -50,14 +50,9 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class KnownLicence:
-    """A row of `licences.json`.
+    """A row of `licences.json`; `codes` is empty for a permissive licence.
 
-    Attributes:
-        id: SPDX id.
-        name: full name.
-        codes: `NC`, `SA`, `ND` or `COPYLEFT`; empty for a permissive licence.
-        digests: sha256 of the words of each published layout.
-        sentences: short digests of its sentences, which show what a changed text changed.
+    `digests` are of the words of each published layout, `sentences` short digests of its sentences.
     """
 
     id: str

@@ -17,6 +17,8 @@ from eyeline.errors import LicenceError, MissingExtraError, UsageError, first_li
 from eyeline.files import read_regular_file
 from eyeline.validation import Strict
 
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text())
+"""Words that the axes look for."""
 BUILTIN_POLICY = Path(__file__).with_name("policy.toml")
 
 Axis = Literal["licence", "distribution", "architecture", "ops"]

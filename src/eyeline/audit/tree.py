@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from eyeline._version import __version__
 from eyeline.digests import file_sha256, sha256_hex
@@ -371,11 +371,8 @@ class FolderTree(Tree):
         """Return every file by its path, sorted."""
         found = {}
         for parent, folders, names in os.walk(self._folder):
-            folders.sort()
-            for name in [*names, *(f for f in folders if (Path(parent) / f).is_symlink())]:
-                place = Path(parent) / name
-                path = place.relative_to(self._folder).as_posix()
-                status = place.lstat()
+            for place in (Path(parent, name) for name in (*folders, *names)):
+                path, status = place.relative_to(self._folder).as_posix(), place.lstat()
                 if stat.S_ISLNK(status.st_mode):
                     found[path] = TreeEntry(path, "link", None, "")
                 elif stat.S_ISREG(status.st_mode):
@@ -397,15 +394,7 @@ class FolderTree(Tree):
 
 @dataclass(frozen=True)
 class ReleaseAsset:
-    """A file of a forge's release.
-
-    Attributes:
-        release: tag of the release.
-        name: file name.
-        size: bytes.
-        url: address of the download.
-        sha256: hex digest that the forge states; empty where it states none.
-    """
+    """A file of a forge's release; `sha256` is empty where the forge states none."""
 
     release: str
     name: str
@@ -547,31 +536,17 @@ def _is_tree(rows: list[dict[str, Any]], tree_id: str) -> bool:
 class _SameHost(urllib.request.HTTPRedirectHandler):
     """A redirect to another host does not get the token."""
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        old_host, new_host = (urllib.parse.urlsplit(u).netloc for u in (req.full_url, newurl))
-        if new is not None and old_host != new_host:
+    def redirect_request(self, *arguments: Any, **_: Any) -> urllib.request.Request | None:
+        new = super().redirect_request(*arguments)
+        old_url, new_url = arguments[0].full_url, arguments[-1]
+        if new and urllib.parse.urlsplit(old_url).netloc != urllib.parse.urlsplit(new_url).netloc:
             new.remove_header("Authorization")
         return new
 
 
 @dataclass
 class Forge:
-    """A client of a forge's REST API.
-
-    Attributes:
-        root: URL before the API's paths.
-        token: sent as a bearer token.
-        sleep: how to pause.
-    """
+    """A client of a forge's REST API, which sends `token` as a bearer token."""
 
     root: str
     token: str | None = None

@@ -56,13 +56,10 @@ Numbers = Sequence[int | float]
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A checked constant.
+    """A checked constant; `dtype` is the number of its element type in onnx.proto.
 
-    Attributes:
-        dtype: number of the element type in onnx.proto.
-        shape: its dimensions.
-        values: its values in order; None when there are more than `MAX_KNOWN`.
-        scale: whether it can be the scale of a quantisation: one row of floats of at least `MIN_SCALE`.
+    `values` is None when there are more than `MAX_KNOWN`. `scale` is true when it can be the scale of a
+    quantisation: one row of floats of at least `MIN_SCALE`.
     """
 
     dtype: int
@@ -75,13 +72,10 @@ Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | Constant
 
 
 def read_constant(tensor: Message, policy: ScanPolicy) -> Constant:
-    """Check a `TensorProto`.
+    """Check a `TensorProto`, and raise a `RefusedError` unless the policy allows it.
 
     `SLICE_ENDS` are the only integers beyond the policy's `max_integer` that pass; the size rules
     check that they end a `Slice`.
-
-    Raises:
-        RefusedError: the policy does not allow the tensor.
     """
     limits = policy.limits
     dtype = tensor.number("data_type")
@@ -170,10 +164,9 @@ def _finite(numbers: Iterable[int | float]) -> bool:
 
 
 def read_attribute(attribute: Message, rule: OpRule | None, policy: ScanPolicy) -> Attribute:
-    """Check an `AttributeProto` against its op's row; `rule` is None where the op is refused.
+    """Check an `AttributeProto` against its op's row, which is None for a refused op.
 
-    Raises:
-        RefusedError: the policy does not allow the attribute or its value.
+    Raise a `RefusedError` unless the policy allows the attribute and its value.
     """
     name, number = attribute.text("name"), attribute.number("type")
     if "ref_attr_name" in attribute:

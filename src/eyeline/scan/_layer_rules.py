@@ -25,14 +25,10 @@ FLOAT32, UINT8, INT8, INT32, INT64 = (
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor at one input size.
+    """A tensor at one input size; `dtype` is the number of its element type in onnx.proto.
 
-    Attributes:
-        dtype: number of the element type in onnx.proto.
-        shape: its dimensions.
-        values: its values in order where they follow from the input's size; None for pixels and weights.
-        constant: whether it is known at load, when ONNX Runtime may already compute it.
-        scale: whether it is a constant that can be a quantisation's scale.
+    `values` is None for pixels and weights: only values that follow from the input's size are known.
+    `constant` is true when ONNX Runtime may compute the tensor at load, `scale` as in `Constant`.
     """
 
     dtype: int
@@ -49,17 +45,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node whose attributes are checked.
-
-    Attributes:
-        op_type: op type in the file.
-        attributes: name to value.
-        inputs: names of its inputs, "" for an omitted one.
-        outputs: names of its outputs.
-        path: place in the model, for findings.
-        opset: version of the default operator set.
-        limits: limits of the policy.
-    """
+    """A node whose attributes are checked; the name of an omitted input is ""."""
 
     op_type: str
     attributes: dict[str, Attribute]

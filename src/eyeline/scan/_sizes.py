@@ -294,20 +294,15 @@ def _bounded(node: Node, dims: list[int]) -> tuple[int, ...]:
     return tuple(dims)
 
 
-def _depth_to_space(node: Node, inputs: Inputs) -> list[Value]:
+def _blocks(node: Node, inputs: Inputs) -> list[Value]:
     x, b = need(inputs, 0), node.integer("blocksize", 0)
-    if len(x.shape) != 4 or b < 1 or x.shape[1] % (b * b):
-        raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
-    n, c, h, w = x.shape
-    return [Value(x.dtype, (n, c // (b * b), h * b, w * b))]
-
-
-def _space_to_depth(node: Node, inputs: Inputs) -> list[Value]:
-    x, b = need(inputs, 0), node.integer("blocksize", 0)
-    if len(x.shape) != 4 or b < 1 or x.shape[2] % b or x.shape[3] % b:
-        raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
-    n, c, h, w = x.shape
-    return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
+    if len(x.shape) == 4 and b > 0:
+        n, c, h, w = x.shape
+        if node.op_type == "DepthToSpace" and not c % (b * b):
+            return [Value(x.dtype, (n, c // (b * b), h * b, w * b))]
+        if node.op_type == "SpaceToDepth" and not (h % b or w % b):
+            return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
+    raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
 
 
 def _unary(node: Node, inputs: Inputs) -> list[Value]:
@@ -380,8 +375,8 @@ RULES: dict[str, Callable[[Node, Inputs], list[Value]]] = {
     "QuantizeLinear": layers.quantize,
     "DequantizeLinear": layers.dequantize,
     "Resize": _resize,
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth,
+    "DepthToSpace": _blocks,
+    "SpaceToDepth": _blocks,
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
@@ -422,15 +417,7 @@ RULES: dict[str, Callable[[Node, Inputs], list[Value]]] = {
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """A graph whose nodes are all allowed.
-
-    Attributes:
-        input: name of the one input.
-        dims: its declared sides, None where dynamic.
-        outputs: names of the outputs.
-        nodes: in order.
-        constants: initializers by name.
-    """
+    """A graph whose nodes are all allowed; `dims` holds the input's sides, None where dynamic."""
 
     input: str
     dims: tuple[int | None, ...]

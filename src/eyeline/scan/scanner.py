@@ -229,17 +229,7 @@ _Names: TypeAlias = ChainMap[str, None]
 
 
 class Walk:
-    """A walk over a whole model.
-
-    Args:
-        policy: what a model may contain.
-
-    Attributes:
-        findings: in the order of the file, `MAX_FINDINGS` at most.
-        notes: facts that are no reason to refuse the model.
-        ops: op type to number of nodes.
-        opset: version of the default operator set.
-    """
+    """A walk over a whole model, which fills the fields of the report."""
 
     def __init__(self, policy: ScanPolicy) -> None:
         self.policy = policy
@@ -251,7 +241,7 @@ class Walk:
         self._node_metadata = False
 
     def find(self, code: str, path: str, reason: str, op_type: str = "") -> None:
-        """Add a finding; those after the first `MAX_FINDINGS` are dropped."""
+        """Add a finding, unless there are `MAX_FINDINGS` already."""
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(ScanFinding(code, path, reason, printable(op_type, 60)))
 
