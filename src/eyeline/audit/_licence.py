@@ -10,7 +10,15 @@ import re
 from dataclasses import dataclass
 
 from eyeline.audit.licence_text import TextMatch, hint_codes, licences, match_text
-from eyeline.audit.records import WORDS, AuditPolicy, AxisFindings, AxisReport, Severity
+from eyeline.audit.records import (
+    UNBLOCK,
+    WORDS,
+    AuditPolicy,
+    AxisFindings,
+    AxisReport,
+    LicenceEvidence,
+    Severity,
+)
 from eyeline.audit.tree import Tree
 
 MAX_STATEMENTS = 500
@@ -130,8 +138,6 @@ _NOTICE_FILE = re.compile(r"^notice(\.\w+)?$", re.IGNORECASE)
 _DOCUMENT = re.compile(r"\.(md|rst|txt|markdown)$|^readme", re.IGNORECASE)
 _SOURCE = re.compile(r"\.(py|c|cc|cpp|cu|h|hpp|m|ipynb)$", re.IGNORECASE)
 
-_UNBLOCK = WORDS["unblock"]
-
 
 def is_document(path: str) -> bool:
     """Check whether a path is a README or a text of the documentation."""
@@ -150,195 +156,170 @@ def audit_licence(
         policy: what may be released.
         closure: source files of the net; terms of other files do not block.
     """
-    findings = AxisFindings()
-    texts = {
-        p: t
-        for p in tree.entries
-        if _LICENCE_FILE.match(p.rsplit("/", 1)[-1]) and (t := tree.text(p))
-    }
-    root = {p: match_text(t) for p, t in texts.items() if "/" not in p}
-    statements = [
-        s for p in tree.entries if is_document(p) for s in read_statements(p, tree.text(p) or "")
-    ]
-    named = next((i for s in statements if s.subject in ("us", "unclear") for i in s.ids), None)
-    code = _judge_root(root, texts, named, policy, findings, tree.commit)
-    _judge_statements(statements, code, bool(root), findings)
-    for path, text in texts.items():
-        if "/" in path:
-            _judge_folder(path, match_text(text), policy, closure, findings)
-    file_terms = _judge_files(tree, code, policy, closure, findings)
-    notices = [p for p in tree.entries if _NOTICE_FILE.match(p.rsplit("/", 1)[-1])]
-    for p in notices:
-        findings.note("NOTICE", "a NOTICE file: its text must travel with every copy", p)
-    weights = _judge_weights(tree, statements, code, policy, findings)
-    if code:
-        summary = code
-    elif root:
-        summary = "the text is not a known licence"
-    else:
-        summary = f"{named}, in the README only" if named else "none stated, no LICENSE"
-    license_files = {
-        p: {"spdx": m.id, "notices": list(m.notices), "sha256": tree.digest(p)}
-        for p, m in root.items()
-    }
-    facts: dict[str, object] = {
-        "code": code,
-        "weights": weights,
-        "license_files": license_files,
-        "statements": [
-            {"where": s.where, "text": s.text, "names": list(s.ids), "about": s.subject}
-            for s in statements
-        ],
-        "notice_files": {p: tree.digest(p) for p in notices},
-        "file_terms": file_terms,
-        "outbound": policy.outbound,
-    }
-    return findings.report("licence", summary, facts)
+    return _LicenceAudit(tree, policy, closure).report()
 
 
-def _judge_root(
-    root: dict[str, TextMatch],
-    texts: dict[str, str],
-    named: str | None,
-    policy: AuditPolicy,
-    findings: AxisFindings,
-    commit: str | None,
-) -> str | None:
-    """Return the SPDX id of the code; None when no single known text states it."""
-    evidence = [s for s in policy.statement if s.upstream == commit and s.covers != "weights"]
-    if evidence:
-        findings.note("STATEMENT", f"{evidence[0].license}: {evidence[0].evidence}")
-        return evidence[0].license
-    if not root:
-        code = "README-ONLY" if named else "NO-LICENSE-FILE"
-        beside = f"only the README names {named}" if named else "no document names a licence"
-        findings.block(code, f"there is no LICENSE file, and {beside}", unblock=_UNBLOCK[code])
-        return None
-    for path, match in root.items():
-        if match.id is None:
-            _block_unknown(path, match, findings)
-            for c in hint_codes(texts[path]):
-                findings.block(c, "the words of the unknown text suggest it", path, _UNBLOCK[c])
-            continue
-        name = licences()[match.id].name
-        findings.note("LICENSE", f"the text is exactly {match.id} ({name})", path)
-        for c in policy.codes(match.id):
-            message = f"{match.id} is not admitted for {policy.outbound}"
-            findings.block(c, message, path, _UNBLOCK[c])
-    ids = {match.id for match in root.values() if match.id}
-    if len(ids) > 1:
-        message = f"the licence texts {', '.join(sorted(ids))} contradict each other"
-        findings.block("UNKNOWN", message, unblock=_UNBLOCK["UNKNOWN"])
-    return ids.pop() if {match.id for match in root.values()} == ids and len(ids) == 1 else None
+class _LicenceAudit:
+    def __init__(self, tree: Tree, policy: AuditPolicy, closure: frozenset[str]) -> None:
+        self.tree, self.policy, self.closure = tree, policy, closure
+        self.findings = AxisFindings()
+        documents = ((p, tree.text(p) or "") for p in tree.entries if is_document(p))
+        self.statements = [s for p, text in documents for s in read_statements(p, text)]
 
+    def report(self) -> AxisReport:
+        tree, policy = self.tree, self.policy
+        names = {p: p.rsplit("/", 1)[-1] for p in tree.entries}
+        found = {p: tree.text(p) for p, name in names.items() if _LICENCE_FILE.match(name)}
+        texts = {p: text for p, text in found.items() if text}
+        matches = {p: match_text(text) for p, text in texts.items()}
+        root = {p: match for p, match in matches.items() if "/" not in p}
+        ours = (s for s in self.statements if s.subject in ("us", "unclear"))
+        named = next((i for s in ours for i in s.ids), None)
+        code = self.judge_root(root, texts, named)
+        self.judge_statements(code, has_file=bool(root))
+        for path, match in matches.items():
+            if path not in root:
+                self.judge_folder(path, match)
+        file_terms = self.judge_files(code)
+        notices = [p for p, name in names.items() if _NOTICE_FILE.match(name)]
+        for p in notices:
+            self.findings.note("NOTICE", "a NOTICE file: its text must travel with every copy", p)
+        weights = self.judge_weights(code)
+        summary = code or "the text is not a known licence"
+        if not code and not root:
+            summary = f"{named}, in the README only" if named else "none stated, no LICENSE"
+        facts: dict[str, object] = {
+            "code": code,
+            "weights": weights,
+            "license_files": {
+                p: {"spdx": m.id, "notices": list(m.notices), "sha256": tree.digest(p)}
+                for p, m in root.items()
+            },
+            "statements": [
+                {"where": s.where, "text": s.text, "names": list(s.ids), "about": s.subject}
+                for s in self.statements
+            ],
+            "notice_files": {p: tree.digest(p) for p in notices},
+            "file_terms": file_terms,
+            "outbound": policy.outbound,
+        }
+        return self.findings.report("licence", summary, facts)
 
-def _block_unknown(path: str, match: TextMatch, findings: AxisFindings) -> None:
-    message = "the text equals no licence of the SPDX list word by word"
-    if match.foreign:
-        line, words = match.foreign[0]
-        message = (
-            f"the text resembles {match.nearest}, but has {len(match.foreign)} other "
-            f'sentence(s); the first, in line {line}: "{words[:160]}"'
+    def evidence(self, other: str) -> LicenceEvidence | None:
+        """Return what a person established, unless it covers the `other` part only."""
+        rows = self.policy.statement
+        return next((s for s in rows if s.upstream == self.tree.commit and s.covers != other), None)
+
+    def judge_root(
+        self, root: dict[str, TextMatch], texts: dict[str, str], named: str | None
+    ) -> str | None:
+        """Return the SPDX id of the code; None when no single known text states it."""
+        findings = self.findings
+        if evidence := self.evidence("weights"):
+            findings.note("STATEMENT", f"{evidence.license}: {evidence.evidence}")
+            return evidence.license
+        if not root:
+            code = "README-ONLY" if named else "NO-LICENSE-FILE"
+            beside = f"only the README names {named}" if named else "no document names a licence"
+            findings.block(code, f"there is no LICENSE file, and {beside}")
+        for path, match in root.items():
+            if match.id is None:
+                findings.block("UNKNOWN", *_difference(path, match))
+                for c in hint_codes(texts[path]):
+                    findings.block(c, "the words of the unknown text suggest it", path)
+                continue
+            name = licences()[match.id].name
+            findings.note("LICENSE", f"the text is exactly {match.id} ({name})", path)
+            for c in self.policy.codes(match.id):
+                findings.block(c, f"{match.id} is not admitted for {self.policy.outbound}", path)
+        ids = {match.id for match in root.values()}
+        known = sorted(i for i in ids if i)
+        if len(known) > 1:
+            findings.block("UNKNOWN", f"the licence texts {', '.join(known)} contradict each other")
+        return known[0] if len(ids) == len(known) == 1 else None
+
+    def judge_statements(self, code: str | None, *, has_file: bool) -> None:
+        """Judge the statements that contradict the LICENSE, or that stand without one."""
+        for s in self.statements:
+            codes, quote = s.codes(), f'"{s.text}"'
+            if codes and s.subject in ("us", "unclear"):
+                # Beside a licence text, a restriction without a subject or a licence is for review.
+                named = any(i in licences() for i in s.ids)
+                severity: Severity = "review"
+                if s.subject == "us" or named or not has_file:
+                    severity = "blocker"
+                for c in codes:
+                    message = f"the document says {quote}"
+                    self.findings.add(severity, c, message, s.where, UNBLOCK[c])
+            elif codes:
+                self.findings.review(codes[0], f"about {s.subject}: {quote}", s.where)
+            elif code and s.ids and code not in s.ids and s.subject != "others":
+                message = f"LICENSE is {code}, but the document says {quote}"
+                self.findings.review("CONTRADICTION", message, s.where)
+
+    def judge_folder(self, path: str, match: TextMatch) -> None:
+        """Judge a LICENSE below the root, which holds for its folder."""
+        folder = path.rsplit("/", 1)[0] + "/"
+        used = any(p.startswith(folder) for p in self.closure)
+        codes = self.policy.codes(match.id) if match.id else ("UNKNOWN",)
+        message = f"{folder} has its own terms: {match.id or 'a text that is not a known licence'}"
+        if not codes:
+            self.findings.note("FILE-TERMS", message, path)
+        self.judge_codes(
+            codes, used, message + ("" if used else "; the net uses no file of it"), path
         )
-        path = f"{path}:{line}"
-    elif match.nearest:
-        message = f"the text resembles {match.nearest}, but lacks some of its sentences"
-    findings.block("UNKNOWN", message, path, _UNBLOCK["UNKNOWN"])
+
+    def judge_codes(self, codes: tuple[str, ...], used: bool, message: str, where: str) -> None:
+        """Add what a policy holds against some files, which blocks when the net uses one of them."""
+        for c in codes:
+            (self.findings.block if used else self.findings.review)(c, message, where)
+
+    def judge_files(self, code: str | None) -> dict[str, list[str]]:
+        """Judge the heads of source files; return their statements and copyright lines by path."""
+        found: dict[str, list[str]] = {}
+        for path in filter(_SOURCE.search, self.tree.entries):
+            statements, notices = _header_statements(path, self.tree.text(path) or "")
+            if statements or notices:
+                found[path] = [*(s.text for s in statements), *notices]
+            used = path in self.closure
+            for s in statements:
+                tagged = "SPDX-License-Identifier" in s.text
+                codes = self.policy.judge(s.ids[0]) if tagged else s.codes()
+                message = f'the file says "{s.text}"'
+                self.judge_codes(codes, used, message, s.where)
+                if not codes and s.ids and code not in s.ids:
+                    severity: Severity = "review" if used else "note"
+                    self.findings.add(severity, "FILE-TERMS", message, s.where)
+            if notices:
+                self.findings.note("FILE-NOTICE", "; ".join(notices)[:200], path)
+        return found
+
+    def judge_weights(self, code: str | None) -> str | None:
+        """Return the SPDX id of the weights: from evidence, from a statement, or the code's."""
+        if evidence := self.evidence("code"):
+            self.findings.note("STATEMENT", f"weights: {evidence.license}: {evidence.evidence}")
+            return evidence.license
+        about = re.compile(r"weight|checkpoint|model", re.I)
+        ours = (s for s in self.statements if s.subject == "us" and about.search(s.text))
+        if stated := next((i for s in ours for i in s.ids if i in licences()), None):
+            return stated
+        message = "no document states the weights' licence"
+        if self.policy.weights_without_statement == "deny":
+            hint = "a statement of the rights holder, recorded as a [[statement]] of the policy"
+            self.findings.block("UNKNOWN", message, unblock=hint)
+            return None
+        if code:
+            self.findings.review("WEIGHTS", f"{message}: the audit takes the code's ({code})")
+        return code
 
 
-def _judge_statements(
-    statements: list[LicenceStatement], code: str | None, has_file: bool, findings: AxisFindings
-) -> None:
-    """Judge the statements that contradict the LICENSE, or that stand without one."""
-    for s in statements:
-        codes, quote = s.codes(), f'"{s.text}"'
-        if codes and s.subject in ("us", "unclear"):
-            # Beside a licence text, a restriction without a subject or a licence is for review.
-            named = any(i in licences() for i in s.ids)
-            blocks = s.subject == "us" or named or not has_file
-            severity: Severity = "blocker" if blocks else "review"
-            for c in codes:
-                findings.add(severity, c, f"the document says {quote}", s.where, _UNBLOCK[c])
-        elif codes:
-            findings.review(codes[0], f"about {s.subject}: {quote}", s.where)
-        elif code and s.ids and code not in s.ids and s.subject != "others":
-            message = f"LICENSE is {code}, but the document says {quote}"
-            findings.review("CONTRADICTION", message, s.where)
-
-
-def _judge_folder(
-    path: str,
-    match: TextMatch,
-    policy: AuditPolicy,
-    closure: frozenset[str],
-    findings: AxisFindings,
-) -> None:
-    """Judge a LICENSE below the root, which holds for its folder."""
-    folder = path.rsplit("/", 1)[0] + "/"
-    used = any(p.startswith(folder) for p in closure)
-    codes = policy.codes(match.id) if match.id else ("UNKNOWN",)
-    message = f"{folder} has its own terms: {match.id or 'a text that is not a known licence'}"
-    if not codes:
-        findings.note("FILE-TERMS", message, path)
-    for c in codes:
-        if used:
-            findings.block(c, message, path, _UNBLOCK[c])
-        else:
-            findings.review(c, f"{message}; the net uses no file of it", path)
-
-
-def _judge_files(
-    tree: Tree,
-    code: str | None,
-    policy: AuditPolicy,
-    closure: frozenset[str],
-    findings: AxisFindings,
-) -> dict[str, list[str]]:
-    """Judge the terms in the heads of source files; return these and copyright lines by path."""
-    found: dict[str, list[str]] = {}
-    for path in filter(_SOURCE.search, tree.entries):
-        statements, notices = _header_statements(path, tree.text(path) or "")
-        if statements or notices:
-            found[path] = [*(s.text for s in statements), *notices]
-        used = path in closure
-        for s in statements:
-            tagged = "SPDX-License-Identifier" in s.text
-            codes = policy.judge(s.ids[0]) if tagged else s.codes()
-            message = f'the file says "{s.text}"'
-            for c in codes:
-                if used:
-                    findings.block(c, message, s.where, _UNBLOCK[c])
-                else:
-                    findings.review(c, message, s.where)
-            if not codes and s.ids and code not in s.ids:
-                findings.add("review" if used else "note", "FILE-TERMS", message, s.where)
-        if notices:
-            findings.note("FILE-NOTICE", "; ".join(notices)[:200], path)
-    return found
-
-
-def _judge_weights(
-    tree: Tree,
-    statements: list[LicenceStatement],
-    code: str | None,
-    policy: AuditPolicy,
-    findings: AxisFindings,
-) -> str | None:
-    """Return the SPDX id of the weights: from evidence, from a statement, or the code's."""
-    evidence = [s for s in policy.statement if s.upstream == tree.commit and s.covers != "code"]
-    if evidence:
-        findings.note("STATEMENT", f"weights: {evidence[0].license}: {evidence[0].evidence}")
-        return evidence[0].license
-    for s in statements:
-        if s.subject == "us" and re.search(r"weight|checkpoint|model", s.text, re.I):
-            for spdx in s.ids:
-                if spdx in licences():
-                    return spdx
-    message = "no document states the weights' licence"
-    if policy.weights_without_statement == "deny":
-        hint = "a statement of the rights holder, recorded as a [[statement]] of the policy"
-        findings.block("UNKNOWN", message, unblock=hint)
-        return None
-    if code:
-        findings.review("WEIGHTS", f"{message}: the audit takes the code's ({code})")
-    return code
+def _difference(path: str, match: TextMatch) -> tuple[str, str]:
+    """Return how an unknown text differs from the nearest licence, and where."""
+    if match.nearest is None:
+        return "the text equals no licence of the SPDX list word by word", path
+    if not match.foreign:
+        return f"the text resembles {match.nearest}, but lacks some of its sentences", path
+    line, words = match.foreign[0]
+    count = f"{len(match.foreign)} other sentence(s)"
+    message = f"the text resembles {match.nearest}, but has {count}; the first, in line {line}:"
+    return f'{message} "{words[:160]}"', f"{path}:{line}"

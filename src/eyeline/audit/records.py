@@ -19,6 +19,7 @@ from eyeline.validation import Strict
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text())
 """Words that the axes look for."""
+UNBLOCK: dict[str, str] = WORDS["unblock"]
 BUILTIN_POLICY = Path(__file__).with_name("policy.toml")
 
 Axis = Literal["licence", "distribution", "architecture", "ops"]
@@ -37,13 +38,9 @@ class AllowedLicence(Strict):
 
 
 class LicenceEvidence(Strict):
-    """The licence that a person established for one upstream.
+    """The licence that a person established for one upstream, which is a commit id.
 
-    Attributes:
-        upstream: the commit id for which it holds.
-        covers: code, weights or both.
-        license: SPDX id.
-        evidence: URL or document in which the rights holder states it.
+    `evidence` is the URL or document in which the rights holder states it.
     """
 
     upstream: str = Field(pattern=r"^[0-9a-f]{40,64}$")
@@ -154,14 +151,7 @@ class AuditFinding:
 
 @dataclass(frozen=True)
 class AxisReport:
-    """The report of one axis.
-
-    Attributes:
-        axis: which axis.
-        summary: a few words for the verdict table.
-        findings: blockers first, then reviews, then notes.
-        facts: what was read, as JSON values.
-    """
+    """The report of one axis: a summary for the verdict table, findings, and facts as JSON values."""
 
     axis: Axis
     summary: str
@@ -193,8 +183,8 @@ class AxisFindings(list[AuditFinding]):
         self.append(AuditFinding(severity, code, message, where, unblock))
 
     def block(self, code: str, message: str, where: str = "", unblock: str = "") -> None:
-        """Add a blocker."""
-        self.add("blocker", code, message, where, unblock)
+        """Add a blocker, with the hint of its code in `words.toml` unless `unblock` is given."""
+        self.add("blocker", code, message, where, unblock or UNBLOCK.get(code, ""))
 
     def review(self, code: str, message: str, where: str = "") -> None:
         """Add a finding that a person must look at."""

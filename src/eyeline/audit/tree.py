@@ -39,6 +39,7 @@ MAX_PREFETCH = 128 * 1024 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_WAIT = 60.0  # seconds of one pause for a rate limit
 TOKEN_VARIABLES = ("EYELINE_FORGE_TOKEN", "GITHUB_TOKEN", "GH_TOKEN")
+_CLONE = "clone it and audit the folder"
 _TEXTUAL = re.compile(
     r"\.(py|md|rst|txt|toml|c|cc|cpp|cu|h|hpp|m|sh)$|(^|/)[A-Z]{4,}$", re.IGNORECASE
 )
@@ -90,6 +91,15 @@ class Tree(ABC):
     @cached_property
     def _cache(self) -> dict[str, bytes | None]:
         return {}
+
+    def _error(self, problem: str, hint: str = "clone it again") -> ModelError:
+        return ModelError(f"{self.name}: {problem}", hint)
+
+    def _check_count(self, files: int) -> None:
+        if files > MAX_FILES:
+            raise self._error(
+                f"more than {MAX_FILES} files", "check that it is a model's repository"
+            )
 
     def read(self, path: str) -> bytes | None:
         """Return a file's bytes; None when it is missing, not a file, or larger than `MAX_TEXT`."""
@@ -173,13 +183,6 @@ def _git_entries(rows: Iterable[tuple[str, str, int | None, str]]) -> dict[str, 
     }
 
 
-def _check_count(name: str, files: int) -> None:
-    if files > MAX_FILES:
-        raise ModelError(
-            f"{name} has more than {MAX_FILES} files", "check that it is a model's repository"
-        )
-
-
 class GitTree(Tree):
     """The tree of the commit that `HEAD` names.
 
@@ -200,8 +203,7 @@ class GitTree(Tree):
         kind, data = self._objects([self.commit])[self.commit] or ("", b"")
         match = re.match(rb"tree ([0-9a-f]{40,64})\n", data)
         if kind != "commit" or match is None:
-            reason = f"{name}: {self.commit[:12]} is not a commit of this clone"
-            raise ModelError(reason, "clone it again")
+            raise self._error(f"{self.commit[:12]} is not a commit of this clone")
         self.tree_id = match[1].decode()
 
     def _resolve(self, git: Path, head: str) -> str:
@@ -221,9 +223,7 @@ class GitTree(Tree):
             if not found:
                 break
             head = found[0]
-        raise ModelError(
-            f"{self.name}: HEAD does not name a commit", "check out a branch or a commit"
-        )
+        raise self._error("HEAD does not name a commit", "check out a branch or a commit")
 
     def _objects(self, ids: list[str]) -> dict[str, tuple[str, bytes] | None]:
         """Return the type and bytes of objects, checked against their ids; None for a missing one."""
@@ -241,9 +241,7 @@ class GitTree(Tree):
             data = answer[at : at + size]
             at += size + 1
             if _object_id(kind, data, wanted) != wanted:
-                raise ModelError(
-                    f"{self.name}: object {wanted[:12]} does not match its id", "clone it again"
-                )
+                raise self._error(f"object {wanted[:12]} does not match its id")
             found[wanted] = (kind, data)
         return found
 
@@ -283,10 +281,10 @@ class GitTree(Tree):
             except FileNotFoundError as exc:
                 raise ModelError("the program git is not installed", "install git") from exc
             except subprocess.TimeoutExpired as exc:
-                raise ModelError(f"{self.name}: git took over 300 s", "clone it again") from exc
+                raise self._error("git took over 300 s") from exc
         if run.returncode:
             first = " ".join(run.stderr.decode("utf-8", "replace").split())[:200]
-            raise ModelError(f"{self.name}: git can't read it: {first}", "clone it again")
+            raise self._error(f"git can't read it: {first}")
         return run.stdout
 
     @cached_property
@@ -299,14 +297,13 @@ class GitTree(Tree):
             for prefix, tree_id in level:
                 kind, data = trees[tree_id] or ("", b"")
                 if kind != "tree":
-                    reason = f"{self.name}: tree {tree_id[:12]} is missing"
-                    raise ModelError(reason, "clone it again")
+                    raise self._error(f"tree {tree_id[:12]} is missing")
                 for mode, name, object_id in _parse_tree(data, len(tree_id) // 2):
                     if mode == "40000":
                         below.append((f"{prefix}{name}/", object_id))
                     else:
                         files.append((prefix + name, mode, object_id))
-                _check_count(self.name, len(files) + len(below))
+                self._check_count(len(files) + len(below))
             level = below
         ids = [i for _, mode, i in files if mode != "160000"]
         lines = self._git("--batch-check", ids).decode().splitlines() if ids else []
@@ -378,7 +375,7 @@ class FolderTree(Tree):
                 elif stat.S_ISREG(status.st_mode):
                     digest = f"sha256:{file_sha256(place)}"
                     found[path] = TreeEntry(path, "file", status.st_size, digest)
-                _check_count(self.name, len(found))
+                self._check_count(len(found))
         return dict(sorted(found.items()))
 
     def _load(self, entry: TreeEntry) -> bytes | None:
@@ -386,9 +383,8 @@ class FolderTree(Tree):
         with os.fdopen(handle, "rb") as f:
             data = f.read(MAX_TEXT + 1)
         if f"sha256:{sha256_hex(data)}" != entry.digest:
-            raise LicenceError(
-                f"{self.name}/{entry.path} changed while it was read", "run the audit again"
-            )
+            message = f"{self.name}/{entry.path} changed while it was read"
+            raise LicenceError(message, "run the audit again")
         return data
 
 
@@ -436,45 +432,39 @@ class ForgeTree(Tree):
             self.commit = str(commit["sha"])
             self.tree_id = str(commit["commit"]["tree"]["sha"])
         except (KeyError, TypeError) as exc:
-            raise ModelError(
-                f"{url}: the forge names no commit", "check that the repository is not empty"
-            ) from exc
+            hint = "check that the repository is not empty"
+            raise self._error("the forge names no commit", hint) from exc
 
     def _object(self, path: str) -> dict[str, Any]:
         value, _ = self._forge.get(path)
         if not isinstance(value, dict):
-            raise ModelError(
-                f"{self.name}: the forge's answer to {path} is not an object",
-                "name the root of the API with --api",
-            )
+            problem = f"the forge's answer to {path} is not an object"
+            raise self._error(problem, "name the root of the API with --api")
         return value
 
     @cached_property
     def entries(self) -> dict[str, TreeEntry]:
         """Return every file by its path, sorted."""
         answer = self._object(f"{self._path}/git/trees/{self.tree_id}?recursive=1")
-        clone = "clone it and audit the folder"
         if answer.get("truncated"):
-            raise ModelError(f"{self.name}: the forge lists only part of the tree", clone)
+            raise self._error("the forge lists only part of the tree", _CLONE)
         listed = [r for r in answer.get("tree", []) if isinstance(r, dict)]
         if not _is_tree(listed, self.tree_id):
-            reason = f"{self.name}: the forge's listing is not tree {self.tree_id[:12]}"
-            raise ModelError(reason, clone)
+            raise self._error(f"the forge's listing is not tree {self.tree_id[:12]}", _CLONE)
         rows = [r for r in listed if r.get("type") in ("blob", "commit")]
-        _check_count(self.name, len(rows))
+        self._check_count(len(rows))
         return _git_entries(
             (str(r["path"]), str(r.get("mode")), r.get("size"), str(r["sha"])) for r in rows
         )
 
     def _load(self, entry: TreeEntry) -> bytes | None:
         blob = self._object(f"{self._path}/git/blobs/{entry.digest}")
-        place, clone = f"{self.name}/{entry.path}", "clone it and audit the folder"
         try:
             data = base64.b64decode(str(blob.get("content", "")))
         except binascii.Error as exc:
-            raise ModelError(f"{place}: the forge's answer is not a file", clone) from exc
+            raise self._error(f"the forge's answer for {entry.path} is not a file", _CLONE) from exc
         if _object_id("blob", data, entry.digest) != entry.digest:
-            raise ModelError(f"{place}: its bytes do not match its id", clone)
+            raise self._error(f"the bytes of {entry.path} do not match its id", _CLONE)
         return data
 
     def assets(self) -> tuple[ReleaseAsset, ...]:

@@ -42,6 +42,19 @@ class Value:
         """Return the number of elements."""
         return math.prod(self.shape)
 
+    def known(self, what: str) -> tuple[Number, ...]:
+        """Return the values, on which the size of another tensor depends."""
+        if self.values is None:
+            raise RefusedError("unbounded", f"its {what} can't be known before the model runs")
+        return self.values
+
+    def integers(self, what: str) -> tuple[int, ...]:
+        """Return values that are sizes, axes or indices."""
+        values = self.known(what)
+        if not all(isinstance(v, int) for v in values):
+            raise RefusedError("types", f"its {what} are not integers")
+        return tuple(int(v) for v in values)
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -75,35 +88,19 @@ class Node:
         return tuple(int(a) for a in value) if isinstance(value, tuple) else None
 
 
-Inputs = Sequence[Value | None]
+class Inputs(tuple[Value | None, ...]):
+    """The inputs of a node, None for an omitted one."""
 
+    def need(self, index: int) -> Value:
+        """Return a required input."""
+        value = self.get(index)
+        if value is None:
+            raise RefusedError("inputs", f"input {index} is missing")
+        return value
 
-def need(inputs: Inputs, index: int) -> Value:
-    """Return a required input."""
-    value = optional(inputs, index)
-    if value is None:
-        raise RefusedError("inputs", f"input {index} is missing")
-    return value
-
-
-def optional(inputs: Inputs, index: int) -> Value | None:
-    """Return an input that may be omitted."""
-    return inputs[index] if index < len(inputs) else None
-
-
-def known(value: Value, what: str) -> tuple[Number, ...]:
-    """Return the values of a tensor on which the size of another one depends."""
-    if value.values is None:
-        raise RefusedError("unbounded", f"its {what} can't be known before the model runs")
-    return value.values
-
-
-def known_integers(value: Value, what: str) -> tuple[int, ...]:
-    """Return known values that are sizes, axes or indices."""
-    values = known(value, what)
-    if not all(isinstance(v, int) for v in values):
-        raise RefusedError("types", f"its {what} are not integers")
-    return tuple(int(v) for v in values)
+    def get(self, index: int) -> Value | None:
+        """Return an input that may be omitted."""
+        return self[index] if index < len(self) else None
 
 
 def axis_of(axis: int, rank: int) -> int:
@@ -184,7 +181,7 @@ def _spatial(value: Value) -> tuple[int, int, tuple[int, ...]]:
 
 def _check_length(inputs: Inputs, index: int, length: int, what: str) -> None:
     # A kernel reads memory outside a vector that is too short.
-    value = optional(inputs, index)
+    value = inputs.get(index)
     if value is not None and value.elements != length:
         raise RefusedError("shapes", f"{what} of {value.elements} values for {length} channels")
 
@@ -199,7 +196,7 @@ def _kernel(node: Node, weight: Value, sides: tuple[int, ...]) -> tuple[int, ...
 
 def conv(node: Node, inputs: Inputs) -> list[Value]:
     """Size a convolution with weights (M, C / group, k...)."""
-    x, w = need(inputs, 0), need(inputs, 1)
+    x, w = inputs.need(0), inputs.need(1)
     batch, channels, sides = _spatial(x)
     kernel, group = _kernel(node, w, sides), node.integer("group", 1)
     if w.shape[1] * group != channels or w.shape[0] % group:
@@ -210,7 +207,7 @@ def conv(node: Node, inputs: Inputs) -> list[Value]:
 
 def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
     """Size a transposed convolution with weights (C, M / group, k...)."""
-    x, w = need(inputs, 0), need(inputs, 1)
+    x, w = inputs.need(0), inputs.need(1)
     batch, channels, sides = _spatial(x)
     kernel, group, n = _kernel(node, w, sides), node.integer("group", 1), len(sides)
     if w.shape[0] != channels or channels % group:
@@ -227,7 +224,7 @@ def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
 
 def pool(node: Node, inputs: Inputs) -> list[Value]:
     """Size MaxPool and AveragePool."""
-    x = need(inputs, 0)
+    x = inputs.need(0)
     batch, channels, sides = _spatial(x)
     kernel = node.integers("kernel_shape", len(sides), 0)
     if not all(kernel):
@@ -241,16 +238,16 @@ def pool(node: Node, inputs: Inputs) -> list[Value]:
 
 def global_pool(node: Node, inputs: Inputs) -> list[Value]:
     """Size global pooling: one number per channel."""
-    x = need(inputs, 0)
+    x = inputs.need(0)
     batch, channels, sides = _spatial(x)
     return [Value(x.dtype, (batch, channels, *(1 for _ in sides)))]
 
 
 def reduce(node: Node, inputs: Inputs) -> list[Value]:
     """Size ReduceMean and its family, whose axes are an input since opset 13 or 18."""
-    x, given = need(inputs, 0), optional(inputs, 1)
+    x, given = inputs.need(0), inputs.get(1)
     rank = len(x.shape)
-    axes = known_integers(given, "axes") if given is not None else node.axes()
+    axes = given.integers("axes") if given is not None else node.axes()
     if not axes:
         axes = () if node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
     reduced = {axis_of(a, rank) for a in axes}
@@ -261,7 +258,7 @@ def reduce(node: Node, inputs: Inputs) -> list[Value]:
 
 def normalise(node: Node, inputs: Inputs) -> list[Value]:
     """Size batch, instance, layer and group normalisation: one output of the input's shape."""
-    x = need(inputs, 0)
+    x = inputs.need(0)
     if len([o for o in node.outputs if o]) != 1:
         raise RefusedError(
             "outputs", "only the first output is allowed: the others are for training"
@@ -276,7 +273,7 @@ def normalise(node: Node, inputs: Inputs) -> list[Value]:
         length, vectors = channels if node.opset >= 21 else groups, 2
     else:
         length, vectors = _spatial(x)[1], len(inputs) - 1
-    need(inputs, 1)
+    inputs.need(1)
     for index in range(1, vectors + 1):
         _check_length(inputs, index, length, "scale or statistics")
     return [Value(x.dtype, x.shape)]
@@ -284,7 +281,7 @@ def normalise(node: Node, inputs: Inputs) -> list[Value]:
 
 def gemm(node: Node, inputs: Inputs) -> list[Value]:
     """Size the product of two matrices with a bias."""
-    a, b, bias = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
+    a, b, bias = inputs.need(0), inputs.need(1), inputs.get(2)
     if len(a.shape) == len(b.shape) == 2:
         rows, inner = a.shape[::-1] if node.integer("transA", 0) else a.shape
         inner_b, columns = b.shape[::-1] if node.integer("transB", 0) else b.shape
@@ -296,7 +293,7 @@ def gemm(node: Node, inputs: Inputs) -> list[Value]:
 
 def matmul(node: Node, inputs: Inputs) -> list[Value]:
     """Size a matrix product over the last two dimensions."""
-    a, b = need(inputs, 0), need(inputs, 1)
+    a, b = inputs.need(0), inputs.need(1)
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
         raise RefusedError("shapes", f"MatMul of {a.shape} and {b.shape}")
     return [Value(a.dtype, (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))]
@@ -304,8 +301,8 @@ def matmul(node: Node, inputs: Inputs) -> list[Value]:
 
 def quantize(node: Node, inputs: Inputs) -> list[Value]:
     """Size a conversion of floats to int8 or uint8; uint8 without a zero point."""
-    x, zero = need(inputs, 0), optional(inputs, 2)
-    if x.dtype not in FLOATS or need(inputs, 1).dtype != x.dtype:
+    x, zero = inputs.need(0), inputs.get(2)
+    if x.dtype not in FLOATS or inputs.need(1).dtype != x.dtype:
         raise RefusedError("types", "the input and its scale are not floats of one type")
     if zero is not None and zero.dtype not in (INT8, UINT8):
         raise RefusedError("types", f"zero points of {NAME.get(zero.dtype)}")
@@ -315,7 +312,7 @@ def quantize(node: Node, inputs: Inputs) -> list[Value]:
 
 def dequantize(node: Node, inputs: Inputs) -> list[Value]:
     """Size a conversion of integers to the type of their scale."""
-    x, scale, zero = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
+    x, scale, zero = inputs.need(0), inputs.need(1), inputs.get(2)
     if x.dtype not in (INT8, UINT8, INT32) or scale.dtype not in FLOATS:
         raise RefusedError("types", f"{NAME.get(x.dtype)} with scales of {NAME.get(scale.dtype)}")
     if zero is not None and zero.dtype != x.dtype:
@@ -328,7 +325,7 @@ def dequantize(node: Node, inputs: Inputs) -> list[Value]:
 
 def _check_scale(node: Node, inputs: Inputs) -> None:
     """Check for one constant scale, or one per entry of an axis, and as many constant zero points."""
-    x, scale, zero = need(inputs, 0), need(inputs, 1), optional(inputs, 2)
+    x, scale, zero = inputs.need(0), inputs.need(1), inputs.get(2)
     if not scale.scale:
         raise RefusedError("scale", "the scale is not a constant of positive normal numbers")
     if zero is not None and not zero.constant:
@@ -347,13 +344,13 @@ def work(node: Node, inputs: Inputs, outputs: list[Value]) -> int:
     if node.op_type == "Shape":
         return out  # it reads no pixel
     if node.op_type == "Conv":
-        return out * math.prod(need(inputs, 1).shape[1:])
+        return out * math.prod(inputs.need(1).shape[1:])
     if node.op_type == "ConvTranspose":
-        return need(inputs, 0).elements * math.prod(need(inputs, 1).shape[1:])
+        return inputs.need(0).elements * math.prod(inputs.need(1).shape[1:])
     if node.op_type == "MatMul":
-        return out * need(inputs, 0).shape[-1]
+        return out * inputs.need(0).shape[-1]
     if node.op_type == "Gemm":
-        return out * need(inputs, 0).shape[0 if node.integer("transA", 0) else 1]
+        return out * inputs.need(0).shape[0 if node.integer("transA", 0) else 1]
     if node.op_type in ("MaxPool", "AveragePool"):
         return out * math.prod(node.integers("kernel_shape", len(outputs[0].shape) - 2, 1))
     return out + sum(v.elements for v in inputs if v is not None)

@@ -28,10 +28,6 @@ from eyeline.scan._layer_rules import (
     axis_of,
     broadcast,
     follow,
-    known,
-    known_integers,
-    need,
-    optional,
     select,
     work,
 )
@@ -44,7 +40,7 @@ _MOVES_NUMBERS = frozenset(
 
 
 def _shape(node: Node, inputs: Inputs) -> list[Value]:
-    dims = need(inputs, 0).shape
+    dims = inputs.need(0).shape
     part = dims[slice(node.integer("start", 0), node.integer("end", len(dims)))]
     return [Value(INT64, (len(part),), part, constant=True)]
 
@@ -67,7 +63,7 @@ def _constant(node: Node, inputs: Inputs) -> list[Value]:
 
 def _constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
     # Only short tensors: a long one needs few bytes in the file and much memory at load.
-    dims = known_integers(need(inputs, 0), "shape")
+    dims = inputs.need(0).integers("shape")
     elements = math.prod(dims)
     if any(d < 0 for d in dims) or elements > node.limits.max_integer_elements:
         raise RefusedError("tensor-size", f"a filled tensor of shape {dims}")
@@ -81,19 +77,19 @@ def _constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _identity(_: Node, inputs: Inputs) -> list[Value]:
-    return [need(inputs, 0)]
+    return [inputs.need(0)]
 
 
 def _dropout(node: Node, inputs: Inputs) -> list[Value]:
-    flag = optional(inputs, 2)
-    if flag is not None and any(known(flag, "training flag")):
+    flag = inputs.get(2)
+    if flag is not None and any(flag.known("training flag")):
         raise RefusedError("training", "Dropout in training mode")
-    x = need(inputs, 0)
+    x = inputs.need(0)
     return [x, Value(NUMBER["bool"], x.shape)][: len(node.outputs)]
 
 
 def _cast(node: Node, inputs: Inputs) -> list[Value]:
-    x, to = need(inputs, 0), node.integer("to", 0)
+    x, to = inputs.need(0), node.integer("to", 0)
     values = x.values
     if values is not None and to not in FLOATS:
         if not all(math.isfinite(v) and abs(v) < 1 << 63 for v in values):
@@ -110,8 +106,8 @@ def _all_known(values: Sequence[Number | None]) -> tuple[Number, ...] | None:
 
 
 def _concat(node: Node, inputs: Inputs) -> list[Value]:
-    parts = [need(inputs, i) for i in range(len(inputs))]
-    first = need(parts, 0)
+    parts = [inputs.need(i) for i in range(len(inputs))]
+    first = inputs.need(0)
     if "axis" not in node.attributes:
         raise RefusedError("attribute", "axis is missing")
     axis = axis_of(node.integer("axis", 0), len(first.shape))
@@ -123,16 +119,16 @@ def _concat(node: Node, inputs: Inputs) -> list[Value]:
     dims[axis] = sum(p.shape[axis] for p in parts)
     values = None
     if len(dims) == 1 and follow(dims[0], *parts):
-        values = tuple(v for p in parts for v in known(p, "values"))
+        values = tuple(v for p in parts for v in p.known("values"))
     return [Value(first.dtype, tuple(dims), values)]
 
 
 def _split(node: Node, inputs: Inputs) -> list[Value]:
-    x, given, count = need(inputs, 0), optional(inputs, 1), len(node.outputs)
+    x, given, count = inputs.need(0), inputs.get(1), len(node.outputs)
     axis = axis_of(node.integer("axis", 0), len(x.shape))
     side = x.shape[axis]
     if given is not None:
-        sizes = known_integers(given, "parts")
+        sizes = given.integers("parts")
     elif "split" in node.attributes:
         sizes = node.integers("split", count, 0)
     else:
@@ -152,12 +148,12 @@ def _split(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _slice(_: Node, inputs: Inputs) -> list[Value]:
-    x = need(inputs, 0)
-    starts = known_integers(need(inputs, 1), "starts")
-    ends = known_integers(need(inputs, 2), "ends")
-    axes_in, steps_in = optional(inputs, 3), optional(inputs, 4)
-    axes = known_integers(axes_in, "axes") if axes_in else tuple(range(len(starts)))
-    steps = known_integers(steps_in, "steps") if steps_in else (1,) * len(starts)
+    x = inputs.need(0)
+    starts = inputs.need(1).integers("starts")
+    ends = inputs.need(2).integers("ends")
+    axes_in, steps_in = inputs.get(3), inputs.get(4)
+    axes = axes_in.integers("axes") if axes_in else tuple(range(len(starts)))
+    steps = steps_in.integers("steps") if steps_in else (1,) * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise RefusedError("shapes", "the starts, ends, axes and steps of a Slice do not match")
     kept = [range(side) for side in x.shape]
@@ -170,10 +166,10 @@ def _slice(_: Node, inputs: Inputs) -> list[Value]:
 
 
 def _gather(node: Node, inputs: Inputs) -> list[Value]:
-    x, indices = need(inputs, 0), need(inputs, 1)
+    x, indices = inputs.need(0), inputs.need(1)
     axis = axis_of(node.integer("axis", 0), len(x.shape))
     side = x.shape[axis]
-    chosen = known_integers(indices, "indices")
+    chosen = indices.integers("indices")
     if not all(-side <= i < side for i in chosen):
         raise RefusedError("shapes", f"an index is outside a side of {side}")
     flat = x.values if len(x.shape) == 1 else None
@@ -182,12 +178,12 @@ def _gather(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _axes(node: Node, inputs: Inputs) -> tuple[int, ...] | None:
-    given = optional(inputs, 1)
-    return known_integers(given, "axes") if given is not None else node.axes()
+    given = inputs.get(1)
+    return given.integers("axes") if given is not None else node.axes()
 
 
 def _unsqueeze(node: Node, inputs: Inputs) -> list[Value]:
-    x, axes = need(inputs, 0), _axes(node, inputs)
+    x, axes = inputs.need(0), _axes(node, inputs)
     if not axes:
         raise RefusedError("attribute", "axes are missing")
     rank = len(x.shape) + len(axes)
@@ -199,7 +195,7 @@ def _unsqueeze(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _squeeze(node: Node, inputs: Inputs) -> list[Value]:
-    x, axes = need(inputs, 0), _axes(node, inputs)
+    x, axes = inputs.need(0), _axes(node, inputs)
     ones = {i for i, side in enumerate(x.shape) if side == 1}
     removed = {axis_of(a, len(x.shape)) for a in axes} if axes else ones
     if removed - ones:
@@ -208,7 +204,7 @@ def _squeeze(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _reshape(node: Node, inputs: Inputs) -> list[Value]:
-    x, wanted = need(inputs, 0), list(known_integers(need(inputs, 1), "new shape"))
+    x, wanted = inputs.need(0), list(inputs.need(1).integers("new shape"))
     if not node.integer("allowzero", 0):
         for i, side in enumerate(wanted):
             if side == 0:
@@ -226,7 +222,7 @@ def _reshape(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _flatten(node: Node, inputs: Inputs) -> list[Value]:
-    x, axis = need(inputs, 0), node.integer("axis", 1)
+    x, axis = inputs.need(0), node.integer("axis", 1)
     if not -len(x.shape) <= axis <= len(x.shape):
         raise RefusedError("shapes", f"axis {axis} of a tensor of rank {len(x.shape)}")
     axis += len(x.shape) if axis < 0 else 0
@@ -234,7 +230,7 @@ def _flatten(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _transpose(node: Node, inputs: Inputs) -> list[Value]:
-    x = need(inputs, 0)
+    x = inputs.need(0)
     order = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
     if not isinstance(order, tuple) or sorted(order) != list(range(len(x.shape))):
         raise RefusedError("shapes", f"{order} is not an order of {len(x.shape)} axes")
@@ -244,9 +240,9 @@ def _transpose(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _pad(node: Node, inputs: Inputs) -> list[Value]:
-    x, axes_in = need(inputs, 0), optional(inputs, 3)
-    pads = known_integers(need(inputs, 1), "pads")
-    axes = known_integers(axes_in, "axes") if axes_in else tuple(range(len(x.shape)))
+    x, axes_in = inputs.need(0), inputs.get(3)
+    pads = inputs.need(1).integers("pads")
+    axes = axes_in.integers("axes") if axes_in else tuple(range(len(x.shape)))
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
         raise RefusedError("shapes", f"{len(pads)} pads for {len(axes)} axes")
     dims = list(x.shape)
@@ -262,10 +258,10 @@ def _pad(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _resize(node: Node, inputs: Inputs) -> list[Value]:
-    x, scales_in, sizes_in = need(inputs, 0), optional(inputs, 2), optional(inputs, 3)
+    x, scales_in, sizes_in = inputs.need(0), inputs.get(2), inputs.get(3)
     rank, given = len(x.shape), node.axes()
     axes = tuple(axis_of(a, rank) for a in given) if given is not None else tuple(range(rank))
-    scales = known(scales_in, "scales") if scales_in is not None else ()
+    scales = scales_in.known("scales") if scales_in is not None else ()
     if scales:
         limit = node.limits.max_scale
         if not all(1 / limit <= s <= limit for s in scales):
@@ -275,7 +271,7 @@ def _resize(node: Node, inputs: Inputs) -> list[Value]:
             for a, s in zip(axes, scales, strict=False)
         ]
     elif sizes_in is not None:
-        wanted = known_integers(sizes_in, "sizes")
+        wanted = sizes_in.integers("sizes")
     else:
         raise RefusedError("inputs", "a Resize with neither scales nor sizes")
     if len(wanted) != len(axes) or (scales and len(scales) != len(axes)):
@@ -295,7 +291,7 @@ def _bounded(node: Node, dims: list[int]) -> tuple[int, ...]:
 
 
 def _blocks(node: Node, inputs: Inputs) -> list[Value]:
-    x, b = need(inputs, 0), node.integer("blocksize", 0)
+    x, b = inputs.need(0), node.integer("blocksize", 0)
     if len(x.shape) == 4 and b > 0:
         n, c, h, w = x.shape
         if node.op_type == "DepthToSpace" and not c % (b * b):
@@ -306,7 +302,7 @@ def _blocks(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _unary(node: Node, inputs: Inputs) -> list[Value]:
-    x = need(inputs, 0)  # the other inputs of `Clip` are scalars
+    x = inputs.need(0)  # the other inputs of `Clip` are scalars
     compute = _UNARY_VALUES.get(node.op_type)
     values = None
     if compute is not None and x.values is not None:
@@ -316,8 +312,8 @@ def _unary(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _binary(node: Node, inputs: Inputs) -> list[Value]:
-    parts = [need(inputs, i) for i in range(len(inputs))]
-    first = need(parts, 0)
+    parts = [inputs.need(i) for i in range(len(inputs))]
+    first = inputs.need(0)
     if node.op_type != "Pow" and len({p.dtype for p in parts}) > 1:
         raise RefusedError("types", "the inputs have different types")
     shape = broadcast(*(p.shape for p in parts))
@@ -332,7 +328,7 @@ def _binary(node: Node, inputs: Inputs) -> list[Value]:
                 "integer-division", "integers that are unknown before the model runs"
             )
         return [Value(first.dtype, shape)]
-    a, b = (v * elements if len(v) == 1 else v for v in (known(p, "values") for p in parts))
+    a, b = (v * elements if len(v) == 1 else v for v in (p.known("values") for p in parts))
     values = [compute(x, y) for x, y in zip(a, b, strict=True)]
     if integer:
         limit = {INT32: 1 << 31, INT64: 1 << 63}.get(first.dtype, 1 << 7)
@@ -460,7 +456,7 @@ def infer(
     largest = max(alive.values())
     all_work = constant_work = 0
     for i, node in enumerate(plan.nodes):
-        inputs = [values[name] if name else None for name in node.inputs]
+        inputs = Inputs(values[name] if name else None for name in node.inputs)
         try:
             outputs = _run(node, inputs)
             for name, value in zip(node.outputs, outputs, strict=False):
@@ -503,7 +499,7 @@ def _bytes(value: Value, policy: ScanPolicy) -> int:
     return value.elements * policy.elements.get(value.dtype, 8)
 
 
-def _run(node: Node, inputs: list[Value | None]) -> list[Value]:
+def _run(node: Node, inputs: Inputs) -> list[Value]:
     for index, value in enumerate(inputs):
         numbers = value.values if value is not None else None
         if numbers and not SLICE_ENDS.isdisjoint(numbers):

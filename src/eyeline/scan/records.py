@@ -69,12 +69,7 @@ class AttributeRule:
 
 @dataclass(frozen=True)
 class OpRule:
-    """One row of the allowlist.
-
-    Attributes:
-        reason: why a model may contain this op.
-        attributes: the allowed attributes; the scanner refuses all others.
-    """
+    """One row of the allowlist: why a model may contain an op, and with which attributes."""
 
     reason: str
     attributes: dict[str, AttributeRule]
@@ -85,10 +80,6 @@ class ScanPolicy:
     """The content of a policy file.
 
     Attributes:
-        name: the policy's name in the file.
-        version: the policy's version in the file.
-        sha256: hex digest of the file.
-        limits: sizes and counts that a model must not exceed.
         ir_versions: lowest and highest IR version.
         opsets: lowest and highest version of the default operator set.
         worst_case: (height, width) in pixels of the inputs at which every tensor is sized.
@@ -196,11 +187,7 @@ def _attribute(row: Any, where: str) -> AttributeRule:
 class RefusedError(Exception):
     """A part of the model is not allowed; the scanner turns this error into a finding.
 
-    Args:
-        code: the finding's code.
-        reason: the finding's reason.
-        path: the finding's path, where the place that raises knows it.
-        op_type: the finding's op type, as `path`.
+    `path` and `op_type` are empty where the code that raises does not know them.
     """
 
     def __init__(self, code: str, reason: str, path: str = "", op_type: str = "") -> None:
