@@ -1,4 +1,4 @@
-"""`eyeline extract` as people run it: a subprocess, real files, exit codes."""
+"""`eyeline extract` as people run it: real files, exit codes, pipes and signals."""
 
 import csv
 import json
@@ -16,24 +16,13 @@ import av
 import numpy as np
 import pytest
 
-from eyeline.cli import main
+from commands import run, run_process
 from eyeline.logs import read_log
 from eyeline.saliency.features import FEATURES
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "data" / "square_placeholder.json"
 WIDTH, HEIGHT, FRAMES = 98, 54, 12
-
-
-def run(*words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        **options,  # type: ignore[call-overload]
-    )
 
 
 def write_y4m(path: Path, frames: int = FRAMES) -> Path:
@@ -75,13 +64,13 @@ def test_a_log_and_an_overlay_in_one_command(clip: Path, tmp_path: Path) -> None
 
 
 def test_stdout_is_clean_json_by_default(clip: Path) -> None:
-    done = run("extract", clip)
+    done = run_process("extract", clip)
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["frames"]) == FRAMES
 
 
 def test_quiet_says_nothing(clip: Path, tmp_path: Path) -> None:
-    done = run("extract", clip, "-q", "-o", tmp_path / "a.csv")
+    done = run_process("extract", clip, "-q", "-o", tmp_path / "a.csv")
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -92,7 +81,7 @@ def test_verbose_says_what_was_assumed(clip: Path, tmp_path: Path) -> None:
 
 def test_y4m_from_stdin_equals_the_file(clip: Path) -> None:
     with clip.open("rb") as f:
-        piped = run("extract", "-", stdin=f)
+        piped = run_process("extract", "-", stdin=f)
     assert piped.returncode == 0, piped.stderr
     assert json.loads(piped.stdout)["frames"] == json.loads(run("extract", clip).stdout)["frames"]
 
@@ -212,7 +201,6 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     words: list[str],
     clip: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     place = tmp_path / "work"
@@ -222,14 +210,11 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     raw.write_bytes(bytes(1000))
     names = {"tmp": place, "clip": clip, "text": text, "raw": raw}
     before = clip.read_bytes()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["eyeline", *(w.format(**names) for w in words)])
-    with pytest.raises(SystemExit) as caught:  # in this process: a second less for each case
-        main()
-    out, err = capfd.readouterr()
-    assert caught.value.code == 2, err
-    assert re.match(r"error: .+\n(  .+\n)?\Z", err), err
-    assert out == ""
+    done = run(*(w.format(**names) for w in words), cwd=tmp_path)
+    assert capfd.readouterr() == ("", "")  # no library writes past Python's streams
+    assert done.returncode == 2, done.stderr
+    assert re.match(r"error: .+\n(  .+\n)?\Z", done.stderr), done.stderr
+    assert done.stdout == ""
     assert list(place.iterdir()) == []
     assert clip.read_bytes() == before
 

@@ -1,51 +1,30 @@
 """`eyeline model quantize` as people run it: real files, exit codes, and commands that take the result."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clips import moving, write_clip
+from commands import run
 from quantisable import make_images, net
 
 pytest.importorskip("py_sod_metrics")
 
-from eyeline.cli import main
-
 QUICK = ("--images", "2", "--check", "1", "--method", "minmax")
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env=os.environ | {"NO_COLOR": "1"},
-    )
 
 
 Here = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+def here() -> Here:
     """The same command line in this process: seconds less for each case."""
 
     def run_here(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["eyeline", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as caught:
-            code = int(caught.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        done = run(*words)
+        return done.returncode, done.stdout, done.stderr
 
     return run_here
 

@@ -11,18 +11,10 @@ import av
 import pytest
 
 from clips import moving, write_clip
+from commands import run
 from eyeline.cli.options import parse_pairs
 from eyeline.cli.roi import parse_bitrate
 from eyeline.errors import UsageError
-
-
-def eyeline(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -32,7 +24,7 @@ def clip(tmp_path: Path) -> Path:
 
 def test_one_command_makes_a_playable_file_and_a_look_at_it(clip: Path, tmp_path: Path) -> None:
     out, look = tmp_path / "out.mp4", tmp_path / "look.mp4"
-    done = eyeline("roi", "encode", clip, "-o", out, "--debug-video", look, "-v")
+    done = run("roi", "encode", clip, "-o", out, "--debug-video", look, "-v")
     assert done.returncode == 0, done.stderr
     assert '"law": "density"' in done.stderr  # the production model for gaze steers
     with av.open(str(out)) as a, av.open(str(look)) as b:
@@ -58,7 +50,7 @@ def test_one_command_makes_a_playable_file_and_a_look_at_it(clip: Path, tmp_path
 def test_what_is_not_obeyed_is_one_line_and_no_file(
     clip: Path, tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
-    done = eyeline("roi", "encode", clip, "-o", tmp_path / "out.mp4", *words)
+    done = run("roi", "encode", clip, "-o", tmp_path / "out.mp4", *words)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -68,33 +60,33 @@ def test_what_is_not_obeyed_is_one_line_and_no_file(
 def test_a_file_that_exists_needs_force(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_text("mine")
-    refused = eyeline("roi", "encode", clip, "-o", out)
+    refused = run("roi", "encode", clip, "-o", out)
     assert (refused.returncode, out.read_text()) == (2, "mine")
     assert "--force" in refused.stderr
-    assert eyeline("roi", "encode", clip, "-o", out, "--force", "-q").returncode == 0
+    assert run("roi", "encode", clip, "-o", out, "--force", "-q").returncode == 0
 
 
 def test_a_map_is_written_and_checked(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "map.txt"
-    done = eyeline("roi", "map", clip, "-o", out, "--format", "kvazaar")
+    done = run("roi", "map", clip, "-o", out, "--format", "kvazaar")
     assert done.returncode == 0, done.stderr
     assert "coding order" in done.stderr
-    good = eyeline("roi", "map", clip, "--check", out)
+    good = run("roi", "map", clip, "--check", out)
     assert good.returncode == 0
     out.write_text("3 3\n" + "0 " * 9)
-    bad = eyeline("roi", "map", clip, "--check", out)
+    bad = run("roi", "map", clip, "--check", out)
     assert bad.returncode == 1
     assert "read for another cell" in bad.stdout + bad.stderr
 
 
 def test_a_map_on_stdout_is_json(clip: Path) -> None:
-    done = eyeline("roi", "map", clip, "-o", "-", "--format", "json", "-q")
+    done = run("roi", "map", clip, "-o", "-", "--format", "json", "-q")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["frames"]) == 8
 
 
 def test_map_needs_one_of_two(clip: Path) -> None:
-    assert eyeline("roi", "map", clip).returncode == 2
+    assert run("roi", "map", clip).returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,18 @@
 """`eyeline roi compare` from the command line."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import commands
 from clips import moving, write_clip
 from eyeline.saliency.maps import NpzFile
 
 SIZE = (96, 64)
-
-
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", "roi", "compare", *map(str, words)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+run = partial(commands.run, "roi", "compare")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`eyeline score` as people run it: a subprocess, real files, exit codes."""
+"""`eyeline score` as people run it: real files, exit codes, pipes and signals."""
 
 import contextlib
 import json
@@ -8,25 +8,18 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import commands
 from eyeline.logs import read_log
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 6
-
-
-def run(*words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", "score", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        **options,  # type: ignore[call-overload]
-    )
+run = partial(commands.run, "score")
+run_process = partial(commands.run_process, "score")
 
 
 def write_y4m(
@@ -59,7 +52,7 @@ def dist(tmp_path: Path) -> Path:
 
 
 def test_scores_go_to_stdout_and_a_table_to_stderr(ref: Path, dist: Path) -> None:
-    done = run(ref, dist, "--metrics", "psnr,ssim")
+    done = run_process(ref, dist, "--metrics", "psnr,ssim")
     assert done.returncode == 0, done.stderr
     log = json.loads(done.stdout)
     assert [f["frameNum"] for f in log["frames"]] == list(range(FRAMES))
@@ -73,7 +66,7 @@ def test_every_log_format_holds_the_same(ref: Path, dist: Path, tmp_path: Path) 
     pytest.importorskip("pyarrow")
     paths = [tmp_path / f"s{suffix}" for suffix in (".json", ".csv", ".xml", ".parquet")]
     words = [w for p in paths for w in ("-o", p)]
-    done = run(ref, dist, "--metrics", "psnr", "-q", *words)
+    done = run_process(ref, dist, "--metrics", "psnr", "-q", *words)
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = [read_log(p) for p in paths]
     for log in rest:
@@ -83,7 +76,7 @@ def test_every_log_format_holds_the_same(ref: Path, dist: Path, tmp_path: Path) 
 
 def test_the_reference_may_come_from_stdin(ref: Path, dist: Path) -> None:
     with ref.open("rb") as f:
-        piped = run("-", dist, "--metrics", "psnr", stdin=f)
+        piped = run_process("-", dist, "--metrics", "psnr", stdin=f)
     assert piped.returncode == 0, piped.stderr
     frames = json.loads(run(ref, dist, "--metrics", "psnr").stdout)["frames"]
     assert json.loads(piped.stdout)["frames"] == frames
@@ -138,7 +131,7 @@ BAD = {
 
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD)
 def test_bad_input_gets_one_line_and_exit_code_2(
-    words: list[str], ref: Path, dist: Path, tmp_path: Path
+    words: list[str], ref: Path, dist: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "work"
     place.mkdir()
@@ -161,6 +154,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     }
     before = ref.read_bytes()
     done = run(*(w.format(**names) for w in words), cwd=tmp_path)
+    assert capfd.readouterr() == ("", "")  # no library writes past Python's streams
     assert done.returncode == 2, done.stderr
     assert re.match(r"error: .+\n(  .+\n)?\Z", done.stderr), done.stderr
     assert done.stdout == ""
@@ -224,5 +218,5 @@ def _has_vmaf() -> bool:
 
 
 def test_help_shows_examples() -> None:
-    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
-    assert "eyeline score ref.mp4 dist.mp4 -o scores.json" in run("--help", env=environment).stdout
+    done = run_process("--help", env={"COLUMNS": "160", "NO_COLOR": "1"})
+    assert "eyeline score ref.mp4 dist.mp4 -o scores.json" in done.stdout
