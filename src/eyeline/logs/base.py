@@ -116,22 +116,14 @@ MERGED_LOG = "merged_log"
 
 @dataclass(frozen=True)
 class LogFormat:
-    """One way to store a log.
+    """One way to store a log."""
 
-    Attributes:
-        name: the name by which users choose the format.
-        suffixes: file suffixes that choose it, lower case.
-        begins: whether a file's first bytes are of this format, leading white space removed.
-        write: write a log to a binary stream, row by row.
-        read: read the log at a path.
-        merge: write the log at a path again with the columns of another added, or None.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    begins: Callable[[bytes], bool]
+    name: str  # the name by which users choose the format
+    suffixes: tuple[str, ...]  # file suffixes that choose it, lower case
+    begins: Callable[[bytes], bool]  # takes a file's first bytes, leading white space removed
     write: Callable[[Log, BinaryIO], None]
     read: Callable[[Path], Log]
+    # Write the log at a path again, with the columns of another log added.
     merge: Callable[[Log, Path, BinaryIO], None] | None = None
 
 

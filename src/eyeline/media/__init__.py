@@ -1,4 +1,23 @@
-"""Video in and out: probe, decode, colour, write. The only YUV to RGB is `graph`'s."""
+"""Read and write videos: probe, decode, convert colour, encode.
+
+::
+
+    with open_video("clip.mp4") as video:
+        print(video.info.fps, video.info.frames)
+        for frame in video.frames(lambda width, height: (256, 144)):
+            print(frame.index, frame.pts_time, frame.rgb.shape)   # uint8 (3, 144, 256)
+    print(video.report.corrupt)
+
+A part of a video is decoded by an index: `video.frames(plan, start, stop)` seeks to the keyframe
+before `start` where `VideoOptions.index` holds the result of `index.index_frames`, and else decodes
+up to `start`.
+
+- `types`: options, facts, frames, and the interface of all readers.
+- `source`: `Video` and `open_video`, still images, the scene score.
+- `container`: FFmpeg's containers, frame times, seeking; `_raw`: raw YUV and Y4M.
+- `_truncation`: files that are shorter than they state; `index`: where decoding may begin.
+- `colour`: the only conversions between YUV, RGB, HDR and planes; `write`: H.264 and FFV1.
+"""
 
 from __future__ import annotations
 

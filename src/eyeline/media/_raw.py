@@ -126,11 +126,6 @@ class RawReader(_UncompressedReader):
             raise UsageError(
                 f"{path}: raw video needs {missing}", "a raw file does not state its own layout"
             )
-        if width < 1 or height < 1:
-            raise UsageError(
-                f"{path}: {width}x{height} is not a picture size",
-                "--width and --height must be at least 1 pixel",
-            )
         check_size(path, width, height)
         size, length = frame_bytes(pix_fmt, width, height), Path(path).stat().st_size
         count, rest = divmod(length, size)
@@ -189,7 +184,7 @@ def _y4m_layout(path: str, line: bytes) -> tuple[tuple[int, int], str, Fraction,
         pix_fmt = f"yuv{deep[1]}p{deep[2]}le"
     elif pix_fmt is None and (deep := re.fullmatch(r"mono(9|10|12|14|16)", name)):
         pix_fmt = f"gray{deep[1]}le"
-    if pix_fmt is None or min(size) < 1:
+    if pix_fmt is None:
         raise MediaError(
             f"{path}: Y4M of {size[0]}x{size[1]} {name} can't be read",
             "convert it to a format such as 420jpeg or 420p10",

@@ -60,16 +60,13 @@ SizePlan = Callable[[int, int], tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
-    """Frames of a video and the places where decoding may begin (see `eyeline.media.index`).
+    """Frames of a video and the places where decoding may begin (see `eyeline.media.index`)."""
 
-    Attributes:
-        pts: int64 (N,), presentation time of every frame in units of the stream's time base,
-            strictly rising; frame numbers for raw video and images.
-        keyframes: int64 (K,), numbers of the frames at which a decoder may begin so that they
-            and all later frames equal those of a decode from the start; rising, the first is 0.
-    """
-
+    # (N,), presentation time of every frame in units of the stream's time base, strictly rising;
+    # frame numbers for raw video and images.
     pts: npt.NDArray[np.int64]
+    # (K,), numbers of the frames at which a decoder may begin so that they and all later frames
+    # equal those of a decode from the start; rising, the first is 0.
     keyframes: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -135,37 +132,22 @@ class ColourTags:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of a video stream, known before its frames are read.
+    """Facts of a video stream, known before its frames are read."""
 
-    Attributes:
-        path: as given; `-` for stdin.
-        codec: FFmpeg's codec name.
-        width, height: coded size of a frame, pixels.
-        display_width, display_height: upright (rotation applied), in square pixels.
-        rotation: clockwise degrees applied to show the picture upright: 0, 90, 180, 270.
-        pix_fmt: FFmpeg's pixel format name.
-        bit_depth: bits per sample.
-        fps: average frame rate, or None when the container does not say.
-        frames: number of frames when the container or the file's length says, else None.
-        duration: seconds, or None.
-        colour: how samples become RGB.
-        start: presentation time of the first frame, seconds.
-    """
-
-    path: str
-    codec: str
-    width: int
+    path: str  # as given; `-` for stdin
+    codec: str  # FFmpeg's name
+    width: int  # coded size of a frame, pixels
     height: int
-    display_width: int
+    display_width: int  # upright (rotation applied), in square pixels
     display_height: int
-    rotation: int
-    pix_fmt: str
-    bit_depth: int
-    fps: Fraction | None
-    frames: int | None
-    duration: float | None
+    rotation: int  # clockwise degrees that make a frame upright: 0, 90, 180, 270
+    pix_fmt: str  # FFmpeg's name
+    bit_depth: int  # bits per sample
+    fps: Fraction | None  # average frame rate, where the container states it
+    frames: int | None  # where the container or the file's length states it
+    duration: float | None  # seconds
     colour: Colour
-    start: float = 0.0
+    start: float = 0.0  # presentation time of the first frame, seconds
 
     @property
     def expected_frames(self) -> int | None:
@@ -248,12 +230,12 @@ class FrameReader(ABC):
 
 
 def check_size(path: str, width: int, height: int) -> None:
-    """Refuse a picture with a side over `MAX_SIDE`, or of more than `MAX_PIXELS`, by a MediaError."""
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    """Refuse a picture of an invalid or too large size, by a MediaError."""
+    if min(width, height) < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise MediaError(
-            f"{path}: the file claims {width}x{height} pixels; at most {MAX_SIDE} per side and "
-            f"{MAX_PIXELS:,} in all are decoded",
-            "check that the file is a video",
+            f"{path}: a picture of {width}x{height} pixels can't be decoded; sides must be 1 to "
+            f"{MAX_SIDE}, and {MAX_PIXELS:,} pixels in all are allowed",
+            "check that the file is a video and that its size is right",
         )
 
 

@@ -43,41 +43,25 @@ _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 @dataclass(frozen=True)
 class PageOptions:
-    """Content of the page.
+    """Content of the page."""
 
-    Attributes:
-        title: its heading; made from the clip's or the log's name when None.
-        worst: largest number of worst frames.
-        worst_by: column that ranks them; see `eyeline.report.series.pick_worst`.
-        media: clips to show, or None.
-    """
-
-    title: str | None = None
-    worst: int = 6
-    worst_by: str | None = None
-    media: MediaOptions | None = None
+    title: str | None = None  # made from the name of the clip or the log when None
+    worst: int = 6  # largest number of worst frames
+    worst_by: str | None = None  # column that ranks them; see `eyeline.report.series.pick_worst`
+    media: MediaOptions | None = None  # clips to show
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """Facts of a page that was written.
+    """Facts of a page that was written."""
 
-    Attributes:
-        size: bytes of the page.
-        frames: frames of the longest log.
-        pictures: frames that have a picture.
-        every: pictures are of every n-th frame; 0 without pictures.
-        width, height: size of a picture, pixels.
-        megabytes: size of all pictures in the page.
-    """
-
-    size: int
-    frames: int
-    pictures: int = 0
-    every: int = 0
-    width: int = 0
+    size: int  # bytes of the page
+    frames: int  # of the longest log
+    pictures: int = 0  # frames that have a picture
+    every: int = 0  # pictures are of every n-th frame; 0 without pictures
+    width: int = 0  # of a picture, pixels
     height: int = 0
-    megabytes: float = 0.0
+    megabytes: float = 0.0  # of all pictures in the page
 
 
 def write_report(

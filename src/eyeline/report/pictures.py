@@ -223,30 +223,17 @@ class Thumbnails:
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """Clips to show, and the size of their pictures.
+    """Clips to show, and the size of their pictures."""
 
-    Attributes:
-        video: the clip, or the reference of a pair.
-        distorted: the other clip of a pair, or None.
-        maps: ready maps of `video` (see `eyeline.saliency.maps`), or None.
-        heat: show the heat map where the log's model or `maps` gives one.
-        model: id or path of the model that makes the maps, instead of the log's.
-        task: take the production model of this task instead of the log's model.
-        registry: the user's own registry folder.
-        side: long side of a picture, pixels.
-        max_size: megabytes that the pictures may take in the page.
-        video_options: how to read the clips.
-    """
-
-    video: str
-    distorted: str | None = None
-    maps: str | None = None
-    heat: bool = True
-    model: str | None = None
-    task: Task | None = None
-    registry: str | None = None
-    side: int = 640
-    max_size: float = 16.0
+    video: str  # the clip, or the reference of a pair
+    distorted: str | None = None  # the other clip of a pair
+    maps: str | None = None  # ready maps of `video` (see `eyeline.saliency.maps`)
+    heat: bool = True  # show the heat map where `maps` or a model gives one
+    model: str | None = None  # id or path of the model that makes the maps, instead of the log's
+    task: Task | None = None  # take the production model of this task instead of the log's model
+    registry: str | None = None  # the user's own registry folder
+    side: int = 640  # long side of a picture, pixels
+    max_size: float = 16.0  # megabytes that the pictures may take in the page
     video_options: VideoOptions = field(default_factory=VideoOptions)
 
     @property
