@@ -20,14 +20,14 @@ import numpy as np
 from eyeline.convert.quantize import QuantizeOptions, quantize_model
 from eyeline.datasets.pairs import find_pairs, read_image, read_mask
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
-from eyeline.evaluation.report import Result
+from eyeline.evaluation.results import MaskResult
 from eyeline.registry.registry import resolve_model
 
 LINES = (144, 160, 176, 192, 208, 224, 256, 320, 384)
 SHAPES = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
 
 
-def row(name: str, r: Result) -> str:
+def row(name: str, r: MaskResult) -> str:
     e = r.estimates
     size = "x".join(map(str, r.working_size))
     return (

@@ -157,7 +157,7 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path, here: Here) -> Non
         (["--size", "big"], "--size 'big' is not a size"),
         (["--size", "8"], "--size '8' is not a size"),
         (["-m", "unknown"], "no model 'unknown'"),
-        (["--contact-sheet", "worst.gif"], "can't be written as .gif"),
+        (["--contact-sheet", "worst.gif"], "cannot be written as .gif"),
         (["-o", "nowhere/r.json"], "nowhere/r.json: its folder does not exist"),
         (["-o", "/"], "/: cannot be written"),
         (["-o", "x", "--html", "x"], "x: two outputs have this name"),

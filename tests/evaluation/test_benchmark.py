@@ -21,7 +21,8 @@ pytest.importorskip("py_sod_metrics")
 from eyeline.errors import DatasetError, OutputError, UsageError
 from eyeline.evaluation.benchmark import EvaluateOptions, evaluate, load_dataset
 from eyeline.evaluation.gaze import GazeOptions
-from eyeline.evaluation.report import Report, html_page, markdown
+from eyeline.evaluation.report import html_page, markdown
+from eyeline.evaluation.results import EvaluationReport
 from eyeline.evaluation.rows import Size, predict
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
 from eyeline.inference.session import Session
@@ -70,11 +71,11 @@ def blue(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def report(discs: Path, red: Model, blue: Model) -> Report:
+def report(discs: Path, red: Model, blue: Model) -> EvaluationReport:
     return evaluate([red, blue], [discs], EvaluateOptions(draws=200))
 
 
-def numbers(report: Report) -> list[list[object]]:
+def numbers(report: EvaluationReport) -> list[list[object]]:
     """All of a report that does not depend on the clock."""
     fields = report.to_json()
     for result in fields["results"]:
@@ -82,7 +83,7 @@ def numbers(report: Report) -> list[list[object]]:
     return [fields["results"], fields["comparisons"]]
 
 
-def test_the_right_model_scores_one_and_the_wrong_one_nothing(report: Report) -> None:
+def test_the_right_model_scores_one_and_the_wrong_one_nothing(report: EvaluationReport) -> None:
     good, bad = report.results
     assert (good.model, bad.model) == ("red", "blue")
     assert good.estimates["iou"].value == good.estimates["max_fmeasure_dataset"].value == 1
@@ -91,14 +92,14 @@ def test_the_right_model_scores_one_and_the_wrong_one_nothing(report: Report) ->
     assert bad.estimates["mae"].value == pytest.approx(1, abs=1e-6)
 
 
-def test_the_wrong_model_is_significantly_worse(report: Report) -> None:
+def test_the_wrong_model_is_significantly_worse(report: EvaluationReport) -> None:
     [comparison] = report.comparisons
     assert (comparison.model, comparison.other) == ("blue", "red")
     assert comparison.differences["iou"].value == -1
     assert comparison.differences["iou"].p_value == pytest.approx(2 / 201)
 
 
-def test_the_report_says_where_its_numbers_come_from(report: Report, red: Model) -> None:
+def test_the_report_says_where_its_numbers_come_from(report: EvaluationReport, red: Model) -> None:
     fields = json.loads(report.dumps())
     first = fields["results"][0]
     assert first["model_sha256"] == red.sha256
@@ -118,7 +119,7 @@ def test_the_parameters_are_those_of_the_record(discs: Path, tmp_path: Path) -> 
     assert result.results[0].parameters == 4
 
 
-def test_processes_change_nothing(discs: Path, red: Model, report: Report) -> None:
+def test_processes_change_nothing(discs: Path, red: Model, report: EvaluationReport) -> None:
     spread = evaluate([red], [discs], EvaluateOptions(draws=200, workers=2))
     [[alone], _], [[first, _], _] = numbers(spread), numbers(report)
     assert alone == first
@@ -207,9 +208,9 @@ def test_a_video_has_its_stability(tmp_path: Path, red: Model) -> None:
 
 
 def test_the_same_model_or_dataset_twice_is_refused(discs: Path, red: Model) -> None:
-    with pytest.raises(UsageError, match="model is named twice"):
+    with pytest.raises(UsageError, match="--model names a model twice"):
         evaluate([red, red], [discs])
-    with pytest.raises(UsageError, match="dataset is named twice"):
+    with pytest.raises(UsageError, match="--data names a dataset twice"):
         evaluate([red], [discs, discs])
 
 
@@ -250,7 +251,7 @@ def test_damaged_rows_are_refused(discs: Path, red: Model, tmp_path: Path) -> No
     [path] = (tmp_path / "rows").iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{}\n" + b"".join(lines[2:]))
-    with pytest.raises(OutputError, match="damaged rows"):
+    with pytest.raises(OutputError, match="the rows of an earlier run are damaged"):
         evaluate([red], [discs], options)
 
 
@@ -289,7 +290,7 @@ def test_a_killed_evaluation_goes_on_and_leaves_no_process(
 # What people look at
 
 
-def test_markdown_has_a_row_a_model_with_intervals(report: Report) -> None:
+def test_markdown_has_a_row_a_model_with_intervals(report: EvaluationReport) -> None:
     text = markdown(report)
     rows = {line.split(" | ")[0]: line for line in text.splitlines()}
     assert "1.000 [1.000, 1.000]" in rows["| red"]
@@ -320,7 +321,7 @@ def test_html_shows_names_as_text(discs: Path, tmp_path: Path) -> None:
 def test_options_of_fixation_sets_are_refused_for_masks(
     discs: Path, red: Model, options: EvaluateOptions, said: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"{said} is of fixation sets, and no dataset is one"):
+    with pytest.raises(UsageError, match=f"{said} has no effect without a fixation set"):
         evaluate([red], [discs], options)
 
 

@@ -23,8 +23,8 @@ from eyeline.evaluation.gaze_metrics import (
     priors_for,
     shipped_priors,
 )
-from eyeline.evaluation.gaze_report import GazeResult
-from eyeline.evaluation.report import Report, html_page, markdown
+from eyeline.evaluation.report import html_page, markdown
+from eyeline.evaluation.results import EvaluationReport, GazeResult
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, Registry
@@ -112,17 +112,17 @@ def blue(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def report(images: Path, red: Model, blue: Model) -> Report:
+def report(images: Path, red: Model, blue: Model) -> EvaluationReport:
     return evaluate([red, blue], [images], EvaluateOptions(draws=200))
 
 
 @pytest.fixture(scope="module")
-def video_report(videos: Path, red: Model) -> Report:
+def video_report(videos: Path, red: Model) -> EvaluationReport:
     options = EvaluateOptions(draws=200, gaze=GazeOptions(frames=6, temporal="none"))
     return evaluate([red], [videos], options)
 
 
-def by_name(report: Report) -> dict[str, GazeResult]:
+def by_name(report: EvaluationReport) -> dict[str, GazeResult]:
     return {r.model: r for r in report.gaze.results}
 
 
@@ -130,19 +130,19 @@ def value(result: GazeResult, measure: str) -> float:
     return result.estimates[measure].value
 
 
-def without_clock(report: Report) -> list[object]:
+def without_clock(report: EvaluationReport) -> list[object]:
     return [[replace(r, latency_ms=None) for r in report.gaze.results], report.gaze.comparisons]
 
 
 # Models and baselines
 
 
-def test_models_come_first_and_the_three_baselines_always_follow(report: Report) -> None:
+def test_models_come_first_and_the_three_baselines_always_follow(report: EvaluationReport) -> None:
     assert list(by_name(report)) == ["red", "blue", "uniform", "centre prior", "inter-observer"]
     assert report.results == []
 
 
-def test_the_right_map_beats_the_prior_and_the_wrong_one_does_not(report: Report) -> None:
+def test_the_right_map_beats_the_prior_and_the_wrong_one_does_not(report: EvaluationReport) -> None:
     found = by_name(report)
     for measure in ("nss", "cc", "auc_judd", "shuffled_auc", "information_gain"):
         assert value(found["red"], measure) > value(found["centre prior"], measure)
@@ -152,7 +152,7 @@ def test_the_right_map_beats_the_prior_and_the_wrong_one_does_not(report: Report
     assert value(found["blue"], "shuffled_auc") < 0.1
 
 
-def test_the_baselines_have_their_known_values(report: Report) -> None:
+def test_the_baselines_have_their_known_values(report: EvaluationReport) -> None:
     found = by_name(report)
     assert value(found["uniform"], "nss") == value(found["uniform"], "cc") == 0
     assert value(found["uniform"], "auc_judd") == value(found["uniform"], "shuffled_auc") == 0.5
@@ -160,7 +160,7 @@ def test_the_baselines_have_their_known_values(report: Report) -> None:
     assert value(found["inter-observer"], "nss") > value(found["red"], "nss")
 
 
-def test_models_are_compared_with_each_other_and_with_the_prior(report: Report) -> None:
+def test_models_are_compared_with_each_other_and_with_the_prior(report: EvaluationReport) -> None:
     pairs = {(c.model, c.other): c.differences["nss"] for c in report.gaze.comparisons}
     assert set(pairs) == {("blue", "red"), ("red", "centre prior"), ("blue", "centre prior")}
     assert pairs["blue", "red"].high < 0
@@ -183,7 +183,7 @@ def test_the_numbers_hardly_depend_on_the_resolution(images: Path, red: Model) -
             )
 
 
-def test_processes_change_nothing(images: Path, red: Model, report: Report) -> None:
+def test_processes_change_nothing(images: Path, red: Model, report: EvaluationReport) -> None:
     options = EvaluateOptions(draws=200, workers=2)
     parallel = by_name(evaluate([red], [images], options))
     for name, result in parallel.items():
@@ -238,7 +238,7 @@ def test_judged_frames_stand_in_the_middle_of_equal_parts() -> None:
     assert judged_frames(3, 24) == [0, 1, 2]
 
 
-def test_frames_are_judged_by_the_fixations_of_their_time(video_report: Report) -> None:
+def test_frames_are_judged_by_the_fixations_of_their_time(video_report: EvaluationReport) -> None:
     result = by_name(video_report)["red"]
     frames = result.stimuli[0]["frames"]
     assert [f["time_ms"] for f in frames] == [
@@ -248,7 +248,7 @@ def test_frames_are_judged_by_the_fixations_of_their_time(video_report: Report) 
     assert min(f["nss"] for f in frames) > 2  # after the jump, too
 
 
-def test_history_follows_late(videos: Path, red: Model, video_report: Report) -> None:
+def test_history_follows_late(videos: Path, red: Model, video_report: EvaluationReport) -> None:
     """A moving average still shows the old place after the jump, unless the filter sees a cut."""
     options = EvaluateOptions(draws=10, gaze=GazeOptions(frames=FRAMES, temporal="ema"))
     single = replace(options, gaze=GazeOptions(frames=FRAMES, temporal="none"))
@@ -258,7 +258,7 @@ def test_history_follows_late(videos: Path, red: Model, video_report: Report) ->
     assert late.stimuli[0]["frames"][0]["nss"] == prompt.stimuli[0]["frames"][0]["nss"]
 
 
-def test_intervals_are_over_videos(video_report: Report) -> None:
+def test_intervals_are_over_videos(video_report: EvaluationReport) -> None:
     """Three videos have at most ten distinct draws; their frames would have many more."""
     result = by_name(video_report)["inter-observer"]
     means = np.array([row["nss"] for row in result.stimuli])
@@ -380,7 +380,7 @@ def test_a_single_viewer_predicts_nobody(tmp_path: Path, red: Model) -> None:
 # What people look at
 
 
-def test_the_tables_have_every_row_with_intervals(report: Report) -> None:
+def test_the_tables_have_every_row_with_intervals(report: EvaluationReport) -> None:
     text = markdown(report)
     rows = {line.split(" | ")[0]: line for line in text.splitlines()}
     nss = by_name(report)["red"].estimates["nss"]
@@ -392,7 +392,7 @@ def test_the_tables_have_every_row_with_intervals(report: Report) -> None:
     assert html_page(report).count("<tr>") == 2 + 5 + 3
 
 
-def test_json_has_every_image_and_the_summary_none(report: Report) -> None:
+def test_json_has_every_image_and_the_summary_none(report: EvaluationReport) -> None:
     whole, short = json.loads(report.dumps())["gaze"], json.loads(report.summary())["gaze"]
     assert set(whole["measures"]) == set(GAZE_MEASURES)
     assert whole["lower_is_better"] == ["kl"]

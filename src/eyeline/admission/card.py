@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from eyeline.datasets.catalogue import catalogue
 from eyeline.errors import RegistryError
 from eyeline.evaluation.results import EvaluationRow, EvaluationTables, GazeTables, read_evaluation
-from eyeline.evaluation.statistics import Comparison, estimate_cell
+from eyeline.evaluation.statistics import ModelComparison, estimate_cell
 from eyeline.registry.records import IoSpec, ModelRecord, Task
 from eyeline.registry.registry import Model
 from eyeline.scan import ScanReport, scan
@@ -336,7 +336,7 @@ def _table(rows: list[EvaluationRow], sha256: str, measures: dict[str, str]) -> 
     return "\n".join(markdown_table(heads, lines))
 
 
-def _compared(comparisons: Iterable[Comparison], dataset: str, name: str, task: Task) -> str:
+def _compared(comparisons: Iterable[ModelComparison], dataset: str, name: str, task: Task) -> str:
     heads = {"max_fmeasure_dataset": "max F"} | GAZE_QUALITY
     lines = []
     for c in comparisons:

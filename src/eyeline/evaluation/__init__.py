@@ -1,8 +1,14 @@
-"""How good is a saliency model? Models x datasets with ground truth to a report (extra `eval`).
+"""Evaluate saliency models on datasets with ground truth: masks or recorded fixations (extra `eval`).
 
-`metrics` scores one map, `scoring` one image, `benchmark` runs models over datasets (`workers` in
-processes, `rows` keeps what is finished), `statistics` says how far the numbers can be trusted,
-`report` and `sheet` show them.
+::
+
+    from eyeline.evaluation.benchmark import evaluate
+    from eyeline.registry.registry import resolve_model
+
+    report = evaluate([resolve_model("saliency_student_v4")], [Path("ecssd")])
+    report.results[0].estimates["iou"]
+
+`benchmark` runs models over datasets, `gaze` over fixation sets. `metrics` and `gaze_metrics` score one
+map, `statistics` computes intervals and compares models. `rows` makes and keeps the row of each image.
+`results` holds the results, their JSON and its reader; `report` and `sheet` show them.
 """
-
-from __future__ import annotations

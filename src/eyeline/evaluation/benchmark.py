@@ -1,7 +1,7 @@
-"""Models over datasets with ground truth: every image to a row, every dataset to a result.
+"""Evaluate models on datasets with ground truth: one row per image, one result per model and dataset.
 
-`scoring` makes a row of an image, in worker processes; here rows become results and comparisons.
-Fixation sets go to `gaze`.
+`rows` makes the rows of images in worker processes; this module makes results and comparisons of them.
+`gaze` evaluates fixation sets.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
 from eyeline.evaluation.gaze import GazeOptions, GazeRun, evaluate_set, load_judged_set
 from eyeline.evaluation.gaze_metrics import fit_prior
-from eyeline.evaluation.gaze_report import GazeReport
 from eyeline.evaluation.metrics import Scores, import_engine
-from eyeline.evaluation.report import Report, Result, VideoScore
+from eyeline.evaluation.results import EvaluationReport, GazeReport, MaskResult, VideoScore
 from eyeline.evaluation.rows import (
+    ImageRow,
     Resample,
-    Row,
     RowOptions,
     ScorePair,
     Size,
@@ -44,7 +43,7 @@ from eyeline.evaluation.rows import (
 from eyeline.evaluation.statistics import (
     DRAWS,
     SEED,
-    Comparison,
+    ModelComparison,
     Pooled,
     differences,
     estimates,
@@ -59,14 +58,8 @@ LATENCY_WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A dataset that was checked.
-
-    Attributes:
-        name: of its folder or archive.
-        pairs: sorted by name.
-        digest: sha256 hex digest over names, images and masks.
-    """
+class MaskDataset:
+    """A checked dataset with masks: its pairs by name, and the sha256 over names, images and masks."""
 
     name: str
     pairs: list[Pair]
@@ -78,16 +71,16 @@ class EvaluateOptions:
     """How to evaluate.
 
     Attributes:
-        size: see `Size`.
-        resample: see `Resample`.
-        workers: processes; 1 stays in this one, 0 is one per core. They start anew, so a script
-            that asks for them needs its `if __name__ == "__main__":`.
-        resume: folder for finished rows, see `eyeline.evaluation.rows`.
+        size: size of the models' inputs, see `rows.Size`.
+        resample: how images shrink, see `rows.Resample`.
+        workers: number of processes; 1 = this process alone, 0 = one per core. A script that asks for
+            more than one needs `if __name__ == "__main__":`, since each process imports it.
+        resume: folder that keeps finished rows, see `eyeline.evaluation.rows`.
         gaze: how maps are judged on fixation sets.
         prior: fixation sets that the centre prior is fitted on; None for the prior that comes with
             the package.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
+        draws: number of draws of the bootstrap.
+        seed: seed of the bootstrap.
     """
 
     size: Size = None
@@ -100,39 +93,37 @@ class EvaluateOptions:
     seed: int = SEED
 
 
-def load_dataset(path: Path) -> Dataset:
-    """Find and check a dataset before a model runs on it.
-
-    Args:
-        path: folder, .tar or .zip, see `eyeline.datasets.pairs`.
+def load_dataset(path: Path) -> MaskDataset:
+    """Read and check a dataset with masks: a folder, .tar or .zip (see `eyeline.datasets.pairs`).
 
     Raises:
-        DatasetError: see `find_pairs` and `check_sizes`; or the masks have one class only: no
-            pixel of foreground, as when they hold 0 and 1, or none of background.
+        DatasetError: see `find_pairs` and `check_sizes`; or no mask has foreground, as when masks hold
+            0 and 1, or no mask has background.
     """
     pairs = find_pairs(path)
     check_sizes(pairs)
-    # Both stop at the first mask that will do: nearly always the first.
+    # Both loops stop at the first suitable mask, nearly always the first one.
     if not any(np.asarray(read_mask(p.mask)).any() for p in pairs):
         raise DatasetError(
-            f"{path}: no mask has a pixel above 127", "masks are 0 and 255; is it 0 and 1 here?"
+            f"{path}: no mask has a pixel above 127",
+            "masks must hold 0 and 255; scale masks of 0 and 1",
         )
     if all(np.asarray(read_mask(p.mask)).all() for p in pairs):
         raise DatasetError(
-            f"{path}: every mask is all foreground", "are these masks? 0 is background"
+            f"{path}: every mask is all foreground", "check the masks; 0 is background"
         )
     parts = [f"{p.name} {p.digest} {file_digest(p.mask)}" for p in pairs]
     name = path.resolve().name if path.is_dir() else path.stem
-    return Dataset(name, pairs, sha256_hex("\n".join(parts).encode()))
+    return MaskDataset(name, pairs, sha256_hex("\n".join(parts).encode()))
 
 
 def count_parameters(model: Model) -> int:
-    """Parameters of a model's record, or the elements of a file's floating point initializers.
+    """Return the parameters of a model's record, or count a file's floating point initializers.
 
-    Of a quantised file, the integers that become weights and biases, not their scales.
+    In a quantised file, the integers that become weights and biases count, not their scales.
 
     Raises:
-        MissingExtraError: an unregistered model, and onnx is not installed.
+        MissingExtraError: the model is not registered, and onnx is not installed.
     """
     if model.record is not None:
         return model.record.parameters
@@ -153,12 +144,9 @@ def count_parameters(model: Model) -> int:
 
 
 def measure_latency(session: Session, width: int, height: int) -> float:
-    """Median time of one inference on one thread, milliseconds, without decoding and scaling.
+    """Return the median time in ms of one inference on one CPU thread, without decoding and scaling.
 
-    Args:
-        session: on the CPU.
-        width: columns before padding.
-        height: rows before padding.
+    `width` and `height` are those before padding.
     """
     planes = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
     x, times = prepare(planes, session.model.io), []
@@ -174,7 +162,7 @@ GAZE_LIBRARIES = ("numpy", "pillow", "av")
 
 
 def versions(libraries: Iterable[str], session: Session) -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
+    """Return the versions of the software that the numbers depend on."""
     found = {"eyeline": __version__} | {n: metadata.version(n) for n in libraries}
     return found | {"onnxruntime": session.runtime_version}
 
@@ -184,23 +172,20 @@ def evaluate(
     datasets: Sequence[Path],
     options: EvaluateOptions | None = None,
     on_image: Callable[[str, int, int], None] = lambda label, done, total: None,
-) -> Report:
+) -> EvaluationReport:
     """Evaluate models on datasets that none of them was trained on.
 
     Args:
-        models: what to run.
+        models: the models.
         datasets: folders or archives with masks, or with fixations.
-        options: how.
-        on_image: called with what is running, images done, and images in all.
-
-    Returns:
-        Results and comparisons; `Report.to_json` has everything.
+        options: how to evaluate.
+        on_image: called with a label, the number of finished images, and the number of all.
 
     Raises:
-        DatasetError: data that can't be used.
-        ModelError: a model that can't be used.
+        DatasetError: data that cannot be used.
+        ModelError: a model that cannot be used.
         MissingExtraError: PySODMetrics is not installed.
-        OutputError: rows that can't be kept.
+        OutputError: rows that cannot be kept.
         UsageError: the same model or dataset twice.
     """
     o = options or EvaluateOptions()
@@ -210,7 +195,7 @@ def evaluate(
         _check_unused(o)
     if mask_paths:
         import_engine()
-    sessions = [Session(m, "cpu") for m in models]  # refuses what can't be used, first of all
+    sessions = [Session(m, "cpu") for m in models]  # fails here for a model that cannot be used
     labels = _labels(models)
     loaded = [load_dataset(path) for path in mask_paths]
     gaze_sets = [
@@ -219,21 +204,21 @@ def evaluate(
     ]
     digests = [*(d.digest for d in loaded), *(s.digest for s in gaze_sets)]
     if len(set(digests)) < len(digests):
-        raise UsageError("a dataset is named twice", "name each once")
-    results: list[Result] = []
-    comparisons: list[Comparison] = []
+        raise UsageError("--data names a dataset twice", "name each dataset once")
+    results: list[MaskResult] = []
+    comparisons: list[ModelComparison] = []
     for dataset in loaded:
         pooled: list[tuple[str, Pooled]] = []
         for label, session in zip(labels, sessions, strict=True):
 
-            def report(done: int, label: str = label, dataset: Dataset = dataset) -> None:
+            def report(done: int, label: str = label, dataset: MaskDataset = dataset) -> None:
                 on_image(f"{label} on {dataset.name}", done, len(dataset.pairs))
 
             rows = _run(session, dataset, o, report)
             scores = pool(Scores([row.score for row in rows]), o.draws, o.seed)
             results.append(_result(label, session, dataset, o.size, rows, scores))
             comparisons += [
-                Comparison(dataset.name, label, other, differences(scores, before))
+                ModelComparison(dataset.name, label, other, differences(scores, before))
                 for other, before in pooled
             ]
             pooled.append((label, scores))
@@ -248,21 +233,17 @@ def evaluate(
         "bootstrap": {"draws": o.draws, "seed": o.seed, "level": 0.95},
     }
     gaze = _evaluate_gaze(list(zip(labels, sessions, strict=True)), gaze_sets, o, on_image)
-    return Report(results, comparisons, about, gaze)
+    return EvaluationReport(results, comparisons, about, gaze)
 
 
 def _check_unused(o: EvaluateOptions) -> None:
-    """Refuse options of fixation sets where every dataset has masks.
-
-    Raises:
-        UsageError: one of them is given.
-    """
+    """Refuse options of fixation sets where every dataset has masks."""
     changed = [f.name for f in fields(GazeOptions) if getattr(o.gaze, f.name) != f.default]
     if o.prior is not None:
         changed.append("prior")
     if changed:
         raise UsageError(
-            f"--{changed[0].replace('_', '-')} is of fixation sets, and no dataset is one",
+            f"--{changed[0].replace('_', '-')} has no effect without a fixation set",
             "leave it out, or add a fixation set with --data",
         )
 
@@ -273,7 +254,6 @@ def _evaluate_gaze(
     o: EvaluateOptions,
     on_image: Callable[[str, int, int], None],
 ) -> GazeReport:
-    """The same models on fixation sets."""
     report = GazeReport()
     if not sets:
         return report
@@ -311,9 +291,9 @@ def _size_text(size: Size) -> int | str:
 
 
 def _labels(models: Sequence[Model]) -> list[str]:
-    """Registry ids, and file names of models that have none; made unique by their digest."""
+    """Return registry ids, or file names; the digest makes equal names unique."""
     if len({(m.sha256, m.io) for m in models}) < len(models):
-        raise UsageError("a model is named twice", "name each once")
+        raise UsageError("--model names a model twice", "name each model once")
     short = [m.id if m.record else m.path.stem for m in models]
     return [
         s if short.count(s) == 1 else f"{s}@{m.sha256[:8]}"
@@ -322,9 +302,8 @@ def _labels(models: Sequence[Model]) -> list[str]:
 
 
 def _run(
-    session: Session, dataset: Dataset, o: EvaluateOptions, report: Callable[[int], None]
-) -> list[Row]:
-    """The rows of a dataset, in the order of its pairs."""
+    session: Session, dataset: MaskDataset, o: EvaluateOptions, report: Callable[[int], None]
+) -> list[ImageRow]:
     model = session.model
     identity = {
         "model": model.sha256,
@@ -335,7 +314,7 @@ def _run(
         "versions": versions(MASK_LIBRARIES, session),
     }
     return make_rows(
-        Row,
+        ImageRow,
         identity,
         [(job[0].name, job) for job in jobs(dataset.pairs)],
         ScorePair,
@@ -346,12 +325,17 @@ def _run(
 
 
 def _result(
-    label: str, session: Session, dataset: Dataset, size: Size, rows: list[Row], pooled: Pooled
-) -> Result:
+    label: str,
+    session: Session,
+    dataset: MaskDataset,
+    size: Size,
+    rows: list[ImageRow],
+    pooled: Pooled,
+) -> MaskResult:
     model = session.model
-    # The size that most images have: the first of the most frequent, so that it is repeatable.
+    # The first of the most frequent sizes: repeatable.
     common = Counter(row.working_size for row in rows).most_common(1)[0][0]
-    return Result(
+    return MaskResult(
         model=label,
         model_sha256=model.sha256,
         parameters=count_parameters(model),
@@ -371,16 +355,16 @@ def _result(
     )
 
 
-def _videos(rows: list[Row]) -> list[VideoScore]:
-    """The videos of a dataset: images in folders of their own, in the order of their names."""
-    frames: dict[str, list[Row]] = {}
+def _videos(rows: list[ImageRow]) -> list[VideoScore]:
+    """Score the videos of a dataset, which are folders of images, in the order of their names."""
+    frames: dict[str, list[ImageRow]] = {}
     for row in rows:
         if video := video_of(row.name):
             frames.setdefault(video, []).append(row)
     return [_video_score(name, found) for name, found in frames.items()]
 
 
-def _video_score(name: str, rows: list[Row]) -> VideoScore:
+def _video_score(name: str, rows: list[ImageRow]) -> VideoScore:
     ious = [row.score.values["iou"] for row in rows]
     moves = [row.motion for row in rows if row.motion]
     return VideoScore(

@@ -1,14 +1,12 @@
 """Evaluate models and three baselines on a fixation set, with one row per image or video.
 
 The baselines are in every table: a uniform map, the centre prior fitted on other sets, and the density
-of half of the viewers as a map for the other half. A model is useful if it is better than the centre
-prior. The last baseline says how well viewers predict each other.
+of half of the viewers as a map for the other half. A useful model is better than the centre prior. The
+last baseline says how well viewers predict each other.
 
-Make the row of an image or video of a fixation set: score maps by the fixations.
-
-All maps are judged at one resolution, whose longest side is `LONGEST_SIDE`: maps are scaled to it by
-area averaging. Frames at regular times of a video are judged by the fixations that are active
-then, after the model ran over the whole video with its temporal filter.
+All maps are judged at one resolution, whose longest side is `LONGEST_SIDE`; area averages scale them to
+it. In a video, frames at regular times are judged by the fixations that are active then, after the
+model ran over the whole video with its temporal filter.
 """
 
 from __future__ import annotations
@@ -52,13 +50,13 @@ from eyeline.evaluation.gaze_metrics import (
     priors_for,
     score_gaze,
 )
-from eyeline.evaluation.gaze_report import GazeResult, GazeSet
 from eyeline.evaluation.metrics import Map
+from eyeline.evaluation.results import GazeResult, GazeSet
 from eyeline.evaluation.rows import Resample, RowOptions, Size, make_rows, working_map
 from eyeline.evaluation.statistics import (
-    Comparison,
     Floats,
     Means,
+    ModelComparison,
     Pooled,
     differences,
     estimates,
@@ -78,7 +76,7 @@ FRAMES = 24
 """Default number of judged frames per video."""
 
 SPLITS = 4
-"""Random halvings of the viewers; each is judged in both directions."""
+"""Number of random halvings of the viewers; each half judges the other."""
 
 Baseline = Literal["uniform", "centre prior", "inter-observer"]
 
@@ -94,8 +92,8 @@ class GazeOptions:
             distance is not known.
         longest_side: resolution at which maps are judged, pixels.
         splits: random halvings of the viewers for the inter-observer baseline.
-        fold: judge only the images of this fold, see `eyeline.datasets.fixations.fold_of`; a set of
-            videos is judged whole, since no recipe learns from videos.
+        fold: judge only the images of this fold, see `eyeline.datasets.fixations.fold_of`; all videos
+            of a set are judged, since no recipe trains on videos.
     """
 
     frames: int = FRAMES
@@ -127,15 +125,10 @@ def load_judged_set(
     options: GazeOptions,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FixationSet:
-    """Read a fixation set, and keep what is to be judged.
-
-    Args:
-        root: folder, .tar or .zip.
-        options: options that name the fold.
-        on_progress: see `load_fixation_set`.
+    """Read a fixation set, and keep the images of the fold.
 
     Raises:
-        DatasetError: see `load_fixation_set`; or the fold holds none of the stimuli.
+        DatasetError: see `load_fixation_set`; or none of the images is in the fold.
     """
     dataset = load_fixation_set(root, on_progress)
     if options.fold is None or dataset.kind == "videos":
@@ -156,8 +149,8 @@ class FrameScore:
 
     Attributes:
         time_ms: milliseconds from the first frame; 0 for an image.
-        fixations: number of fixations that the map was judged by.
-        values: a number for each of `GAZE_MEASURES`; NaN where there is none.
+        fixations: number of fixations that judged the map.
+        values: a number for each of `GAZE_MEASURES`; NaN for a measure without a value.
     """
 
     time_ms: float
@@ -176,7 +169,7 @@ class GazeRow:
 
     Attributes:
         name: name of the stimulus.
-        working_size: (width, height) that the model saw, pixels; None for a baseline.
+        working_size: (width, height) of the model's input, pixels; None for a baseline.
         frames: the judged frames, in order; one for an image.
     """
 
@@ -185,7 +178,7 @@ class GazeRow:
     frames: tuple[FrameScore, ...]
 
     def mean(self, measure: str) -> float:
-        """Return the mean of a measure over the frames that have it; NaN where none has."""
+        """Return the mean of a measure over the frames that have it; NaN if no frame has it."""
         known = [v for f in self.frames if math.isfinite(v := f.values[measure])]
         return sum(known) / len(known) if known else float("nan")
 
@@ -210,17 +203,7 @@ class GazeRow:
 
 
 class GazeJudge:
-    """Brings the fixations of a set to the resolution at which maps are judged.
-
-    Args:
-        dataset: the set.
-        prior: the centre prior.
-        options: how maps are judged.
-
-    Attributes:
-        options: how maps are judged.
-        videos: whether the stimuli are videos.
-    """
+    """Judge maps by the fixations of a set, at one resolution; `videos` says if it holds videos."""
 
     def __init__(self, dataset: FixationSet, prior: CentreGaussian, options: GazeOptions) -> None:
         self.options, self.videos, self._prior = options, dataset.kind == "videos", prior
@@ -235,12 +218,7 @@ class GazeJudge:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def truth(self, stimulus: Stimulus, fixations: Fixations) -> GazeTruth:
-        """Return what viewers did on one picture.
-
-        Args:
-            stimulus: the image, or the video that the picture is a frame of.
-            fixations: of the picture; at least one.
-        """
+        """Return the truth of one or more fixations on an image, or on a frame of a video."""
         grid = self.grid(stimulus)
         if grid not in self._totals:
             self._totals[grid] = sum(
@@ -256,13 +234,13 @@ class GazeJudge:
         return self._prior.density(*self.grid(stimulus))
 
     def fixations(self, stimulus: Stimulus, time_ms: float) -> Fixations:
-        """Return the fixations that judge a picture: those active then, or all on an image."""
+        """Return the fixations that judge a picture: those active at a time, or all of an image."""
         return stimulus.fixations.active_at(time_ms) if self.videos else stimulus.fixations
 
     def score(
         self, stimulus: Stimulus, saliency: npt.NDArray[np.floating], time_ms: float
     ) -> FrameScore:
-        """Score a map of any size by the fixations at a time; NaN where there are none."""
+        """Score a map of any size by the fixations at a time; NaN without fixations."""
         fixations = self.fixations(stimulus, time_ms)
         if not len(fixations):
             return FrameScore(time_ms, 0, dict.fromkeys(GAZE_MEASURES, float("nan")))
@@ -274,7 +252,7 @@ class GazeJudge:
 
 
 def _histogram(fixations: Fixations, grid: tuple[int, int]) -> Floats:
-    """How many fixations fall on each pixel, float64 (h, w)."""
+    """Count the fixations on each pixel, float64 (h, w)."""
     width, height = grid
     rows, columns = pixels(fixations, width, height)
     counts = np.bincount(rows * width + columns, minlength=width * height)
@@ -282,24 +260,14 @@ def _histogram(fixations: Fixations, grid: tuple[int, int]) -> Floats:
 
 
 def judged_frames(total: int, count: int) -> list[int]:
-    """Return the indices of `count` frames at regular distances, from the middle of each part.
-
-    Args:
-        total: frames of the video.
-        count: how many of them; all where there are fewer.
-    """
+    """Return the indices of the middle frames of `count` equal parts of `total` frames, or all."""
     return sorted({int((k + 0.5) * total / count) for k in range(count)})
 
 
 class ScoreStimulus:
-    """An image or video to its row, by a model; made anew in each process.
+    """Make the row of an image or video with a model; each process has its own.
 
-    Args:
-        model: what makes the maps.
-        size: see `Size`; a squash can't be asked for with videos.
-        resample: how images shrink; videos are always scaled by area.
-        judge: of the set.
-        threads: inference threads for a video.
+    See `judged_maps` for the arguments.
     """
 
     def __init__(
@@ -310,13 +278,7 @@ class ScoreStimulus:
         self._threads = threads
 
     def __call__(self, stimulus: Stimulus) -> GazeRow:
-        """Return the row of a stimulus.
-
-        Raises:
-            DatasetError: an unreadable image.
-            MediaError: an unreadable video.
-            ModelError: the model fails.
-        """
+        """Return the row of a stimulus; see `judged_maps` for the errors."""
         size = (0, 0)
         scores = []
         for time_ms, _, saliency in judged_maps(
@@ -340,17 +302,17 @@ def judged_maps(
     Args:
         session: the model.
         stimulus: the image or video.
-        size: see `Size`; a squash can't be asked for with videos.
+        size: see `Size`; videos cannot have an exact (width, height).
         resample: how images shrink; videos are always scaled by area.
-        judge: of the set.
+        judge: judge of the set.
         threads: inference threads for a video.
 
     Yields:
         Milliseconds from the first frame, the picture as 8-bit RGB, and its map.
 
     Raises:
-        DatasetError: an unreadable image, or fewer frames than the video's header states.
-        MediaError: an unreadable video.
+        DatasetError: an image cannot be read, or a video has fewer frames than its header states.
+        MediaError: a video cannot be read.
         ModelError: the model fails.
         UsageError: a size that only images can have.
     """
@@ -395,23 +357,13 @@ def _video_maps(
 
 
 class ScoreBaseline:
-    """An image or video to the row of a baseline; made anew in each process.
-
-    Args:
-        baseline: which.
-        judge: of the set.
-        seed: of the random halvings.
-    """
+    """Make the row of an image or video with a baseline; `seed` determines the random halvings."""
 
     def __init__(self, baseline: Baseline, judge: GazeJudge, seed: int) -> None:
         self._baseline, self._judge, self._seed = baseline, judge, seed
 
     def __call__(self, job: tuple[Stimulus, tuple[float, ...]]) -> GazeRow:
-        """Return the row of a stimulus.
-
-        Args:
-            job: the stimulus, and the times of its judged frames in milliseconds.
-        """
+        """Return the row of a stimulus, given with the times of its judged frames in ms."""
         stimulus, times = job
         if self._baseline == "inter-observer":
             scores = self._halves(stimulus, times)
@@ -424,7 +376,7 @@ class ScoreBaseline:
 
     def _halves(self, stimulus: Stimulus, times: tuple[float, ...]) -> list[FrameScore]:
         """Score half of the viewers by the other half, in both directions, over several splits."""
-        # By its own digest: the halves do not depend on what else is judged.
+        # The seed includes the digest, so the halves do not depend on the other stimuli.
         rng = np.random.default_rng([self._seed, int(stimulus.digest[:12], 16)])
         viewers = np.unique(stimulus.fixations.viewer)
         splits = [
@@ -449,7 +401,7 @@ class ScoreBaseline:
         return scores
 
 
-ROW_SCHEMA = 1  # rises with any change to what a row holds or how it is computed
+ROW_SCHEMA = 1  # increase it with any change to the content of a row or to how it is computed
 
 BASELINES: tuple[Baseline, ...] = ("uniform", "centre prior", "inter-observer")
 
@@ -460,8 +412,8 @@ class GazeRun:
 
     Attributes:
         options: how maps are judged.
-        size: see `Size`.
-        resample: see `Resample`.
+        size: size of the models' inputs.
+        resample: how images shrink.
         priors: fits of the user's own sets; None for those that come with the package.
         rows: where rows are kept, and how many processes make them.
         draws: number of draws of the bootstrap.
@@ -485,15 +437,15 @@ def evaluate_set(
     describe: Callable[[Session, tuple[int, int]], dict[str, Any]],
     run: GazeRun,
     report: Callable[[str, int, int], None],
-) -> tuple[GazeSet, list[GazeResult], list[Comparison]]:
+) -> tuple[GazeSet, list[GazeResult], list[ModelComparison]]:
     """Evaluate models and baselines on one fixation set.
 
     Args:
         dataset: the set.
-        models: label and session of each.
-        describe: parameters and latency of a model at a working size.
+        models: label and session of each model.
+        describe: returns the facts of a model at a working size, for its `GazeResult`.
         run: options of the evaluation.
-        report: called with what is running, stimuli done, and stimuli in all.
+        report: called with a label, the number of finished stimuli, and the number of all.
 
     Returns:
         Facts of the set; models in their order, then the baselines; every two models compared, and
@@ -515,7 +467,7 @@ def evaluate_set(
     pooled: dict[str, Pooled] = {}
     times: dict[str, tuple[float, ...]] = {}
 
-    def told(label: str) -> Callable[[int], None]:
+    def on_rows(label: str) -> Callable[[int], None]:
         return lambda done: report(f"{label} on {dataset.name}", done, len(stimuli))
 
     def add(result: GazeResult, rows: list[GazeRow]) -> None:
@@ -539,28 +491,30 @@ def evaluate_set(
             ScoreStimulus,
             (model, run.size, run.resample, judge, threads),
             run.rows,
-            told(label),
+            on_rows(label),
         )
         size = Counter(row.working_size for row in rows if row.working_size).most_common(1)[0][0]
         times = {row.name: tuple(f.time_ms for f in row.frames) for row in rows}
         facts = describe(session, size)
         add(GazeResult(label, dataset.name, dataset.digest, working_size=size, **facts), rows)
-    shown_at = sha256_hex(json.dumps(times).encode())
+    times_digest = sha256_hex(json.dumps(times).encode())
     for baseline in BASELINES:
         rows = make_rows(
             GazeRow,
-            common | {"baseline": baseline, "seed": run.seed, "times": shown_at},
+            common | {"baseline": baseline, "seed": run.seed, "times": times_digest},
             [(s.name, (s, times[s.name])) for s in stimuli],
             ScoreBaseline,
             (baseline, judge, run.seed),
             run.rows if baseline == "inter-observer" else replace(run.rows, workers=1),
-            told(baseline),
+            on_rows(baseline),
         )
         add(GazeResult(baseline, dataset.name, dataset.digest, baseline=True), rows)
     labels = [label for label, _ in models]
     pairs = [(a, b) for i, a in enumerate(labels) for b in labels[:i]]
     pairs += [(label, "centre prior") for label in labels]
-    compared = [Comparison(dataset.name, a, b, differences(pooled[a], pooled[b])) for a, b in pairs]
+    compared = [
+        ModelComparison(dataset.name, a, b, differences(pooled[a], pooled[b])) for a, b in pairs
+    ]
     return _facts(dataset, run, priors, rows), results, compared
 
 

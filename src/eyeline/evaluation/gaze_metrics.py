@@ -1,4 +1,4 @@
-"""One map against recorded fixations: the numbers of the field of gaze prediction.
+"""Score one map by recorded fixations with the metrics of gaze prediction, and fit the centre prior.
 
 Bylinskii, Judd, Oliva, Torralba and Durand, "What do different evaluation metrics tell us about
 saliency models?", IEEE TPAMI 41(3), 2019, define NSS, CC, SIM, KL and the AUCs; Kümmerer, Wallis and
@@ -15,11 +15,10 @@ No metric fails on a degenerate input:
 | no negative for an AUC | NaN |
 | several fixations on one pixel | each counts |
 
-The centre prior: viewers look near the centre of any picture, so every model is held against it.
-
-The prior is a Gaussian whose mean and variances are those of the fixations of other sets, averaged
-over the sets. It is never fitted on the set that it is judged by. `centre_priors.json` holds what
-this module prints for OSIE, Saliency in Crowd and Scene:
+Viewers look near the centre of any picture, so every model is compared with the centre prior. It is a
+Gaussian whose mean and variances are those of the fixations of other sets, averaged over the sets. It
+is never fitted on the set that it judges. `centre_priors.json` holds the fits that this module prints
+for OSIE, Saliency in Crowd and Scene:
 
     python -m eyeline.evaluation.gaze_metrics osie.tar crowd.tar scene.tar
 """
@@ -67,20 +66,20 @@ GAZE_MEASURES: Final[dict[str, str]] = {
     "information_gain": "log-likelihood of the fixations under the map's density above that under "
     "the centre prior, bits per fixation",
 }
-"""Every number of a map, in the order of the tables, and what it is."""
+"""Every measure of a map and its definition, in the order of the tables."""
 
 GAZE_LOWER_IS_BETTER: Final = frozenset({"kl"})
 
 
 @dataclass(frozen=True)
 class GazeTruth:
-    """What viewers did on one picture, at the resolution at which maps are judged.
+    """The fixations on one picture, at the resolution at which maps are judged.
 
     Attributes:
         rows: intp (N,), pixel row of each fixation.
         columns: intp (N,), pixel column of each fixation.
         density: float64 (h, w), density of the fixations, sum 1.
-        others: float64 (h, w), how many fixations of the other stimuli fall on each pixel.
+        others: float64 (h, w), number of fixations of the other stimuli on each pixel.
         prior: float64 (h, w), density of the centre prior, positive, sum 1.
     """
 
@@ -92,13 +91,9 @@ class GazeTruth:
 
 
 def gaze_truth(fixations: Fixations, others: Floats, prior: Floats, sigma: float) -> GazeTruth:
-    """Bring the fixations on one picture to the resolution of `others` and `prior`.
+    """Convert one or more fixations to the resolution of `others` and `prior` (see `GazeTruth`).
 
-    Args:
-        fixations: at least one.
-        others: see `GazeTruth`.
-        prior: see `GazeTruth`.
-        sigma: of the recorded density, share of the width, see `gaze_density`.
+    `sigma` is that of the recorded density, share of the width (see `gaze_density`).
     """
     height, width = prior.shape
     density = gaze_density(fixations, width, height, sigma).astype(np.float64)
@@ -107,7 +102,7 @@ def gaze_truth(fixations: Fixations, others: Floats, prior: Floats, sigma: float
 
 
 def pixels(fixations: Fixations, width: int, height: int) -> tuple[Ints, Ints]:
-    """Return row and column of the pixel that each fixation falls on, intp (N,) each."""
+    """Return the pixel row and column of each fixation, intp (N,) each."""
     columns = np.minimum((fixations.x * width).astype(np.intp), width - 1)
     return np.minimum((fixations.y * height).astype(np.intp), height - 1), columns
 
@@ -122,32 +117,24 @@ def normalised(values: Floats) -> Floats:
 
 
 def map_density(saliency: npt.NDArray[np.floating], uniform: float = UNIFORM_SHARE) -> Floats:
-    """Turn a map into the density that SIM, KL and information gain take.
+    """Convert a map to the density that SIM, KL and information gain need.
 
     The map is divided by its sum and mixed with a small share of the uniform density. A map that is
     0 everywhere becomes the uniform density.
 
     Args:
         saliency: (h, w), finite; negative values count as 0.
-        uniform: share of the uniform density, 0..1.
+        uniform: share of the uniform density, 0 to 1.
 
     Returns:
-        float64 (h, w), sum 1, nowhere below `uniform / (h * w)`.
+        float64 (h, w), sum 1, at least `uniform / (h * w)` everywhere.
     """
     values = np.maximum(saliency.astype(np.float64), 0)
     return (1 - uniform) * normalised(values) + uniform / values.size
 
 
 def score_gaze(saliency: npt.NDArray[np.floating], truth: GazeTruth) -> dict[str, float]:
-    """Score one map.
-
-    Args:
-        saliency: (h, w), at the resolution of `truth`, finite.
-        truth: what viewers did.
-
-    Returns:
-        A number for each of `GAZE_MEASURES`; see the module for NaN.
-    """
+    """Score one map, (h, w) at the resolution of `truth`, finite, by each of `GAZE_MEASURES`."""
     m = saliency.astype(np.float64)
     density = map_density(m)
     at = (truth.rows, truth.columns)
@@ -169,11 +156,6 @@ def nss(saliency: Floats, rows: Ints, columns: Ints) -> float:
 
     Peters, Iyer, Itti and Koch, Vision Research 45(18), 2005. The standard deviation is that of the
     population, over all pixels.
-
-    Args:
-        saliency: float64 (h, w).
-        rows: intp (N,), of the fixations.
-        columns: intp (N,), of the fixations.
     """
     if not len(rows):
         return float("nan")
@@ -182,12 +164,7 @@ def nss(saliency: Floats, rows: Ints, columns: Ints) -> float:
 
 
 def cc(saliency: Floats, density: Floats) -> float:
-    """Return Pearson's linear correlation coefficient; 0 where either is constant.
-
-    Args:
-        saliency: float64 (h, w).
-        density: float64 (h, w), recorded.
-    """
+    """Return Pearson's linear correlation coefficient; 0 where either is constant."""
     below = _std(saliency) * _std(density)
     if not below:
         return 0.0
@@ -195,42 +172,23 @@ def cc(saliency: Floats, density: Floats) -> float:
 
 
 def _std(values: Floats) -> float:
-    """Standard deviation; exactly 0 for a constant array, whose mean may round."""
+    """Return the standard deviation; exactly 0 for a constant array, whose mean may be rounded."""
     return float(values.std()) if values.min() < values.max() else 0.0
 
 
 def sim(density: Floats, recorded: Floats) -> float:
-    """Return the sum of the smaller of two densities at each pixel (Judd, Durand, Torralba, 2012).
-
-    Args:
-        density: float64 (h, w), of the map, sum 1.
-        recorded: float64 (h, w), sum 1.
-    """
+    """Return the sum of the smaller of two densities at each pixel (Judd, Durand, Torralba, 2012)."""
     return float(np.minimum(density, recorded).sum())
 
 
 def kl(density: Floats, recorded: Floats) -> float:
-    """Return the sum of `recorded * log(recorded / density)`, nats.
-
-    Pixels whose recorded density is 0 add nothing.
-
-    Args:
-        density: float64 (h, w), of the map, positive, sum 1.
-        recorded: float64 (h, w), sum 1.
-    """
+    """Return the sum of `recorded * log(recorded / density)`, nats; `density` is positive."""
     some = recorded > 0
     return float((recorded[some] * np.log(recorded[some] / density[some])).sum())
 
 
 def information_gain(density: Floats, prior: Floats, rows: Ints, columns: Ints) -> float:
-    """Return the mean of `log2(density / prior)` at the fixations, bits per fixation.
-
-    Args:
-        density: float64 (h, w), of the map, positive, sum 1.
-        prior: float64 (h, w), of the baseline, positive, sum 1.
-        rows: intp (N,), of the fixations.
-        columns: intp (N,), of the fixations.
-    """
+    """Return the mean of `log2(density / prior)` at the fixations, bits per fixation."""
     if not len(rows):
         return float("nan")
     return float(np.log2(density[rows, columns] / prior[rows, columns]).mean())
@@ -281,14 +239,7 @@ def auc_judd(positives: Floats, negatives: Floats, weights: Floats) -> float:
 def _counts(
     levels: Floats, values: Floats, weights: Floats, side: Literal["left", "right"] = "right"
 ) -> Floats:
-    """Weight of the values that are not below each level; of those above it with side `left`.
-
-    Args:
-        levels: float64 (L,), rising.
-        values: float64, any shape.
-        weights: the same shape.
-        side: `right` or `left`.
-    """
+    """Sum the weights of the values that are not below each level; with `left` of those above it."""
     passed = np.searchsorted(levels, values.ravel(), side)  # how many levels each value passes
     per_level = np.bincount(passed, weights.ravel(), len(levels) + 1)
     return np.asarray(per_level[::-1].cumsum()[::-1][1:], np.float64)
@@ -299,10 +250,10 @@ class FittedPrior:
     """The moments of all fixations of one set.
 
     Attributes:
-        name: of the set.
-        digest: of the set.
-        stimuli: images or videos.
-        fixations: how many.
+        name: name of the set.
+        digest: digest of the set.
+        stimuli: number of images or videos.
+        fixations: number of fixations.
         x, y, std_x, std_y: see `CentreGaussian`.
     """
 
@@ -317,13 +268,10 @@ class FittedPrior:
 
 
 def fit_prior(dataset: FixationSet) -> FittedPrior:
-    """Measure where viewers looked on average over a whole set.
-
-    Args:
-        dataset: with two fixations or more that differ in both coordinates.
+    """Measure the mean and the standard deviations of all fixations of a set.
 
     Raises:
-        UsageError: the fixations do not differ.
+        UsageError: all fixations have the same x or the same y.
     """
     x = np.concatenate([s.fixations.x for s in dataset.stimuli])
     y = np.concatenate([s.fixations.y for s in dataset.stimuli])
@@ -365,18 +313,14 @@ def priors_for(dataset: FixationSet, own: Sequence[FittedPrior] | None = None) -
 
 
 def combined(priors: Sequence[FittedPrior]) -> CentreGaussian:
-    """Return the Gaussian with the mean and variance over several sets, each of equal weight.
-
-    Args:
-        priors: at least one.
-    """
+    """Return the Gaussian with the mean and variance over one or more sets of equal weight."""
     x, std_x = _mixture([(p.x, p.std_x) for p in priors])
     y, std_y = _mixture([(p.y, p.std_y) for p in priors])
     return CentreGaussian(x, y, std_x, std_y)
 
 
 def _mixture(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Mean and standard deviation of an equal mixture of (mean, standard deviation)."""
+    """Return mean and standard deviation of an equal mixture of (mean, standard deviation)."""
     mean = sum(m for m, _ in parts) / len(parts)
     square = sum(s * s + m * m for m, s in parts) / len(parts)
     return mean, math.sqrt(square - mean * mean)

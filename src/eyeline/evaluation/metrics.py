@@ -1,13 +1,13 @@
-"""One map against one mask: the numbers of the field, and how they pool over a dataset.
+"""Score one map by one mask with the metrics of salient object detection, and pool over a dataset.
 
 PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE. It min-max-normalises
-every map first, MAE included, so these numbers judge where a map points, not its scale. IoU, PLCC
-and block IoU take the map as the model gives it, as its users get it.
+every map first, also for MAE, so these measures do not depend on the map's scale. IoU, PLCC and block
+IoU take the map as the model gives it.
 
-Images whose mask is empty keep their place in every mean, by these rules: F, weighted F and
-adaptive F are 0; S-measure is 1 - mean of the map; E-measure is the share of background; IoU and
-block IoU are 1 where the map is below the threshold everywhere and 0 otherwise. PLCC has no value
-where map or mask is constant, and such images are left out of its mean alone.
+Images with an empty mask count in every mean: F, weighted F and adaptive F are 0; S-measure is
+1 - mean of the map; E-measure is the share of background; IoU and block IoU are 1 where the map is
+below the threshold everywhere and 0 otherwise. PLCC has no value where map or mask is constant, and
+only the mean of PLCC leaves such images out.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ SCALARS: Final = (
     "block_iou_16",
     "block_iou_64",
 )
-"""What an image has one number of; a dataset's is their mean."""
+"""Measures with one number per image; a dataset's value is the mean."""
 
 CURVES: Final = ("precision", "recall", "emeasure")
-"""What an image has 256 numbers of, from the highest threshold down."""
+"""Measures with 256 numbers per image, from the highest threshold down."""
 
 MEASURES: Final[dict[str, str]] = {
     "max_fmeasure_dataset": "max over thresholds of F of the dataset-mean precision and recall",
@@ -65,17 +65,17 @@ MEASURES: Final[dict[str, str]] = {
     "block_iou_16": "IoU of the 16x16 blocks whose mean is .5 or more; partial edge blocks count",
     "block_iou_64": "the same with 64x64 blocks",
 }
-"""Every number of a dataset, in the order of the tables, and what it is."""
+"""Every measure of a dataset and its definition, in the order of the tables."""
 
 LOWER_IS_BETTER = frozenset({"mae"})
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one map scored.
+    """The scores of one map.
 
     Attributes:
-        values: a number for each of `SCALARS`; NaN for a PLCC that has none.
+        values: a number for each of `SCALARS`; NaN for a PLCC without a value.
         curves: float32 (256,) for each of `CURVES`.
     """
 
@@ -84,7 +84,7 @@ class ImageScore:
 
 
 def import_engine() -> Any:
-    """The module `py_sod_metrics`.
+    """Import `py_sod_metrics`.
 
     Raises:
         MissingExtraError: it, or a library that it needs, is not installed.
@@ -107,17 +107,17 @@ def score_image(saliency: Map, truth: Mask) -> ImageScore:
         MissingExtraError: PySODMetrics is not installed.
     """
     engine = import_engine()
-    # Its classes take 0..255; floats spare the rounding to 8 bits that saved PNGs bring.
+    # Its classes take 0 to 255; float64 avoids the rounding to 8 bits of saved PNGs.
     pred = saliency.astype(np.float64) * 255
     gt = truth.astype(np.uint8) * 255
     with warnings.catch_warnings():
-        # Fmeasure announces its end in a later major version, which our bounds exclude.
+        # Fmeasure warns of its removal in a later major version, which our bounds exclude.
         warnings.simplefilter("ignore")
         steps = {
             name: getattr(engine, name)()
             for name in ("Fmeasure", "WeightedFmeasure", "Smeasure", "Emeasure", "MAE")
         }
-    # An object in the last row or column leaves it quarters of no pixels, whose mean is NaN.
+    # An object in the last row or column gives quarters without pixels, whose mean is NaN.
     ssim = steps["Smeasure"].ssim
     steps["Smeasure"].ssim = lambda p, g: ssim(p, g) if p.size else 0.0
     results: dict[str, Any] = {}
@@ -147,13 +147,13 @@ def score_image(saliency: Map, truth: Mask) -> ImageScore:
 
 
 def overlap(a: Mask, b: Mask) -> float:
-    """Intersection over union; 1 where both are empty."""
+    """Return the intersection over union; 1 where both are empty."""
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 1.0
 
 
 def correlation(saliency: Map, truth: Mask) -> float:
-    """Pearson's linear correlation coefficient; NaN where either is constant."""
+    """Return Pearson's linear correlation coefficient; NaN where either is constant."""
     x = saliency.astype(np.float64).ravel()
     y = truth.astype(np.float64).ravel()
     if x.min() == x.max() or y.min() == y.max():
@@ -171,18 +171,14 @@ def _is_salient(x: Map | Mask, side: int) -> Mask:
 
 
 def fmeasure(precision: Floats, recall: Floats) -> Floats:
-    """F-measure with beta^2 = .3, elementwise; 0 where precision and recall are."""
+    """Return the F-measure with beta^2 = 0.3, elementwise; 0 where precision and recall are 0."""
     bottom = BETA2 * precision + recall
     f: Floats = (1 + BETA2) * precision * recall / np.where(bottom > 0, bottom, 1)
     return f
 
 
 class Scores:
-    """The scores of many images in columns, ready to be pooled.
-
-    Args:
-        images: at least one.
-    """
+    """The scores of one or more images in columns, for pooling."""
 
     def __init__(self, images: Sequence[ImageScore]) -> None:
         self.count = len(images)

@@ -1,9 +1,10 @@
-"""The rows of an evaluation, kept in a file so that an interrupted run goes on.
+"""The rows of an evaluation, and a file that keeps them, so that an interrupted run can continue.
 
-A row is what one image scored, or one image or video of a fixation set. A file belongs to one model,
-dataset, size and set of versions: a change of any starts another.
+A row holds the scores of one image, or of one image or video of a fixation set. A file belongs to one
+model, dataset, size and set of versions; any change starts another file.
 
-An image of a dataset to its row: scaled, run, brought back to its own size, scored there.
+`ScorePair` makes the row of an image of a dataset with masks: it scales the image, runs the model, and
+scales the map back to the image's size, where it is scored.
 """
 
 from __future__ import annotations
@@ -30,42 +31,37 @@ from eyeline.inference import Session, finish, input_size, prepare, upscale
 from eyeline.parallel import map_in_processes
 from eyeline.registry.registry import Model
 
-SCHEMA = 2  # rises with any change to what a row holds or how it is computed
+SCHEMA = 2  # increase it with any change to the content of a row or to how it is computed
 
 
 @dataclass(frozen=True)
-class Motion:
-    """How much a frame of a video differs from the one before it.
-
-    Attributes:
-        saliency: mean absolute difference of the two maps.
-        truth: mean absolute difference of the two masks, 0..1: what the scene itself moved.
-    """
+class FrameChange:
+    """Mean absolute difference, 0 to 1, of a video frame's map and mask from those of the frame before."""
 
     saliency: float
     truth: float
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image of a dataset.
+class ImageRow:
+    """One image of a dataset with masks.
 
     Attributes:
-        name: of its pair.
-        foreground: share of the mask's pixels, 0..1.
-        working_size: (width, height) that the model saw, pixels, before padding.
-        score: what the model's map scored.
-        motion: see `Motion`; None for a still, and for a video's first frame.
+        name: name of its pair.
+        foreground: share of foreground in the mask, 0 to 1.
+        working_size: (width, height) of the model's input, pixels, before padding.
+        score: the scores of the model's map.
+        motion: None for a still, and for a video's first frame.
     """
 
     name: str
     foreground: float
     working_size: tuple[int, int]
     score: ImageScore
-    motion: Motion | None = None
+    motion: FrameChange | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Its scalars, for a report; None for a value that there is none of."""
+        """Return the scalars for a report, with None in place of NaN."""
         values = {k: v if math.isfinite(v) else None for k, v in self.score.values.items()}
         motion = {"motion": asdict(self.motion)} if self.motion else {}
         return {"name": self.name, "foreground": self.foreground} | values | motion
@@ -85,24 +81,24 @@ class Row:
         values = {k: float("nan") if row[k] is None else float(row[k]) for k in SCALARS}
         curves = {k: np.frombuffer(base64.b64decode(fields["curves"][k]), "<f4") for k in CURVES}
         width, height = fields["working_size"]
-        motion = Motion(**row["motion"]) if "motion" in row else None
+        motion = FrameChange(**row["motion"]) if "motion" in row else None
         score = ImageScore(values, curves)
         return cls(row["name"], row["foreground"], (width, height), score, motion)
 
 
 class AnyRow(Protocol):
-    """A row of any kind: it has a name and becomes JSON values and back."""
+    """A row that can be kept: its name is unique in its dataset, and it converts to JSON values."""
 
     @property
     def name(self) -> str:
-        """Name of the image or video, unique in its dataset."""
+        """Name of the image or video."""
 
     def to_fields(self) -> dict[str, Any]:
         """Return all of the row as JSON values."""
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Make the row again."""
+        """Make the row that `to_fields` wrote."""
 
 
 Kept = TypeVar("Kept", bound=AnyRow)
@@ -111,12 +107,7 @@ Job = TypeVar("Job")
 
 @dataclass(frozen=True)
 class RowOptions:
-    """How rows are made.
-
-    Attributes:
-        resume: folder that keeps finished rows; None keeps nothing.
-        workers: processes.
-    """
+    """The folder that keeps finished rows (None keeps none), and the number of processes."""
 
     resume: Path | None
     workers: int
@@ -135,10 +126,10 @@ def make_rows(
 
     Args:
         kind: class of the rows.
-        identity: all that the rows depend on, JSON values.
-        jobs: name of each row, and what it is made from.
+        identity: everything that the rows depend on, JSON values.
+        jobs: the name and the job of each row.
         make: see `map_in_processes`; its result makes a row from a job.
-        arguments: of `make`.
+        arguments: arguments of `make`.
         options: where rows are kept, and how many processes make them.
         report: called with the number of finished rows.
 
@@ -146,9 +137,9 @@ def make_rows(
         The rows in the order of the jobs.
 
     Raises:
-        OutputError: see `row_store`.
+        OutputError: a folder or file that cannot be written, or a file with damage before its end.
     """
-    with row_store(options.resume, identity, kind) as (rows, keep):
+    with _row_store(options.resume, identity, kind) as (rows, keep):
         todo = [job for name, job in jobs if name not in rows]
         report(len(rows))
         made: Iterator[Kept]
@@ -164,22 +155,12 @@ def make_rows(
 
 
 @contextlib.contextmanager
-def row_store(
+def _row_store(
     folder: Path | None, identity: dict[str, Any], kind: type[Kept]
 ) -> Iterator[tuple[dict[str, Kept], Callable[[Kept], None]]]:
-    """What an earlier run left, and a way to add to it.
+    """Yield the rows of an earlier run by name, and a function that keeps one more row.
 
-    Args:
-        folder: where the file is kept; it is made. None keeps nothing.
-        identity: all that the rows depend on, JSON values.
-        kind: class of the rows.
-
-    Yields:
-        The rows by name, and a function that keeps one more: once it returns, a kill can't take
-        the row away.
-
-    Raises:
-        OutputError: a folder or file that can't be written, or a file with damage in its middle.
+    Once that function returns, killing the process does not lose the row.
     """
     if folder is None:
         yield {}, lambda row: None
@@ -205,7 +186,7 @@ def row_store(
 
 
 def _recover(path: Path, head: str, kind: type[Kept]) -> dict[str, Kept]:
-    """The whole rows of a file; a line that a kill cut short is cut off the file."""
+    """Read the complete rows of a file; remove an incomplete last line, which a kill leaves."""
     if not path.exists() or b"\n" not in (data := path.read_bytes()):
         path.write_text(head + "\n", encoding="utf-8")
         return {}
@@ -214,7 +195,7 @@ def _recover(path: Path, head: str, kind: type[Kept]) -> dict[str, Kept]:
         with path.open("r+b") as f:
             f.truncate(whole)
     first, *lines = data[:whole].decode(errors="replace").splitlines()
-    damaged = OutputError(f"{path}: damaged rows of an earlier run", "remove the file")
+    damaged = OutputError(f"{path}: the rows of an earlier run are damaged", "remove the file")
     if first != head:
         raise damaged
     try:
@@ -225,17 +206,16 @@ def _recover(path: Path, head: str, kind: type[Kept]) -> dict[str, Kept]:
 
 
 Size = int | tuple[int, int] | Literal["native"] | None
-"""Lines of the short side (the aspect is kept), an exact (width, height) to squash to, the
-image's own size, or what the model's I/O spec says."""
-
+"""Lines of the short side (the aspect is kept), an exact (width, height), the image's own size, or None
+for the size of the model's I/O spec."""
 
 Resample = Literal["area", "bilinear"]
-"""How an image shrinks: by area, as video is scaled, or by plain bilinear interpolation without
-a low-pass, as the evaluation code of the U-2-Net line does."""
+"""How an image shrinks: by area averages, as video is scaled, or by plain bilinear interpolation
+without a low-pass, as in the evaluation code of the U-2-Net line."""
 
 
 def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int, int]:
-    """(width, height) at which a model sees an image, before padding."""
+    """Return the (width, height) of a model's input for an image, before padding."""
     if isinstance(size, tuple):
         return size
     return input_size(width, height, model.io, size)
@@ -244,13 +224,7 @@ def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int,
 def image_input(
     image: Image.Image, model: Model, size: Size = None, resample: Resample = "area"
 ) -> tuple[Map, tuple[int, int]]:
-    """A still image as a model's input.
-
-    Args:
-        image: 8-bit RGB.
-        model: whose I/O spec says the rest.
-        size: see `Size`.
-        resample: see `Resample`.
+    """Convert an 8-bit RGB image to a model's input.
 
     Returns:
         float32 (1, 3, H, W), normalised and padded, and (width, height) before padding.
@@ -262,16 +236,7 @@ def image_input(
 def working_map(
     session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
 ) -> Map:
-    """The map of a still image at the size that the model sees.
-
-    Args:
-        session: the model.
-        image: 8-bit RGB.
-        size: see `Size`.
-        resample: see `Resample`.
-
-    Returns:
-        float32 (h, w) in [0, 1].
+    """Return the map of an 8-bit RGB image at the model's input size, float32 (h, w) in [0, 1].
 
     Raises:
         ModelError: the model fails at this size, or breaks the contract.
@@ -283,24 +248,24 @@ def working_map(
 def predict(
     session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
 ) -> Map:
-    """The map of a still image at its own size, float32 (H, W); see `working_map`."""
+    """Return the map of an image at the image's size, float32 (H, W); see `working_map`."""
     return upscale(working_map(session, image, size, resample), *image.size)
 
 
 def _scaled(image: Image.Image, w: int, h: int, how: Resample) -> npt.NDArray[np.uint8]:
-    """uint8 (3, h, w) planes of an image."""
+    """Return the uint8 (3, h, w) planes of an image."""
     if how == "bilinear":
         planes = np.asarray(image, np.float32).transpose(2, 0, 1)
         return np.round(np.stack([upscale(p, w, h) for p in planes])).astype(np.uint8)
     smaller = w <= image.width and h <= image.height
-    # A box filter averages areas, as video is scaled; enlarging, it would repeat pixels.
+    # A box filter averages areas, as video is scaled; but enlarging with it would repeat pixels.
     filter_ = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     return np.ascontiguousarray(np.asarray(image.resize((w, h), filter_)).transpose(2, 0, 1))
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A frame as it was scored, kept for the one after it."""
+class _ScoredFrame:
+    """A frame with its map and mask, kept for the frame after it."""
 
     name: str
     size: tuple[int, int]
@@ -309,43 +274,43 @@ class _Seen:
 
 
 class ScorePair:
-    """A pair, and the frame before it, to its row; made anew in each process."""
+    """Make the row of a pair from it and the frame before it; each process has its own."""
 
     def __init__(self, model: Model, size: Size, resample: Resample) -> None:
         self._session = Session(model, "cpu")
         self._size, self._resample = size, resample
-        self._last: _Seen | None = None
+        self._last: _ScoredFrame | None = None
 
-    def __call__(self, job: tuple[Pair, Pair | None]) -> Row:
-        """The row of a pair; see `jobs`.
+    def __call__(self, job: tuple[Pair, Pair | None]) -> ImageRow:
+        """Return the row of a pair; see `jobs`.
 
         Raises:
-            DatasetError: an unreadable image or mask.
+            DatasetError: an image or mask cannot be read.
             ModelError: see `predict`.
         """
         pair, before = job
-        earlier = self._look(before) if before else None
-        now = self._last = self._look(pair)
+        earlier = self._map_of(before) if before else None
+        now = self._last = self._map_of(pair)
         motion = None
         if earlier is not None and earlier.truth.shape == now.truth.shape:
-            motion = Motion(
+            motion = FrameChange(
                 float(np.abs(now.saliency - earlier.saliency).mean()),
                 float(np.mean(now.truth != earlier.truth)),
             )
         score = score_image(now.saliency, now.truth)
-        return Row(pair.name, float(now.truth.mean()), now.size, score, motion)
+        return ImageRow(pair.name, float(now.truth.mean()), now.size, score, motion)
 
-    def _look(self, pair: Pair) -> _Seen:
+    def _map_of(self, pair: Pair) -> _ScoredFrame:
         if self._last is not None and self._last.name == pair.name:
             return self._last
         image, mask = read_image(pair.image), read_mask(pair.mask)
         saliency = predict(self._session, image, self._size, self._resample)
-        seen = scaled_size(*image.size, self._size, self._session.model)
-        return _Seen(pair.name, seen, saliency, np.asarray(mask) > 0)
+        size = scaled_size(*image.size, self._size, self._session.model)
+        return _ScoredFrame(pair.name, size, saliency, np.asarray(mask) > 0)
 
 
 def jobs(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Pair | None]]:
-    """Every pair with the frame before it in its video, if it has one."""
+    """Yield every pair with the frame before it in its video, if it has one."""
     before: Pair | None = None
     for pair in pairs:
         video = video_of(pair.name)
@@ -354,5 +319,5 @@ def jobs(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Pair | None]]:
 
 
 def video_of(name: str) -> str:
-    """The folder that makes a pair a frame of a video; empty for a still."""
+    """Return the folder of a pair that is a frame of a video; empty for a still."""
     return name.rpartition("/")[0]

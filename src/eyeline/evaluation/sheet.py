@@ -1,4 +1,4 @@
-"""The worst images of an evaluation as one picture: image, ground truth and map side by side.
+"""Draw the worst images of an evaluation as one picture: image, ground truth and map side by side.
 
 For fixation sets these are the picture with its fixations, the recorded density and the map.
 """
@@ -17,20 +17,19 @@ from PIL import Image, ImageDraw
 from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set
 from eyeline.datasets.pairs import read_image, read_mask
 from eyeline.errors import OutputError
-from eyeline.evaluation.benchmark import Dataset, EvaluateOptions, load_dataset
+from eyeline.evaluation.benchmark import EvaluateOptions, MaskDataset, load_dataset
 from eyeline.evaluation.gaze import GazeJudge, judged_maps, load_judged_set
-from eyeline.evaluation.gaze_report import GazeResult
 from eyeline.evaluation.metrics import Map
-from eyeline.evaluation.report import Report, Result
+from eyeline.evaluation.results import EvaluationReport, GazeResult, MaskResult
 from eyeline.evaluation.rows import predict
 from eyeline.inference.session import Session
 from eyeline.parallel import usable_cores
 from eyeline.registry.registry import Model
 
-CELL = (200, 150)  # a picture's box, pixels; its aspect is kept
+CELL = (200, 150)  # box of a picture, pixels; pictures keep their aspect
 ACROSS = 2  # triples in a row
-GAP, LINE, FONT = 8, 20, 13  # pixels: between pictures, of a line of text, of its letters
-NAME = 70  # letters of a name that fit above a triple; its end tells more
+GAP, LINE, FONT = 8, 20, 13  # pixels between pictures, per line of text, and of its letters
+NAME = 70  # letters of a name that fit above a triple; its end is shown
 _TRIPLE = 3 * (CELL[0] + GAP) + GAP  # pixels from triple to triple
 PAPER, INK = "#ffffff", "#222222"
 DOT, DOT_FILL = 3, "#ff2d95"  # a fixation: radius in pixels, and colour
@@ -39,35 +38,30 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def sheet_format(path: str) -> str:
-    """Pillow's name of the format that a suffix asks for.
+    """Return Pillow's name of the format for a suffix.
 
     Raises:
-        OutputError: it is neither PNG nor JPEG.
+        OutputError: the suffix is not one of PNG or JPEG.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise OutputError(
-            f"{path}: a contact sheet can't be written as {suffix or 'a file without a suffix'}",
-            f"use {', '.join(FORMATS)}",
+            f"{path}: a contact sheet cannot be written as {suffix or 'a file without a suffix'}",
+            f"choose one of: {', '.join(FORMATS)}",
         )
     return FORMATS[suffix]
 
 
 @dataclass(frozen=True)
-class Example:
-    """One of the worst images or frames.
-
-    Attributes:
-        label: its number and name.
-        pictures: what stands side by side.
-    """
+class _Example:
+    """One of the worst images or frames: its score and name, and the pictures side by side."""
 
     label: str
     pictures: list[Image.Image]
 
 
 def contact_sheet(
-    report: Report,
+    report: EvaluationReport,
     models: Sequence[Model],
     data: Sequence[Path],
     options: EvaluateOptions,
@@ -75,13 +69,13 @@ def contact_sheet(
 ) -> bytes:
     """Draw the worst images or frames of every model on every dataset, one section per result.
 
-    The maps are computed again: an evaluation keeps none.
+    The maps are computed again, since an evaluation does not keep them.
 
     Args:
-        report: of the evaluation.
-        models: its models, in their order.
+        report: report of the evaluation.
+        models: its models.
         data: paths of its datasets, in any order.
-        options: the evaluation's.
+        options: options of the evaluation.
         form: see `sheet_format`.
 
     Returns:
@@ -121,7 +115,7 @@ def contact_sheet(
     return buffer.getvalue()
 
 
-def _section(title: str, examples: list[Example]) -> Image.Image:
+def _section(title: str, examples: list[_Example]) -> Image.Image:
     heights = [
         LINE + GAP + max(picture.height for example in row for picture in example.pictures)
         for row in (examples[i : i + ACROSS] for i in range(0, len(examples), ACROSS))
@@ -139,9 +133,9 @@ def _section(title: str, examples: list[Example]) -> Image.Image:
 
 
 def _masked(
-    result: Result, session: Session, dataset: Dataset, options: EvaluateOptions
-) -> list[Example]:
-    """Image, ground truth and map of the lowest IoU."""
+    result: MaskResult, session: Session, dataset: MaskDataset, options: EvaluateOptions
+) -> list[_Example]:
+    """Return image, ground truth and map of the images of the lowest IoU."""
     pairs = {p.name: p for p in dataset.pairs}
     rows = {row["name"]: row for row in result.images}
     examples = []
@@ -149,7 +143,7 @@ def _masked(
         image, mask = read_image(pairs[name].image), read_mask(pairs[name].mask)
         saliency = predict(session, image, options.size, options.resample)
         pictures = [_contained(p) for p in (image, mask, _grey(saliency))]
-        examples.append(Example(f"IoU {rows[name]['iou']:.3f}  {name[-NAME:]}", pictures))
+        examples.append(_Example(f"IoU {rows[name]['iou']:.3f}  {name[-NAME:]}", pictures))
     return examples
 
 
@@ -158,13 +152,12 @@ def _contained(picture: Image.Image) -> Image.Image:
 
 
 def _box(size: tuple[int, int]) -> tuple[int, int]:
-    """Size of a picture that fits into a cell; a strip keeps one pixel of its short side."""
+    """Return the size of a picture that fits into a cell, at least one pixel."""
     scale = min(CELL[0] / size[0], CELL[1] / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _grey(values: npt.NDArray[np.floating]) -> Image.Image:
-    """Values from 0 to 1 as grey."""
     return Image.fromarray(np.round(values * 255).astype(np.uint8))
 
 
@@ -174,8 +167,8 @@ def _gazed(
     dataset: FixationSet,
     judge: GazeJudge,
     options: EvaluateOptions,
-) -> list[Example]:
-    """Picture with fixations, recorded density and map of the lowest NSS, worst first."""
+) -> list[_Example]:
+    """Return picture with fixations, recorded density and map of the lowest NSS, worst first."""
     stimuli = {s.name: s for s in dataset.stimuli}
     wanted: dict[str, dict[float, float]] = {}
     for nss, name, time_ms in result.worst:
@@ -201,7 +194,7 @@ def _gaze_example(
     stimulus: Stimulus,
     judge: GazeJudge,
     time_ms: float,
-) -> Example:
+) -> _Example:
     fixations = judge.fixations(stimulus, time_ms)
     density = judge.truth(stimulus, fixations).density
     box = _box(stimulus.size)  # a working size may squash
@@ -210,4 +203,4 @@ def _gaze_example(
     for x, y in zip(fixations.x * box[0], fixations.y * box[1], strict=True):
         draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=DOT_FILL, outline=PAPER)
     shown = [_grey(m / max(float(m.max()), 1e-12)).resize(box) for m in (density, saliency)]
-    return Example(label, [drawn, *(m.convert("RGB") for m in shown)])
+    return _Example(label, [drawn, *(m.convert("RGB") for m in shown)])

@@ -1,13 +1,13 @@
-"""How far a dataset's numbers can be trusted: bootstrap intervals, and two models compared.
+"""Bootstrap intervals of a dataset's measures, and the comparison of two models.
 
-Items are drawn with replacement (Efron, 1979), the same draws for every model and measure, and
-each measure is pooled anew over each draw, so the maximum over thresholds is part of it. An item is
-an image, or a whole video of a fixation set. The frames of one video resemble each other: intervals
-over frames, as datasets with masks have them, are too narrow.
+Items are drawn with replacement (Efron, 1979), with the same draws for every model and measure. Each
+measure is pooled anew over each draw, so a maximum over thresholds is taken in each draw. An item is an
+image, or a whole video of a fixation set. In datasets with masks each frame of a video is an item; the
+frames resemble each other, so those intervals are too narrow.
 
-A plain percentile interval is too narrow for few items, too. The quantiles are moved outwards as the
-t distribution asks for (Hesterberg, "What teachers should know about the bootstrap", The American
-Statistician 69(4), 2015: the expanded percentile interval): much with 5 items, by nothing with 1,000.
+A plain percentile interval is also too narrow for few items. The quantiles are moved outwards by the
+t distribution (Hesterberg, "What teachers should know about the bootstrap", The American Statistician
+69(4), 2015: the expanded percentile interval): far with 5 items, hardly with 1,000.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 DRAWS = 2000
 SEED = 20260
 LEVEL = 0.95
-_CHUNK = 250  # draws pooled at a time: bounds the memory for sets of many thousand images
+_CHUNK = 250  # draws per step: bounds the memory for sets of many thousand images
 
 
 class Poolable(Protocol):
@@ -43,16 +43,16 @@ class Poolable(Protocol):
         """Return every measure over the dataset, or over weighted versions of it.
 
         Args:
-            weights: float64 (B, N), how often each item stands in each version; None for the
-                dataset itself, once.
+            weights: float64 (B, N), how often each item occurs in each version; None for one version,
+                the dataset itself.
 
         Returns:
-            float64 (B,) for each measure; NaN where there is none.
+            float64 (B,) for each measure; NaN for a measure without a value.
         """
 
 
 class Means:
-    """Scores whose measures pool as plain means over items; NaN values are left out.
+    """Scores that pool as plain means over items, without NaN values.
 
     Args:
         columns: float64 (N,) for each measure, N at least 1.
@@ -63,7 +63,7 @@ class Means:
         self.count = len(next(iter(self.columns.values())))
 
     def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
-        """Return the mean of every measure, or its weighted means, as `Poolable` defines them."""
+        """Return the means of every measure, see `Poolable`."""
         w = np.ones((1, self.count)) if weights is None else weights
         out = {}
         for name, column in self.columns.items():
@@ -79,7 +79,7 @@ class Pooled:
     """The measures of one model on one dataset, and on redrawn versions of it.
 
     Attributes:
-        whole: each measure over the dataset itself; NaN where there is none.
+        whole: each measure over the dataset itself; NaN for a measure without a value.
         draws: float64 (draws,) for each measure; empty with fewer than two items.
         count: items.
     """
@@ -95,13 +95,7 @@ Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % percentile interval; NaN where there is none.
-
-    Attributes:
-        value: over the dataset itself.
-        low: lower end.
-        high: upper end.
-    """
+    """A measure with the ends of its 95 % percentile interval; NaN where there is no value."""
 
     value: Number
     low: Number
@@ -113,23 +107,16 @@ class Difference(Estimate):
     """A measure of one model less that of another, on the same items.
 
     Attributes:
-        p_value: two-sided, of the paired bootstrap; never below 2 / (draws + 1), nor below 2 to the
-            power 1 - N, the smallest that N items can give when all agree (sign-flip test).
+        p_value: two-sided, of the paired bootstrap; at least 2 / (draws + 1), and at least
+            2 ** (1 - N), the smallest p-value of a sign-flip test of N items.
     """
 
     p_value: Number
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models on one dataset.
-
-    Attributes:
-        dataset: name.
-        model: one.
-        other: what is subtracted from it.
-        differences: each measure.
-    """
+class ModelComparison:
+    """Two models on one dataset: the measures of `model` less those of `other`."""
 
     dataset: str
     model: str
@@ -138,22 +125,18 @@ class Comparison:
 
 
 def draw_weights(count: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """How often each of `count` items stands in each draw.
-
-    Returns:
-        float64 (draws, count); every row adds up to `count`.
-    """
+    """Return how often each of `count` items occurs in each draw, float64 (draws, count)."""
     rng = np.random.default_rng([seed, count])
     return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
 def pool(scores: Poolable, draws: int = DRAWS, seed: int = SEED) -> Pooled:
-    """Every measure over the dataset and over its redrawn versions.
+    """Pool every measure over the dataset and over its redrawn versions.
 
     Args:
-        scores: of the items.
-        draws: how many versions.
-        seed: same seed, same draws, for any two models on one dataset.
+        scores: scores of the items.
+        draws: number of versions.
+        seed: the same seed gives the same draws for every model on a dataset.
     """
     whole = {name: float(value[0]) for name, value in scores.pool().items()}
     if scores.count < 2:
@@ -188,7 +171,7 @@ def _interval(draws: Floats, count: int) -> tuple[float, float]:
 
 
 def estimates(pooled: Pooled) -> dict[str, Estimate]:
-    """Every measure with its interval."""
+    """Return every measure with its interval."""
     return {
         name: Estimate(value, *_interval(pooled.draws[name], pooled.count))
         for name, value in pooled.whole.items()
@@ -196,10 +179,10 @@ def estimates(pooled: Pooled) -> dict[str, Estimate]:
 
 
 def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
-    """Every measure of `a` less that of `b`, on the same items and the same draws.
+    """Return every measure of `a` less that of `b`, on the same items and the same draws.
 
-    The p-value is twice the share of draws on the far side of zero (Efron and Tibshirani, 1993,
-    chapter 15), counted with one more draw that is: it can't be zero.
+    The p-value is twice the share of draws on the other side of zero (Efron and Tibshirani, 1993,
+    chapter 15). One more draw is counted there, so the p-value is never zero.
     """
     out = {}
     for name in a.whole:
@@ -213,7 +196,7 @@ def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Return a number with three decimals; a dash where there is none."""
+    """Return a number with three decimals; a dash for NaN."""
     if not math.isfinite(value):
         return "-"
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
