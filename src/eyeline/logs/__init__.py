@@ -109,7 +109,10 @@ def write_log(
             f"name a {kept.suffixes[0]} file",
         )
     with open_output(path) as out:
-        kept.merge(log, existing, out)
+        try:
+            kept.merge(log, existing, out)
+        except LogError as exc:
+            raise _named(existing, exc) from exc
 
 
 def read_log(path: str | Path) -> Log:
@@ -121,4 +124,12 @@ def read_log(path: str | Path) -> Log:
         LogError: the file cannot be read, is not such a log, or holds a frame twice.
         MissingExtraError: Parquet without pyarrow.
     """
-    return _format_of(Path(path)).read(Path(path))
+    form = _format_of(Path(path))
+    try:
+        return form.read(Path(path))
+    except LogError as exc:
+        raise _named(path, exc) from exc
+
+
+def _named(path: str | Path, exc: LogError) -> LogError:
+    return LogError(f"{path}: {exc.message}", exc.hint or "give a log of libvmaf or eyeline")

@@ -132,25 +132,25 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise LogError(f"{path}: can't be read: {exc.strerror or exc}", "check the path") from exc
+        raise LogError(f"can't be read: {exc.strerror or exc}", "check the path") from exc
     except UnicodeDecodeError as exc:
-        raise LogError(f"{path}: the file is not text: byte {exc.start} is not UTF-8") from exc
+        raise LogError(f"the file is not text: byte {exc.start} is not UTF-8") from exc
 
 
-def check_unique(path: Path, numbers: Sequence[int]) -> None:
+def check_unique(numbers: Sequence[int]) -> None:
     """Refuse a log that holds a frame twice, by a LogError that names the first such frame."""
     if len(set(numbers)) == len(numbers):
         return
     counts = Counter(numbers)
     first = min(number for number, count in counts.items() if count > 1)
     raise LogError(
-        f"{path}: frame {first} appears {counts[first]} times "
+        f"frame {first} appears {counts[first]} times "
         f"({len(numbers)} rows, {len(counts)} different frames)",
         "give a log with one row per frame",
     )
 
 
-def match_frames(log: Log, path: Path, numbers: Sequence[int], names: Sequence[str]) -> list[int]:
+def match_frames(log: Log, numbers: Sequence[int], names: Sequence[str]) -> list[int]:
     """Return, for each frame of an existing log, the row of `log` that belongs to it.
 
     `numbers` are the frame numbers of the existing log in its order, `names` its metrics. A LogError says
@@ -158,17 +158,17 @@ def match_frames(log: Log, path: Path, numbers: Sequence[int], names: Sequence[s
     """
     clash = next((name for name in log.columns if name in set(names)), None)
     if clash is not None:
-        raise LogError(f"{path}: already holds the metric {clash!r}", "merge into the original log")
-    check_unique(path, numbers)
+        raise LogError(f"already holds the metric {clash!r}", "merge into the original log")
+    check_unique(numbers)
     rows = {number: row for row, number in enumerate(log.frame_num)}
     if len(rows) != len(log):
-        check_unique(Path("the new log"), log.frame_num)
+        check_unique(log.frame_num)
     differing = rows.keys() ^ set(numbers)
     if differing:
         first = min(differing)
         lacking = "the video's rows lack" if first not in rows else "the log lacks"
         raise LogError(
-            f"{path}: does not match this video: {len(numbers)} frames in the log, {len(rows)} "
+            f"does not match this video: {len(numbers)} frames in the log, {len(rows)} "
             f"in the video; frame {first} is the first that {lacking}",
             "give a log of the same frames of the same clip",
         )

@@ -71,7 +71,7 @@ class _CsvCells:
             header = next(rows, [])
             if header[:1] != [FRAME]:
                 raise LogError(
-                    f"{path}: the file does not begin with {FRAME!r}", "give a CSV log of libvmaf"
+                    f"the file does not begin with {FRAME!r}", "give a CSV log of libvmaf"
                 )
             padded = header[-1] == "" or header[-1].startswith(PROVENANCE)
             last = header.pop() if padded else ""
@@ -83,8 +83,7 @@ class _CsvCells:
                 if len(cells) != len(header):
                     # libvmaf leaves out what it did not compute, and the cells after it move up.
                     raise LogError(
-                        f"{path}: line {rows.line_num} has {len(cells)} cells, "
-                        f"the header {len(header)}",
+                        f"line {rows.line_num} has {len(cells)} cells, the header {len(header)}",
                         "give the JSON log, which says which metric a frame lacks",
                     )
                 self.numbers.append(int(cells[0]))
@@ -92,22 +91,22 @@ class _CsvCells:
                 for cell in cells[1:]:
                     float(cell)
         except (csv.Error, ValueError) as exc:
-            raise LogError(f"{path}: line {rows.line_num}: {exc}") from exc
+            raise LogError(f"line {rows.line_num}: {exc}") from exc
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise LogError(f"{path}: the name {twice!r} appears twice")
+            raise LogError(f"the name {twice!r} appears twice")
         if last:
             try:
                 carried = parse(unquote(last.removeprefix(PROVENANCE)))
                 self.fps, self.provenance = carried["fps"], dict(carried["provenance"])
             except (ValueError, TypeError, KeyError) as exc:
-                raise LogError(f"{path}: the provenance in the header can't be read") from exc
+                raise LogError("the provenance in the header can't be read") from exc
 
 
 def read(path: Path) -> Log:
     """Read a CSV log of libvmaf or eyeline."""
     table = _CsvCells(path)
-    check_unique(path, table.numbers)
+    check_unique(table.numbers)
     log = Log([name for name in table.names if name != PTS_TIME], table.provenance, table.fps)
     for number, row in zip(table.numbers, table.rows, strict=True):
         cells = dict(zip(table.names, map(float, row[1:]), strict=True))
@@ -119,7 +118,7 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
     """Write the log at `path` again, its cells unchanged, with the columns of `log` behind its own."""
     _check_names(log.columns)
     table = _CsvCells(path)
-    rows = match_frames(log, path, table.numbers, table.names)
+    rows = match_frames(log, table.numbers, table.names)
     timed = PTS_TIME in table.names  # its own times stay
     last = _provenance_cell({**log.provenance, MERGED_LOG: table.provenance}, log.fps)
     out.write(_line([FRAME, *table.names, *([] if timed else [PTS_TIME]), *log.columns, last]))

@@ -56,28 +56,26 @@ def _load(path: Path) -> dict[str, Any]:
     document: dict[str, Any]
     try:
         document = parse(read_text(path))
-    except LogError as exc:
-        raise LogError(f"{path}: {exc.message}") from exc
     except RecursionError as exc:
-        raise LogError(f"{path}: the JSON is nested too deeply for a log") from exc
+        raise LogError("the JSON is nested too deeply for a log") from exc
     except ValueError as exc:
-        raise LogError(f"{path}: the file is not JSON: {exc}") from exc
+        raise LogError(f"the file is not JSON: {exc}") from exc
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list):
-        raise LogError(f"{path}: no list of frames", "give a JSON log of libvmaf or eyeline")
+        raise LogError("no list of frames")
     for at, frame in enumerate(frames):
         number = frame.get(FRAME_NUM) if isinstance(frame, dict) else None
         if not isinstance(number, int) or isinstance(number, bool):
-            raise LogError(f"{path}: entry {at} of frames has no whole {FRAME_NUM}")
+            raise LogError(f"entry {at} of frames has no whole {FRAME_NUM}")
         metrics = frame.get("metrics")
         if not isinstance(metrics, dict):
-            raise LogError(f"{path}: frame {number} has no metrics")
+            raise LogError(f"frame {number} has no metrics")
         for name, value in {**metrics, PTS_TIME: frame.get(PTS_TIME)}.items():
             if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise LogError(f"{path}: frame {number}: {name} is not a number")
+                raise LogError(f"frame {number}: {name} is not a number")
     for key in ("pooled_metrics", "provenance"):
         if not isinstance(document.get(key, {}), dict):
-            raise LogError(f"{path}: {key} is not an object")
+            raise LogError(f"{key} is not an object")
     return document
 
 
@@ -101,7 +99,7 @@ def read(path: Path) -> Log:
     """Read a JSON log; null, and a metric that a frame lacks, become NaN."""
     document = _load(path)
     frames, names, provenance = document["frames"], _names(document), _provenance(document)
-    check_unique(path, [frame[FRAME_NUM] for frame in frames])
+    check_unique([frame[FRAME_NUM] for frame in frames])
     fps = None
     if "provenance" in document and MERGED_LOG not in provenance:
         fps = document.get("fps")
@@ -120,9 +118,7 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
     """
     document = _load(path)
     frames, pooled = document["frames"], document.get("pooled_metrics", {})
-    rows = match_frames(
-        log, path, [frame[FRAME_NUM] for frame in frames], [*_names(document), *pooled]
-    )
+    rows = match_frames(log, [frame[FRAME_NUM] for frame in frames], [*_names(document), *pooled])
 
     def merged() -> Iterator[dict[str, Any]]:
         for frame, row in zip(frames, rows, strict=True):

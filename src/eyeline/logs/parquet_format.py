@@ -52,10 +52,10 @@ def read(path: Path | BinaryIO) -> Log:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as exc:
-        raise LogError(f"{path}: the file is not Parquet: {exc}") from exc
+        raise LogError(f"the file is not Parquet: {exc}") from exc
     names: list[str] = table.column_names
     if FRAME_NUM not in names or len(set(names)) != len(names):
-        raise LogError(f"{path}: a log needs one column {FRAME_NUM}, and no name twice")
+        raise LogError(f"a log needs one column {FRAME_NUM}, and no name twice")
     try:
         numbers = table[FRAME_NUM].cast(pa.int64()).to_numpy().tolist()
         columns = {
@@ -65,8 +65,8 @@ def read(path: Path | BinaryIO) -> Log:
         metrics = [name for name in columns if name != PTS_TIME]
         log = Log(metrics, carried.get("provenance", {}), carried.get("fps"))
     except (pa.ArrowException, ValueError, AttributeError) as exc:
-        raise LogError(f"{path}: the file is not a log: {exc}") from exc
-    check_unique(Path(str(path)), numbers)
+        raise LogError(f"the file is not a log: {exc}") from exc
+    check_unique(numbers)
     log.frame_num.extend(numbers)
     log.pts_time.extend(columns.get(PTS_TIME, np.full(len(numbers), np.nan)).tolist())
     for name, values in log.values.items():

@@ -41,16 +41,13 @@ class _XmlLog:
     def __init__(self, path: Path) -> None:
         text = read_text(path)
         if "<!DOCTYPE" in text:  # without one there are no entities, which could be hostile
-            raise LogError(f"{path}: the file declares a document type", "give a log of libvmaf")
+            raise LogError("the file declares a document type")
         try:
             root = ET.fromstring(text)  # noqa: S314 - see above
         except ET.ParseError as exc:
-            raise LogError(f"{path}: the file is not XML: {exc}") from exc
+            raise LogError(f"the file is not XML: {exc}") from exc
         if root.tag != ROOT:
-            raise LogError(
-                f"{path}: the file is XML, but not libvmaf's log: its root is {root.tag!r}",
-                "give a log of libvmaf",
-            )
+            raise LogError(f"the file is XML, but not libvmaf's log: its root is {root.tag!r}")
         self.root = root.attrib
         self.params, self.fyi, self.aggregate, self.pooled = (
             [element.attrib for element in root.iter(name)]
@@ -62,9 +59,9 @@ class _XmlLog:
             try:
                 self.numbers.append(int(frame.get(FRAME_NUM, "")))
             except ValueError as exc:
-                raise LogError(f"{path}: a frame has no whole {FRAME_NUM}") from exc
+                raise LogError(f"a frame has no whole {FRAME_NUM}") from exc
             for name, value in frame.items():
-                _number(path, self.numbers[-1], name, value)
+                _number(self.numbers[-1], name, value)
         seen = dict.fromkeys(name for frame in self.frames for name in frame)
         self.names = [name for name in seen if name not in (FRAME_NUM, PTS_TIME)]
         written = root.findtext(PROVENANCE)
@@ -72,7 +69,7 @@ class _XmlLog:
         try:
             self.provenance = dict(parse(written)) if written else self._facts()
         except (ValueError, TypeError) as exc:
-            raise LogError(f"{path}: its provenance can't be read") from exc
+            raise LogError("its provenance can't be read") from exc
 
     def _facts(self) -> dict[str, Any]:
         """Return what libvmaf states of its run: its version, and the size that it compared."""
@@ -83,11 +80,11 @@ class _XmlLog:
         return stated
 
 
-def _number(path: Path, frame: int, name: str, value: str) -> float:
+def _number(frame: int, name: str, value: str) -> float:
     try:
         return float(value)
     except ValueError as exc:
-        raise LogError(f"{path}: frame {frame}: {name} is not a number") from exc
+        raise LogError(f"frame {frame}: {name} is not a number") from exc
 
 
 def _check_names(names: list[str]) -> None:
@@ -150,10 +147,10 @@ def write(log: Log, out: BinaryIO) -> None:
 def read(path: Path) -> Log:
     """Read an XML log; a metric that a frame lacks becomes NaN."""
     document = _XmlLog(path)
-    check_unique(path, document.numbers)
+    check_unique(document.numbers)
     fps = None
     if document.ours and MERGED_LOG not in document.provenance and document.fyi:
-        fps = _number(path, 0, "fps", document.fyi[0].get("fps", "nan"))
+        fps = _number(0, "fps", document.fyi[0].get("fps", "nan"))
     log = Log(document.names, document.provenance, fps)
     for number, frame in zip(document.numbers, document.frames, strict=True):
         metrics = {name: float(frame.get(name, "nan")) for name in log.columns}
@@ -166,7 +163,7 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
     _check_names(log.columns)
     document = _XmlLog(path)
     pooled = [metric.get("name", "") for metric in document.pooled]
-    rows = match_frames(log, path, document.numbers, [*document.names, *pooled])
+    rows = match_frames(log, document.numbers, [*document.names, *pooled])
     frames = [
         {**frame, PTS_TIME: frame.get(PTS_TIME, str(log.pts_time[row]))}
         | {name: str(values[row]) for name, values in log.values.items()}
