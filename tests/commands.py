@@ -12,13 +12,23 @@ from unittest.mock import patch
 from eyeline.cli import main
 
 
-def run(*words: object, cwd: Path | str = ".") -> subprocess.CompletedProcess[str]:
-    """Run `eyeline WORDS` in this process, which saves the start of an interpreter."""
+def run(
+    *words: object,
+    cwd: Path | str = ".",
+    stdin: bytes = b"",
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `eyeline WORDS` in this process, which saves the start of an interpreter.
+
+    `env` is added to this process's environment.
+    """
     command = ["eyeline", *map(str, words)]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     code: Any = 0
     with (
         patch.object(sys, "argv", command),
+        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
+        patch.dict(os.environ, env or {}),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

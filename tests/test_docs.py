@@ -1,15 +1,13 @@
 """What the documents show is what the program takes."""
 
 import functools
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import run
 from eyeline.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -35,14 +33,8 @@ SHOWN = [(d.name, c) for d in DOCUMENTS for c in commands(d.read_text())]
 
 @functools.cache
 def help_of(*words: str) -> str:
-    run = subprocess.run(
-        [sys.executable, "-m", "eyeline", *words, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
-    )
-    return run.stdout
+    plain = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    return run(*words, "--help", env=plain).stdout
 
 
 def test_documents_show_commands() -> None:

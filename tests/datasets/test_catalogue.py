@@ -1,8 +1,6 @@
 """The catalogue: what it says, what it refuses, and a fetch by the command from a local server."""
 
 import hashlib
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import commands
 from eyeline.datasets.catalogue import CatalogueEntry, catalogue, fetch, find_entry
 from eyeline.errors import DatasetError
 
@@ -36,11 +35,7 @@ def entry(address: str) -> CatalogueEntry:
     )  # fmt: skip
 
 
-def command(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", "data", *words],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+command = partial(commands.run, "data")
 
 
 def test_what_can_be_fetched_is_pinned_whole() -> None:

@@ -3,9 +3,8 @@
 import gzip
 import io
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import h5py
 from scipy.io import savemat
 from sets import picture, write_archive, write_folder
 
+import commands
 from eyeline.datasets import importers
 from eyeline.datasets.importers import LAYOUTS, find_layout, import_set
 from eyeline.errors import DatasetError, OutputError
@@ -240,11 +240,7 @@ def test_every_layout_is_in_the_catalogue() -> None:
     assert catalogue().keys() >= LAYOUTS.keys()
 
 
-def command(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", "data", *map(str, words)],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+command = partial(commands.run, "data")
 
 
 def test_the_command_shows_the_terms_first_and_needs_a_yes(

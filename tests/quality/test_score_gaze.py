@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 import tarfile
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import commands
 from clips import put_planes, write_clip
 from eyeline.datasets.fixations import DEFAULT_SIGMA, Fixations, gaze_density
 from eyeline.errors import DatasetError, UsageError
@@ -193,10 +192,9 @@ def test_ssim_and_vmaf_are_weighted_by_gaze_too(tmp_path: Path) -> None:
 def test_the_command_prints_and_writes_the_scores(pair, tmp_path: Path) -> None:
     fixations = table(tmp_path / "f.csv", "park,a,80,40,20,60")
     out = tmp_path / "scores.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "eyeline", "score", *map(str, pair), "--fixations", str(fixations),
-         "--pixels-per-degree", "10", "--metrics", "psnr", "-o", str(out)],
-        capture_output=True, text=True, check=False,
+    done = commands.run(
+        "score", *pair, "--fixations", fixations,
+        "--pixels-per-degree", "10", "--metrics", "psnr", "-o", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning: f.csv: no fixation is active at 4 of 5 frames" in done.stderr

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import commands
 from eyeline.admission.add import write_own
 from eyeline.digests import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
@@ -375,24 +374,18 @@ def test_no_handle_stays_open_after_a_refusal(tmp_path: Path) -> None:
 # --- the command
 
 
-def eyeline(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", *arguments], capture_output=True, text=True, check=False
-    )
-
-
 def test_list_shows_both_registries(tmp_path: Path) -> None:
     write_registry(tmp_path, {"mine": TINY, "other": plane_model(RED, 0.5)})
-    done = eyeline("model", "list", "--json", "--registry", str(tmp_path))
+    done = commands.run("model", "list", "--json", "--registry", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert {"mine", "other", "placeholder"} <= {r["id"] for r in json.loads(done.stdout)}
 
 
 def test_show_refuses_a_tampered_model(tmp_path: Path) -> None:
     folder = write_registry(tmp_path, {"mine": TINY})
-    assert eyeline("model", "show", "mine", "--registry", str(folder)).returncode == 0
+    assert commands.run("model", "show", "mine", "--registry", str(folder)).returncode == 0
     (folder / "mine.onnx").write_bytes(TINY[:-1] + b"?")
-    done = eyeline("model", "show", "mine", "--registry", str(folder))
+    done = commands.run("model", "show", "mine", "--registry", str(folder))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: mine: the sha256 of {folder / 'mine.onnx'} is ")
     assert "Traceback" not in done.stderr

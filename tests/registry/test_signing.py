@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import commands
 from eyeline.digests import sha256_hex
 from eyeline.errors import ModelError, RegistryError, VerificationError
 from eyeline.registry.records import ModelRecord, TrustPolicy
@@ -451,14 +452,7 @@ def test_a_folder_without_a_policy_has_none(tmp_path: Path) -> None:
 # --- the commands
 
 
-def eyeline(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", "model", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
+eyeline = partial(commands.run, "model")
 
 
 def test_keygen_sign_verify(tmp_path: Path) -> None:
@@ -506,15 +500,19 @@ def test_verify_without_anything_to_trust_is_exit_code_2(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes, bytes]:
+def real(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bytes, bytes, bytes]:
     """A source archive, its Sigstore bundle, and Sigstore's trusted root.
 
-    The first two are in the sdist of `pypi-attestations`, which pip downloads once into a cache.
+    The first two are in the sdist of `pypi-attestations`, which pip downloads once into the cache of
+    pytest: pip takes about 15 s for it, because it also builds the metadata.
     """
     import tarfile
 
     sigstore = pytest.importorskip("sigstore")
-    cache = Path(os.environ.get("EYELINE_TEST_CACHE", tmp_path_factory.mktemp("sdist")))
+    kept = getattr(request.config, "cache", None)  # absent with `-p no:cacheprovider`
+    cache = kept.mkdir("sdist") if kept else tmp_path_factory.mktemp("sdist")
     name = "pypi_attestations-0.0.30"
     archive = cache / f"{name}.tar.gz"
     if not archive.exists():

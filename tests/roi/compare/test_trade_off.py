@@ -1,8 +1,6 @@
 """Several maps and strengths on real encodes, judged by recorded gaze."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+import commands
 from clips import write_clip
 from eyeline.errors import DatasetError, UsageError
 from eyeline.roi.compare import (
@@ -186,11 +185,10 @@ def test_fixations_on_other_frames_cannot_judge(clip: Path, tmp_path: Path) -> N
 
 def test_the_command_compares_maps(clip: Path, fixations: str, tmp_path: Path) -> None:
     files = [tmp_path / n for n in ("out.json", "table.md", "curve.svg")]
-    done = subprocess.run(
-        [sys.executable, "-m", "eyeline", "roi", "compare", str(clip), "--judge-fixations", fixations,
-         "--steer", "recorded", "--steer", "centre", "--multiples", "1,2", "--no-vmaf", "--preset",
-         "veryfast", "-o", str(files[0]), "--markdown", str(files[1]), "--plot", str(files[2])],
-        capture_output=True, text=True, check=False,
+    done = commands.run(
+        "roi", "compare", clip, "--judge-fixations", fixations,
+        "--steer", "recorded", "--steer", "centre", "--multiples", "1,2", "--no-vmaf", "--preset",
+        "veryfast", "-o", files[0], "--markdown", files[1], "--plot", files[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == files[1].read_text()
@@ -210,10 +208,7 @@ def test_the_command_compares_maps(clip: Path, fixations: str, tmp_path: Path) -
     ],
 )
 def test_what_can_not_work_is_one_line(clip: Path, words: tuple[str, ...], said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "eyeline", "roi", "compare", str(clip), "--no-vmaf", *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = commands.run("roi", "compare", clip, "--no-vmaf", *words)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
