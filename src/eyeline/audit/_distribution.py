@@ -38,14 +38,10 @@ LinkKind = Literal["viewer", "release", "release page", "hub", "file"]
 
 @dataclass(frozen=True)
 class WeightsLink:
-    """A link that may lead to weights.
+    """A link at `path:line` that may lead to weights; it is about `weights`, `other`, or `unclear`.
 
-    Attributes:
-        kind: only a browser can follow a `viewer` link, and its content can change; a revision can
-            pin a repository of a model `hub`.
-        host: name of a viewer's service; the host name for other kinds.
-        about: `weights`, `other`, or `unclear`.
-        where: `path:line`.
+    Only a browser can follow a `viewer` link, and its content can change. A revision can pin a repository
+    of a model `hub`.
     """
 
     url: str
@@ -120,11 +116,8 @@ def audit_distribution(
 ) -> AxisReport:
     """Judge how the weights are published.
 
-    Args:
-        tree: the upstream.
-        policy: whether links that only a browser can follow are admitted.
-        checkpoint: name, sha256 and size in bytes of a weights file on this machine.
-        assets: files of the forge's releases; None when no forge was asked.
+    `checkpoint` is the name, sha256 and size in bytes of a weights file on this machine; `assets` are the
+    files of the forge's releases, None when no forge was asked.
     """
     findings = AxisFindings()
     held, pointers = _in_tree(tree, findings)

@@ -52,14 +52,10 @@ _ABOUT_TERMS = re.compile(r"licen[cs]|creative\s*commons|\bcc[\s-]by|released un
 
 @dataclass(frozen=True)
 class LicenceStatement:
-    """A sentence about terms.
+    """A sentence about terms, at `path:line`.
 
-    Attributes:
-        where: `path:line`.
-        text: the sentence on one line, at most 240 characters.
-        ids: SPDX ids or expressions that it names.
-        restricts: whether it forbids commercial use.
-        subject: what it is about: `us` (code or weights here), `data`, `others`, or `unclear`.
+    `ids` are SPDX ids or expressions that it names; `restricts` is true when it forbids commercial use;
+    `subject` is `us` (code or weights of this upstream), `data`, `others`, or `unclear`.
     """
 
     where: str
@@ -149,13 +145,7 @@ def is_document(path: str) -> bool:
 def audit_licence(
     tree: Tree, policy: AuditPolicy, closure: frozenset[str] = frozenset()
 ) -> AxisReport:
-    """Judge the terms of a tree.
-
-    Args:
-        tree: the upstream.
-        policy: what may be released.
-        closure: source files of the net; terms of other files do not block.
-    """
+    """Judge the terms of a tree; terms of source files outside `closure`, the net's, do not block."""
     return _LicenceAudit(tree, policy, closure).report()
 
 

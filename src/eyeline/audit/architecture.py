@@ -290,16 +290,7 @@ def _places(here: str, name: str, level: int) -> list[str]:
 def audit_architecture(
     tree: Tree, policy: AuditPolicy, net: str | None = None
 ) -> tuple[AxisReport, NetClass | None]:
-    """Judge what the net takes and returns.
-
-    Args:
-        tree: the upstream.
-        policy: which inputs are admitted.
-        net: name of the net's class; None stands for the likeliest one.
-
-    Returns:
-        The report, and the net that was judged.
-    """
+    """Judge the net with the class name `net`, the likeliest when None; return it with the report."""
     source = parse_source(tree)
     findings = AxisFindings()
     for path, why in source.broken.items():
@@ -405,16 +396,7 @@ def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
 
 
 def audit_ops(tree: Tree, net: NetClass | None, onnx: Path | None = None) -> AxisReport:
-    """Judge the ops.
-
-    Args:
-        tree: the upstream.
-        net: the net's class.
-        onnx: an ONNX file of the model.
-
-    Raises:
-        ModelError: the ONNX file can't be read.
-    """
+    """Judge the ops of an ONNX file, or those that the net's source leads to."""
     findings = AxisFindings()
     if onnx is not None:
         report = scan_file(onnx)

@@ -184,15 +184,7 @@ def _git_entries(rows: Iterable[tuple[str, str, int | None, str]]) -> dict[str, 
 
 
 class GitTree(Tree):
-    """The tree of the commit that `HEAD` names.
-
-    Args:
-        git: the git directory.
-        name: its name in a report.
-
-    Raises:
-        ModelError: as in `open_tree`.
-    """
+    """The tree of the commit that the `HEAD` of a git directory names."""
 
     def __init__(self, git: Path, name: str) -> None:
         self.name = name
@@ -289,7 +281,7 @@ class GitTree(Tree):
 
     @cached_property
     def entries(self) -> dict[str, TreeEntry]:
-        """Return every file by its path, sorted; the trees are checked against their ids."""
+        """Return every file by its path, sorted."""
         level, files = [("", self.tree_id)], []
         while level:
             trees = self._objects([i for _, i in level])
@@ -345,11 +337,7 @@ def _parse_tree(data: bytes, width: int) -> Iterable[tuple[str, str, str]]:
 
 
 class FolderTree(Tree):
-    """A folder without git, pinned by a digest over the digests of all its files.
-
-    Args:
-        folder: the folder; links in it are listed and not followed.
-    """
+    """A folder without git, pinned by a digest over the digests of all its files."""
 
     commit = None
 

@@ -17,7 +17,6 @@ from eyeline.files import read_regular_file
 from eyeline.tables import escape_markdown, markdown_table
 
 SCHEMA = "eyeline-audit-1"
-HEADINGS = ("upstream", "commit", *AXES, "verdict")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Audit:
     """A verdict and its reasons.
 
     Attributes:
-        name: name of the upstream.
         commit: git commit that was read, None for a folder without git.
         tree: git tree id, or `sha256:...` of a folder.
         outbound: SPDX id of the licence of the release.
@@ -127,22 +125,8 @@ def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) 
 def dumps(audits: Sequence[Audit]) -> str:
     """Return JSON: one object, or a list of several."""
     values = [a.to_json() for a in audits]
-    return (
-        json.dumps(values[0] if len(values) == 1 else values, indent=1, ensure_ascii=False) + "\n"
-    )
-
-
-def rows(audits: Sequence[Audit]) -> list[tuple[str, ...]]:
-    """Return the cells of the verdict table, in the order of `HEADINGS`."""
-    return [
-        (
-            a.name,
-            (a.commit or a.tree)[: 12 if a.commit else 19],
-            *(_cell(a.axis(name)) for name in AXES),
-            a.verdict,
-        )
-        for a in audits
-    ]
+    value = values[0] if len(values) == 1 else values
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _cell(axis: AxisReport) -> str:
@@ -152,7 +136,13 @@ def _cell(axis: AxisReport) -> str:
 
 def markdown(audits: Sequence[Audit], details: bool = True) -> str:
     """Return a Markdown table and, with `details`, every blocker and review of each upstream."""
-    lines = markdown_table(HEADINGS, rows(audits), rule=" --- ", escape=escape_markdown)
+    heads = ("upstream", "commit", *AXES, "verdict")
+    pins = [a.commit[:12] if a.commit else a.tree[:19] for a in audits]
+    rows = [
+        (a.name, pin, *(_cell(a.axis(name)) for name in AXES), a.verdict)
+        for a, pin in zip(audits, pins, strict=True)
+    ]
+    lines = markdown_table(heads, rows, rule=" --- ", escape=escape_markdown)
     for a in audits if details else ():
         lines += ["", f"### {escape_markdown(a.name)}", "", f"Read at {_pin(a)}.", ""]
         shown = [f for axis in a.axes for f in axis.findings if f.severity != "note"]

@@ -29,12 +29,9 @@ _THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TE
 
 
 def load_in_child(data: bytes, shape: tuple[int, ...], *, seconds: float = TIME_LIMIT) -> FirstLoad:
-    """Load a model and run it on noise, both once, in a child process.
+    """Load a model and run it once on noise of `shape`, (1, 3, H, W), in a child process.
 
-    Args:
-        data: an ONNX model.
-        shape: shape of the input, (1, 3, H, W).
-        seconds: limit on the child's wall time and on its CPU time.
+    `seconds` limits the child's wall time and its CPU time.
     """
     environment = {k: os.environ[k] for k in _PASSED_ON if k in os.environ} | _THREADS
     code = (
