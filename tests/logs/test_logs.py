@@ -121,7 +121,7 @@ def test_an_unknown_format_is_refused_by_name(tmp_path, path, form):
         ('{"frames": [], "provenance": 3}', "provenance is not an object"),
         ("[" * 100_000, "is not a log"),
         ('{"frames": ' + "[" * 100_000, "JSON|deep"),
-        ("Frame,a,\n0,1,2,\n", "line 2 has 3 cells, the header 2"),
+        ("Frame,a,\n0,1,2,\n", "line 2 has 3 cells, but the header has 2"),
         ("Frame,a,\n0,x,\n", "line 2.*'x'"),
         ("Frame,a,\n0.5,1,\n", "line 2"),
         ("Frame,a,a,\n0,1,1,\n", "'a' appears twice"),

@@ -215,7 +215,7 @@ def test_nothing_but_broken_images(tmp_path):
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(MediaError, match="without images"):
+    with pytest.raises(MediaError, match="no images"):
         open_video(tmp_path)
 
 

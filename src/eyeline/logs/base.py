@@ -158,7 +158,7 @@ def match_frames(log: Log, numbers: Sequence[int], names: Sequence[str]) -> list
     """
     clash = next((name for name in log.columns if name in set(names)), None)
     if clash is not None:
-        raise LogError(f"already holds the metric {clash!r}", "merge into the original log")
+        raise LogError(f"the log already holds the metric {clash!r}", "merge into the original log")
     check_unique(numbers)
     rows = {number: row for row, number in enumerate(log.frame_num)}
     if len(rows) != len(log):
@@ -168,7 +168,7 @@ def match_frames(log: Log, numbers: Sequence[int], names: Sequence[str]) -> list
         first = min(differing)
         lacking = "the video's rows lack" if first not in rows else "the log lacks"
         raise LogError(
-            f"does not match this video: {len(numbers)} frames in the log, {len(rows)} "
+            f"the log does not match this video: {len(numbers)} frames in the log, {len(rows)} "
             f"in the video; frame {first} is the first that {lacking}",
             "give a log of the same frames of the same clip",
         )

@@ -83,7 +83,7 @@ class _CsvCells:
                 if len(cells) != len(header):
                     # libvmaf leaves out what it did not compute, and the cells after it move up.
                     raise LogError(
-                        f"line {rows.line_num} has {len(cells)} cells, the header {len(header)}",
+                        f"line {rows.line_num} has {len(cells)} cells, but the header has {len(header)}",
                         "give the JSON log, which says which metric a frame lacks",
                     )
                 self.numbers.append(int(cells[0]))

@@ -62,7 +62,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise LogError(f"the file is not JSON: {exc}") from exc
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list):
-        raise LogError("no list of frames")
+        raise LogError("the file has no list of frames")
     for at, frame in enumerate(frames):
         number = frame.get(FRAME_NUM) if isinstance(frame, dict) else None
         if not isinstance(number, int) or isinstance(number, bool):

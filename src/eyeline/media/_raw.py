@@ -124,7 +124,8 @@ class RawReader(_UncompressedReader):
             names = {"--width": width, "--height": height, "--pix-fmt": pix_fmt}
             missing = ", ".join(name for name, value in names.items() if value is None)
             raise UsageError(
-                f"{path}: raw video needs {missing}", "a raw file does not state its own layout"
+                f"{path}: raw video needs {missing}",
+                "give them, because a raw file does not state its layout",
             )
         check_size(path, width, height)
         size, length = frame_bytes(pix_fmt, width, height), Path(path).stat().st_size
@@ -132,7 +133,7 @@ class RawReader(_UncompressedReader):
         if length == 0 or rest:
             holds = f"{count} whole frames" + (f" and {rest:,} bytes" if rest else "")
             raise MediaError(
-                f"{path}: its {length:,} bytes are {holds} of {width}x{height} {pix_fmt} "
+                f"{path}: its {length:,} bytes hold {holds} of {width}x{height} {pix_fmt} "
                 f"({size:,} bytes each)",
                 "check --width, --height and --pix-fmt",
             )
@@ -168,7 +169,7 @@ def _y4m_layout(path: str, line: bytes) -> tuple[tuple[int, int], str, Fraction,
     """Return size, pixel format, frame rate and sample aspect ratio from a stream's header."""
     if not line.startswith(Y4M_MAGIC) or not line.endswith(b"\n"):
         raise MediaError(
-            f"{path}: not Y4M" if line else f"{path}: the stream has no frames",
+            f"{path}: the stream is not Y4M" if line else f"{path}: the stream has no frames",
             "pipe it from: ffmpeg -i VIDEO -f yuv4mpegpipe -strict -1 -",
         )
     fields = {f[:1]: f[1:] for f in line.decode("ascii", "replace").split()[1:]}

@@ -87,7 +87,7 @@ def open_container(path: str, *, image: bool = False) -> av.container.InputConta
         size = Path(path).stat().st_size
         if size > MAX_IMAGE_BYTES:
             raise MediaError(
-                f"{path}: {size:,} bytes; an image may have {MAX_IMAGE_BYTES:,}",
+                f"{path}: the image has {size:,} bytes; at most {MAX_IMAGE_BYTES:,} are allowed",
                 "check that the file is an image",
             )
         data = Path(path).read_bytes()
@@ -116,7 +116,8 @@ def _opening_error(path: str, exc: Exception) -> MediaError:
     if isinstance(exc, av.error.EOFError):
         return MediaError(f"{path}: the file has no frames", "check that the video is complete")
     return MediaError(
-        f"{path}: not a video that FFmpeg reads: {reason}", "check that the file is a video"
+        f"{path}: the file is not a video that FFmpeg reads: {reason}",
+        "check that the file is a video",
     )
 
 
@@ -265,7 +266,9 @@ class ContainerReader(FrameReader):
         stream = best if best in candidates else next(iter(candidates), None)
         if stream is None:
             cover = " but a cover picture" if self._container.streams.video else ""
-            raise self._refused(f"no video stream{cover}", "check that it is not an audio file")
+            raise self._refused(
+                f"the file has no video stream{cover}", "give a video rather than an audio file"
+            )
         assert isinstance(stream, av.VideoStream)  # noqa: S101 - asked for video
         if stream.codec_context is None:
             raise self._refused(
@@ -331,7 +334,7 @@ class ContainerReader(FrameReader):
         if self._next == 0:
             raise self._undecodable()
         if self._frame_index is not None and self._next < len(self._frame_index):
-            raise self._misplaced(f"frame {self._next} of {len(self._frame_index)} does not come")
+            raise self._misplaced(f"frame {self._next} of {len(self._frame_index)} is missing")
         self._look_for_lost_clusters()
 
     def _frame_times(self, step: float) -> FrameTimes:

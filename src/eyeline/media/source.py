@@ -60,7 +60,9 @@ def list_images(folder: Path) -> list[str]:
         ) from exc
     if not found:
         known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-        raise MediaError(f"{folder}: a folder without images", f"put images there, such as {known}")
+        raise MediaError(
+            f"{folder}: the folder has no images", f"put images there, such as {known}"
+        )
     return [str(p) for p in sorted(found, key=lambda p: natural_order(p.name))]
 
 
@@ -110,7 +112,7 @@ class ImagesReader(FrameReader):
         hint = "replace or remove the image"
         with open_container(image, image=True) as container:
             if not container.streams.video:
-                raise MediaError(f"{image}: not an image", hint)
+                raise MediaError(f"{image}: the file is not an image", hint)
             stream = container.streams.video[0]
             check_size(image, stream.width, stream.height)
             try:
@@ -362,7 +364,9 @@ def reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> F
         _refuse_layout(name, options, fps=True)
         return ImagesReader(name, report, list_images(Path(name)), options.fps)
     if not (pipe or stat.S_ISREG(status.st_mode)):
-        raise MediaError(f"{name}: not a file", "name a video, a folder of images, or - for stdin")
+        raise MediaError(
+            f"{name}: the path is not a file", "name a video, a folder of images, or - for stdin"
+        )
     if is_raw(name, options):
         if pipe:
             raise UsageError(f"{name}: raw video can't be read from a pipe", "pipe it as Y4M")

@@ -122,7 +122,7 @@ def _check(logs: list[str], output: str, options: PageOptions) -> None:
     if not logs:
         raise UsageError("no log to report on", "name one or more logs")
     if len(logs) > MOST_LOGS:
-        raise UsageError(f"{len(logs)} logs in one page", f"name at most {MOST_LOGS}")
+        raise UsageError(f"{len(logs)} logs are too many for one page", f"name at most {MOST_LOGS}")
     media = options.media
     inputs = [*logs, *([media.video, media.distorted, media.maps] if media else [])]
     places = {Path(p).resolve() for p in inputs if p is not None}

@@ -364,7 +364,7 @@ class _Painter:
             if other.index == number + self._skipped:
                 return other
         raise LogError(
-            f"{self._names[1]}: ends before frame {number} of the log, which {self._names[0]} has",
+            f"{self._names[1]}: the clip ends before frame {number} of the log; {self._names[0]} has it",
             "give the two clips that were scored",
         )
 
@@ -513,7 +513,7 @@ def _check_count(log: LogRows, path: str, info: VideoInfo, skipped: int) -> None
 def _mismatch(log: LogRows, path: str, count: str) -> LogError:
     return LogError(
         f"{log.path} has {len(log.numbers)} frames, the last is {int(log.numbers[-1])}; "
-        f"{path}: {count}",
+        f"{path} has {count}",
         "give the clip that the log was made from, or --no-media",
     )
 

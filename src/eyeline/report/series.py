@@ -129,7 +129,9 @@ def _distinct(paths: list[str]) -> list[str]:
 def _read(path: str, name: str) -> LogRows:
     log = read_log(path)
     if not len(log):
-        raise LogError(f"{path}: holds no frame", "check whether the run that wrote it finished")
+        raise LogError(
+            f"{path}: the log holds no frame", "check whether the run that wrote it finished"
+        )
     if not log.columns:
         raise LogError(f"{path}: its frames hold no metric", "give a log with at least one column")
     numbers = np.array(log.frame_num, np.int64)
