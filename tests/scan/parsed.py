@@ -17,9 +17,9 @@ def read(data: bytes) -> Message:
 def same(ours: Message, theirs: Any) -> None:
     """Field by field, as the real parser reads them."""
     listed = {f.name: v for f, v in theirs.ListFields()}
-    assert set(ours.fields) == set(listed)
+    assert set(ours) == set(listed)
     for name, value in listed.items():
-        mine = ours.fields[name]
+        mine = ours[name]
         if isinstance(mine, Packed):
             assert len(mine) == len(value)
         elif isinstance(mine, Message):

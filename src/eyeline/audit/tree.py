@@ -229,9 +229,8 @@ class GitTree(Tree):
             if fields[-1] == "missing":
                 found[wanted] = None
                 continue
-            kind, size = fields[1], int(fields[2])
-            data = answer[at : at + size]
-            at += size + 1
+            kind, end = fields[1], at + int(fields[2])
+            data, at = answer[at:end], end + 1
             if _object_id(kind, data, wanted) != wanted:
                 raise self._error(f"object {wanted[:12]} does not match its id")
             found[wanted] = (kind, data)
@@ -311,18 +310,16 @@ class GitTree(Tree):
         """Read the small and the textual files in one call of git."""
         wanted, total = set(), 0
         for entry in self.entries.values():
-            size = entry.size
-            if entry.kind != "file" or size is None or size > MAX_TEXT:
-                continue
-            if size >= 1024 and not _TEXTUAL.search(entry.path):
+            size = entry.size if entry.kind == "file" else None
+            if size is None or size > (MAX_TEXT if _TEXTUAL.search(entry.path) else 1023):
                 continue
             total += size
             if total > MAX_PREFETCH:
                 break
             wanted.add(entry.digest)
         missing = sorted(wanted - self._cache.keys())
-        for key, found in self._objects(missing).items() if missing else ():
-            self._cache[key] = None if found is None else found[1]
+        found = self._objects(missing) if missing else {}
+        self._cache.update({key: entry and entry[1] for key, entry in found.items()})
 
 
 def _parse_tree(data: bytes, width: int) -> Iterable[tuple[str, str, str]]:

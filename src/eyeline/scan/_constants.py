@@ -86,7 +86,7 @@ def read_constant(tensor: Message, policy: ScanPolicy) -> Constant:
     if dtype not in policy.elements:
         name = NAME.get(dtype, f"number {dtype}")
         raise RefusedError("element-type", f"element type {name} is not on the allowlist")
-    dims = tensor.values("dims")
+    dims = tensor.repeated("dims")
     if isinstance(dims, Packed) or len(dims) > limits.max_rank:
         raise RefusedError("rank", f"the tensor has more than {limits.max_rank} dimensions")
     shape = tuple(dims)
@@ -123,14 +123,14 @@ def _numbers(tensor: Message, kind: str, count: int, max_integers: int) -> Numbe
     if kind in ("int32", "int64") and count > max_integers:
         raise RefusedError("integer", f"{count} integers are more than {max_integers}")
     if not present or present == ["raw_data"]:
-        raw: memoryview = tensor.fields.get("raw_data", memoryview(b""))
+        raw: memoryview = tensor.get("raw_data", memoryview(b""))
         if len(raw) != count * ELEMENTS[kind][1]:
             raise RefusedError("tensor-data", f"{len(raw)} bytes for {count} values of {kind}")
         return _from_bytes(raw, kind)
     field = present[0]
     if kind not in _DATA_FIELDS[field]:
         raise RefusedError("tensor-data", f"values of {kind} are in {field}")
-    values: list[int | float] | Packed = tensor.values(field)
+    values: list[int | float] | Packed = tensor.repeated(field)
     if len(values) != count:
         raise RefusedError("tensor-data", f"{len(values)} values for {count} elements")
     if isinstance(values, Packed):
@@ -189,10 +189,10 @@ def read_attribute(attribute: Message, rule: OpRule | None, policy: ScanPolicy) 
 def _attribute_value(attribute: Message, field: str, policy: ScanPolicy) -> Attribute:
     name = attribute.text("name")
     if field in ("f", "i"):
-        number: int | float = attribute.fields.get(field, 0.0 if field == "f" else 0)
+        number: int | float = attribute.get(field, 0.0 if field == "f" else 0)
         return number
     if field == "s":
-        raw: memoryview = attribute.fields.get("s", memoryview(b""))
+        raw: memoryview = attribute.get("s", memoryview(b""))
         return bytes(raw[: policy.limits.max_name_bytes]).decode("utf-8", "backslashreplace")
     if field == "t":
         tensor = attribute.message("t")
@@ -201,7 +201,7 @@ def _attribute_value(attribute: Message, field: str, policy: ScanPolicy) -> Attr
         return read_constant(tensor, policy)
     if field not in ("ints", "floats"):
         raise RefusedError("attribute", f"{name} is of a type that no allowed op takes")
-    values: list[int] | list[float] | Packed = attribute.values(field)
+    values: list[int] | list[float] | Packed = attribute.repeated(field)
     if len(values) > policy.limits.max_integer_elements:
         raise RefusedError("attribute", f"{name} has {len(values)} values")
     if not isinstance(values, Packed):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +47,12 @@ _CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
 _MAX_PACKED_INTS = 4096  # bytes; longer lists of packed integers stay a `Packed`
 
 
+@dataclass(frozen=True, slots=True)
 class Packed:
     """A long list of packed numbers of one kind, kept as bytes."""
 
-    __slots__ = ("data", "kind")
-
-    def __init__(self, data: memoryview, kind: str) -> None:
-        self.data, self.kind = data, kind
+    data: memoryview
+    kind: str
 
     def __len__(self) -> int:
         if self.kind in _FLOATS:
@@ -60,40 +60,33 @@ class Packed:
         return len(bytes(self.data).translate(None, _CONTINUED))  # the last bytes of the varints
 
 
-class Message:
+class Message(dict[str, Any]):
     """The fields of a message by name.
 
     A repeated field is a list; packed floats and long lists of packed integers are a `Packed`.
     """
 
-    __slots__ = ("fields",)
-
-    def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.fields
+    __slots__ = ()
 
     def text(self, name: str) -> str:
         """Return a string field, "" when absent."""
-        return str(self.fields.get(name, ""))
+        return str(self.get(name, ""))
 
     def number(self, name: str) -> int:
         """Return an integer field, 0 when absent."""
-        return int(self.fields.get(name, 0))
+        return int(self.get(name, 0))
 
     def message(self, name: str) -> Message | None:
         """Return a field that is a message."""
-        value: Message | None = self.fields.get(name)
-        return value
+        return self.get(name)
 
-    def values(self, name: str) -> Any:
+    def repeated(self, name: str) -> Any:
         """Return a repeated field, a list or a `Packed`; empty when absent."""
-        return self.fields.get(name, [])
+        return self.get(name, [])
 
     def messages(self, name: str) -> Iterator[Message]:
         """Iterate over a repeated field of messages."""
-        yield from self.fields.get(name, ())
+        yield from self.get(name, ())
 
 
 class WireReader:
@@ -115,8 +108,7 @@ class WireReader:
     def _message(self, kind: str, at: int, end: int, path: tuple[str, ...]) -> Message:
         if len(path) > self.max_depth:
             raise _error(path, "depth", f"messages are nested more than {self.max_depth} deep")
-        table, message, data = MESSAGES[kind], Message(), self.data
-        fields = message.fields
+        table, fields, data = MESSAGES[kind], Message(), self.data
         while at < end:
             self.fields += 1
             if self.fields > self.max_fields:
@@ -182,10 +174,10 @@ class WireReader:
                 fields[field.name] = parsed
             else:
                 found.append(parsed)
-        return message
+        return fields
 
     def _packed(
-        self, fields: dict[str, Any], field: Field, start: int, end: int, path: tuple[str, ...]
+        self, fields: Message, field: Field, start: int, end: int, path: tuple[str, ...]
     ) -> None:
         found = fields[field.name]
         if field.kind in _FLOATS or end - start > _MAX_PACKED_INTS:

@@ -302,7 +302,7 @@ class Walk:
         path += f":{printable(function.text('name'), 40)}"
         self.find("function", path, "the model defines a function")
         self._texts(function, path, "name", "domain", "overload")
-        known = _Names(dict.fromkeys(function.values("input")))
+        known = _Names(dict.fromkeys(function.repeated("input")))
         for i, node in enumerate(function.messages("node")):
             self._node(node, f"{path}/node[{i}]", known)
         for i, attribute in enumerate(function.messages("attribute_proto")):
@@ -370,7 +370,7 @@ class Walk:
             self.find("device-configuration", path, "the node configures devices", op_type)
         self._texts(node, path, "name", "op_type", "domain", "overload")
         self._node_metadata = self._node_metadata or "metadata_props" in node
-        inputs, outputs = tuple(node.values("input")), tuple(node.values("output"))
+        inputs, outputs = tuple(node.repeated("input")), tuple(node.repeated("output"))
         for name in inputs:
             if name and name not in known:
                 reason = f"no earlier node computes input '{printable(name, 60)}'"
@@ -416,15 +416,13 @@ class Walk:
                     self.find(kind, path, "the tensor is not float32 of rank 4")
                 elif kind == "input" and shape is not None:
                     sides = shape
-                    self._input_sides(shape, path)
+                    if shape[0] not in (None, 1) or shape[1] not in (None, 3):
+                        reason = "the input's shape does not begin with (1, 3) or (N, 3)"
+                        self.find("input", path, reason)
+                    most = self.policy.limits.max_side
+                    if any(s is not None and not 1 <= s <= most for s in shape[2:]):
+                        self.find("input", path, f"the input's sides are not from 1 to {most}")
         return sides
-
-    def _input_sides(self, shape: tuple[int | None, ...], path: str) -> None:
-        if shape[0] not in (None, 1) or shape[1] not in (None, 3):
-            self.find("input", path, "the input's shape does not begin with (1, 3) or (N, 3)")
-        most = self.policy.limits.max_side
-        if any(s is not None and not 1 <= s <= most for s in shape[2:]):
-            self.find("input", path, f"the input's sides are not from 1 to {most}")
 
     def _value(self, value: Message, path: str) -> None:
         """Check that a `ValueInfoProto` is a tensor of an allowed type."""
@@ -432,7 +430,7 @@ class Walk:
         kind = value.message("type")
         if kind is None:
             return
-        if not kind.fields.keys() <= {"tensor_type", "denotation"}:
+        if not kind.keys() <= {"tensor_type", "denotation"}:
             self.find("type", path, "the value is not a tensor")
             return
         element, _ = _type(value)
