@@ -109,7 +109,11 @@ def main() -> None:
                     extract=ExtractOptions(stop=arguments.frames), still=not arguments.sweep,
                 )  # fmt: skip
                 c = compare(source, work / clip, options, model=arguments.model or OBJECTS)
-                judge = "masks" if masks else c.judge + (" (steers)" if c.own_homework else "")
+                judge = (
+                    "masks"
+                    if masks
+                    else c.judge + (" (steers)" if c.judged_by_steering_maps else "")
+                )
                 row = [clip, f"{steer.law} {steer.strength:g}", judge, f"{c.subject.share:.0%}"]
                 rows.append([*row, *cells(c), f"{c.growth:+.0%}"])
                 print(" | ".join(rows[-1]), file=sys.stderr, flush=True)

@@ -74,3 +74,14 @@ def test_an_absent_source_is_named() -> None:
     done = run("absent.mp4", "--no-vmaf")
     assert done.returncode == 2
     assert "absent.mp4: can't be read" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--markdown", "--plot", "--still"])
+def test_an_output_that_can_not_be_written_is_refused_before_the_first_encode(
+    clip: Path, maps: Path, tmp_path: Path, option: str
+) -> None:
+    out, work = tmp_path / "missing" / "out.png", tmp_path / "work"
+    done = run(clip, "--maps", maps, "--no-vmaf", option, out, "--work", work)
+    assert done.returncode == 2
+    assert "missing/out.png: can't be written" in done.stderr
+    assert not work.exists()

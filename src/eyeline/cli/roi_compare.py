@@ -134,10 +134,14 @@ def compare(
 ) -> None:  # fmt: skip
     """Encode a clip plainly and with steering at several rates; print what steering gains and costs."""
     from eyeline.cli.progress import item_progress
-    from eyeline.roi.compare import SteerMap, TradeOff, compare_maps, steer_map
+    from eyeline.roi.compare import CompareOptions, SteerMap, TradeOff, compare_maps, steer_map
     from eyeline.roi.compare import compare as library_compare
-    from eyeline.roi.compare._records import CompareOptions
-    from eyeline.roi.compare.report import PLOT_SUFFIXES, STILL_SUFFIXES, check_picture
+    from eyeline.roi.compare.report import (
+        PLOT_SUFFIXES,
+        STILL_SUFFIXES,
+        check_outputs,
+        check_picture,
+    )
     from eyeline.roi.steering import SteerOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
@@ -145,6 +149,7 @@ def compare(
     for path, suffixes in ((files.plot, PLOT_SUFFIXES), (files.still, STILL_SUFFIXES)):
         if path is not None:
             check_picture(path, suffixes)
+    check_outputs((files.output, files.markdown, files.plot, files.still))
     start, stop = options.parse_frames(frames)
     multiples = options.parse_numbers("--multiples", steer.multiples, "0.5,1,2")
     several = bool(steer.steer) or multiples != (1.0,)

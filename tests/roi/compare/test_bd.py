@@ -57,7 +57,7 @@ def test_the_overlap_is_the_share_of_quality_that_both_cover() -> None:
         (Curve(RATES, (30, 33, 33, 37, 39)), "rises with the rate"),
         (Curve((400, 800, 800, 3200, 6400), QUALITY), "rises with the rate"),
         (Curve(RATES[:3], QUALITY[:3]), "needs 4 or more"),
-        (Curve(RATES, QUALITY[:4]), "one for each"),
+        (Curve(RATES, QUALITY[:4]), "5 rates and 4 values"),
         (Curve((0, 800, 1600, 3200, 6400), QUALITY), "positive"),
     ],
 )

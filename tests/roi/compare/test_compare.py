@@ -98,10 +98,10 @@ def test_rates_are_those_of_the_files(found: Comparison) -> None:
 
 
 def test_masks_judge_and_that_is_said(found: Comparison, masks: Path) -> None:
-    assert not found.own_homework
+    assert not found.judged_by_steering_maps
     text = to_markdown(found)
     assert f"Judged by ground truth {masks.name}." in text
-    assert "homework" not in text
+    assert "favours" not in text
 
 
 def test_what_was_not_measured_says_why(found: Comparison) -> None:
@@ -123,8 +123,8 @@ def test_the_steering_maps_judge_themselves_and_that_is_said(
     clip: Path, maps: str, tmp_path: Path
 ) -> None:
     result = compare(clip, tmp_path, replace(OPTIONS, maps=maps))
-    assert result.own_homework
-    assert "grades its own homework" in to_markdown(result)
+    assert result.judged_by_steering_maps
+    assert "favours its own maps" in to_markdown(result)
 
 
 @pytest.mark.parametrize(("codec", "preset"), [("x265", "veryfast"), ("kvazaar", "ultrafast")])

@@ -93,7 +93,7 @@ def test_an_encode_of_a_part_is_paired_with_that_part(tmp_path: Path) -> None:
 def test_maps_of_other_frames_are_refused(pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
     source, coded, _ = pair
     maps = keep(tmp_path / "late.npz", [square()] * 3, first=1)
-    with pytest.raises(QualityError, match="a map of frame 1 where 0 comes"):
+    with pytest.raises(QualityError, match="a map of frame 1, and frame 0 comes next"):
         judge(source, coded, maps, find_subject(maps, *SIZE, 0))
 
 

@@ -99,7 +99,7 @@ def test_one_comparison_by_gaze_says_that_recorded_steering_is_the_most(found: T
     text = to_markdown(found.comparisons["recorded"][0])
     assert "EWPSNR (weighted by recorded gaze)" in text
     assert "which also steers: the most that any prediction of gaze could gain" in text
-    assert "homework" not in text
+    assert "favours" not in text
 
 
 def test_the_trade_off_is_drawn(found: TradeOff, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None
     ("multiples", "said"),
     [
         ((0.0,), "--multiples 0: each must be more than 0"),
-        ((1.0, 1.0), "none may stand there twice"),
+        ((1.0, 1.0), "none may be given twice"),
         ((1.0, float("inf")), "--multiples 1,inf"),
         ((1.0, 1e3), "strength is 3000"),
     ],

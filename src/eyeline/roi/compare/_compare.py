@@ -1,23 +1,11 @@
-"""Is it worth it on this clip? Plain encodes against steered ones, judged inside the subject and out.
+"""Compare a plain encode with steered ones: one map at one strength, or several of both.
 
-::
-
-    result = compare("clip.mp4", "work", CompareOptions(judge_masks="masks"))
-    print(result.deltas["psnr_inside"].rate)
-
-Every encode runs in one thread, several at once, so that the number of cores makes no difference. What
-is finished lies in the work folder under a name made of all that it depends on: a run that was
-interrupted goes on, and another strength finds the plain encodes done.
-
-Compare several maps at several strengths: gain where viewers look, and loss of the whole frame.
+Every encode runs in one thread, several at once, so that the number of cores does not change the result.
+Finished files lie in the work folder under names that depend on all their options: an interrupted run
+resumes, and another strength finds the plain encodes done.
 
 A comparison at one strength is one point. A higher strength gains more and costs more, so maps are
 compared by the curves through their strengths: the better map gains more at the same cost.
-
-::
-
-    steers = [steer_map("gaze"), steer_map("centre"), steer_map("recorded")]
-    found = compare_maps("clip.mp4", "work", options, steers, multiples=(0.5, 1, 2))
 """
 
 from __future__ import annotations
@@ -28,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -44,18 +32,27 @@ from eyeline.quality.libvmaf import find_ffmpeg
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.roi.compare._bd import bjontegaard_delta
-from eyeline.roi.compare._judge import Quality, Subject, find_subject, judge
-from eyeline.roi.compare._records import CompareOptions, Comparison, Kind, Point, SteerBy
-from eyeline.roi.compare._work import Counter, Progress, WorkFolder, fingerprint, read_note
+from eyeline.roi.compare._judge import SubjectQuality, find_subject, judge
+from eyeline.roi.compare._records import CompareOptions, Comparison, EncodeKind, Point, SteerBy
+from eyeline.roi.compare._work import (
+    CompareProgress,
+    ProgressCounter,
+    WorkFolder,
+    fingerprint,
+    read_note,
+)
 from eyeline.roi.encode import EncodeOptions, encode
 from eyeline.roi.encode._capabilities import capability
 from eyeline.roi.encode._encoder import pixel_format
 from eyeline.roi.steering import SteerOptions
 
 SAME_RATE = 0.01
-"""Share by which the encodes of a still may differ in rate before another is tried."""
+"""Largest relative difference of rate between the encodes of a still before another is tried."""
 
 MOST_TRIES = 4
+
+COSTS = ("vmaf", "psnr_whole")
+"""Metrics that measure the loss of the whole frame."""
 
 
 def compare(
@@ -65,52 +62,50 @@ def compare(
     *,
     model: str | Model | None = None,
     registry: str | os.PathLike[str] | None = None,
-    on_progress: Progress = lambda part, done, total: None,
+    on_progress: CompareProgress = lambda part, done, total: None,
 ) -> Comparison:
     """Encode a clip plainly and steered at several rates, and judge both.
 
     Args:
-        source: a video, a folder of images, anything `open_video` takes but stdin.
-        work: folder of what is in between; made if it is missing, kept.
+        source: a video, a folder of images, or another source that `open_video` takes, except stdin.
+        work: folder for maps, encodes and scores; made if it is missing, kept.
         options: see `CompareOptions`.
         model: registry id, path or `Model` that steers; the registry's default when None.
         registry: the user's own registry folder.
-        on_progress: see `Progress`.
+        on_progress: see `CompareProgress`.
 
     Raises:
-        MediaError: the source, maps or masks can't be read, or do not belong together.
-        EncoderError: an encoder that is absent, died, or would ignore the regions.
-        DatasetError: fixations that can't be read, or are not of this source.
-        QualityError: maps without a subject, or a source whose samples the codec would convert.
-        OutputError: the work folder can't be written.
+        MediaError: the source, maps or masks cannot be read, or they do not belong together.
+        EncoderError: the encoder is absent, died, or would ignore the regions.
+        DatasetError: the fixations cannot be read, or they are not of this source.
+        QualityError: the maps have no subject, or the codec would convert the samples of the source.
+        OutputError: the work folder cannot be written.
         UsageError: options that contradict each other, or stdin.
-        ModelError: a model that can't be used.
-        MissingExtraError: what judging or the deltas need is not installed.
+        ModelError: a model cannot be used.
+        MissingExtraError: a package for judging or for the deltas is not installed.
     """
-    o = options or CompareOptions()
     if str(source) == "-":
-        raise UsageError(
-            "stdin is read once, and a comparison reads its source often", "give a file"
-        )
-    run = _Run(Path(source), Path(work), o, model, registry, on_progress)
+        raise UsageError("stdin can be read once, and a comparison reads it often", "give a file")
+    run = _Run(
+        Path(source), Path(work), options or CompareOptions(), model,
+        Path(registry) if registry else None, on_progress,
+    )  # fmt: skip
     return run.result()
 
 
 class _Run:
-    """One comparison: what its parts share."""
-
     def __init__(
         self,
         source: Path,
         work: Path,
         options: CompareOptions,
         model: str | Model | None,
-        registry: str | os.PathLike[str] | None,
-        on_progress: Progress,
+        registry: Path | None,
+        on_progress: CompareProgress,
     ) -> None:
         self.source, self.o, self.steer = source, options, options.steer
         row = capability(options.codec)
-        self.setting: Literal["crf", "qp"] = "crf" if "crf" in row.rates else "qp"
+        self.setting = "crf" if "crf" in row.rates else "qp"
         self.suffix = row.containers[0]
         for rate in options.rates:
             self.encode_options("roi", rate).checked()
@@ -124,61 +119,50 @@ class _Run:
         coded = pixel_format(row, self.info)
         if layout_of(av.VideoFormat(coded)) != layout_of(av.VideoFormat(self.info.pix_fmt)):
             raise QualityError(
-                f"{source}: is {self.info.pix_fmt}, and {options.codec} codes {coded}: the two can't "
+                f"{source}: is {self.info.pix_fmt}, and {options.codec} encodes {coded}, so the two can't "
                 "be compared sample by sample",
-                f"convert the source to {coded} first, or take another codec",
+                f"convert the source to {coded} first, or choose another codec",
             )
-        self.progress = Counter(on_progress)
-        self.work = WorkFolder(
-            work, source, self.info, options, model, Path(registry) if registry else None,
-            self.progress,
-        )  # fmt: skip
+        self.progress = ProgressCounter(on_progress)
+        self.work = WorkFolder(work, source, self.info, options, model, registry, self.progress)
 
-    def encode_options(self, kind: Kind, rate: float) -> EncodeOptions:
-        """Options of one encode."""
+    def encode_options(self, kind: EncodeKind, rate: float) -> EncodeOptions:
         o = self.o
         # A plain encode is the same whatever steers the others.
         steer = self.steer if kind == "roi" else SteerOptions(strength=0.0)
-        value = {"crf": rate} if self.setting == "crf" else {"qp": int(rate)}
         return EncodeOptions(
             o.codec, preset=o.preset, steer=steer, extra=o.extra, extract=o.extract,
-            video=o.video, threads=1, **value,
+            video=o.video, threads=1,
+            **({"crf": rate} if self.setting == "crf" else {"qp": int(rate)}),
         )  # fmt: skip
 
     def result(self) -> Comparison:
-        """Do what is not done yet."""
-        o = self.o
-        steering, steered_by, shows = self.work.steering_maps()
+        o, i = self.o, self.info
+        self.steering, steered_by, shows = self.work.steering_maps()
         self.steer = o.steer.for_map(shows)
-        judging, judged_by, own = self.work.judging_maps(steering, steered_by)
-        i = self.info
-        subject = find_subject(judging, i.width, i.height, i.rotation)
-        tasks: list[tuple[Kind, float]] = [
-            (kind, rate) for kind in ("plain", "roi") for rate in sorted(set(o.rates))
-        ]
+        self.judging, judged_by, own = self.work.judging_maps(self.steering, steered_by)
+        self.subject = find_subject(self.judging, i.width, i.height, i.rotation)
+        kinds: tuple[EncodeKind, ...] = ("plain", "roi")
+        tasks = [(kind, rate) for kind in kinds for rate in sorted(set(o.rates))]
         for part in ("encode", "judge"):
-            self.progress.expect(part, subject.frames * (len(tasks) + o.still))
+            self.progress.expect(part, self.subject.frames * (len(tasks) + o.still))
         pool = ThreadPoolExecutor(o.jobs or usable_cores(), "eyeline-compare")
         try:
-            jobs = [
-                pool.submit(self.point, kind, rate, steering, judging, subject)
-                for kind, rate in tasks
-            ]
+            jobs = [pool.submit(self.point, kind, rate) for kind, rate in tasks]
             # The first failure ends the others: they may have hours to go.
-            ended, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-            for job in ended:
+            for job in wait(jobs, return_when=FIRST_EXCEPTION)[0]:
                 job.result()
             points = tuple(job.result() for job in jobs)
-            pair = self.matched(points, steering, judging, subject) if o.still else None
+            pair = self.matched(points) if o.still else None
         finally:
             self.progress.stop()
             pool.shutdown(wait=True, cancel_futures=True)
         result = Comparison(
-            self.source.name, i, o.extract.start, points, subject, judged_by, own, {}, {},
-            str(judging), self.provenance(steered_by, judged_by),
-            self.o.judge_fixations is not None, pair,
+            self.source.name, i, o.extract.start, points, self.subject, judged_by, own, {}, {},
+            str(self.judging), self.provenance(steered_by, judged_by),
+            o.judge_fixations is not None, pair,
         )  # fmt: skip
-        for metric in points[0].quality.to_json():
+        for metric in asdict(points[0].quality):
             plain, roi = result.curve("plain", metric), result.curve("roi", metric)
             if plain is None or roi is None:
                 result.refused[metric] = self.no_vmaf
@@ -190,7 +174,6 @@ class _Run:
         return result
 
     def provenance(self, steered_by: str, judged_by: str) -> dict[str, Any]:
-        """What the numbers depend on."""
         o = self.o
         return {
             "eyeline": __version__,
@@ -205,49 +188,60 @@ class _Run:
             "bd_method": o.method,
         }
 
-    def point(
-        self, kind: Kind, rate: float, steering: Path, judging: Path, subject: Subject
-    ) -> Point:
-        """One encode and its quality, or what an earlier run found."""
-        path, kbps = self.encoded(kind, rate, steering, subject)
-        return Point(kind, rate, str(path), kbps, self.judged(path, judging, subject))
+    def point(self, kind: EncodeKind, rate: float) -> Point:
+        path, kbps = self.encoded(kind, rate)
+        return Point(kind, rate, str(path), kbps, self.judged(path))
 
-    def encoded(
-        self, kind: Kind, rate: float, steering: Path, subject: Subject
-    ) -> tuple[Path, float]:
-        """One encode and its rate in kbit/s, or what an earlier run made."""
+    def encoded(self, kind: EncodeKind, rate: float) -> tuple[Path, float]:
+        """Make an encode, or find that of an earlier run; return its path and kbit/s."""
         options = self.encode_options(kind, rate)
         depends: list[object] = [options]
         if kind == "roi":
-            depends += [steering.name, fingerprint(steering) if self.o.maps is not None else ""]
+            given = self.o.maps is not None
+            depends += [self.steering.name, fingerprint(self.steering) if given else ""]
         path = self.work.named(f"{kind}-{rate:g}", self.suffix, *depends)
         note = path.with_suffix(".json")
         found = read_note(note) if path.exists() else None
         if found is None:
-            maps = str(steering) if kind == "roi" else None
             done = encode(
-                str(self.source), path, options, maps,
+                str(self.source), path, options, str(self.steering) if kind == "roi" else None,
                 on_frame=lambda run, count: self.progress.advance("encode"),
             )  # fmt: skip
             found = {"bytes": done.video_bytes, "frames": done.frames}
             write_bytes(note, json.dumps(found).encode())
         else:
-            self.progress.advance("encode", subject.frames)
-        if found["frames"] != subject.frames:
+            self.progress.advance("encode", self.subject.frames)
+        if found["frames"] != self.subject.frames:
             raise QualityError(
-                f"{self.source}: {found['frames']} frames were encoded, {subject.frames} have a map",
-                "the maps must be of these frames",
+                f"{self.source}: {found['frames']} frames were encoded, {self.subject.frames} have a map",
+                "make maps of exactly the frames that are compared",
             )
         seconds = found["frames"] / float(self.info.fps or DEFAULT_FPS)
         return path, found["bytes"] * 8 / seconds / 1000
 
-    def matched(
-        self, points: Iterable[Point], steering: Path, judging: Path, subject: Subject
-    ) -> tuple[Point, Point]:
-        """A plain encode of the lower rates, where differences show best, and a steered one like it.
+    def judged(self, path: Path) -> SubjectQuality:
+        """Judge an encode, or find the quality of an earlier run."""
+        depends = [path.name, self.judging.name, self.vmaf]
+        if str(self.judging) == self.o.maps:
+            depends.append(fingerprint(self.judging))
+        note = self.work.named(f"{path.stem}-judged", ".json", *depends)
+        found = read_note(note)
+        if found is not None:
+            self.progress.advance("judge", self.subject.frames)
+            return SubjectQuality(**found)
+        quality = judge(
+            str(self.source), path, self.judging, self.subject,
+            start=self.o.extract.start, video=self.o.video, vmaf=self.vmaf,
+            on_frame=lambda: self.progress.advance("judge"),
+        )  # fmt: skip
+        write_bytes(note, json.dumps(asdict(quality)).encode())
+        return quality
 
-        The setting is interpolated on the logarithm of the rate, again with what came out, until
-        the rates differ by `SAME_RATE`; whole QPs may not get there.
+    def matched(self, points: Iterable[Point]) -> tuple[Point, Point]:
+        """Return a plain encode of a low rate, where differences show best, and a steered one like it.
+
+        The setting is interpolated on the logarithm of the rate, again with each new encode, until the
+        rates differ by less than `SAME_RATE`; whole QPs may not reach that.
         """
         plain = sorted((p for p in points if p.kind == "plain"), key=lambda p: p.kbps)[1]
         known = {p.setting: p.kbps for p in points if p.kind == "roi"}
@@ -258,37 +252,15 @@ class _Run:
             setting = round(exact, 2) if self.setting == "crf" else float(round(exact))
             if setting in known:
                 break
-            known[setting] = self.encoded("roi", setting, steering, subject)[1]
+            known[setting] = self.encoded("roi", setting)[1]
             if abs(known[setting] / plain.kbps - 1) < SAME_RATE:
                 break
         best = min(known, key=lambda setting: abs(np.log(known[setting] / plain.kbps)))
-        return plain, self.point("roi", best, steering, judging, subject)
-
-    def judged(self, path: Path, judging: Path, subject: Subject) -> Quality:
-        """The quality of an encode, or what an earlier run found."""
-        depends = [path.name, judging.name, self.vmaf]
-        if str(judging) == self.o.maps:
-            depends.append(fingerprint(judging))
-        note = self.work.named(f"{path.stem}-judged", ".json", *depends)
-        found = read_note(note)
-        if found is not None:
-            self.progress.advance("judge", subject.frames)
-            return Quality(**found)
-        quality = judge(
-            str(self.source), path, judging, subject,
-            start=self.o.extract.start, video=self.o.video, vmaf=self.vmaf,
-            on_frame=lambda: self.progress.advance("judge"),
-        )  # fmt: skip
-        write_bytes(note, json.dumps(quality.to_json()).encode())
-        return quality
+        return plain, self.point("roi", best)
 
 
 def _vmaf(wanted: bool | None) -> tuple[bool, str]:
-    """Whether libvmaf runs, and why not.
-
-    Raises:
-        MissingExtraError: it was asked for by name and is not there.
-    """
+    """Return whether libvmaf runs, and the reason if not."""
     if wanted is False:
         return False, "not asked for"
     try:
@@ -298,16 +270,6 @@ def _vmaf(wanted: bool | None) -> tuple[bool, str]:
             raise
         return False, str(exc)
     return True, ""
-
-
-__all__ = ["CompareOptions", "Comparison", "Point", "compare"]
-
-
-COSTS = ("vmaf", "psnr_whole")
-"""Metrics that measure the loss of the whole frame."""
-
-FIXED: dict[str, SteerBy] = {"centre": "centre", "recorded": "recorded"}
-"""Names of maps that no model makes."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +288,7 @@ class SteerMap:
 
     @property
     def shows(self) -> str | None:
-        """`gaze` or `objects`; None where that is not known, and for the wide map of the centre."""
+        """`gaze` or `objects`; None if that is not known, and for the wide map of the centre."""
         if self.by == "recorded":
             return "gaze"
         return None if self.model is None else self.model.task
@@ -419,8 +381,9 @@ def steer_map(name: str, registry: str | os.PathLike[str] | None = None) -> Stee
     Raises:
         RegistryError: there is no such model, or it has another task.
     """
-    if name in FIXED:
-        return SteerMap(name, FIXED[name])
+    fixed: dict[str, SteerBy] = {"centre": "centre", "recorded": "recorded"}
+    if name in fixed:
+        return SteerMap(name, fixed[name])
     head, _, rest = name.partition("=")
     task: Task | None = head if head in get_args(Task) else None  # type: ignore[assignment]
     model = resolve_model(rest or None if task else name, registry, task=task, use="roi")
@@ -435,23 +398,23 @@ def compare_maps(
     multiples: Sequence[float] = (1.0,),
     *,
     registry: str | os.PathLike[str] | None = None,
-    on_progress: Progress = lambda part, done, total: None,
+    on_progress: CompareProgress = lambda part, done, total: None,
 ) -> TradeOff:
-    """Compare several maps at several strengths; see `eyeline.roi.compare.compare`.
+    """Compare several maps at several strengths; plain encodes are made once.
 
     Args:
-        source: a video or a folder of images.
-        work: folder for maps, encodes and scores. Plain encodes are made once.
+        source: see `compare`.
+        work: see `compare`.
         options: the options that all comparisons share.
         steers: the maps.
-        multiples: factors of the strength of `options`, or else of the default for each map.
+        multiples: factors of the strength of `options`, or of each map's default strength.
         registry: the user's own registry folder.
-        on_progress: see `Progress`.
+        on_progress: see `CompareProgress`.
 
     Raises:
-        UsageError: a map that is named twice, several maps without a judge of their own, or
-            multiples that are not positive, stand there twice, or give too great a strength.
-        EyelineError: see `eyeline.roi.compare.compare`.
+        UsageError: a map is given twice, several maps have no other judge, or multiples are not positive,
+            repeated or too great.
+        EyelineError: see `compare`.
     """
     names = [s.name for s in steers]
     if len(set(names)) < len(names):
@@ -467,26 +430,24 @@ def compare_maps(
     if len(set(multiples)) < len(multiples) or not all(0 < k < float("inf") for k in multiples):
         given = ",".join(f"{k:g}" for k in multiples)
         raise UsageError(
-            f"--multiples {given}: each must be more than 0, and none may stand there twice",
-            "give for example 0.5,1,2",
+            f"--multiples {given}: each must be more than 0, and none may be given twice",
+            "write them like 0.5,1,2",
         )
-    # All options are made, and so checked, before the first comparison takes its time.
-    asked = {
-        s: [
-            replace(options, steer_by=s.by, steer=_times(options.steer.for_map(s.shows), k))
-            for k in multiples
+    # All options are made, and so checked, before the first encode.
+    asked: dict[SteerMap, list[CompareOptions]] = {}
+    for s in steers:
+        steer = options.steer.for_map(s.shows)
+        strengths = [steer.chosen[1] * k for k in multiples]
+        asked[s] = [
+            replace(options, steer_by=s.by, steer=replace(steer, strength=strength))
+            for strength in strengths
         ]
-        for s in steers
-    }
-    found = {
-        s.name: tuple(
-            compare(source, work, o, model=s.model, registry=registry, on_progress=on_progress)
-            for o in each
-        )
-        for s, each in asked.items()
-    }
-    return TradeOff(found)
-
-
-def _times(steer: SteerOptions, multiple: float) -> SteerOptions:
-    return replace(steer, strength=steer.chosen[1] * multiple)
+    return TradeOff(
+        {
+            s.name: tuple(
+                compare(source, work, o, model=s.model, registry=registry, on_progress=on_progress)
+                for o in each
+            )
+            for s, each in asked.items()
+        }
+    )

@@ -1,7 +1,7 @@
-"""How good an encode is inside the subject, outside it, and as a whole.
+"""Measure the quality of an encode inside the subject, outside it, and as a whole.
 
-PSNR is luma's, of squared errors pooled over all samples of all frames: by parts, inside and outside
-make up the whole exactly. SSIM and VMAF are means over frames, as libvmaf pools them.
+PSNR is of luma, from squared errors summed over all samples of all frames, so that inside and outside add
+up to the whole exactly. SSIM and VMAF are means over frames, as libvmaf pools them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ from eyeline.saliency.maps import read_maps
 Map = npt.NDArray[np.float32]
 
 INSIDE = 0.5
-"""A sample is inside the subject where the judging map exceeds this: what the metrics of salient
-objects call IoU@.5, and between the two values of a mask."""
+"""A sample is inside the subject if the judging map exceeds this value. It is the threshold of IoU for
+salient objects, and lies between the two values of a mask."""
 
 TAIL = 0.02
-"""Share of the subject's mass, summed over all frames, that is left out on each side of its box: a
-few stray samples in one frame do not make the box the picture."""
+"""Share of the subject's area, summed over all frames, that is left out on each side of its box, so that
+a few stray samples do not enlarge the box."""
 
 SMALLEST_BOX = 64
 """Least side of the box, pixels: libvmaf's four scales of VIF need a few samples at the coarsest."""
@@ -43,13 +43,13 @@ SMALLEST_BOX = 64
 
 @dataclass(frozen=True)
 class Subject:
-    """What an encode is judged on.
+    """The subject of the judging maps.
 
     Attributes:
-        box: (width, height, x, y) in luma samples of the coded picture, for `Planes.cropped`; it
-            stands still, since VMAF would take its movement for motion.
-        share: of all samples that are inside, 0..1.
-        frames: how many were looked at.
+        box: (width, height, x, y) in luma samples of the coded picture. It is the same for all frames,
+            because VMAF would take its movement for motion.
+        share: share of all samples that are inside, 0..1.
+        frames: number of frames.
         empty: frames without a sample inside.
     """
 
@@ -60,16 +60,16 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """An encode against its source.
+class SubjectQuality:
+    """The quality of an encode against its source.
 
     Attributes:
-        psnr_inside, psnr_outside, psnr_whole: luma, dB, pooled by squared error over all frames.
+        psnr_inside, psnr_outside, psnr_whole: luma, dB, from squared errors over all frames.
         sw_psnr: luma, dB, of the mean over frames of the error weighted by the judging map.
-        ssim: mean over frames, whole.
+        ssim: mean over frames.
         sw_ssim: mean over frames, weighted by the judging map.
-        vmaf: mean over frames, whole frame; None if it was not asked for.
-        vmaf_crop: the same of the subject's box.
+        vmaf: mean over frames; None if it was not measured.
+        vmaf_crop: VMAF of the subject's box; None if it was not measured.
     """
 
     psnr_inside: float
@@ -81,22 +81,18 @@ class Quality:
     vmaf: float | None = None
     vmaf_crop: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, by attribute."""
-        return asdict(self)
-
 
 def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation: int) -> Subject:
-    """Where the subject is, over all frames.
+    """Find the subject over all frames.
 
     Args:
         maps: a file that `read_maps` reads, upright.
         width: of the coded picture, pixels.
-        height: of it.
+        height: of the coded picture, pixels.
         rotation: clockwise degrees that make the coded picture upright.
 
     Raises:
-        QualityError: no frame has a subject, or all frames are nothing else.
+        QualityError: no sample of any frame is inside, or all samples are.
     """
     columns, rows = np.zeros(width), np.zeros(height)
     frames = empty = 0
@@ -107,10 +103,10 @@ def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation
         frames += 1
         empty += not inside.any()
     total = rows.sum()
-    if total == 0 or total == frames * width * height:
+    if total in (0, frames * width * height):
+        what, how = ("no subject", "never") if total == 0 else ("nothing but the subject", "always")
         raise QualityError(
-            f"the judging map finds {'no subject' if total == 0 else 'nothing but the subject'}: it "
-            f"{'never exceeds' if total == 0 else 'always exceeds'} {INSIDE}",
+            f"the judging map finds {what}: it {how} exceeds {INSIDE}",
             "judge by other maps: --judge-masks or --judge-model",
         )
     x, w = _stretch(columns)
@@ -119,7 +115,7 @@ def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation
 
 
 def _stretch(mass: npt.NDArray[np.float64]) -> tuple[int, int]:
-    """Start and length, both even, that hold all but `TAIL` of the mass at each end."""
+    """Return start and length, both even, that hold all but `TAIL` of the mass at each end."""
     size = len(mass)
     share = np.cumsum(mass) / mass.sum()
     first = int(np.searchsorted(share, TAIL, side="right"))
@@ -136,14 +132,11 @@ def _stretch(mass: npt.NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _inside(weights: Weights, width: int, height: int) -> npt.NDArray[np.bool_]:
-    """Bool (height, width): samples inside the subject."""
     found: npt.NDArray[np.bool_] = weights.map_at(width, height) > INSIDE
     return found
 
 
 class _Sums:
-    """What is added up over the frames of one encode."""
-
     def __init__(self, depth: int) -> None:
         self._depth = depth
         self._squares = [0.0, 0.0]  # outside, inside
@@ -153,7 +146,7 @@ class _Sums:
         self._sw_ssim: list[float] = []
 
     def add(self, reference: Planes, distorted: Planes, saliency: Map) -> None:
-        """Add a frame and its judging map, both as coded."""
+        """Add a frame and its judging map in coded orientation."""
         r, d = reference.luma, distorted.luma
         height, width = r.shape
         salient = bool(saliency.max() > 0)
@@ -165,7 +158,7 @@ class _Sums:
         else:
             whole, subject = squared_error(r, d, None).whole, 0.0
         total = whole * r.size
-        # By difference, so that round-off must not go below zero.
+        # A difference may round to less than zero.
         self._squares[0] += max(0.0, total - subject * count)
         self._squares[1] += subject * count
         self._counts[0] += r.size - count
@@ -176,21 +169,15 @@ class _Sums:
             self._sw_ssim.append(similar.weighted)
             self._weighted.append(squared_error(r, d, weights).weighted)
 
-    def quality(self, vmaf: float | None, crop: float | None) -> Quality:
-        """The encode's numbers."""
+    def quality(self, vmaf: float | None, crop: float | None) -> SubjectQuality:
+        """Return the quality of the encode."""
         outside, inside = (
             decibels(s / n, self._depth) for s, n in zip(self._squares, self._counts, strict=True)
         )
-        return Quality(
-            inside,
-            outside,
-            decibels(sum(self._squares) / sum(self._counts), self._depth),
-            decibels(float(np.mean(self._weighted)), self._depth),
-            float(np.mean(self._ssim)),
-            float(np.mean(self._sw_ssim)),
-            vmaf,
-            crop,
-        )
+        whole = decibels(sum(self._squares) / sum(self._counts), self._depth)
+        weighted = decibels(float(np.mean(self._weighted)), self._depth)
+        similar, sw_similar = float(np.mean(self._ssim)), float(np.mean(self._sw_ssim))
+        return SubjectQuality(inside, outside, whole, weighted, similar, sw_similar, vmaf, crop)
 
 
 def judge(
@@ -203,12 +190,12 @@ def judge(
     video: VideoOptions | None = None,
     vmaf: bool = False,
     on_frame: Callable[[], None] = lambda: None,
-) -> Quality:
+) -> SubjectQuality:
     """Compare an encode with its source.
 
     Args:
-        source: what was encoded; what `open_video` takes.
-        encode: the file that came out.
+        source: the source, as `open_video` takes it.
+        encode: the encoded file.
         maps: judging maps of the encoded frames, upright; a file that `read_maps` reads.
         subject: of these maps, see `find_subject`.
         start: frame of the source that the encode begins with.
@@ -217,8 +204,8 @@ def judge(
         on_frame: called after each frame.
 
     Raises:
-        MediaError: one of them can't be read.
-        QualityError: they do not belong together.
+        MediaError: a file cannot be read.
+        QualityError: the files do not belong together.
         EncoderError: libvmaf failed.
         MissingExtraError: `vmaf` without its extra.
     """
@@ -244,7 +231,10 @@ def judge(
         done = 0
         for (index, m), (r, d) in zip(read_maps(Path(maps)), pairs, strict=False):
             if index != start + done:
-                raise QualityError(f"{maps}: a map of frame {index} where {start + done} comes")
+                raise QualityError(
+                    f"{maps}: there is a map of frame {index}, and frame {start + done} comes next",
+                    "make maps of exactly the frames that are compared",
+                )
             reference, distorted = aligner.planes(0, r.frame), aligner.planes(1, d.frame)
             sums.add(reference, distorted, as_coded(m, rotation))
             for run, crop in zip(runs, (None, subject.box), strict=False):
@@ -255,7 +245,8 @@ def judge(
             on_frame()
         if done != count:
             raise QualityError(
-                f"{encode}: {done} frames beside {count} of the source", "was it cut short?"
+                f"{encode}: has {done} frames, and the source has {count}",
+                "remove the file from the work folder, and run the comparison again",
             )
         scores = [float(np.mean(run.finish()["vmaf"])) for run in runs]
     return sums.quality(*(scores or (None, None)))

@@ -1,4 +1,4 @@
-"""What is compared, and what was found: plain records, apart from the work that fills them."""
+"""The options of a comparison, and its findings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from eyeline.datasets.fixations import check_pixels_per_degree
 from eyeline.errors import UsageError
 from eyeline.media.types import VideoInfo, VideoOptions
 from eyeline.roi.compare._bd import FEWEST_POINTS, Curve, Delta, Method
-from eyeline.roi.compare._judge import Quality, Subject
+from eyeline.roi.compare._judge import Subject, SubjectQuality
 from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
-Kind = Literal["plain", "roi"]
+EncodeKind = Literal["plain", "roi"]
 SteerBy = Literal["model", "centre", "recorded"]
 
 RATES = (22.0, 27.0, 32.0, 37.0)
@@ -30,21 +30,20 @@ class CompareOptions:
         codec: a row of `capabilities.toml`.
         rates: CRFs, or QPs of an encoder that has no CRF; at least four.
         preset: the encoder's own name.
-        steer: how maps become offsets; strength not 0.
+        steer: how maps become offsets; the strength is not 0.
         extra: the encoder's own options, for both.
-        maps: files that steer in place of the model.
+        maps: a file or folder of maps that steer instead of the model.
         judge_model: registry id or path of a model that judges.
-        judge_masks: folder of ground-truth masks, the n-th by name for frame n.
+        judge_masks: folder of ground-truth masks; the n-th by name belongs to frame n.
         judge_fixations: fixation table or set that judges, see `eyeline.quality.weights.read_gaze`.
         pixels_per_degree: pixels of the source per degree of visual angle, for `judge_fixations`.
-        steer_by: `model` or, in its place, a fixed map of the picture's `centre`, or the `recorded`
-            gaze that judges.
+        steer_by: `model`, or a fixed map of the picture's `centre`, or the `recorded` gaze that judges.
         extract: how the models are run; `start` and `stop` choose the frames.
         video: how the source is read.
         vmaf: run libvmaf; None = if it is installed.
         method: interpolation of the curves.
-        jobs: encodes at once; 0 = one a core.
-        still: make one more steered encode, at the rate of a plain one, to look at.
+        jobs: simultaneous encodes; 0 = one per core.
+        still: make one more steered encode, at the rate of a plain one, for a picture of both.
     """
 
     codec: str = "x264"
@@ -68,26 +67,28 @@ class CompareOptions:
     def __post_init__(self) -> None:
         if len(set(self.rates)) < FEWEST_POINTS:
             raise UsageError(
-                f"{len(set(self.rates))} rates", f"give {FEWEST_POINTS} or more, as 22,27,32,37"
+                f"--rates has {len(set(self.rates))} rates",
+                f"give {FEWEST_POINTS} or more, like 22,27,32,37",
             )
         if self.steer.strength == 0:
-            raise UsageError("strength 0 steers nothing", "there is nothing to compare")
+            raise UsageError("a strength of 0 steers nothing", "give a strength in QP, such as 3")
         judges = [n for n in ("model", "masks", "fixations") if getattr(self, f"judge_{n}")]
         if len(judges) > 1:
             raise UsageError(f"{' and '.join(judges)} are both given as judges", "give one of them")
-        if self.pixels_per_degree is not None and not self.judge_fixations:
-            raise UsageError(
-                "--pixels-per-degree is given without --judge-fixations",
-                "give --judge-fixations, or leave out --pixels-per-degree",
-            )
+        for name, given in (
+            ("--pixels-per-degree", self.pixels_per_degree is not None),
+            ("--steer recorded", self.steer_by == "recorded"),
+        ):
+            if given and not self.judge_fixations:
+                raise UsageError(
+                    f"{name} is given without --judge-fixations",
+                    f"give --judge-fixations, or leave out {name}",
+                )
         check_pixels_per_degree(self.pixels_per_degree)
-        if self.steer_by == "recorded" and not self.judge_fixations:
-            raise UsageError(
-                "--steer recorded is given without --judge-fixations",
-                "give --judge-fixations, or steer by another map",
-            )
         if self.jobs < 0:
-            raise UsageError(f"jobs are {self.jobs}", "0 is one a core")
+            raise UsageError(
+                f"--jobs is {self.jobs}; it must be at least 0", "0 runs one encode per core"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,31 +100,31 @@ class Point:
         setting: CRF or QP.
         path: the file, in the work folder.
         kbps: bits of its pictures, kbit/s.
-        quality: see `eyeline.roi.compare._judge`.
+        quality: of the encode against the source.
     """
 
-    kind: Kind
+    kind: EncodeKind
     setting: float
     path: str
     kbps: float
-    quality: Quality
+    quality: SubjectQuality
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The findings of a comparison.
 
     Attributes:
         source: name of the clip.
         info: facts of it.
         start: its first frame that was encoded.
         points: every encode, plain ones first, by setting.
-        subject: what was judged.
-        judge: who judged, in words.
-        own_homework: whether the steering maps also judged.
-        by_gaze: whether recorded gaze judged, so that `sw_psnr` is the EWPSNR.
+        subject: the subject of the judging maps.
+        judge: name of the judge, for a sentence.
+        judged_by_steering_maps: whether the maps that steer also judge. `own_homework` in JSON.
+        by_gaze: whether recorded gaze judges, so that `sw_psnr` is the EWPSNR.
         deltas: metric to the steered curve against the plain one.
-        refused: metric to why it has no delta.
+        refused: metric to the reason why it has no delta.
         maps: the judging maps, in the work folder.
         provenance: options, models and versions, JSON values.
         pair: a plain encode and a steered one of its rate, see `CompareOptions.still`.
@@ -135,7 +136,7 @@ class Comparison:
     points: tuple[Point, ...]
     subject: Subject
     judge: str
-    own_homework: bool
+    judged_by_steering_maps: bool
     deltas: dict[str, Delta]
     refused: dict[str, str]
     maps: str
@@ -143,28 +144,33 @@ class Comparison:
     by_gaze: bool = False
     pair: tuple[Point, Point] | None = None
 
-    def of(self, kind: Kind) -> list[Point]:
-        """The encodes of a kind, by setting."""
+    def of(self, kind: EncodeKind) -> list[Point]:
+        """Return the encodes of a kind, by setting."""
         return [p for p in self.points if p.kind == kind]
 
-    def curve(self, kind: Kind, metric: str) -> Curve | None:
-        """A kind's curve of a metric; None if it was not measured."""
+    def curve(self, kind: EncodeKind, metric: str) -> Curve | None:
+        """Return a kind's curve of a metric, or None if the metric was not measured."""
         values = [getattr(p.quality, metric) for p in self.of(kind)]
         return None if None in values else Curve([p.kbps for p in self.of(kind)], values)
 
     @property
     def growth(self) -> float:
-        """What regions do to the bits at an equal setting: geometric mean of the ratios, less 1."""
+        """Change of the bits by regions at an equal setting: geometric mean of the ratios, less 1."""
         pairs = zip(self.of("plain"), self.of("roi"), strict=True)
         logs = [math.log(roi.kbps / plain.kbps) for plain, roi in pairs]
         return math.exp(sum(logs) / len(logs)) - 1
 
+    @property
+    def setting(self) -> str:
+        """`crf` or `qp`."""
+        return "crf" if "crf" in self.provenance else "qp"
+
     def to_json(self) -> dict[str, Any]:
-        """Everything but the paths of the work folder."""
+        """Return everything but the paths of the work folder."""
         return {
             "source": self.source,
             "judge": self.judge,
-            "own_homework": self.own_homework,
+            "own_homework": self.judged_by_steering_maps,
             "by_gaze": self.by_gaze,
             "subject": asdict(self.subject),
             "growth": self.growth,

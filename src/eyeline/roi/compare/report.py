@@ -1,11 +1,12 @@
-"""A comparison as text: what the subject gained, what the background paid, and who judged.
+"""Write comparisons as text and as pictures.
 
-A comparison as pictures: rate-quality curves, and one frame of both encodes at equal rate.
+Text: tables, and a sentence on the gain of the subject and the cost of the picture. Pictures: rate-quality
+curves, gain against cost, and one frame of both encodes at equal rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MissingExtraError, OutputError, UsageError
-from eyeline.files import whole_file
+from eyeline.files import PendingFile, whole_file
 from eyeline.media import open_video
 from eyeline.media.colour import upright_rgb
 from eyeline.roi.compare._bd import GOOD_OVERLAP
@@ -41,22 +42,17 @@ BY_GAZE = {
     "sw_ssim": "SSIM weighted by recorded gaze",
     "psnr_outside": "PSNR elsewhere",
 }
-"""Names that differ where recorded gaze judges; EWPSNR is that of Li, Qin & Itti (2011)."""
+"""Names that differ if recorded gaze judges; EWPSNR is that of Li, Qin & Itti (2011)."""
 
 
 def name_of(metric: str, comparison: Comparison) -> str:
-    """What a metric is called, by who judges."""
+    """Return the name of a metric, which depends on the judge."""
     name = METRICS[metric][0]
     return BY_GAZE.get(metric, name) if comparison.by_gaze else name
 
 
 def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
-    """Tables that read as text too.
-
-    Args:
-        comparison: what was found.
-        points: with every encode.
-    """
+    """Return Markdown tables of a comparison, with a row for every encode if `points`."""
     c = comparison
     lines = [heading(c), ""]
     rows = []
@@ -78,7 +74,7 @@ def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """What the subject gained and what the picture paid, in a sentence or two."""
+    """Return the gain of the subject and the cost of the picture in sentences."""
     deltas = comparison.deltas
     said = []
     gain = "sw_psnr" if comparison.by_gaze else "psnr_inside"
@@ -98,28 +94,26 @@ def verdict(comparison: Comparison) -> str:
     ]
     if paid:
         said.append(f"At equal rate the picture changes by {', '.join(paid)}.")
-    setting = "CRF" if "crf" in comparison.provenance else "QP"
-    said.append(f"At equal {setting} it takes {comparison.growth:+.1%} bits.")
+    said.append(f"At equal {comparison.setting.upper()} it takes {comparison.growth:+.1%} bits.")
     return " ".join(said)
 
 
 def heading(comparison: Comparison) -> str:
-    """What was compared, and who judged."""
+    """Return the options of a comparison and its judge in sentences."""
     c, p = comparison, comparison.provenance
-    setting = "crf" if "crf" in p else "qp"
     steer = p["steer"]
-    rates = ", ".join(f"{r:g}" for r in p[setting])
+    rates = ", ".join(f"{r:g}" for r in p[c.setting])
     s = c.subject
     judged = f"Judged by {c.judge}"
-    if c.own_homework and c.by_gaze:
+    if c.judged_by_steering_maps and c.by_gaze:
         judged += ", which also steers: the most that any prediction of gaze could gain"
-    elif c.own_homework:
+    elif c.judged_by_steering_maps:
         judged += (
-            ", which also steers: it grades its own homework (`--judge-masks` or `--judge-model` "
-            "names another)"
+            ", which also steers and so favours its own maps (`--judge-masks` or `--judge-model` "
+            "gives an independent judge)"
         )
     return (
-        f"{c.source}: {p['codec']} {p['preset'] or ''} at {setting} {rates}; law {steer['law']}, "
+        f"{c.source}: {p['codec']} {p['preset'] or ''} at {c.setting} {rates}; law {steer['law']}, "
         f"strength {steer['strength']:g}, steered by {p['steered_by']}. {judged}. "
         f"{s.frames} frames{_unseen(c)}, "
         f"the subject covers {s.share:.1%}; its box is {s.box[0]}x{s.box[1]} at {s.box[2]},{s.box[3]}. "
@@ -135,7 +129,7 @@ def _unseen(c: Comparison) -> str:
 
 
 def trade_off_table(trade_off: TradeOff) -> str:
-    """A row per map and strength: the gain where the judge looks, and what the whole frame pays."""
+    """Return a table of gain and cost with a row per map and strength."""
     first = trade_off.first
     shown = ("sw_psnr", "psnr_whole", "vmaf")
     head = [
@@ -162,7 +156,7 @@ def trade_off_table(trade_off: TradeOff) -> str:
 
 
 def delta_cell(c: Comparison, metric: str) -> str:
-    """Rate at equal quality and quality at equal rate, or a dash."""
+    """Return rate at equal quality and quality at equal rate, or a dash."""
     delta = c.deltas.get(metric)
     if delta is None:
         return "-"
@@ -178,7 +172,7 @@ def _points(c: Comparison) -> list[str]:
 
 
 def _label(c: Comparison, p: Point) -> str:
-    return f"{p.kind} {'crf' if 'crf' in c.provenance else 'qp'} {p.setting:g}"
+    return f"{p.kind} {c.setting} {p.setting:g}"
 
 
 def _cells(p: Point, names: Sequence[str]) -> list[str]:
@@ -201,7 +195,7 @@ COSTS = {
     "vmaf": ("whole-frame VMAF", "points"),
     "psnr_whole": ("whole-frame PSNR", "dB"),
 }
-"""What the whole frame pays in: metric to name and unit."""
+"""Costs of the whole frame: metric to name and unit."""
 
 LINES = ("#c2571a", "#1a6fc2", "#555555", "#2a8c4a", "#8a4ab0", "#b08a1a")
 PLAIN, ROI = "#555555", "#c2571a"
@@ -211,17 +205,20 @@ PLOT_SUFFIXES = (".png", ".svg")
 
 
 def check_picture(path: str | Path, suffixes: tuple[str, ...]) -> None:
-    """Refuse a suffix before the work begins.
-
-    Raises:
-        OutputError: it is none of `suffixes`.
-    """
+    """Raise an OutputError for a picture whose suffix is not one of `suffixes`."""
     suffix = Path(path).suffix.lower()
     if suffix not in suffixes:
         raise OutputError(
             f"{path}: can't be drawn as {suffix or 'a file without a suffix'}",
             f"use {' or '.join(suffixes)}",
         )
+
+
+def check_outputs(paths: Iterable[str | None]) -> None:
+    """Raise an OutputError for a file that cannot be written, so that a long run does not end with it."""
+    for path in paths:
+        if path not in (None, "-"):
+            PendingFile(str(path)).discard()
 
 
 def _figure(width: float, height: float) -> Any:
@@ -237,14 +234,10 @@ def _figure(width: float, height: float) -> Any:
 
 
 def plot_curves(comparison: Comparison, path: str | Path) -> None:
-    """Quality against rate, plain and steered, inside, outside and whole.
-
-    Args:
-        comparison: what was found.
-        path: `.png` or `.svg`.
+    """Plot quality against rate, plain and steered, to a `.png` or `.svg`.
 
     Raises:
-        OutputError: another suffix, or the file can't be written.
+        OutputError: another suffix, or the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     check_picture(path, PLOT_SUFFIXES)
@@ -255,7 +248,7 @@ def plot_curves(comparison: Comparison, path: str | Path) -> None:
     for axis, (metric, title, unit) in zip(axes, panels, strict=True):
         _draw_curves(axis, comparison, metric, title, unit)
     axes[0].legend(frameon=False, fontsize=9, loc="lower right")
-    judge = comparison.judge + (" (also steers)" if comparison.own_homework else "")
+    judge = comparison.judge + (" (also steers)" if comparison.judged_by_steering_maps else "")
     steer = comparison.provenance["steer"]
     figure.suptitle(
         f"{comparison.source}, {comparison.provenance['codec']}, {steer['law']} "
@@ -273,16 +266,16 @@ def _save(figure: Any, path: str | Path) -> None:
 
 
 def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> None:
-    """Gain where the judge looks against what the whole frame pays: a line per map, a point per strength.
+    """Plot the gain where the judge looks against the cost of the whole frame.
 
     Args:
-        lines: see `eyeline.roi.compare`.
-        title: what was compared, and who judged.
+        lines: a line per map, with a point per strength.
+        title: the clip, the codec and the judge.
         gain: name of the metric that gains.
         path: `.png` or `.svg`.
 
     Raises:
-        OutputError: another suffix, or the file can't be written.
+        OutputError: another suffix, or the file cannot be written.
         UsageError: no map has both a gain and a cost.
         MissingExtraError: matplotlib is not installed.
     """
@@ -314,10 +307,7 @@ def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> Non
                 )  # fmt: skip
         axis.set_title(f"cost in {name}", fontsize=9.5, loc="left", color=INK)
         axis.set_xlabel(f"{name} lost at equal rate, {unit} (below 0: gained)", fontsize=8.5)
-        axis.tick_params(labelsize=8, color=FAINT)
-        axis.grid(color=FAINT, linewidth=0.6)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
+        _style(axis)
     axes[0].set_ylabel(f"bits saved at equal {gain}, %", fontsize=8.5)
     axes[0].legend(frameon=False, fontsize=8.5, loc="lower right")
     figure.suptitle(
@@ -345,6 +335,10 @@ def _draw_curves(axis: Any, comparison: Comparison, metric: str, title: str, uni
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("kbit/s", fontsize=8.5)
     axis.set_ylabel(unit, fontsize=8.5)
+    _style(axis)
+
+
+def _style(axis: Any) -> None:
     axis.tick_params(labelsize=8, color=FAINT)
     axis.grid(color=FAINT, linewidth=0.6)
     for side in ("top", "right"):
@@ -352,16 +346,16 @@ def _draw_curves(axis: Any, comparison: Comparison, metric: str, title: str, uni
 
 
 def draw_still(comparison: Comparison, path: str | Path, frame: int | None = None) -> None:
-    """One frame, plain beside steered at nearly the same rate, and the subject's box enlarged.
+    """Draw one frame, plain beside steered at nearly the same rate, and the subject's box enlarged.
 
     Args:
-        comparison: what was found, with `CompareOptions.still`; its work folder is still there.
+        comparison: made with `CompareOptions.still`; its work folder still exists.
         path: `.png` or `.jpg`.
-        frame: of the source; the middle one of those compared by default.
+        frame: of the source; by default the middle one of the compared frames.
 
     Raises:
-        OutputError: another suffix, or the file can't be written.
-        MediaError: an encode is gone from the work folder.
+        OutputError: another suffix, or the file cannot be written.
+        MediaError: an encode is missing from the work folder.
         UsageError: no encodes of equal rate were made.
         MissingExtraError: matplotlib is not installed.
     """
@@ -407,7 +401,7 @@ def _frame(x: int, y: int, w: int, h: int) -> Any:
 
 
 def upright_box(comparison: Comparison) -> tuple[int, int, int, int]:
-    """(x, y, width, height) of the subject's box in the upright picture in square pixels."""
+    """Return (x, y, width, height) of the subject's box in the upright picture, square pixels."""
     i, (w, h, x, y) = comparison.info, comparison.subject.box
     turns = {
         0: (x, y, w, h),
@@ -422,13 +416,10 @@ def upright_box(comparison: Comparison) -> tuple[int, int, int, int]:
 
 
 def _picture(point: Point, index: int) -> Rgb:
-    """uint8 (height, width, 3): a frame of an encode, upright."""
+    """Return a frame of an encode, upright, as uint8 (height, width, 3)."""
     with open_video(point.path) as video:
         i = video.info
         decoded = next(iter(video.pictures(index, index + 1)))
         size = i.display_width, i.display_height
         rgb = upright_rgb(decoded.frame, i.colour, i.rotation, size)
     return np.ascontiguousarray(rgb.transpose(1, 2, 0))
-
-
-__all__ = ["check_picture", "draw_still", "plot_curves", "plot_trade_off", "upright_box"]
