@@ -1,4 +1,4 @@
-"""Gaze metrics: known answers, invariances, and agreement with the benchmark's own code."""
+"""Metrics of gaze prediction and the centre prior: known answers, invariants, and pysaliency."""
 
 import importlib.util
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyeline.datasets.fixations import CentreGaussian, Fixations
+from eyeline.datasets.fixations import CentreGaussian, Fixations, load_fixation_set
 from eyeline.evaluation.gaze_metrics import (
     GAZE_MEASURES,
     UNIFORM_SHARE,
@@ -17,6 +17,7 @@ from eyeline.evaluation.gaze_metrics import (
     auc,
     auc_judd,
     cc,
+    fit_prior,
     gaze_truth,
     information_gain,
     kl,
@@ -24,8 +25,10 @@ from eyeline.evaluation.gaze_metrics import (
     nss,
     pixels,
     score_gaze,
+    shipped_priors,
     sim,
 )
+from shared import SHARED
 
 WIDTH, HEIGHT = 32, 18
 PRIOR = map_density(CentreGaussian(0.5, 0.5, 0.25, 0.25).density(WIDTH, HEIGHT))
@@ -229,3 +232,24 @@ def test_a_maps_density_adds_up_to_one(seed: int, offset: float) -> None:
 
 def test_a_map_of_zeros_becomes_uniform() -> None:
     assert map_density(np.zeros((9, 16), np.float32)) == pytest.approx(np.full((9, 16), 1 / 144))
+
+
+pytest.importorskip("PIL")
+
+
+def test_the_density_has_the_moments_of_its_parameters() -> None:
+    d = CentreGaussian(0.4, 0.6, 0.1, 0.05).density(200, 100)
+    y, x = np.mgrid[:100, :200]
+    x, y = (x + 0.5) / 200, (y + 0.5) / 100
+    mean_x, mean_y = (d * x).sum(), (d * y).sum()
+    assert d.sum() == pytest.approx(1)
+    assert (mean_x, mean_y) == pytest.approx((0.4, 0.6), abs=1e-3)
+    assert np.sqrt((d * (x - mean_x) ** 2).sum()) == pytest.approx(0.1, abs=1e-3)
+    assert np.sqrt((d * (y - mean_y) ** 2).sum()) == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.skipif(not (SHARED / "gaze").exists(), reason="needs ../shared/data/gaze")
+@pytest.mark.parametrize("name", ["osie", "crowd", "scene"])
+def test_the_shipped_fits_are_those_of_the_published_sets(name: str) -> None:
+    shipped = {p.name: p for p in shipped_priors()}
+    assert fit_prior(load_fixation_set(SHARED / "gaze" / f"{name}.tar")) == shipped[name]

@@ -215,3 +215,14 @@ def test_correlation_is_numpys() -> None:
 
 def test_f_of_nothing_is_zero() -> None:
     assert fmeasure(np.zeros(2), np.array([0.0, 1.0])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("where", [np.s_[-1, :], np.s_[:, -1], np.s_[-1, -1]])
+def test_an_object_in_the_last_row_or_column_has_an_s_measure(where: object) -> None:
+    """PySODMetrics cuts the picture at the object's centre: a quarter may be empty."""
+    truth = np.zeros((30, 40), bool)
+    truth[where] = True  # type: ignore[index]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = score_image(truth.astype(np.float32), truth).values
+    assert values["smeasure"] == pytest.approx(1, abs=1e-2)
