@@ -1,11 +1,15 @@
 """The page as a file: the command, its refusals, equal bytes for equal inputs."""
 
-import subprocess
+import contextlib
+import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
+from eyeline.cli import main
 from eyeline.report import PageOptions, write_report
 from eyeline.report.pictures import MediaOptions
 from report_pages import FRAMES, HEIGHT, WIDTH, MakeLog
@@ -18,11 +22,16 @@ def test_the_same_inputs_give_the_same_page(saliency_log: Path, clip: Path, tmp_
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eyeline", "report", *map(str, words)],
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+def run(*words: str | Path) -> SimpleNamespace:
+    """Run the command in this process; its exit code and what it wrote to stderr."""
+    errors, code = io.StringIO(), 0
+    argv = ["eyeline", "report", *map(str, words)]
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    return SimpleNamespace(returncode=code, stderr=errors.getvalue())
 
 
 def test_the_command(saliency_log: Path, clip: Path, tmp_path: Path) -> None:

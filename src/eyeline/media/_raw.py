@@ -137,7 +137,7 @@ class RawReader(_UncompressedReader):
                 f"({size:,} bytes each)",
                 "check --width, --height and --pix-fmt",
             )
-        stream = _open(path)
+        stream = open_file(path)
         fps = options.fps or DEFAULT_FPS
         super().__init__(path, report, stream, (width, height), pix_fmt, fps, header=False)
         self._set_frames(count)
@@ -147,7 +147,7 @@ class Y4mReader(_UncompressedReader):
     """A YUV4MPEG2 stream in a file, a named pipe, or `-` for stdin."""
 
     def __init__(self, path: str, report: DecodeReport) -> None:
-        stream = sys.stdin.buffer if path == "-" else _open(path)
+        stream = sys.stdin.buffer if path == "-" else open_file(path)
         try:
             line = stream.readline(_LINE)
             size, pix_fmt, fps, self.aspect = _y4m_layout(path, line)
@@ -200,7 +200,7 @@ def _ratio(text: str) -> Fraction | None:
     return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else None
 
 
-def _open(path: str) -> BinaryIO:
+def open_file(path: str) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except OSError as exc:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
-from eyeline.media._raw import Y4M_MAGIC, RawReader, Y4mReader, is_raw
+from eyeline.media._raw import Y4M_MAGIC, RawReader, Y4mReader, is_raw, open_file
 from eyeline.media._truncation import cut_short
 from eyeline.media.colour import Scaler, read_colour
 from eyeline.media.container import ContainerReader, open_container
@@ -237,7 +237,7 @@ class Video:
         return read_colour(frame, self._options, reader.path, reader.tags, lines)
 
     def frames(
-        self, plan: SizePlan, start: int = 0, stop: int | None = None, keep_source: bool = False
+        self, plan: SizePlan, start: int = 0, stop: int | None = None, *, keep_source: bool = False
     ) -> Iterator[Frame]:
         """Decode and scale, in presentation order; may be called once.
 
@@ -386,11 +386,8 @@ def reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> F
 def _is_y4m(name: str, *, pipe: bool) -> bool:
     if pipe:  # bytes that are read from a pipe are gone
         return Path(name).suffix.lower() == ".y4m"
-    try:
-        with Path(name).open("rb") as f:
-            return f.read(len(Y4M_MAGIC)) == Y4M_MAGIC
-    except OSError as exc:
-        raise MediaError(f"{name}: can't be read: {exc.strerror}", "check its permissions") from exc
+    with open_file(name) as f:
+        return f.read(len(Y4M_MAGIC)) == Y4M_MAGIC
 
 
 def _refuse_layout(name: str, options: VideoOptions, *, fps: bool = False) -> None:

@@ -238,7 +238,10 @@ class _ExtractionLoop:
         inferred: npt.NDArray[np.uint8] | None = None
         size: tuple[int, ...] | None = None
         begun = False
-        for frame in self._video.frames(self._plan, wanted.start, wanted.stop, o.keep_source):
+        frames = self._video.frames(
+            self._plan, wanted.start, wanted.stop, keep_source=o.keep_source
+        )
+        for frame in frames:
             cut = size != frame.rgb.shape or frame.scene_score >= CUT_THRESHOLD
             first, size = size is None, frame.rgb.shape
             limit = wanted.stop_at_cut_after
