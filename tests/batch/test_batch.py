@@ -148,7 +148,7 @@ def test_other_options_make_another_version_beside_the_first(
 def test_another_model_than_the_batch_began_with_is_refused(clips: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "out")
     job = replace(job, work=replace(job.work, model_sha256="0" * 64))
-    with pytest.raises(ModelError, match="another file than when the batch began"):
+    with pytest.raises(ModelError, match="has changed since the batch began"):
         run(clips, tmp_path / "out", job=job)
 
 

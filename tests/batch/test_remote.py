@@ -23,7 +23,7 @@ from moto.server import ThreadedMotoServer
 
 from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
-from eyeline.batch.store import exclusive, open_place, read_status
+from eyeline.batch.store import Place, exclusive, read_status
 from eyeline.errors import BatchError
 
 LOCK = "_eyeline/lock"
@@ -175,7 +175,7 @@ def test_without_credentials_it_is_one_clear_line(
 
 
 def test_a_second_batch_refuses_while_the_first_renews_its_lease(s3, clips: Path, out: str) -> None:
-    place = open_place(out)
+    place = Place(out)
 
     def noted() -> float:
         return float(json.loads(place.read(LOCK))["time"])
@@ -194,7 +194,7 @@ def test_a_second_batch_refuses_while_the_first_renews_its_lease(s3, clips: Path
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over(s3, out: str) -> None:
-    place = open_place(out)
+    place = Place(out)
     place.write(LOCK, json.dumps({"pid": 1, "host": "gone", "time": time.time() - 61}).encode())
     with exclusive(place):
         pass
@@ -211,7 +211,7 @@ def test_two_that_begin_at_once_do_not_both_hold(s3, out: str) -> None:
     together, refused = threading.Barrier(4), threading.Semaphore(0)
 
     def hold() -> bool:
-        place = open_place(out)
+        place = Place(out)
         together.wait(60)
         try:
             with exclusive(place):  # until all others were refused
@@ -227,7 +227,7 @@ def test_two_that_begin_at_once_do_not_both_hold(s3, out: str) -> None:
 def test_a_note_that_is_written_late_takes_nobodys_place(tmp_path: Path) -> None:
     """Between its look and its note another batch looked, wrote, looked again and began."""
     url = f"memory://{tmp_path.name}"
-    late, place = open_place(url), open_place(url)
+    late, place = Place(url), Place(url)
     looked, holds, write = threading.Event(), threading.Event(), late.write
 
     def write_late(name: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyeline.batch.store import Store, TitleRecord, exclusive, open_place, slug, version_of
+from eyeline.batch.store import Place, Store, TitleRecord, exclusive, slug, version_of
 from eyeline.errors import BatchError
 from eyeline.files import is_temporary, whole_file
 
@@ -76,15 +76,15 @@ def test_a_record_that_does_not_parse_is_named(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, time
-from eyeline.batch.store import exclusive, open_place
-with exclusive(open_place(sys.argv[1])):
+from eyeline.batch.store import Place, exclusive
+with exclusive(Place(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_second_batch_refuses_and_names_the_first(tmp_path: Path) -> None:
-    place = open_place(str(tmp_path))
+    place = Place(str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE
     ) as holder:
@@ -105,7 +105,7 @@ def test_a_second_batch_refuses_and_names_the_first(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    place = open_place(str(tmp_path))
+    place = Place(str(tmp_path))
     place.write("version=a/title=b/part-0.parquet", b"rows")
     (tmp_path / "version=a" / ".mine").write_bytes(b"kept")
     unfinished = whole_file(tmp_path / "version=a" / "part-1.parquet")

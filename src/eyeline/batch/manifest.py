@@ -42,7 +42,7 @@ def local_path(path: str) -> str:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, and the path in it.
+    """Return fsspec's file system for a URL or local path, and the path in it.
 
     Raises:
         MissingExtraError: fsspec is not installed.
@@ -52,6 +52,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         import fsspec
     except ModuleNotFoundError as exc:
         raise MissingExtraError("fsspec", "batch") from exc
+    if not is_url(url):  # `url_to_fs` would take `::` in a name for a chain of file systems
+        return fsspec.filesystem("file"), os.path.abspath(url)  # noqa: PTH100 - keeps links
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as exc:

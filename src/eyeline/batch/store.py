@@ -27,7 +27,6 @@ import shutil
 import socket
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -36,7 +35,7 @@ from urllib.parse import quote
 
 from eyeline.batch.manifest import filesystem, is_url, local_path, reason_of
 from eyeline.digests import sha256_hex
-from eyeline.errors import BatchError, OutputError
+from eyeline.errors import BatchError, EyelineError, OutputError
 from eyeline.files import is_temporary, output_error, write_bytes
 from eyeline.locks import file_lock
 
@@ -59,116 +58,62 @@ def slug(title: str) -> str:
     return f"{quoted[:_LONGEST].rsplit('%', 1)[0]}-{sha256_hex(title.encode())[:12]}"
 
 
-class Place(ABC):
-    """A folder of results."""
+class Place:
+    """A folder of results: local, or behind an fsspec URL.
 
-    url: str
+    Args:
+        url: path or URL of the folder.
 
-    @abstractmethod
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file that appears whole.
-
-        Raises:
-            OutputError: it can't be written; nothing appears.
-        """
-
-    @abstractmethod
-    def read(self, name: str) -> bytes | None:
-        """Return the bytes of a file; None when it is missing."""
-
-    @abstractmethod
-    def exists(self, name: str) -> bool:
-        """Return whether a file exists."""
-
-    @abstractmethod
-    def names(self, folder: str) -> list[str]:
-        """Return the sorted names of the files in a folder; an empty list when it is missing."""
-
-    @abstractmethod
-    def remove(self, folder: str) -> None:
-        """Remove a file, or a folder and all in it; a missing one is no error."""
-
-    @abstractmethod
-    def sweep(self) -> None:
-        """Remove what killed writers left unfinished; to be called only while nobody writes."""
-
-
-class _LocalPlace(Place):
-    """A folder of this machine, or one that every node of a cluster mounts."""
-
-    def __init__(self, path: str) -> None:
-        self.url = local_path(path)
-        self.root = Path(self.url)
-
-    def write(self, name: str, data: bytes) -> None:
-        target = self.root / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise output_error(target, exc) from exc
-        write_bytes(target, data)
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            return (self.root / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def exists(self, name: str) -> bool:
-        return (self.root / name).is_file()
-
-    def names(self, folder: str) -> list[str]:
-        try:
-            found = [f.name for f in (self.root / folder).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(name for name in found if not name.startswith("."))
-
-    def remove(self, folder: str) -> None:
-        target = self.root / folder
-        if target.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            target.unlink(missing_ok=True)
-
-    def sweep(self) -> None:
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if is_temporary(name):
-                    (Path(folder) / name).unlink(missing_ok=True)
-
-
-class _RemotePlace(Place):
-    """A folder behind an fsspec URL."""
+    Raises:
+        MissingExtraError: fsspec is not installed.
+        BatchError: the protocol of the URL is unknown, or its package is not installed.
+    """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self.local = None if is_url(url) else Path(local_path(url))
+        self.url = str(self.local or url.rstrip("/"))
         self._fs, self._root = filesystem(self.url)
 
     @contextlib.contextmanager
-    def _asking(self, name: str, what: str) -> Iterator[None]:
+    def _errors(self, name: str, what: str) -> Iterator[None]:
         """Turn a failure of the store into an `OutputError`; let a missing file through."""
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, EyelineError):
             raise
         except Exception as exc:
+            hint = "check its permissions" if self.local else "check its address and credentials"
             raise OutputError(
-                f"{self.url}/{name}: can't be {what}: {reason_of(exc)}",
-                "check its address and your credentials; rerun to go on",
+                f"{self.url}/{name}: can't be {what}: {reason_of(exc)}", f"{hint}; rerun to go on"
             ) from exc
 
     def write(self, name: str, data: bytes) -> None:
-        target = f"{self._root}/{name}"
+        """Write a file that appears whole, or not at all.
+
+        Raises:
+            OutputError: it can't be written.
+        """
         try:
-            with self._asking(name, "written"):
-                self._put(target, data)
+            if self.local:
+                self.make_folder(name)
+                write_bytes(self.local / name, data)
+                return
+            with self._errors(name, "written"):
+                self._upload(f"{self._root}/{name}", data)
         except FileNotFoundError as exc:
             raise OutputError(
                 f"{self.url}/{name}: can't be written: no such bucket or folder", "create it"
             ) from exc
 
-    def _put(self, target: str, data: bytes) -> None:
+    def make_folder(self, name: str) -> None:
+        """Make the folder for a file of a local place."""
+        if self.local:
+            try:
+                (self.local / name).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                raise output_error(self.local / name, exc) from exc
+
+    def _upload(self, target: str, data: bytes) -> None:
         """Upload; make folders where the store has such, but never a bucket."""
         try:
             self._fs.pipe_file(target, data)
@@ -180,40 +125,49 @@ class _RemotePlace(Place):
             self._fs.pipe_file(target, data)
 
     def read(self, name: str) -> bytes | None:
+        """Return the bytes of a file; None when it is missing."""
         try:
-            with self._asking(name, "read"):
+            with self._errors(name, "read"):
                 data: bytes = self._fs.cat_file(f"{self._root}/{name}")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return data
 
     def exists(self, name: str) -> bool:
+        """Return whether a file exists."""
         try:
-            with self._asking(name, "read"):
+            with self._errors(name, "read"):
                 return bool(self._fs.info(f"{self._root}/{name}")["type"] == "file")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def names(self, folder: str) -> list[str]:
+        """Return the sorted names of the files in a folder; an empty list when it is missing."""
         self._fs.invalidate_cache()
         try:
-            with self._asking(folder, "read"):
+            with self._errors(folder, "read"):
                 found = self._fs.ls(f"{self._root}/{folder}", detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(PurePosixPath(f).name for f in found)
+        names = [PurePosixPath(f).name for f in found]
+        return sorted(name for name in names if not name.startswith("."))
 
-    def remove(self, folder: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._asking(folder, "removed"):
-            self._fs.rm(f"{self._root}/{folder}", recursive=True)
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder and all in it; a missing one is no error."""
+        if self.local:  # another process may remove the same folder
+            shutil.rmtree(self.local / name, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (self.local / name).unlink()
+            return
+        with contextlib.suppress(FileNotFoundError), self._errors(name, "removed"):
+            self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def sweep(self) -> None:
-        pass  # an upload that broke off was never seen
-
-
-def open_place(url: str) -> Place:
-    """Return the place that a path or URL names."""
-    return _RemotePlace(url) if is_url(url) else _LocalPlace(url)
+        """Remove what killed writers left unfinished; to be called only while nobody writes."""
+        if self.local:  # on an object store, an upload that broke off was never seen
+            for folder, _, names in os.walk(self.local):
+                for name in filter(is_temporary, names):
+                    (Path(folder) / name).unlink(missing_ok=True)
 
 
 RENEW = 15.0
@@ -251,17 +205,14 @@ def exclusive(place: Place, *, renew: float = RENEW, stale: float = STALE) -> It
         BatchError: another batch holds it.
         OutputError: the folder can't be written to.
     """
-    if not isinstance(place, _LocalPlace):
+    if place.local:
+        place.make_folder(_LOCK)
+        note = json.dumps(_who())
+        with file_lock(place.local / _LOCK, lambda other: _refusal(place, other), note=note):
+            yield
+    else:
         with _lease(place, renew, stale):
             yield
-        return
-    path = place.root / _LOCK
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise output_error(path, exc) from exc
-    with file_lock(path, lambda note: _refusal(place, note), note=json.dumps(_who())):
-        yield
 
 
 @contextlib.contextmanager
@@ -377,7 +328,7 @@ class Store:
     """
 
     def __init__(self, url: str, version: Version) -> None:
-        self.place: Place = open_place(url)
+        self.place = Place(url)
         self.version = version
 
     def begin(self) -> None:
@@ -398,11 +349,6 @@ class Store:
     def part_name(self, title: str, file: str) -> str:
         """Return the name of a title's part below the output folder."""
         return f"version={self.version.name}/title={slug(title)}/{file}"
-
-    def write(self, name: str, data: bytes) -> str:
-        """Write a file that appears whole; its sha256, 64 hex digits."""
-        self.place.write(name, data)
-        return sha256_hex(data)
 
     def _record_name(self, title: str) -> str:
         return f"{STATE}/titles/{self.version.name}/{slug(title)}.json"
@@ -447,39 +393,13 @@ def _parse(name: str, data: bytes) -> TitleRecord:
         ) from exc
 
 
-def read_records(place: Place, version: str) -> list[TitleRecord]:
-    """Read the records of a version, sorted by title.
-
-    Raises:
-        BatchError: one does not parse.
-    """
-    folder = f"{STATE}/titles/{version}"
-    records = []
-    for name in place.names(folder):
-        data = place.read(f"{folder}/{name}")
-        if data is not None:
-            records.append(_parse(f"{folder}/{name}", data))
-    return sorted(records, key=lambda r: r.title)
-
-
-def read_versions(place: Place) -> list[Version]:
-    """Read the versions that an output folder holds, sorted by name."""
-    folder = f"{STATE}/versions"
-    versions = []
-    for name in place.names(folder):
-        data = place.read(f"{folder}/{name}")
-        if data is not None:
-            versions.append(Version(name.removesuffix(".json"), json.loads(data)))
-    return versions
-
-
 @dataclass
 class VersionStatus:
     """The titles of one version.
 
     Attributes:
         version: what made them.
-        records: how each ended, by title.
+        records: how each ended, sorted by title.
     """
 
     version: Version
@@ -496,22 +416,36 @@ def read_status(output: str, *, verify: bool = False) -> list[VersionStatus]:
     Raises:
         BatchError: it is not the output folder of a batch, or a record does not parse.
     """
-    place = open_place(output)
-    versions = read_versions(place)
+    place = Place(output)
+    versions = [
+        Version(name.removesuffix(".json"), json.loads(data))
+        for name, data in _files(place, f"{STATE}/versions")
+    ]
     if not versions:
         raise BatchError(
             f"{output}: is not the output folder of a batch", "name the folder given by --output"
         )
     found = []
     for version in versions:
-        records = read_records(place, version.name)
+        folder = f"{STATE}/titles/{version.name}"
+        records = [_parse(f"{folder}/{name}", data) for name, data in _files(place, folder)]
+        records.sort(key=lambda record: record.title)
         for record in records if verify else ():
-            if record.state != "ok":
-                continue
-            data = place.read(record.part)
-            if data is None:
-                record.state, record.reason = "failed", f"{record.part} is missing"
-            elif sha256_hex(data) != record.part_sha256:
-                record.state, record.reason = "failed", f"{record.part} has other bytes"
+            if record.state == "ok" and (reason := _damage(place, record)):
+                record.state, record.reason = "failed", reason
         found.append(VersionStatus(version, records))
     return found
+
+
+def _files(place: Place, folder: str) -> Iterator[tuple[str, bytes]]:
+    for name in place.names(folder):
+        data = place.read(f"{folder}/{name}")
+        if data is not None:
+            yield name, data
+
+
+def _damage(place: Place, record: TitleRecord) -> str:
+    data = place.read(record.part)
+    if data is None:
+        return f"{record.part} is missing"
+    return "" if sha256_hex(data) == record.part_sha256 else f"{record.part} has other bytes"

@@ -51,6 +51,9 @@ class Product:
 class Runner(ABC):
     """A `Work` within a worker process, its model loaded."""
 
+    def __init__(self, work: Any, threads: int) -> None:
+        self._video = replace(work.video, threads=threads)
+
     @abstractmethod
     def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
         """Do a title in one piece.
@@ -71,13 +74,13 @@ class Runner(ABC):
 
 @dataclass(frozen=True)
 class Work(ABC):
-    """What is done to every title, as options.
+    """What is done to every title: options that pickle.
 
     Attributes:
-        model: id or path of the saliency model; the registry's default when None.
+        model: id or path of the saliency model; None = the registry's default.
         registry: the user's own registry folder.
         task: take the production model of this task; see `eyeline.registry.registry.resolve_model`.
-        model_sha256: the model that the batch began with; another one is refused.
+        model_sha256: digest of the model that the batch began with; another one is refused.
         video: how to read videos.
     """
 
@@ -87,17 +90,18 @@ class Work(ABC):
     model_sha256: str = ""
     video: VideoOptions = field(default_factory=VideoOptions)
 
-    command = ""
+    command: ClassVar[str]
+    runner: ClassVar[type[Runner]]
     use: ClassVar[Use] = "extract"
-    pairs = False
+    pairs: ClassVar[bool] = False
 
     @property
     def file(self) -> str:
-        """Name of a title's part."""
+        """Return the name of a title's part."""
         return "part-0.parquet"
 
     def resolve(self) -> Model:
-        """The model, as it was when the batch began.
+        """Return the model, as it was when the batch began.
 
         Raises:
             ModelError: it can't be used, or has changed since.
@@ -105,12 +109,12 @@ class Work(ABC):
         model = resolve_model(self.model, self.registry or None, task=self.task, use=self.use)
         if self.model_sha256 and model.sha256 != self.model_sha256:
             raise VerificationError(
-                f"{model.id}: is another file than when the batch began", "start the batch again"
+                f"{model.id}: the file has changed since the batch began", "start the batch again"
             )
         return model
 
     def facts(self) -> dict[str, Any]:
-        """All that decides the rows, JSON values."""
+        """Return all that decides the rows, JSON values."""
         model = self.resolve()
         return {
             "eyeline": __version__,
@@ -123,45 +127,24 @@ class Work(ABC):
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """The command's own options, JSON values."""
+        """Return the options that decide the rows, JSON values."""
 
-    @abstractmethod
     def open(self, threads: int) -> Runner:
-        """Load what a worker needs."""
+        """Load the model in a worker process."""
+        return self.runner(self, threads)
 
 
 def _plain(options: Any, *without: str) -> dict[str, Any]:
-    """A dataclass as JSON values, but for the fields named."""
+    """Return a dataclass as JSON values, without the fields named."""
     values = {k: v for k, v in asdict(options).items() if k not in without}
     return {k: str(v) if type(v).__name__ == "Fraction" else v for k, v in values.items()}
-
-
-@dataclass(frozen=True)
-class ExtractWork(Work):
-    """`eyeline extract` for every title.
-
-    Attributes:
-        extract: see `ExtractOptions`.
-    """
-
-    extract: ExtractOptions = field(default_factory=ExtractOptions)
-
-    command = "extract"
-
-    def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows."""
-        return _plain(self.extract, *MACHINE)
-
-    def open(self, threads: int) -> Runner:
-        """Load the model."""
-        return _ExtractRunner(self, threads)
 
 
 class _ExtractRunner(Runner):
     def __init__(self, work: ExtractWork, threads: int) -> None:
         self._session = Session(work.resolve(), work.extract.device)
         self._options = replace(work.extract, workers=threads)
-        self._video = replace(work.video, threads=threads)
+        super().__init__(work, threads)
 
     def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
         video = open_video(paths[0], title.video_options(self._video))
@@ -179,27 +162,21 @@ class _ExtractRunner(Runner):
 
 
 @dataclass(frozen=True)
-class ScoreWork(Work):
-    """`eyeline score` for every pair of titles.
+class ExtractWork(Work):
+    """`eyeline extract` for every title.
 
     Attributes:
-        score: see `ScoreOptions`.
+        extract: see `ExtractOptions`.
     """
 
-    score: ScoreOptions = field(default_factory=ScoreOptions)
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
 
-    command = "score"
-    use = "score"
-    pairs = True
+    command = "extract"
+    runner = _ExtractRunner
 
     def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows."""
-        own = _plain(self.score, "workers", "extract")
-        return own | {"extract": _plain(self.score.extract, *MACHINE)}
-
-    def open(self, threads: int) -> Runner:
-        """Load the model."""
-        return _ScoreRunner(self, threads)
+        """Return the options that decide the rows, JSON values."""
+        return _plain(self.extract, *MACHINE)
 
 
 class _ScoreRunner(Runner):
@@ -209,7 +186,7 @@ class _ScoreRunner(Runner):
         self._options = replace(work.score, workers=threads, extract=extract).for_model(
             self._model.io
         )
-        self._video = replace(work.video, threads=threads)
+        super().__init__(work, threads)
 
     def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
         video = title.video_options(self._video)
@@ -232,45 +209,31 @@ class _ScoreRunner(Runner):
 
 
 @dataclass(frozen=True)
-class RoiMapWork(Work):
-    """`eyeline roi map` for every title.
+class ScoreWork(Work):
+    """`eyeline score` for every pair of titles.
 
     Attributes:
-        kind: format of the map files.
-        steer: see `SteerOptions`.
-        extract: how the model looks at the video.
-        block: side of a cell, pixels, where the format takes any.
+        score: see `ScoreOptions`.
     """
 
-    kind: MapFormat = "json"
-    steer: SteerOptions = field(default_factory=SteerOptions)
-    extract: ExtractOptions = field(default_factory=ExtractOptions)
-    block: int | None = None
+    score: ScoreOptions = field(default_factory=ScoreOptions)
 
-    command = "roi-map"
-    use = "roi"
-
-    @property
-    def file(self) -> str:
-        """Return the name of a title's map file."""
-        suffixes = {"kvazaar": "txt", "kvazaar-binary": "bin", "svtav1": "txt"}
-        return f"map.{suffixes.get(self.kind, self.kind)}"
+    command = "score"
+    runner = _ScoreRunner
+    use = "score"
+    pairs = True
 
     def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows."""
-        said = {"kind": self.kind, "block": self.block, "steer": asdict(self.steer)}
-        return said | {"extract": _plain(self.extract, *MACHINE)}
-
-    def open(self, threads: int) -> Runner:
-        """Load the model."""
-        return _RoiMapRunner(self, threads)
+        """Return the options that decide the rows, JSON values."""
+        own = _plain(self.score, "workers", "extract")
+        return own | {"extract": _plain(self.score.extract, *MACHINE)}
 
 
 class _RoiMapRunner(Runner):
     def __init__(self, work: RoiMapWork, threads: int) -> None:
         self._work = work
         self._extract = replace(work.extract, workers=threads)
-        self._video = replace(work.video, threads=threads)
+        super().__init__(work, threads)
         self._model = work.resolve()
 
     def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
@@ -289,3 +252,35 @@ class _RoiMapRunner(Runner):
                 on_frame=lambda done: on_frame(),
             )
             return Product(out.read_bytes(), result.frames)
+
+
+@dataclass(frozen=True)
+class RoiMapWork(Work):
+    """`eyeline roi map` for every title.
+
+    Attributes:
+        kind: format of the map files.
+        steer: see `SteerOptions`.
+        extract: how the model looks at the video.
+        block: side of a cell, pixels, where the format takes any.
+    """
+
+    kind: MapFormat = "json"
+    steer: SteerOptions = field(default_factory=SteerOptions)
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
+    block: int | None = None
+
+    command = "roi-map"
+    runner = _RoiMapRunner
+    use = "roi"
+
+    @property
+    def file(self) -> str:
+        """Return the name of a title's map file."""
+        suffixes = {"kvazaar": "txt", "kvazaar-binary": "bin", "svtav1": "txt"}
+        return f"map.{suffixes.get(self.kind, self.kind)}"
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that decide the rows, JSON values."""
+        said = {"kind": self.kind, "block": self.block, "steer": asdict(self.steer)}
+        return said | {"extract": _plain(self.extract, *MACHINE)}

@@ -24,7 +24,7 @@ from eyeline.batch.manifest import Title, as_local, is_url
 from eyeline.batch.store import Store, TitleRecord, segment_name
 from eyeline.batch.task import Job, Outcome, Task, TaskLimits, TitlePlan
 from eyeline.batch.work import Product, Runner
-from eyeline.digests import file_sha256
+from eyeline.digests import file_sha256, sha256_hex
 from eyeline.errors import (
     EyelineError,
     MediaError,
@@ -327,7 +327,7 @@ class Worker:
                 "version": self._job.version.name,
             }
             data = _serialise(data)
-        part_sha256 = self._store.write(name, data)
+        self._store.place.write(name, data)
         record = TitleRecord(
             title=task.title.name,
             state="ok",
@@ -335,7 +335,7 @@ class Worker:
             stamp=mark,
             source_sha256=digest,
             part=name,
-            part_sha256=part_sha256,
+            part_sha256=sha256_hex(data),
             frames=product.frames,
             segments=segments,
             warnings=product.warnings,
