@@ -101,6 +101,13 @@ def test_an_inherited_forward(tmp_path: Path) -> None:
     assert net.outputs == 2
 
 
+def test_classes_that_inherit_in_a_circle_are_no_net(tmp_path: Path) -> None:
+    code = "import torch.nn as nn\nclass A(B):\n    pass\nclass B(A, nn.Module):\n    pass\n"
+    report, net = judge(tmp_path, code)
+    assert net is None
+    assert [f.code for f in report.blockers] == ["NO-NET"]
+
+
 def test_losses_backbones_and_parts_are_not_the_net(tmp_path: Path) -> None:
     files = {
         "loss.py": forward("pred, target").replace("TinyNet", "Fancy"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 from eyeline.audit.tree import GitTree, open_tree
 from eyeline.errors import ModelError
 from fake_upstream import FILES, README, git, make_checkout, write_files
+
+MALFORMED_TREE = hashlib.sha1(b"tree 6\x00100644").hexdigest().encode()
 
 
 @pytest.fixture
@@ -88,6 +92,24 @@ def test_an_object_that_is_not_what_its_id_says_is_refused(checkout: Path) -> No
     place.write_bytes(zlib.compress(b"blob 4\0evil"))
     with pytest.raises(ModelError, match=r"does not match its id|git can't read"):
         open_tree(checkout).read("README.md")
+
+
+def test_a_malformed_tree_is_refused(checkout: Path) -> None:
+    stored = ["-w", "--literally", "--stdin"]
+    tree, commit = (
+        subprocess.run(
+            ["git", "hash-object", "-t", kind, *stored],
+            cwd=checkout,
+            input=data,
+            capture_output=True,
+            check=True,
+        ).stdout.decode().strip()
+        for kind, data in (("tree", b"100644"), ("commit", b"tree " + MALFORMED_TREE + b"\n"))
+    )  # fmt: skip
+    assert tree.encode() == MALFORMED_TREE
+    (checkout / ".git/HEAD").write_text(f"{commit}\n")
+    with pytest.raises(ModelError, match="is malformed"):
+        open_tree(checkout).entries  # noqa: B018
 
 
 def test_a_replaced_commit_is_not_followed(checkout: Path) -> None:

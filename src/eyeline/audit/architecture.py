@@ -177,10 +177,11 @@ def _read_net(d: Definition, modules: list[Definition], source: Source) -> NetCl
     net = NetClass(d.node.name, d.path, d.node.lineno)
     if method is None:
         bases = _base_names(d.node)
-        parents = [m for m in modules if m.node.name in bases and m.node.name != net.name]
+        others = [m for m in modules if m.node.name != net.name]  # classes may inherit in a circle
+        parents = [m for m in others if m.node.name in bases]
         if not parents:
             return net
-        inherited = _read_net(parents[0], modules, source)
+        inherited = _read_net(parents[0], others, source)
         net = replace(inherited, name=net.name, path=net.path, line=net.line, optional=(), keys=())
     else:
         arguments = [a.arg for a in (*method.args.posonlyargs, *method.args.args)][1:]

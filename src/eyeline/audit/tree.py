@@ -289,7 +289,11 @@ class GitTree(Tree):
                 kind, data = trees[tree_id] or ("", b"")
                 if kind != "tree":
                     raise self._error(f"tree {tree_id[:12]} is missing")
-                for mode, name, object_id in _parse_tree(data, len(tree_id) // 2):
+                try:
+                    rows = list(_parse_tree(data, len(tree_id) // 2))
+                except ValueError as exc:
+                    raise self._error(f"tree {tree_id[:12]} is malformed") from exc
+                for mode, name, object_id in rows:
                     if mode == "40000":
                         below.append((f"{prefix}{name}/", object_id))
                     else:
@@ -298,8 +302,8 @@ class GitTree(Tree):
             level = below
         ids = [i for _, mode, i in files if mode != "160000"]
         lines = self._git("--batch-check", ids).decode().splitlines() if ids else []
-        rows = [line.split(" ") for line in lines]
-        sizes = {row[0]: int(row[2]) for row in rows if row[-1] != "missing"}
+        answers = [line.split(" ") for line in lines]
+        sizes = {a[0]: int(a[2]) for a in answers if a[-1] != "missing"}
         return _git_entries((path, mode, sizes.get(i), i) for path, mode, i in files)
 
     def _load(self, entry: TreeEntry) -> bytes | None:
