@@ -15,14 +15,14 @@ from tiny_models import PLACEHOLDER, write_registry
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
 from eyeline.admission.add import Told, add_model
-from eyeline.convert.provenance import licence_text
+from eyeline.convert.sidecars import apache_text
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "LICENSE").write_text(licence_text())
+    (tmp_path / "LICENSE").write_text(apache_text())
     (tmp_path / "mine.onnx").write_bytes(PLACEHOLDER)
     add_model(
         tmp_path / "r", tmp_path / "mine.onnx", Told("mine", "Apache-2.0", "A model.", "a test"),

@@ -23,7 +23,7 @@ from test_mirror import asset_bytes, recipe
 from eyeline.admission.add import Told, add_model, remove_model
 from eyeline.admission.check import check_registry
 from eyeline.convert.mirror import mirror_onnx
-from eyeline.convert.provenance import licence_text
+from eyeline.convert.sidecars import apache_text
 
 
 def told(model_id: str = "mine", spdx: str = "Apache-2.0") -> Told:
@@ -32,7 +32,7 @@ def told(model_id: str = "mine", spdx: str = "Apache-2.0") -> Told:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "LICENSE").write_text(licence_text())
+    (tmp_path / "LICENSE").write_text(apache_text())
     place = tmp_path / "mine.onnx"
     place.write_bytes(PLACEHOLDER)
     return place
@@ -85,7 +85,7 @@ def test_what_the_scanner_refuses_stays_out(file: Path) -> None:
 )
 def test_licences_that_stay_out(file: Path, spdx: str, text: str | None, why: str) -> None:
     if text:
-        (file.parent / "LICENSE").write_text(licence_text() + text)
+        (file.parent / "LICENSE").write_text(apache_text() + text)
     with pytest.raises(LicenceError, match=why):
         add_model(
             file.parent / "r", file, told(spdx=spdx),

@@ -19,8 +19,13 @@ from onnx import helper
 
 from eyeline.admission.add import Told, add_model
 from eyeline.admission.check import check_registry
-from eyeline.convert.quantize import Quantized, QuantizeOptions, quantize_model
-from eyeline.convert.quantize_gate import choose_images, judge
+from eyeline.convert.quantize import (
+    Quantized,
+    QuantizeOptions,
+    choose_images,
+    judge,
+    quantize_model,
+)
 from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, ModelError, OutputError, RegistryError, UsageError
 from eyeline.evaluation.benchmark import count_parameters
@@ -392,7 +397,7 @@ def test_a_report_that_names_no_float_model_is_refused(
 
 def test_a_licence_that_is_nowhere_is_asked_for(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("license_expression", reason="extra `audit` is not installed")
-    from eyeline.convert.provenance import licence_text
+    from eyeline.convert.sidecars import apache_text
 
     model = as_model(tmp_path / "net.onnx", net())
     options = QuantizeOptions(images=3, check=1, method="minmax", runs=1)
@@ -400,10 +405,10 @@ def test_a_licence_that_is_nowhere_is_asked_for(images: Path, tmp_path: Path) ->
     assert done.path is not None
     with pytest.raises((RegistryError, ModelError)):
         add_model(tmp_path / "r", done.path, told("q"))
-    (tmp_path / "LICENSE").write_text(licence_text())
+    (tmp_path / "LICENSE").write_text(apache_text())
     again = quantize_model(
         model, images, tmp_path / "q.onnx", options,
         license_file=tmp_path / "LICENSE", force=True,
     )  # fmt: skip
-    assert (tmp_path / "q.license.txt").read_text() == licence_text()
+    assert (tmp_path / "q.license.txt").read_text() == apache_text()
     assert again.sha256 == sha256_hex((tmp_path / "q.onnx").read_bytes())

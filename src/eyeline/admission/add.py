@@ -26,17 +26,17 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from eyeline._version import __version__
+from eyeline.convert.graph import OPSET
 from eyeline.convert.mirror import Mirrored, mirror_onnx
-from eyeline.convert.mirror_recipe import MirrorRecipe
 from eyeline.convert.parity import OnStep
-from eyeline.convert.provenance import (
+from eyeline.convert.sidecars import (
     QUANTISATION,
-    Material,
+    ResourceDescriptor,
     canonical_json,
     check_subjects,
-    statement,
+    make_manifest,
 )
-from eyeline.convert.rewrite import OPSET
+from eyeline.convert.upstream import MirrorRecipe
 from eyeline.digests import sha256_hex
 from eyeline.errors import (
     LicenceError,
@@ -311,9 +311,9 @@ def _licence(
             )
         return LICENSE, data
     if RECEIPT in papers and stated == "Apache-2.0":
-        from eyeline.convert.provenance import licence_text
+        from eyeline.convert.sidecars import apache_text
 
-        if licence_text().strip().encode() in papers[RECEIPT]:
+        if apache_text().strip().encode() in papers[RECEIPT]:
             return RECEIPT, papers[RECEIPT]
     raise LicenceError(f"no text of {stated} at hand", "name the file with --license-file")
 
@@ -367,8 +367,8 @@ def _manifest(
     model_id: str, data: bytes, made: Mapping[str, bytes], told: Told, source: Path, head: int
 ) -> bytes:
     subjects = {f"{model_id}{s}": b for s, b in made.items() if s != PARITY}
-    material = Material(source.name, {"sha256": sha256_hex(read_regular_file(source))})
-    return statement(
+    material = ResourceDescriptor(source.name, {"sha256": sha256_hex(read_regular_file(source))})
+    return make_manifest(
         {f"{model_id}.onnx": data, **subjects},
         external={"id": model_id, "from": "registered", "license": told.license, "head": head},
         internal={},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from eyeline.admission.add import LICENSE, MANIFEST, MAX_PAPER, PARITY, RECEIPT
-from eyeline.convert.provenance import check_subjects
+from eyeline.convert.sidecars import check_subjects
 from eyeline.digests import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.files import read_regular_file

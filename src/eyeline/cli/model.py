@@ -248,7 +248,7 @@ def fetch(
         raise UsageError("--from and --url are given together", "give one of them")
     try:
         from eyeline.admission.add import fetch_mirror
-        from eyeline.convert.mirror_recipe import load_recipe
+        from eyeline.convert.upstream import load_recipe
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "onnx", "audit") from exc
     chosen = load_recipe(recipe)

@@ -306,7 +306,7 @@ def _mirror(
 
     try:
         from eyeline.convert.mirror import mirror_onnx, mirror_upstream
-        from eyeline.convert.mirror_recipe import load_recipe
+        from eyeline.convert.upstream import load_recipe
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "onnx", "audit") from exc
     chosen = load_recipe(recipe)
@@ -378,8 +378,8 @@ def quantize(
     from eyeline.registry.registry import resolve_model
 
     try:
-        from eyeline.convert.provenance import canonical_json
         from eyeline.convert.quantize import METHODS, QuantizeOptions, quantize_model
+        from eyeline.convert.sidecars import canonical_json
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "onnx", "eval") from exc
     chosen = next((m for m in METHODS if m == method), None)

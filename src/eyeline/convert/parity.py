@@ -1,34 +1,35 @@
-"""Are two models the same function? The one parity check: for exports, mirrors, students, quantised nets.
+"""Compare two models: for exports, mirrors, quantised nets and models that are registered.
 
-`check_parity` measures; `prove_parity` decides, with a float64 run as evidence where float32 round-off of
-a deep net exceeds the gate. Inputs: random ones of every size, and natural images, real or like them.
-
-A mirror held against its source: the asset that it came from, or the torch net in its child.
+`check_parity` measures how far two functions are apart. `prove_parity` decides whether they are the same,
+with a float64 run as evidence where the float32 round-off of a deep net exceeds the gate. The inputs are
+random ones of several sizes, and images with the statistics of natural ones.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eyeline.convert.rewrite import load_model
+from eyeline.convert.graph import load_model
 from eyeline.errors import ModelError, first_line
-from eyeline.inference import Session, input_size, pad_to_multiple, prepare
+from eyeline.inference import Session, pad_to_multiple, prepare
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.runtime import open_runtime_session, runtime_errors
 
-Tensor = npt.NDArray[np.float32]
-Function = Callable[[Tensor], Tensor]
-"""float32 (N, 3, H, W) to float32 (N, 1, H, W)."""
+Tensor = npt.NDArray[Any]
+NetFunction = Callable[[Tensor], Tensor]
+"""float32 or float64 (N, 3, H, W) to (N, 1, H, W) of the same type."""
+
+OnStep = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 GATE = 1e-5
 SIZES = (
@@ -43,12 +44,45 @@ SIZES = (
 )
 """(H, W) pairs: the working sizes, odd ones and portrait."""
 
+RANDOM_INPUTS = 5
+"""Random inputs per size."""
 
 DOUBLE_FACTOR = 2.0
-"""How much farther from float64 than its source a model may be: two roundings instead of one."""
+"""A model may be this many times as far from float64 as its source is: it is rounded twice."""
 
 DOUBLE_LIMIT = 1e-4
-"""Farthest that a float32 run may be from float64 at all, whatever the source's own distance."""
+"""Largest difference between a float32 and a float64 run, however far the source itself is."""
+
+
+@dataclass(frozen=True)
+class ParityInputs:
+    """What two models are compared on; iterating gives numbers and float32 (1, 3, H, W) inputs.
+
+    Attributes:
+        sizes: (H, W) pairs, rounded up to `multiple`.
+        random: random normalised inputs per size.
+        images: more inputs, float32 (1, 3, H, W), normalised; see `natural_inputs`.
+        multiple: both sides must be multiples of it.
+        seed: of the random inputs.
+    """
+
+    sizes: Sequence[tuple[int, int]] = SIZES
+    random: int = RANDOM_INPUTS
+    images: Sequence[Tensor] = ()
+    multiple: int = 1
+    seed: int = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        rng = np.random.default_rng(self.seed)
+        for size in self.sizes:
+            h, w = (s + -s % self.multiple for s in size)
+            for k in range(self.random):
+                yield k, rng.standard_normal((1, 3, h, w)).astype(np.float32)
+        for k, image in enumerate(self.images, self.random):
+            yield k, pad_to_multiple(image, self.multiple)
+
+
+STANDARD_INPUTS = ParityInputs()
 
 
 @dataclass(frozen=True)
@@ -59,10 +93,10 @@ class ParityReport:
         max_abs: largest absolute difference.
         mean_abs: mean absolute difference over all cases.
         worst: size (H, W), input number and position (y, x) of the largest difference; images are
-            numbered on from the random inputs.
+            numbered after the random inputs.
         cases: inputs compared.
-        images: how many of them were images.
         gate: the bound on `max_abs`.
+        images: how many of the inputs were images.
     """
 
     max_abs: float
@@ -78,69 +112,50 @@ class ParityReport:
         return self.max_abs < self.gate
 
     def to_json(self) -> dict[str, object]:
-        """JSON values."""
+        """Return JSON values."""
         return {**asdict(self), "passed": self.passed}
 
 
 def check_parity(
-    source: Function,
-    candidate: Function,
-    *,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    inputs: int = 5,
-    images: Sequence[Tensor] = (),
-    multiple: int = 1,
+    source: NetFunction,
+    candidate: NetFunction,
+    inputs: ParityInputs = STANDARD_INPUTS,
     gate: float = GATE,
-    seed: int = 0,
 ) -> ParityReport:
-    """Compare two functions on random normalised inputs of several sizes, and on images.
-
-    Args:
-        source: the reference.
-        candidate: what must equal it.
-        sizes: (H, W) pairs, rounded up to `multiple`.
-        inputs: random inputs a size.
-        images: more inputs, float32 (1, 3, H, W), normalised; see `natural_inputs`, `read_images`.
-        multiple: what both sides must be multiples of.
-        gate: bound on the largest absolute difference.
-        seed: of the random inputs.
+    """Compare a candidate with its source.
 
     Raises:
-        ModelError: outputs of different shapes.
+        ModelError: outputs of different shapes, or no input.
     """
-    rng = np.random.default_rng(seed)
-    worst_value, total, pixels, cases = -1.0, 0.0, 0, 0
+    return _measure([(k, x, source(x), candidate(x)) for k, x in inputs], len(inputs.images), gate)
+
+
+def _measure(
+    cases: Sequence[tuple[int, Tensor, Tensor, Tensor]], images: int, gate: float
+) -> ParityReport:
+    worst_value, total, pixels = -1.0, 0.0, 0
     worst: tuple[tuple[int, int], int, tuple[int, int]] = ((0, 0), 0, (0, 0))
-
-    def random_inputs() -> Iterator[tuple[int, Tensor]]:
-        for size in sizes:
-            h, w = (s + -s % multiple for s in size)
-            for k in range(inputs):
-                yield k, rng.standard_normal((1, 3, h, w)).astype(np.float32)
-
-    padded = (pad_to_multiple(image[0], multiple)[None] for image in images)
-    for k, x in chain(random_inputs(), enumerate(padded, inputs)):
+    for k, x, expected, got in cases:
         h, w = x.shape[2:]
-        expected, got = source(x), candidate(x)
         if expected.shape != got.shape:
             raise ModelError(
                 f"parity: {got.shape} for {expected.shape} at input {h}x{w}",
                 "the two models differ in their output size",
             )
         gap = np.abs(expected.astype(np.float64) - got)[0, 0]
-        gap[np.isnan(gap)] = np.inf  # NaN compares as "not larger" and would pass
+        gap[np.isnan(gap)] = np.inf  # a comparison with NaN is false, so NaN would pass
         y, column = np.unravel_index(int(gap.argmax()), gap.shape)
         if gap[y, column] > worst_value:
             worst_value, worst = float(gap[y, column]), ((h, w), k, (int(y), int(column)))
-        total, pixels, cases = total + float(gap.sum()), pixels + gap.size, cases + 1
+        total, pixels = total + float(gap.sum()), pixels + gap.size
     if not cases:
         raise ModelError("parity: nothing was compared", "give sizes, or images")
-    return ParityReport(worst_value, total / pixels, worst, cases, gate, len(images))
+    return ParityReport(worst_value, total / pixels, worst, len(cases), gate, images)
 
 
 @dataclass(frozen=True)
 class ParityProof:
-    """A decision, and what it rests on.
+    """A decision with its evidence.
 
     Attributes:
         passed: the decision.
@@ -154,67 +169,75 @@ class ParityProof:
     reports: dict[str, ParityReport]
 
     def to_json(self) -> dict[str, object]:
-        """JSON values, to be stored beside the model."""
+        """Return JSON values, to be stored beside the model."""
         reports = {name: report.to_json() for name, report in self.reports.items()}
         return {"passed": self.passed, "by_float64": self.by_float64, "reports": reports}
 
+    def require(self, name: str, source: str) -> None:
+        """Raise `ModelError` unless the proof passed."""
+        if not self.passed:
+            worst = max(self.reports.values(), key=lambda r: r.max_abs)
+            raise ModelError(
+                f"{name}: differs from {source} by {worst.max_abs:.2e} at {worst.worst}",
+                f"the gate is {GATE:g}",
+            )
+
 
 def prove_parity(
-    source: Function,
-    candidate: Function,
-    exact: Function | None = None,
+    source: NetFunction,
+    candidate: NetFunction,
+    inputs: ParityInputs = STANDARD_INPUTS,
     *,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    inputs: int = 5,
-    images: Sequence[Tensor] = (),
-    multiple: int = 1,
-    seed: int = 0,
+    exact: NetFunction | None = None,
+    on_input: Callable[[], None] = lambda: None,
 ) -> ParityProof:
     """Decide whether a candidate is its source.
 
-    Below the gate it is. Above it, only a float64 run of the source can tell round-off from a
-    mistake: the candidate must be about as near to it as the source's own float32 run is, and both
-    near in absolute terms. Without such a run, above the gate is a "no": the bound never moves.
+    Below the gate it is. Above it, only a float64 run of the source can tell round-off from a mistake:
+    the candidate must be about as near to that run as the source's own float32 run is, and both must be
+    near in absolute terms. Without such a run the answer above the gate is "no".
 
     Args:
-        source: the reference, same precision.
-        candidate: what must equal it.
+        source: the reference, in float32.
+        candidate: the function that must equal it.
+        inputs: see `ParityInputs`.
         exact: the source computed in float64, if it can be.
-        sizes: see `check_parity`, as what follows.
-        inputs: random inputs a size.
-        images: more inputs.
-        multiple: what both sides must be multiples of.
-        seed: of the random inputs.
+        on_input: called before each run of `source` and `exact`.
 
     Raises:
-        ModelError: outputs of different shapes.
+        ModelError: see `check_parity`.
     """
-
-    def compare(a: Function, b: Function, gate: float) -> ParityReport:
-        return check_parity(
-            a, b, sizes=sizes, inputs=inputs, images=images, multiple=multiple, gate=gate, seed=seed
-        )
-
-    same = compare(source, candidate, GATE)
+    cases = []
+    for k, x in inputs:
+        on_input()
+        cases.append((k, x, source(x), candidate(x)))
+    count = len(inputs.images)
+    same = _measure(cases, count, GATE)
     if same.passed or exact is None:
         return ParityProof(same.passed, False, {"float32": same})
-    theirs = compare(exact, source, DOUBLE_LIMIT)
-    ours = compare(exact, candidate, min(DOUBLE_FACTOR * theirs.max_abs, DOUBLE_LIMIT))
-    reports = {"float32": same, "source to float64": theirs, "candidate to float64": ours}
-    return ParityProof(theirs.passed and ours.passed, True, reports)
+    ours, theirs = [], []
+    for k, x, expected, got in cases:
+        on_input()
+        y = exact(x)
+        theirs.append((k, x, y, expected))
+        ours.append((k, x, y, got))
+    far = _measure(theirs, count, DOUBLE_LIMIT)
+    near = _measure(ours, count, min(DOUBLE_FACTOR * far.max_abs, DOUBLE_LIMIT))
+    reports = {"float32": same, "source to float64": far, "candidate to float64": near}
+    return ParityProof(far.passed and near.passed, True, reports)
 
 
 def natural_inputs(
     sizes: Sequence[tuple[int, int]] = SIZES, io: IoSpec | None = None, seed: int = 0
 ) -> list[Tensor]:
-    """One image a size with the statistics of natural ones: made, so that any machine has them.
+    """Make one image per size with the statistics of natural ones, the same on every machine.
 
     Amplitude falls as 1/f with random phase (Field, "Relations between the statistics of natural
     images...", JOSA A 4, 1987), channels correlate, and a bright disc with a hard edge lies on top.
 
     Args:
         sizes: (H, W) pairs.
-        io: how the model wants its images; the contract's way when None.
+        io: how the model wants its images; RGB without padding when None.
         seed: of the phases.
 
     Returns:
@@ -238,137 +261,113 @@ def natural_inputs(
     return made
 
 
-def read_images(folder: Path, io: IoSpec, limit: int = 8) -> list[Tensor]:
-    """Real images as a model's inputs.
-
-    Args:
-        folder: of images.
-        io: how the model wants them.
-        limit: the first so many.
-
-    Returns:
-        float32 (1, 3, H, W) each, at the spec's working size.
-
-    Raises:
-        MediaError: no image there that can be read.
-    """
-    from eyeline.media import open_video
-
-    with open_video(folder) as video:
-        return [
-            prepare(frame.rgb, io)
-            for frame in islice(video.frames(lambda w, h: input_size(w, h, io)), limit)
-        ]
-
-
-Array = npt.NDArray[Any]
-Run = Callable[[Array], Array]
-OnStep = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
-INPUTS = 5
-"""Random inputs a size; a natural-looking image comes on top."""
-
-
 @dataclass(frozen=True)
-class Parity:
-    """How the mirror was held against its source.
+class MirrorParity:
+    """How a mirror was compared with its source.
 
     Attributes:
         source: what it was compared with.
-        proofs: see `eyeline.convert.parity.ParityProof`, by what was compared.
+        proofs: see `ParityProof`, by what was compared; all passed.
     """
 
     source: str
     proofs: dict[str, ParityProof]
 
-    @property
-    def passed(self) -> bool:
-        """Whether every proof holds."""
-        return all(p.passed for p in self.proofs.values())
-
-    @property
-    def by_float64(self) -> bool:
-        """Whether a decision needed the float64 run."""
-        return any(p.by_float64 for p in self.proofs.values())
-
     def to_json(self) -> dict[str, object]:
-        """JSON values."""
+        """Return JSON values."""
         proofs = {name: proof.to_json() for name, proof in self.proofs.items()}
-        return {"source": self.source, "passed": self.passed, "proofs": proofs}
+        return {"source": self.source, "passed": True, "proofs": proofs}
 
 
-def _counter(total: int, on_step: OnStep) -> Callable[[Run], Run]:
-    """Wraps functions so that every call is told; a run that needs float64 goes past the total."""
-    done = 0
+def against_asset(
+    source: bytes, head: int, made: bytes, name: str, on_step: OnStep
+) -> MirrorParity:
+    """Compare a model with its ONNX source at the source's own size, and with its size freed.
 
-    def wrap(function: Run) -> Run:
-        def run(x: Array) -> Array:
-            nonlocal done
-            done += 1
-            on_step("parity", done, max(done, total))
-            return function(x)
+    Args:
+        source: the source, ONNX.
+        head: number of the source's output that is the map.
+        made: the model.
+        name: its name, for errors.
+        on_step: see `OnStep`.
 
-        return run
-
-    return wrap
-
-
-def _remembered(function: Run) -> Run:
-    """Answers kept by their input: the same inputs are compared several times."""
-    known: dict[bytes, Array] = {}
-
-    def run(x: Array) -> Array:
-        key = hashlib.sha256(x.tobytes() + str(x.shape).encode()).digest()
-        if key not in known:
-            known[key] = function(x)
-        return known[key]
-
-    return run
-
-
-def _session(data: bytes, name: str) -> Run:
-    """The mirror as it will be run: by our session, held to the contract."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.onnx"
-        place.write_bytes(data)
-        session = Session(Model(name, place, IoSpec(multiple=1)), "cpu")
-    return lambda x: session.run(x)[None, None]
-
-
-def against_asset(source: bytes, head: int, made: bytes, name: str, on_step: OnStep) -> Parity:
-    """Against the asset itself at its own size, and against its graph with the size freed."""
-    candidate = _remembered(_session(made, name))
+    Raises:
+        ModelError: parity fails, or the source does not run.
+    """
+    candidate = _mirror_function(made, name)
     original = load_model(source, name)
     dims = original.graph.input[0].type.tensor_type.shape.dim
     fixed = (dims[2].dim_value, dims[3].dim_value)
     proofs = {}
-    cases = (INPUTS + 1) * (len(SIZES) + all(fixed))
-    counted = _counter(cases, on_step)
+    inputs = ParityInputs(images=natural_inputs())
+    count = _counter((RANDOM_INPUTS + 1) * (len(SIZES) + all(fixed)), on_step)
     if all(fixed):
-        exact = counted(_runner(source, head, name))
         proofs[f"the asset as it is, {fixed[1]}x{fixed[0]}"] = prove_parity(
-            exact, candidate, sizes=(fixed,), inputs=INPUTS, images=natural_inputs((fixed,))
+            _source_function(source, head, name),
+            candidate,
+            replace(inputs, sizes=(fixed,), images=natural_inputs((fixed,))),
+            on_input=count,
         )
     for i, letter in ((0, "N"), (2, "H"), (3, "W")):
         dims[i].dim_param = letter
     for tensor in original.graph.output:
         tensor.type.tensor_type.ClearField("shape")
     del original.graph.value_info[:]
-    freed = counted(_runner(original.SerializeToString(), head, name))
-    proofs["the asset with its size freed"] = prove_parity(
-        freed, candidate, inputs=INPUTS, images=natural_inputs()
+    freed = _source_function(original.SerializeToString(), head, name)
+    proofs["the asset with its size freed"] = prove_parity(freed, candidate, inputs, on_input=count)
+    for what, proof in proofs.items():
+        proof.require(name, what)
+    return MirrorParity("the pinned ONNX asset on ONNX Runtime", proofs)
+
+
+def against_torch(run: NetFunction, made: bytes, name: str, on_step: OnStep) -> MirrorParity:
+    """Compare a model with a torch net, in float64 too where round-off exceeds the gate.
+
+    Args:
+        run: the net, in the type of its input.
+        made: the model.
+        name: its name, for errors.
+        on_step: see `OnStep`.
+
+    Raises:
+        ModelError: parity fails.
+    """
+    proof = prove_parity(
+        run,
+        _mirror_function(made, name),
+        ParityInputs(images=natural_inputs()),
+        exact=lambda x: run(x.astype(np.float64)),
+        on_input=_counter((RANDOM_INPUTS + 1) * len(SIZES), on_step),
     )
-    return _gate(Parity("the pinned ONNX asset on ONNX Runtime", proofs), name)
+    proof.require(name, "the checkout's net")
+    return MirrorParity("the torch net", {"the checkout's net": proof})
 
 
-def _runner(data: bytes, head: int, name: str) -> Run:
+def _counter(total: int, on_step: OnStep) -> Callable[[], None]:
+    numbers = itertools.count(1)
+
+    def step() -> None:
+        done = next(numbers)
+        on_step("parity", done, max(done, total))  # float64 runs go past the total
+
+    return step
+
+
+def _mirror_function(data: bytes, name: str) -> NetFunction:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(data)
+        session = Session(Model(name, path, IoSpec(multiple=1)), "cpu")
+    return lambda x: session.run(x)[None, None]
+
+
+def _source_function(data: bytes, head: int, name: str) -> NetFunction:
     session = open_runtime_session(data, name, "cpu")
     output, given = session.get_outputs()[head].name, session.get_inputs()[0].name
 
-    def run(x: Array) -> Array:
+    def run(x: Tensor) -> Tensor:
         try:
-            y: Array = session.run([output], {given: x})[0]
+            y: Tensor = session.run([output], {given: x})[0]
         except runtime_errors() as exc:
             raise ModelError(
                 f"{name}: the source fails: {first_line(exc)}", "is it the right file?"
@@ -376,24 +375,3 @@ def _runner(data: bytes, head: int, name: str) -> Run:
         return y
 
     return run
-
-
-def against_torch(run: Run, made: bytes, name: str, on_step: OnStep) -> Parity:
-    """Against torch in float32; where round-off exceeds the gate, both against torch in float64."""
-    candidate = _remembered(_session(made, name))
-    counted = _counter((INPUTS + 1) * len(SIZES), on_step)
-    source = _remembered(counted(run))
-    exact = _remembered(counted(lambda x: run(x.astype(np.float64))))
-    proof = prove_parity(source, candidate, exact, inputs=INPUTS, images=natural_inputs())
-    return _gate(Parity("the torch net", {"the checkout's net": proof}), name)
-
-
-def _gate(parity: Parity, name: str) -> Parity:
-    for what, proof in parity.proofs.items():
-        if not proof.passed:
-            worst = max(proof.reports.values(), key=lambda r: r.max_abs)
-            raise ModelError(
-                f"{name}: differs from {what} by {worst.max_abs:.2e} at {worst.worst}",
-                f"the gate is {GATE:g}",
-            )
-    return parity

@@ -1,17 +1,15 @@
-"""`eyeline model quantize`: a float model to INT8, held to a gate (extra `eval`: onnx and Pillow).
+"""Quantise a float model to INT8 (QDQ), and hold the result to a gate (extra `eval`: onnx and Pillow).
 
     done = quantize_model(resolve_model("saliency_student_v4"), Path("DUTS-TR"), Path("v4_int8.onnx"))
     done.verdict.passed, done.verdict.speed.ratio
 
-Beside the model stand the papers that a registry asks for: I/O spec, manifest, licence, and the report
-as `NAME.parity.json`, which says what the model was made from and what it lost.
+ONNX Runtime's static quantisation does the work: activations are uint8 with a zero point, weights int8,
+symmetric, with one scale per output channel. This module adds stable node names, so that some nodes can
+stay float, and calibration in bounded memory. The same images and versions give the same bytes on the
+same machine; another kind of CPU may compute an activation with another last bit, and a scale with it.
 
-A float ONNX graph to a quantised one (QDQ), by ONNX Runtime's static quantisation.
-
-Activations are uint8 with a zero point, weights int8, symmetric, one scale an output channel. What is
-ours: stable node names to keep some in float, bounded calibration, and a graph at the end that says
-no more than it must. The same images and versions give the same bytes on the same machine; a CPU of
-another kind may compute an activation with another last bit, and a scale with it.
+Beside the model it writes the sidecars that a registry asks for: I/O spec, manifest, licence, and the
+report as `NAME.parity.json`.
 """
 
 from __future__ import annotations
@@ -20,10 +18,12 @@ import contextlib
 import io
 import os
 import platform
+import statistics
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,24 +31,7 @@ import numpy as np
 import onnx
 
 from eyeline._version import __version__
-from eyeline.convert.provenance import (
-    QUANTISATION,
-    Material,
-    canonical_json,
-    licence_text,
-    statement,
-)
-from eyeline.convert.quantize_gate import (
-    RUNS,
-    Images,
-    OnStep,
-    Reader,
-    Verdict,
-    choose_images,
-    judge,
-)
-from eyeline.convert.rewrite import (
-    IR_VERSION,
+from eyeline.convert.graph import (
     OPSET,
     drop_identities,
     finish,
@@ -56,13 +39,33 @@ from eyeline.convert.rewrite import (
     load_model,
     to_opset,
 )
+from eyeline.convert.parity import SIZES, OnStep, natural_inputs
+from eyeline.convert.sidecars import (
+    IO_SPEC,
+    LICENSE,
+    MANIFEST,
+    MAX_SIDECAR,
+    PARITY,
+    QUANTISATION,
+    RECEIPT,
+    ResourceDescriptor,
+    apache_text,
+    canonical_json,
+    make_manifest,
+    write_model,
+)
+from eyeline.datasets.pairs import Pair, find_pairs, read_image
 from eyeline.digests import sha256_hex
-from eyeline.errors import ModelError, OutputError, UsageError, first_line
+from eyeline.errors import DatasetError, ModelError, OutputError, UsageError, first_line
 from eyeline.evaluation.benchmark import count_parameters
-from eyeline.files import read_regular_file, write_bytes
-from eyeline.inference.session import Session
+from eyeline.evaluation.metrics import THRESHOLD, Map, overlap
+from eyeline.evaluation.rows import Size, image_input
+from eyeline.files import read_regular_file
+from eyeline.inference import Session, input_size
+from eyeline.inference import finish as finish_map
 from eyeline.registry.registry import Model
-from eyeline.runtime import import_runtime, runtime_errors
+from eyeline.runtime import INPUT_NAME, import_runtime, runtime_errors
+from eyeline.saliency.features import map_features
 from eyeline.scan import admit
 
 Method = Literal["minmax", "percentile", "entropy"]
@@ -71,146 +74,23 @@ METHODS: dict[Method, str] = {
     "percentile": "Percentile",
     "entropy": "Entropy",
 }
-"""How the range of an activation follows from what the images made of it, and ONNX Runtime's name of it."""
+"""How the range of an activation is computed from the calibration images, and ONNX Runtime's name of it."""
 
 OPS = ("Conv", "Relu", "Add")
-"""Quantised. With `Relu`, a convolution's output is rounded once, behind the activation; without it, before
-and behind. Layouts and resizes gain nothing: ONNX Runtime moves them past the rounding by itself."""
-
-
-def node_names(graph: onnx.GraphProto) -> list[str]:
-    """Name every node `TYPE:NUMBER`, numbered by type in the order of the file; the names."""
-    seen: Counter[str] = Counter()
-    for node in graph.node:
-        node.name = f"{node.op_type}:{seen[node.op_type]}"
-        seen[node.op_type] += 1
-    return [node.name for node in graph.node]
-
-
-def quantize_graph(
-    data: bytes,
-    name: str,
-    reader: Reader,
-    *,
-    method: Method,
-    keep_float: Sequence[str] = (),
-    reduce_range: bool = True,
-    metadata: Mapping[str, str],
-) -> bytes:
-    """Quantise a model.
-
-    Args:
-        data: a float ONNX model.
-        name: for errors.
-        reader: the calibration images.
-        method: see `METHODS`.
-        keep_float: nodes to leave as they are: `Conv:0`, or `Conv:-1` for the last one.
-        reduce_range: weights of 7 bits: two products of them and of uint8 fit the 16 bits that x86
-            without VNNI adds them up in. With 8 bits they may saturate there.
-        metadata: of the result.
-
-    Returns:
-        ONNX bytes: opset 17, the same input and output.
-
-    Raises:
-        ModelError: quantised already, no convolution, or ONNX Runtime can't.
-        UsageError: a node to keep that is not there.
-    """
-    model = to_opset(load_model(data, name))
-    graph = model.graph
-    ops = {node.op_type for node in graph.node}
-    if "DequantizeLinear" in ops or any(node.domain for node in graph.node):
-        raise ModelError(f"{name}: quantised already, or not of ONNX's own ops", "give the float")
-    if "Conv" not in ops:
-        raise ModelError(f"{name}: no convolution", "there is nothing to quantise")
-    drop_identities(graph)
-    fold_batch_norm(graph)
-    kept = _find(keep_float, node_names(graph))
-    with tempfile.TemporaryDirectory() as folder:
-        made = _by_runtime(model, Path(folder), name, reader, method, kept, reduce_range)
-    _read_shapes_early(made.graph)
-    made.ir_version = IR_VERSION
-    del made.opset_import[:], made.functions[:]
-    made.opset_import.append(onnx.helper.make_opsetid("", OPSET))
-    made.producer_name, made.producer_version, made.doc_string = "eyeline", "", ""
-    made.graph.name, made.graph.doc_string = "quantised", ""
-    try:
-        return finish(made, dict(metadata))
-    except onnx.checker.ValidationError as exc:
-        raise ModelError(
-            f"{name}: the quantised graph is not valid: {first_line(exc)}", "report it"
-        ) from exc
-
-
-def _find(asked: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Full names of nodes, numbers from the end resolved."""
-    found = []
-    for text in asked:
-        kind, _, number = text.partition(":")
-        same = [n for n in names if n.partition(":")[0] == kind]
-        try:
-            found.append(same[int(number)])
-        except (ValueError, IndexError) as exc:
-            known = f"{kind}:0 to {kind}:{len(same) - 1}" if same else f"no {kind or 'such op'}"
-            raise UsageError(f"--keep-float {text}: no such node", f"there is {known}") from exc
-    return found
-
-
-def _by_runtime(
-    model: onnx.ModelProto,
-    folder: Path,
-    name: str,
-    reader: Reader,
-    method: Method,
-    kept: Sequence[str],
-    reduce_range: bool,
-) -> onnx.ModelProto:
-    import_runtime()  # first: an import of any part of it starts its telemetry
-    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared, out = folder / "prepared.onnx", folder / "quantised.onnx"
-    errors: tuple[type[Exception], ...] = (
-        *runtime_errors(),
-        onnx.shape_inference.InferenceError,
-        TypeError,
-    )
-    chatter = io.StringIO()  # the histogram methods print to stdout
-    try:
-        with contextlib.redirect_stdout(chatter):
-            # Its optimiser is left out: what it folds depends on its version, and ours is folded.
-            quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
-            quantize_static(
-                prepared,
-                out,
-                reader,
-                op_types_to_quantize=list(OPS),
-                nodes_to_exclude=list(kept),
-                per_channel=True,
-                reduce_range=reduce_range,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=getattr(CalibrationMethod, METHODS[method]),
-                # One image at a time: sizes differ, and histograms keep every activation meanwhile.
-                extra_options={"CalibStridedMinMax": 1},
-            )
-    except errors as exc:
-        raise ModelError(
-            f"{name}: ONNX Runtime can't quantise it: {first_line(exc)}", "is its I/O spec right?"
-        ) from exc
-    return onnx.load(out)
-
-
-def _read_shapes_early(graph: onnx.GraphProto) -> None:
-    """Let `Shape` read integers before they become floats again: sizes are the same, a pass is saved."""
-    makers = {node.output[0]: node for node in graph.node}
-    for node in graph.node:
-        maker = makers.get(node.input[0]) if node.op_type == "Shape" else None
-        if maker is not None and maker.op_type == "DequantizeLinear":
-            node.input[0] = maker.input[0]
-
+"""Quantised. With `Relu`, a convolution's output is rounded once, after the activation; without it, before
+and after. Layouts and resizes gain nothing: ONNX Runtime moves them past the rounding by itself."""
 
 CHANGE = "quantised to 8-bit integers (static QDQ)"
+
+OTHER_LINES = (144, 384)
+"""The smallest and largest short side that models are used at, checked beside the I/O spec's own."""
+
+AT_OTHER_LINES = 24
+"""Images compared at each of `OTHER_LINES`."""
+
+TIMED_FRAME = (1920, 1080)
+RUNS = 41
+WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -220,11 +100,12 @@ class QuantizeOptions:
     Attributes:
         images: to calibrate with.
         check: images to compare the two models on.
-        method: see `eyeline.convert.quantize.METHODS`.
-        keep_float: nodes that stay float, `TYPE:NUMBER`, see `eyeline.convert.quantize.quantize_graph`.
-        full_range: weights of 8 bits instead of 7.
-        max_shift: how far `saliency_mean` may move, a mean over images.
-        runs: of each model on the clock.
+        method: see `METHODS`.
+        keep_float: nodes that stay float, such as `Conv:0`, or `Conv:-1` for the last convolution.
+        full_range: weights of 8 bits instead of 7: x86 without VNNI adds two products up in 16 bits,
+            where 8-bit weights may saturate.
+        max_shift: how far `saliency_mean` may move, averaged over images.
+        runs: timed runs of each model.
     """
 
     images: int = 200
@@ -235,21 +116,133 @@ class QuantizeOptions:
     max_shift: float = 0.01
     runs: int = RUNS
 
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values for the report and the manifest."""
+        return {
+            "method": self.method,
+            "ops": list(OPS),
+            "keep_float": list(self.keep_float),
+            "activations": "uint8",
+            "weights": "int8" if self.full_range else "int8, 7 bits used",
+            "per_channel": True,
+        }
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Images chosen from a dataset.
+
+    Attributes:
+        data: name of the dataset's folder or archive.
+        pairs: in the order of their choice.
+    """
+
+    data: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def digest(self) -> str:
+        """sha256 hex digest over the digests of the images, in their order."""
+        return sha256_hex("\n".join(p.digest for p in self.pairs).encode())
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON values."""
+        return {"data": self.data, "images": len(self.pairs), "sha256": self.digest}
+
+
+@dataclass(frozen=True)
+class QuantizationLoss:
+    """How far two models are apart on some images.
+
+    Attributes:
+        lines: short side that images were scaled to, pixels; None for the I/O spec's fixed size.
+        images: compared.
+        map_mean: mean absolute difference of the maps, over pixels, then images.
+        map_max: largest absolute difference of a pixel.
+        shift: mean absolute difference of `saliency_mean`.
+        shift_max: the largest difference of one image.
+        bias: mean difference of `saliency_mean`; positive if the quantised model's is larger.
+        iou: mean intersection over union of the two maps' pixels above 0.5.
+    """
+
+    lines: int | None
+    images: int
+    map_mean: float
+    map_max: float
+    shift: float
+    shift_max: float
+    bias: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class QuantizationSpeed:
+    """CPU time of one inference on one thread, medians of interleaved runs.
+
+    Attributes:
+        size: (width, height) of the input before padding.
+        float_ms: of the float model, milliseconds.
+        quantized_ms: of the quantised model, milliseconds.
+        runs: of each.
+    """
+
+    size: tuple[int, int]
+    float_ms: float
+    quantized_ms: float
+    runs: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the quantised model is."""
+        return self.float_ms / self.quantized_ms
+
+
+@dataclass(frozen=True)
+class QuantizationVerdict:
+    """The gate's decision with its numbers.
+
+    Attributes:
+        losses: at the I/O spec's size first, then at `OTHER_LINES`.
+        speed: see `QuantizationSpeed`.
+        max_shift: bound on `QuantizationLoss.shift`, at every size.
+        reasons: why the gate refused the model; empty when it passed.
+    """
+
+    losses: tuple[QuantizationLoss, ...]
+    speed: QuantizationSpeed
+    max_shift: float
+    reasons: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """The decision."""
+        return not self.reasons
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON values."""
+        return {
+            "passed": self.passed,
+            "reasons": list(self.reasons),
+            "limits": {"shift": self.max_shift, "ratio": 1.0},
+            "losses": [asdict(loss) for loss in self.losses],
+            "speed": {**asdict(self.speed), "ratio": self.speed.ratio},
+        }
+
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a quantisation left.
+    """The result of a quantisation.
 
     Attributes:
-        path: the ONNX file, None when the gate said no and nothing was written.
+        path: the ONNX file, None when the gate refused it and nothing was written.
         sha256: hex digest of its bytes.
-        verdict: see `Verdict`.
+        verdict: the gate's decision.
         report: JSON values; `NAME.parity.json` holds them.
     """
 
     path: Path | None
     sha256: str
-    verdict: Verdict
+    verdict: QuantizationVerdict
     report: dict[str, Any]
 
 
@@ -267,35 +260,34 @@ def quantize_model(
 
     Args:
         model: the float model.
-        data: images it may be calibrated on: folder, .tar or .zip, see `eyeline.datasets.pairs`.
-        out: `NAME.onnx`; the papers stand beside it.
+        data: images to calibrate on: folder, .tar or .zip, see `eyeline.datasets.pairs`.
+        out: `NAME.onnx`; the sidecars are written beside it.
         options: how.
         license_file: the licence's text; not needed where it lies beside the model, nor for a
             registered model under Apache-2.0.
-        force: write the file whatever the gate says.
-        on_step: called with what is being done, how much is done, and how much there is.
+        force: write the file even if the gate refuses it.
+        on_step: see `OnStep`.
 
     Raises:
-        UsageError: an option that can't be honoured, or a name that is no .onnx.
-        ModelError: a model that can't be quantised.
-        DatasetError: images that can't be used.
-        ScanError: the scanner does not admit the result.
-        OutputError: the files can't be written.
+        UsageError: an invalid option, or a name that does not end in .onnx.
+        ModelError: the model cannot be quantised, or the result fails at a size.
+        DatasetError: the images cannot be used.
+        ScanError: the scanner refuses the result.
+        OutputError: the files cannot be written.
     """
     o = options or QuantizeOptions()
-    _check(o, out)
-    source = Session(model, "cpu")  # held to the contract, first of all
+    _check_options(o, out)
+    source = Session(model, "cpu")  # first: a model that breaks the contract costs no calibration
     calibration, held_out = choose_images(data, o.images, o.check)
     count = len(calibration.pairs)
-    made = quantize_graph(
-        model.data,
-        model.id,
-        Reader(calibration.pairs, model, lambda n: on_step("calibrate", n, count)),
-        method=o.method,
-        keep_float=o.keep_float,
-        reduce_range=not o.full_range,
-        metadata=_metadata(model, calibration, o),
-    )
+    reader = _CalibrationReader(calibration.pairs, model, lambda n: on_step("calibrate", n, count))
+    metadata = {p.key: p.value for p in load_model(model.data, model.id).metadata_props} | {
+        "quantised_from_sha256": model.sha256,
+        "calibration_images": str(count),
+        "calibration_images_sha256": calibration.digest,
+        "calibration_method": o.method,
+    }
+    made = _quantize_graph(model, reader, o, metadata)
     admit(made, name=out.name)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / out.name
@@ -305,63 +297,83 @@ def quantize_model(
             source, quantized, held_out.pairs,
             max_shift=o.max_shift, runs=o.runs, on_step=on_step,
         )  # fmt: skip
-    report = _report(model, made, out.name, calibration, held_out, o, verdict)
-    if not verdict.passed and not force:
-        return Quantized(None, sha256_hex(made), verdict, report)
-    files = _papers(model, made, out.stem, calibration, o, license_file)
-    files[".parity.json"] = canonical_json(report)
-    for suffix, content in files.items():
-        write_bytes(out.parent / f"{out.stem}{suffix}", content)
-    write_bytes(out, made)  # the model last: where it is, the rest is
-    return Quantized(out, sha256_hex(made), verdict, report)
-
-
-def _check(o: QuantizeOptions, out: Path) -> None:
-    if out.suffix != ".onnx":
-        raise UsageError(f"{out}: a model ends in .onnx", "name it so")
-    if o.method not in METHODS:
-        raise UsageError(f"no method {o.method!r}", f"one of {', '.join(METHODS)}")
-    if o.images < 1 or o.check < 1 or o.runs < 1:
-        raise UsageError("no images, or no runs", "1 or more of each")
-    if not 0 <= o.max_shift <= 1:  # NaN is refused, too
-        raise UsageError(f"a limit of {o.max_shift:g} on saliency_mean", "0 to 1")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
-        raise OutputError(f"{out}: can't be written", "name a file in a folder of yours")
-
-
-def _metadata(model: Model, calibration: Images, o: QuantizeOptions) -> dict[str, str]:
-    """What the float model said of itself, and what was done to it."""
-    kept = {p.key: p.value for p in load_model(model.data, model.id).metadata_props}
-    return kept | {
-        "quantised_from_sha256": model.sha256,
-        "calibration_images": str(len(calibration.pairs)),
-        "calibration_images_sha256": calibration.digest,
-        "calibration_method": o.method,
-    }
-
-
-def _how(o: QuantizeOptions) -> dict[str, Any]:
-    return {
-        "method": o.method,
-        "ops": list(OPS),
-        "keep_float": list(o.keep_float),
-        "activations": "uint8",
-        "weights": "int8" if o.full_range else "int8, 7 bits used",
-        "per_channel": True,
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {
+    name = model.id if model.record else model.path.name
+    versions = {
         "eyeline": __version__,
         "numpy": np.__version__,
         "onnx": onnx.__version__,
         "onnxruntime": import_runtime().__version__,
     }
+    report = {
+        "kind": QUANTISATION,
+        "source": {
+            "name": name,
+            "sha256": model.sha256,
+            "bytes": len(model.data),
+            "parameters": count_parameters(model),
+        },
+        "model": {"file": out.name, "sha256": sha256_hex(made), "bytes": len(made)},
+        "how": o.to_json(),
+        "calibration": calibration.to_json(),
+        "check": held_out.to_json(),
+        **verdict.to_json(),
+        "versions": versions,
+        "machine": {"machine": platform.machine(), "vnni": has_vnni()},
+    }
+    if not verdict.passed and not force:
+        return Quantized(None, sha256_hex(made), verdict, report)
+    files = {IO_SPEC: canonical_json(model.io.model_dump(mode="json"))}
+    files |= _licence(model, license_file)
+    files[MANIFEST] = make_manifest(
+        {f"{out.stem}.onnx": made, **{f"{out.stem}{s}": b for s, b in files.items()}},
+        external={"id": out.stem, "from": "quantised", "images": o.images, **o.to_json()},
+        internal={"changes": [CHANGE], "calibration": calibration.to_json()},
+        materials=[
+            ResourceDescriptor(name, {"sha256": model.sha256}, note="the float model"),
+            ResourceDescriptor(
+                calibration.data, {"sha256": calibration.digest}, note="digests of the images"
+            ),
+        ],
+        versions=versions,
+    )
+    files[PARITY] = canonical_json(report)
+    write_model(out, made, files)
+    return Quantized(out, sha256_hex(made), verdict, report)
+
+
+def _check_options(o: QuantizeOptions, out: Path) -> None:
+    if out.suffix != ".onnx":
+        raise UsageError(f"{out}: the name of a model must end in .onnx", "add the suffix")
+    if o.method not in METHODS:
+        raise UsageError(
+            f"--method {o.method} is not a calibration method",
+            f"choose one of {', '.join(METHODS)}",
+        )
+    if min(o.images, o.check, o.runs) < 1:
+        raise UsageError(
+            f"{o.images} calibration images, {o.check} check images, {o.runs} runs",
+            "each must be 1 or more",
+        )
+    if not 0 <= o.max_shift <= 1:  # NaN is refused, too
+        raise UsageError(f"--max-shift is {o.max_shift:g}", "it must be between 0 and 1")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise OutputError(f"{out}: can't be written", "name a file in a folder of yours")
+
+
+def _licence(model: Model, license_file: Path | None) -> dict[str, bytes]:
+    if license_file is not None:
+        return {LICENSE: read_regular_file(license_file, limit=MAX_SIDECAR)}
+    for suffix, added in ((LICENSE, ""), (RECEIPT, f"\n\nFurther change: {CHANGE}.\n")):
+        path = model.path.parent / f"{model.path.stem}{suffix}"
+        if path.is_file():
+            return {suffix: read_regular_file(path, limit=MAX_SIDECAR) + added.encode()}
+    if model.record is not None and model.record.license == "Apache-2.0":
+        return {LICENSE: apache_text().encode()}
+    return {}
 
 
 def has_vnni() -> bool | None:
-    """Whether this CPU multiplies 8-bit integers without saturating; None where nothing says so."""
+    """Return whether this CPU multiplies 8-bit integers without saturating; None when not known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -370,72 +382,266 @@ def has_vnni() -> bool | None:
     return None if flags is None else any("vnni" in flag for flag in flags)
 
 
-def _report(
-    model: Model,
-    made: bytes,
+# --- images
+
+
+def choose_images(root: Path, calibrate: int, check: int) -> tuple[ChosenImages, ChosenImages]:
+    """Divide a dataset by content hash.
+
+    Names, order and container of the dataset change nothing, and a copy of an image cannot be on both
+    sides. The hash is hashed once more: `train` divides by the hash itself, and the first images by it
+    would all be from the fold that selected the epoch.
+
+    Args:
+        root: folder, .tar or .zip, see `eyeline.datasets.pairs`.
+        calibrate: images to calibrate with; fewer when the dataset has not that many besides.
+        check: images to check with; at most half of the dataset.
+
+    Returns:
+        Images that calibrate, and others that check.
+
+    Raises:
+        DatasetError: see `find_pairs`; or fewer than two different images.
+    """
+    different = {pair.digest: pair for pair in find_pairs(root)}
+    ordered = [different[d] for d in sorted(different, key=lambda d: sha256_hex(d.encode()))]
+    if len(ordered) < 2:
+        raise DatasetError(
+            f"{root}: one image only", "give two or more: one to calibrate, another one to check"
+        )
+    held_out = min(check, len(ordered) // 2)
+    name = root.resolve().name if root.is_dir() else root.stem
+    used = min(calibrate, len(ordered) - held_out)
+    return ChosenImages(name, tuple(ordered[:used])), ChosenImages(name, tuple(ordered[-held_out:]))
+
+
+def _model_input(pair: Pair, model: Model, size: Size = None) -> tuple[Map, tuple[int, int]]:
+    return image_input(read_image(pair.image), model, size)
+
+
+class _CalibrationReader:
+    """The interface of ONNX Runtime's `CalibrationDataReader`; holds one image at a time."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], model: Model, on_image: Callable[[int], None]
+    ) -> None:
+        self._pairs, self._model, self._on_image = pairs, model, on_image
+        self._next, self._end = 0, len(pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._next, self._end = start_index, end_index
+
+    def get_next(self) -> dict[str, Map] | None:
+        if self._next >= self._end:
+            return None
+        x, _ = _model_input(self._pairs[self._next], self._model)
+        self._next += 1
+        self._on_image(self._next)
+        return {INPUT_NAME: x}
+
+
+# --- the graph
+
+
+def _quantize_graph(
+    float_model: Model,
+    reader: _CalibrationReader,
+    o: QuantizeOptions,
+    metadata: Mapping[str, str],
+) -> bytes:
+    name = float_model.id
+    model = to_opset(load_model(float_model.data, name))
+    ops = {node.op_type for node in model.graph.node}
+    if "DequantizeLinear" in ops or any(node.domain for node in model.graph.node):
+        raise ModelError(
+            f"{name}: quantised already, or not of ONNX's own ops", "give the float model"
+        )
+    if "Conv" not in ops:
+        raise ModelError(f"{name}: no convolution", "there is nothing to quantise")
+    drop_identities(model.graph)
+    fold_batch_norm(model.graph)
+    kept = _name_nodes(model.graph, o.keep_float)
+    with tempfile.TemporaryDirectory() as folder:
+        made = _quantize_static(model, Path(folder), name, reader, o, kept)
+    # Sizes are the same before the integers become floats again, and reading them there saves a pass.
+    makers = {node.output[0]: node for node in made.graph.node}
+    for node in made.graph.node:
+        maker = makers.get(node.input[0]) if node.op_type == "Shape" else None
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            node.input[0] = maker.input[0]
+    del made.opset_import[:], made.functions[:]
+    made.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    return finish(made, metadata, name="quantised")
+
+
+def _name_nodes(graph: onnx.GraphProto, keep_float: Sequence[str]) -> list[str]:
+    """Name every node `TYPE:NUMBER`, numbered by type; return the names of those to keep in float."""
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        node.name = f"{node.op_type}:{seen[node.op_type]}"
+        seen[node.op_type] += 1
+    kept = []
+    for text in keep_float:
+        kind, _, number = text.partition(":")
+        try:
+            kept.append(f"{kind}:{range(seen[kind])[int(number)]}")
+        except (ValueError, IndexError) as exc:
+            known = f"{kind}:0 to {kind}:{seen[kind] - 1}" if seen[kind] else f"no {kind or 'op'}"
+            raise UsageError(f"--keep-float {text}: no such node", f"there is {known}") from exc
+    return kept
+
+
+def _quantize_static(
+    model: onnx.ModelProto,
+    folder: Path,
     name: str,
-    calibration: Images,
-    held_out: Images,
+    reader: _CalibrationReader,
     o: QuantizeOptions,
-    verdict: Verdict,
-) -> dict[str, Any]:
-    return {
-        "kind": QUANTISATION,
-        "source": {
-            "name": model.id if model.record else model.path.name,
-            "sha256": model.sha256,
-            "bytes": len(model.data),
-            "parameters": count_parameters(model),
-        },
-        "model": {"file": name, "sha256": sha256_hex(made), "bytes": len(made)},
-        "how": _how(o),
-        "calibration": calibration.to_json(),
-        "check": held_out.to_json(),
-        **verdict.to_json(),
-        "versions": _versions(),
-        "machine": {"machine": platform.machine(), "vnni": has_vnni()},
-    }
+    kept: list[str],
+) -> onnx.ModelProto:
+    import_runtime()  # first: an import of any part of it starts its telemetry
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-
-def _papers(
-    model: Model,
-    made: bytes,
-    stem: str,
-    calibration: Images,
-    o: QuantizeOptions,
-    license_file: Path | None,
-) -> dict[str, bytes]:
-    """I/O spec, licence and manifest, by suffix."""
-    files = {".json": canonical_json(model.io.model_dump(mode="json"))}
-    files |= _licence(model, license_file)
-    name = model.id if model.record else model.path.name
-    chosen = calibration.to_json()
-    files[".intoto.json"] = statement(
-        {f"{stem}.onnx": made, **{f"{stem}{s}": b for s, b in files.items()}},
-        external={"id": stem, "from": "quantised", "images": o.images, **_how(o)},
-        internal={"changes": [CHANGE], "calibration": chosen},
-        materials=[
-            Material(name, {"sha256": model.sha256}, note="the float model"),
-            Material(
-                calibration.data, {"sha256": calibration.digest}, note="digests of the images"
-            ),
-        ],
-        versions=_versions(),
+    prepared, out = folder / "prepared.onnx", folder / "quantised.onnx"
+    errors: tuple[type[Exception], ...] = (
+        *runtime_errors(),
+        onnx.shape_inference.InferenceError,
+        TypeError,
     )
-    return files
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print
+            # Its optimiser is left out: what it folds depends on its version, and ours is folded.
+            quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                out,
+                reader,
+                op_types_to_quantize=list(OPS),
+                nodes_to_exclude=kept,
+                per_channel=True,
+                reduce_range=not o.full_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=getattr(CalibrationMethod, METHODS[o.method]),
+                # One image at a time: sizes differ, and histograms keep every activation meanwhile.
+                extra_options={"CalibStridedMinMax": 1},
+            )
+    except errors as exc:
+        raise ModelError(
+            f"{name}: ONNX Runtime can't quantise it: {first_line(exc)}", "is its I/O spec right?"
+        ) from exc
+    return onnx.load(out)
 
 
-def _licence(model: Model, license_file: Path | None) -> dict[str, bytes]:
-    """The licence's text or the receipt that holds it, by suffix; nothing where none is at hand."""
-    if license_file is not None:
-        return {".license.txt": read_regular_file(license_file, limit=1 << 24)}
-    for suffix, added in (
-        (".license.txt", ""),
-        (".receipt.txt", f"\n\nFurther change: {CHANGE}.\n"),
-    ):
-        path = model.path.parent / f"{model.path.stem}{suffix}"
-        if path.is_file():
-            return {suffix: read_regular_file(path, limit=1 << 24) + added.encode()}
-    if model.record is not None and model.record.license == "Apache-2.0":
-        return {".license.txt": licence_text().encode()}
-    return {}
+# --- the gate
+
+
+def judge(
+    source: Session,
+    quantized: Session,
+    pairs: Sequence[Pair],
+    *,
+    max_shift: float,
+    runs: int = RUNS,
+    on_step: OnStep = lambda what, done, total: None,
+) -> QuantizationVerdict:
+    """Compare a quantised model with the float model, and decide.
+
+    Args:
+        source: the float model.
+        quantized: the quantised model.
+        pairs: images that did not calibrate it.
+        max_shift: see `QuantizationVerdict`.
+        runs: timed runs of each model.
+        on_step: see `OnStep`.
+
+    Raises:
+        ModelError: the quantised model fails at a size, or breaks the contract there.
+        DatasetError: an unreadable image.
+    """
+    io = source.model.io
+    # It must run at odd and portrait sizes, too. A squashed net may know one size only.
+    for x in natural_inputs(SIZES if io.squash is None else (io.squash[::-1],), io):
+        quantized.run(x)
+    wanted: dict[int | None, Sequence[Pair]] = {None if io.squash else io.working_lines: pairs}
+    if io.squash is None:
+        wanted |= {n: pairs[:AT_OTHER_LINES] for n in OTHER_LINES if n != io.working_lines}
+    done, total = 0, sum(map(len, wanted.values()))
+    losses = []
+    for lines, chosen in wanted.items():
+        rows = []
+        for pair in chosen:
+            rows.append(_compare(source, quantized, pair, lines))
+            done += 1
+            on_step("check", done, total)
+        means, largest, moves, ious = np.array(rows, np.float64).T
+        losses.append(
+            QuantizationLoss(
+                lines=lines,
+                images=len(rows),
+                map_mean=float(means.mean()),
+                map_max=float(largest.max()),
+                shift=float(np.abs(moves).mean()),
+                shift_max=float(np.abs(moves).max()),
+                bias=float(moves.mean()),
+                iou=float(ious.mean()),
+            )
+        )
+    speed = time_together(source, quantized, runs, on_step)
+    reasons = [
+        f"saliency_mean moves by {loss.shift:.4f}"
+        + (f" at {loss.lines} lines" if loss.lines else "")
+        + f", more than {max_shift:g}"
+        for loss in losses
+        if not loss.shift <= max_shift
+    ]
+    if speed.ratio <= 1:
+        reasons.append(
+            f"not faster: {speed.quantized_ms:.2f} ms, the float model takes {speed.float_ms:.2f}"
+        )
+    return QuantizationVerdict(tuple(losses), speed, max_shift, tuple(reasons))
+
+
+def _compare(
+    source: Session, quantized: Session, pair: Pair, lines: int | None
+) -> tuple[float, float, float, float]:
+    """Return the mean and largest difference of a pixel, the one of saliency_mean, and the IoU."""
+    x, (w, h) = _model_input(pair, source.model, lines)
+    a, b = (finish_map(s.run(x), h, w, source.model.io) for s in (source, quantized))
+    gap = np.abs(a - b)
+    before, after = (map_features(m, None)["saliency_mean"] for m in (a, b))
+    iou = overlap(a >= THRESHOLD, b >= THRESHOLD)
+    return float(gap.mean(dtype=np.float64)), float(gap.max()), after - before, iou
+
+
+def time_together(
+    source: Session,
+    quantized: Session,
+    runs: int = RUNS,
+    on_step: OnStep = lambda what, done, total: None,
+) -> QuantizationSpeed:
+    """Time two models in turn on a frame of `TIMED_FRAME`, at their I/O spec's size.
+
+    A session runs on the calling thread, whose CPU time does not depend on other processes.
+
+    Args:
+        source: the float model.
+        quantized: the quantised model.
+        runs: of each, after `WARM_UP` more.
+        on_step: see `OnStep`.
+    """
+    size = input_size(*TIMED_FRAME, source.model.io)
+    (x,) = natural_inputs((size[::-1],), source.model.io)
+    times: tuple[list[float], list[float]] = ([], [])
+    for i in range(WARM_UP + runs):
+        for session, spent in zip((source, quantized), times, strict=True):
+            start = time.thread_time()
+            session.run(x)
+            spent.append((time.thread_time() - start) * 1e3)
+        on_step("time", i + 1, WARM_UP + runs)
+    before, after = (statistics.median(spent[WARM_UP:]) for spent in times)
+    return QuantizationSpeed(size, before, after, runs)

@@ -1,8 +1,8 @@
-"""A net of an upstream, made from verified bytes in a child process (extra `train`: the child needs torch).
+"""Nets of other projects: mirror recipes, what is read of a checkout, and the net in a child process.
 
-The checkout is read from git's objects, as the audit reads it; it is never put on `sys.path`, so
-neither a planted `.pyc` nor a changed work tree can stand in for the source. The module may import
-torch and harmless parts of the standard library only, checked before it runs.
+The checkout is read from git's objects, as the audit reads it, and is never put on `sys.path`: neither a
+planted `.pyc` nor a changed work tree can replace the source. The module may import torch and harmless
+parts of the standard library only, which is checked before it runs. The child needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,28 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, StringConstraints
 
 from eyeline.audit.architecture import parse_source
 from eyeline.audit.licence_text import match_text
 from eyeline.audit.tree import Tree, open_tree
-from eyeline.convert.mirror_recipe import MirrorRecipe
 from eyeline.digests import sha256_hex
-from eyeline.errors import LicenceError, MissingExtraError, ModelError, VerificationError
-from eyeline.files import read_regular_file
+from eyeline.errors import (
+    LicenceError,
+    MissingExtraError,
+    ModelError,
+    UsageError,
+    VerificationError,
+)
+from eyeline.registry.records import Digest, IoSpec, ModelId
+from eyeline.validation import Strict, read_record
+
+RECIPES = Path(__file__).parent / "mirrors"
+DEFAULT_RECIPE = "u2netp_mirror_v1"
 
 IMPORTS = frozenset({
     "__future__", "abc", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "math",
@@ -45,6 +54,96 @@ CPU_SECONDS = 1800
 FILE_BYTES = 1 << 30
 ANSWER_SECONDS = 600.0
 
+Commit = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})?$")]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+SourcePath = Annotated[
+    str, StringConstraints(pattern=r"^(?:[A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*\.py$|^$")
+]
+
+
+class PinnedAsset(Strict):
+    """Weights as an ONNX file, pinned by its digest.
+
+    Attributes:
+        name: file name.
+        url: where it is served.
+        sha256: hex digest of the file.
+        size: bytes.
+        head: number of the output that is the map.
+        custody: through whose hands it went.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,127}$")]
+    url: Url
+    sha256: Digest
+    size: int = Field(gt=0)
+    head: int = Field(default=0, ge=0)
+    custody: str = Field(min_length=1)
+
+
+class MirrorRecipe(Strict):
+    """Which net of which upstream becomes which model, with the evidence for it.
+
+    Attributes:
+        id: of the model that it makes.
+        description: one plain sentence.
+        license: SPDX id of code and weights: Apache-2.0, whose section 4 the receipt fulfils.
+        parameters: learnable parameters of the net as published; 0 when not known.
+        upstream: URL of the repository.
+        commit: the commit that was reviewed; empty admits any.
+        module: path of the file that defines the net; empty to search for it.
+        module_sha256: hex digest of that file.
+        net: class name.
+        arguments: of its constructor.
+        head: number of the output that is the map.
+        attribution: whom to name.
+        notice: text of the upstream's NOTICE file, empty when it has none; used without a checkout.
+        weights_evidence: why the weights may be used under the licence.
+        limits: what the model is not good for.
+        asset: the weights as ONNX, where there are any.
+        io: how frames become its input.
+    """
+
+    schema_version: Literal[1] = 1
+    id: ModelId
+    description: str = Field(min_length=1)
+    license: Literal["Apache-2.0"]
+    parameters: int = Field(default=0, ge=0)
+    upstream: Url
+    commit: Commit = ""
+    module: SourcePath = ""
+    module_sha256: Digest | Literal[""] = ""
+    net: Identifier
+    arguments: tuple[int | float | bool | str, ...] = ()
+    head: int = Field(default=0, ge=0)
+    attribution: str = Field(min_length=1)
+    notice: str = ""
+    weights_evidence: str = Field(min_length=1)
+    limits: tuple[str, ...] = ()
+    asset: PinnedAsset | None = None
+    io: IoSpec = IoSpec()
+
+
+def load_recipe(name: str | None = None) -> MirrorRecipe:
+    """Read a built-in recipe by its id, or a recipe from a TOML file.
+
+    Args:
+        name: id or path; the built-in u2netp recipe when None.
+
+    Raises:
+        UsageError: no such recipe, or an invalid one.
+        RegistryError: the file cannot be read.
+    """
+    name = name or DEFAULT_RECIPE
+    builtin = {p.stem: p for p in sorted(RECIPES.glob("*.toml"))}
+    path = builtin.get(name) or Path(name)
+    if path.suffix != ".toml":
+        raise UsageError(
+            f"no mirror recipe {name!r}", f"known: {', '.join(builtin)}; or give a .toml file"
+        )
+    return read_record(MirrorRecipe, path, "a mirror recipe", hint="start from docs/mirror.md")
+
 
 @dataclass(frozen=True)
 class UpstreamSource:
@@ -52,17 +151,15 @@ class UpstreamSource:
 
     Attributes:
         commit: git commit id.
-        tree: git tree id.
         module: path of the file that defines the net.
         code: its bytes.
         license_text: the LICENSE, exactly Apache-2.0.
-        license_path: where it stands.
-        notices: its copyright lines, as they stand.
+        license_path: its path.
+        notices: its copyright lines, unchanged.
         notice: text of the NOTICE file, None when there is none.
     """
 
     commit: str
-    tree: str
     module: str
     code: bytes
     license_text: str
@@ -72,7 +169,7 @@ class UpstreamSource:
 
 
 def read_upstream(checkout: Path, recipe: MirrorRecipe) -> UpstreamSource:
-    """Read a checkout's licence and module, refusing what the recipe does not name.
+    """Read a checkout's licence and module, and refuse what the recipe does not name.
 
     Args:
         checkout: a git checkout or git directory.
@@ -85,8 +182,13 @@ def read_upstream(checkout: Path, recipe: MirrorRecipe) -> UpstreamSource:
     """
     tree = open_tree(checkout)
     if tree.commit is None:
-        raise ModelError(f"{checkout}: no git directory", "clone it: the commit is read, not typed")
-    path, text = _license(tree)
+        raise ModelError(
+            f"{checkout}: no git directory", "give a clone, so that its commit is known"
+        )
+    names = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING")
+    path, text = next(((n, t) for n in names if (t := tree.text(n)) is not None), ("", ""))
+    if not path:
+        raise LicenceError(f"{tree.name}: no LICENSE file", "without one all rights are reserved")
     match = match_text(text)
     if match.id != "Apache-2.0":
         what = match.id or (f"like {match.nearest}, with changes" if match.nearest else "unknown")
@@ -107,17 +209,7 @@ def read_upstream(checkout: Path, recipe: MirrorRecipe) -> UpstreamSource:
     _check_imports(module, code)
     notices = [p for p in tree.entries if "/" not in p and p.upper().split(".")[0] == "NOTICE"]
     notice = tree.text(notices[0]) if notices else None
-    return UpstreamSource(
-        tree.commit, tree.tree_id, module, code, text, path, match.notices, notice
-    )
-
-
-def _license(tree: Tree) -> tuple[str, str]:
-    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING"):
-        text = tree.text(name)
-        if text is not None:
-            return name, text
-    raise LicenceError(f"{tree.name}: no LICENSE file", "without one all rights are reserved")
+    return UpstreamSource(tree.commit, module, code, text, path, match.notices, notice)
 
 
 def _find_module(tree: Tree, net: str) -> str:
@@ -151,51 +243,21 @@ def _check_imports(module: str, code: bytes) -> None:
 
 
 class UpstreamNet:
-    """The net, alive in its child; a context manager.
+    """A net that runs in a child process, see `open_upstream`.
 
-    Args:
-        source: see `read_upstream`.
-        recipe: class, arguments and head.
-        checkpoint: weights file; tensors only.
-
-    Raises:
-        ModelError: the module or the checkpoint can't be used.
-        MissingExtraError: torch is not installed.
+    Attributes:
+        parameters: learnable parameters.
+        versions: of torch and NumPy in the child.
     """
 
-    def __init__(self, source: UpstreamSource, recipe: MirrorRecipe, checkpoint: bytes) -> None:
-        self._stack = contextlib.ExitStack()
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory())).resolve()
-        job = {
-            "module": source.module, "net": recipe.net, "arguments": list(recipe.arguments),
-            "head": recipe.head, "threads": 1,
-        }  # fmt: skip
-        (self.folder / "job.json").write_text(json.dumps(job))
-        (self.folder / "module.py").write_bytes(source.code)
-        (self.folder / "weights").write_bytes(checkpoint)
-        self._name = f"{source.module}: {recipe.net}"
-        child = Path(__file__).with_name("upstream_child.py")
-        self._process = subprocess.Popen(  # noqa: S603  (our own child)
-            [sys.executable, "-I", "-B", str(child), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={},
-            cwd=self.folder,
-            preexec_fn=_limit,  # noqa: PLW1509  (no threads of ours hold locks at this point)
-            start_new_session=True,
-            text=True,
-        )
-        try:
-            hello = self._answer()
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, process: subprocess.Popen[str], folder: Path, name: str) -> None:
+        self._process, self.folder, self._name = process, folder, name
+        hello = self._answer()
         self.parameters = int(hello["parameters"])
         self.versions: dict[str, str] = dict(hello["versions"])
 
     def export(self, opset: int) -> bytes:
-        """The traced net as ONNX."""
+        """Return the traced net as ONNX."""
         self._ask({"do": "export", "opset": opset})
         return (self.folder / "net.onnx").read_bytes()
 
@@ -219,7 +281,9 @@ class UpstreamNet:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError as exc:
-            raise ModelError(f"{self._name}: the child has gone", "is it over its limits?") from exc
+            raise ModelError(
+                f"{self._name}: its process has ended", "is it over its limits?"
+            ) from exc
         self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -231,12 +295,12 @@ class UpstreamNet:
         finally:
             timer.cancel()
         try:
-            answer = json.loads(line)
+            answer = dict(json.loads(line))
             ok = bool(answer["ok"])
         except (ValueError, KeyError, TypeError) as exc:
             code = self._process.wait()
             raise ModelError(
-                f"{self._name}: its child ended without an answer (status {code})",
+                f"{self._name}: its process ended without an answer (status {code})",
                 "it went over its limits of memory or time, or crashed",
             ) from exc
         if not ok:
@@ -244,27 +308,10 @@ class UpstreamNet:
             if "No module named 'torch'" in error:
                 raise MissingExtraError("torch", "train")
             raise ModelError(f"{self._name}: {error}", "is it the checkpoint of this net?")
-        return dict(answer)
-
-    def close(self) -> None:
-        """End the child and remove its folder."""
-        self._process.kill()
-        self._process.communicate()
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        return answer
 
 
-def _limit() -> None:
+def _limit_child() -> None:
     for what, limit in (
         (resource.RLIMIT_AS, MEMORY),
         (resource.RLIMIT_CPU, CPU_SECONDS),
@@ -279,18 +326,42 @@ def _limit() -> None:
 
 @contextlib.contextmanager
 def open_upstream(
-    checkout: Path, recipe: MirrorRecipe, checkpoint: Path
-) -> Iterator[tuple[UpstreamSource, UpstreamNet, str]]:
-    """The net of a checkout with a checkpoint's weights.
+    source: UpstreamSource, recipe: MirrorRecipe, checkpoint: bytes
+) -> Iterator[UpstreamNet]:
+    """Start the net of a checkout in a child process, which ends with the block.
 
-    Yields:
-        What was read, the net, and the checkpoint's sha256.
+    Args:
+        source: see `read_upstream`.
+        recipe: class, arguments and head.
+        checkpoint: content of the weights file; tensors only.
 
     Raises:
-        LicenceError, VerificationError, ModelError, MissingExtraError: see `read_upstream` and
-            `UpstreamNet`.
+        ModelError: the module or the checkpoint cannot be used.
+        MissingExtraError: torch is not installed.
     """
-    source = read_upstream(checkout, recipe)
-    data = read_regular_file(checkpoint)
-    with UpstreamNet(source, recipe, data) as net:
-        yield source, net, sha256_hex(data)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place).resolve()
+        job = {
+            "module": source.module, "net": recipe.net, "arguments": list(recipe.arguments),
+            "head": recipe.head, "threads": 1,
+        }  # fmt: skip
+        (folder / "job.json").write_text(json.dumps(job))
+        (folder / "module.py").write_bytes(source.code)
+        (folder / "weights").write_bytes(checkpoint)
+        child = Path(__file__).with_name("_upstream_child.py")
+        process = subprocess.Popen(  # noqa: S603  (our own child)
+            [sys.executable, "-I", "-B", str(child), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd=folder,
+            preexec_fn=_limit_child,  # noqa: PLW1509  (no thread of ours holds a lock here)
+            start_new_session=True,
+            text=True,
+        )
+        try:
+            yield UpstreamNet(process, folder, f"{source.module}: {recipe.net}")
+        finally:
+            process.kill()
+            process.communicate()

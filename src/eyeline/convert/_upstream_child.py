@@ -1,8 +1,8 @@
-"""Runs an upstream's module where it can do little harm: `python -I -B upstream_child.py FOLDER`.
+"""Run an upstream's module with few permissions: `python -I -B _upstream_child.py FOLDER`.
 
-Started by `eyeline.convert.upstream` with an empty environment and limits; imports nothing of eyeline.
-Reads `job.json`, `module.py` and `weights` in FOLDER, then one JSON command a line from stdin, and
-answers one JSON line each: `export` writes `net.onnx`; `run` turns `x.npy` into `y.npy`.
+`eyeline.convert.upstream` starts it with an empty environment and limits; it imports nothing of eyeline.
+It reads `job.json`, `module.py` and `weights` in FOLDER, then one JSON command per line from stdin, and
+answers each with one JSON line. `export` writes `net.onnx`; `run` turns `x.npy` into `y.npy`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 
 def guard(folder: str) -> None:
-    """Refuse what computing a net never needs: sockets, processes, files elsewhere.
+    """Refuse sockets, processes and files elsewhere, which computing a net never needs.
 
-    An audit hook can't be taken off again (Python documentation, `sys.addaudithook`). It is a second
-    fence behind the static check of imports, not a sandbox.
+    An audit hook can't be removed (Python documentation, `sys.addaudithook`). It backs up the static
+    check of imports; it is not a sandbox.
     """
     folders = {folder, sys.prefix, sys.base_prefix, "/proc", "/sys", *(p for p in sys.path if p)}
     readable = (*(f.rstrip("/") + "/" for f in folders), "/dev/null", "/dev/urandom")
@@ -47,13 +47,13 @@ def guard(folder: str) -> None:
 
 
 def load_net(folder: Path, job: dict[str, Any]) -> Any:
-    """The net of the job, with its weights, in evaluation mode."""
+    """Return the job's net with its weights, in evaluation mode."""
     import torch
 
     code = compile((folder / "module.py").read_bytes(), job["module"], "exec", dont_inherit=True)
     weights = io.BytesIO((folder / "weights").read_bytes())
     guard(str(folder))
-    # Tensors only: a pickle that asks for anything else is refused by torch itself.
+    # torch refuses a pickle that asks for anything but tensors.
     state = torch.load(weights, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -68,8 +68,6 @@ def load_net(folder: Path, job: dict[str, Any]) -> Any:
     net.load_state_dict(state, strict=True)
 
     class Head(torch.nn.Module):
-        """One output of the net."""
-
         def __init__(self) -> None:
             super().__init__()
             self.net = net
@@ -82,12 +80,12 @@ def load_net(folder: Path, job: dict[str, Any]) -> Any:
 
 
 def export(head: Any, folder: Path, opset: int) -> None:
-    """Trace the net to `net.onnx`, sizes free; batch normalisation is left for a deterministic folding."""
+    """Trace the net to `net.onnx` with free sizes; `fold_batch_norm` folds it later."""
     import torch
 
     axes = {0: "N", 2: "H", 3: "W"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer is deprecated, and the one without onnxscript
+        warnings.simplefilter("ignore")  # the tracer is deprecated, but needs no onnxscript
         torch.onnx.export(
             head,
             (torch.zeros(1, 3, 64, 96),),
@@ -103,7 +101,7 @@ def export(head: Any, folder: Path, opset: int) -> None:
 
 
 def serve(folder: Path, answers: Any) -> None:
-    """Load the job's net and obey commands until stdin ends."""
+    """Load the job's net and answer commands until stdin ends."""
     import numpy as np
     import torch
 
@@ -112,11 +110,8 @@ def serve(folder: Path, answers: Any) -> None:
     head = load_net(folder, job)
     parameters = sum(p.numel() for p in head.parameters())
     versions = {"torch": torch.__version__.split("+")[0], "numpy": np.__version__}
-    print(
-        json.dumps({"ok": True, "parameters": parameters, "versions": versions}),
-        file=answers,
-        flush=True,
-    )
+    hello = {"ok": True, "parameters": parameters, "versions": versions}
+    print(json.dumps(hello), file=answers, flush=True)
     double: Any = None
     for line in sys.stdin:
         command = json.loads(line)
@@ -135,7 +130,7 @@ def serve(folder: Path, answers: Any) -> None:
 
 
 def main() -> None:
-    """Keep stdout for answers: what the upstream prints goes to stderr."""
+    """Serve; the upstream's own prints go to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:

@@ -1,26 +1,30 @@
-"""ONNX graphs rewritten without changing the function: what every exporter here ends with.
+"""Rewrite ONNX graphs without changing their function; every export of this package ends here.
 
 Nothing here depends on torch, the clock, the host or a path: the same graph gives the same bytes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx.utils import Extractor
 
-from eyeline.errors import ModelError
+from eyeline.errors import ModelError, first_line
 from eyeline.runtime import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 17
-IR_VERSION = 8  # what opset 17 came with (ONNX 1.12)
+IR_VERSION = 8  # that of opset 17 (ONNX 1.12)
 
 
 def load_model(data: bytes, name: str) -> onnx.ModelProto:
     """Parse an ONNX model.
 
     Raises:
-        ModelError: bytes that are none.
+        ModelError: the bytes are not an ONNX model.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -30,33 +34,24 @@ def load_model(data: bytes, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name}: not an ONNX model", "is it the right file?") from exc
 
 
-def keep_output(graph: onnx.GraphProto, index: int) -> None:
-    """Drop every output but one, and every node and initializer that it does not need.
+def keep_output(model: onnx.ModelProto, index: int) -> onnx.ModelProto:
+    """Return the model with one output, and only the nodes and initializers that this output needs.
 
     Raises:
         ModelError: no such output.
     """
+    graph = model.graph
     if not 0 <= index < len(graph.output):
         raise ModelError(
             f"no output {index}: there are {len(graph.output)}", "check the recipe's head"
         )
-    kept = graph.output[index]
-    needed, nodes = {kept.name}, []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            nodes.append(node)
-            needed |= set(node.input)
-    initializers = [t for t in graph.initializer if t.name in needed]
-    names = {t.name for t in initializers}
-    inputs = [t for t in graph.input if t.name in needed and t.name not in names]
-    nodes.reverse()
-    for field, values in (
-        (graph.node, nodes), (graph.initializer, initializers), (graph.input, inputs),
-        (graph.output, [kept]),
-    ):  # fmt: skip
-        copies = [type(v).FromString(v.SerializeToString()) for v in values]
-        del field[:]
-        field.extend(copies)
+    weights = {t.name for t in graph.initializer}
+    inputs = [t.name for t in graph.input if t.name not in weights]
+    kept = Extractor(model).extract_model(inputs, [graph.output[index].name])
+    used = {name for node in kept.graph.node for name in node.input}
+    for tensor in [t for t in kept.graph.input if t.name not in used]:
+        kept.graph.input.remove(tensor)
+    return kept
 
 
 def to_contract(graph: onnx.GraphProto) -> None:
@@ -73,42 +68,41 @@ def to_contract(graph: onnx.GraphProto) -> None:
     names = {graph.input[0].name: INPUT_NAME, graph.output[0].name: OUTPUT_NAME}
     for node in graph.node:
         for field in (node.input, node.output):
-            for i, name in enumerate(field):
-                field[i] = names.get(name, name)
+            field[:] = [names.get(name, name) for name in field]
     for tensor, name, channels in (
         (graph.input[0], INPUT_NAME, 3),
         (graph.output[0], OUTPUT_NAME, 1),
     ):
-        fresh = onnx.helper.make_tensor_value_info(
-            name, onnx.TensorProto.FLOAT, ["N", channels, "H", "W"]
+        tensor.CopyFrom(
+            onnx.helper.make_tensor_value_info(
+                name, onnx.TensorProto.FLOAT, ["N", channels, "H", "W"]
+            )
         )
-        tensor.CopyFrom(fresh)
     del graph.value_info[:]  # sizes of the one input that it was traced with
 
 
-def to_opset(model: onnx.ModelProto, opset: int = OPSET) -> onnx.ModelProto:
-    """The same graph at another opset, by ONNX's own converter.
+def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same graph at `OPSET`, by ONNX's own converter.
 
     Raises:
-        ModelError: an op that the converter can't carry over.
+        ModelError: the converter does not know an op.
     """
-    if [(o.domain, o.version) for o in model.opset_import] == [("", opset)]:
+    if [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]:
         return model
     try:
-        converted = onnx.version_converter.convert_version(model, opset)
+        return onnx.version_converter.convert_version(model, OPSET)
     except (RuntimeError, ValueError) as exc:
-        first = " ".join(str(exc).split())[:200]
-        raise ModelError(f"can't be carried to opset {opset}: {first}", "export it again") from exc
-    converted.ir_version = IR_VERSION
-    return converted
+        raise ModelError(
+            f"can't be converted to opset {OPSET}: {first_line(exc)}", "export it at that opset"
+        ) from exc
 
 
 def half_pixel(graph: onnx.GraphProto) -> int:
-    """Turn `pytorch_half_pixel` resizes into `half_pixel` ones; say how many.
+    """Turn `pytorch_half_pixel` resizes into `half_pixel` ones; return how many.
 
     The two differ only where an output side is one pixel long (ONNX operator `Resize`): there
     `pytorch_half_pixel` samples position 0, `half_pixel` the centre of the input. A net that shrinks
-    by halving and grows to the sizes it came from resizes to one pixel from one pixel only, where
+    by halving and grows back through the same sizes resizes to one pixel only from one pixel, where
     both sample position 0.
     """
     changed = 0
@@ -120,34 +114,32 @@ def half_pixel(graph: onnx.GraphProto) -> int:
     return changed
 
 
-def drop_identities(graph: onnx.GraphProto) -> int:
-    """Take out Identity nodes, such as a tracer leaves between equal weights; say how many."""
+def drop_identities(graph: onnx.GraphProto) -> None:
+    """Remove Identity nodes, such as a tracer leaves between equal weights."""
     outputs = {t.name for t in graph.output}
     same: dict[str, str] = {}
-    kept = []
+    dropped = []
     for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = same.get(name, name)
+        node.input[:] = [same.get(name, name) for name in node.input]
         if node.op_type == "Identity" and node.output[0] not in outputs:
             same[node.output[0]] = node.input[0]
-        else:
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(kept)
-    return len(same)
+            dropped.append(node)
+    for node in dropped:
+        graph.node.remove(node)
 
 
 def fold_batch_norm(graph: onnx.GraphProto) -> int:
-    """Fold each BatchNormalization into the Conv before it, computed in float64; say how many.
+    """Fold each BatchNormalization into the Conv before it, computed in float64; return how many.
 
     Each operation is correctly rounded (IEEE 754), so every machine gets the same weights.
     """
     weights = {t.name: t for t in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    users: dict[str, int] = {}
-    for node in graph.node:
-        for name in node.input:
-            users[name] = users.get(name, 0) + 1
+    users = Counter(name for node in graph.node for name in node.input)
+
+    def value(name: str) -> np.ndarray:
+        return numpy_helper.to_array(weights[name]).astype(np.float64)
+
     folded = []
     for norm in graph.node:
         conv = makers.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
@@ -155,21 +147,19 @@ def fold_batch_norm(graph: onnx.GraphProto) -> int:
             continue
         if not {*norm.input[1:], *conv.input[1:]} <= weights.keys() or users[conv.input[1]] != 1:
             continue
-        gamma, beta, mean, var = (
-            numpy_helper.to_array(weights[n]).astype(np.float64) for n in norm.input[1:]
-        )
+        gamma, beta, mean, var = map(value, norm.input[1:])
         epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
         scale = gamma / np.sqrt(var + float(np.float32(epsilon)))
-        weight = numpy_helper.to_array(weights[conv.input[1]]).astype(np.float64)
-        bias = (
-            numpy_helper.to_array(weights[conv.input[2]]).astype(np.float64)
-            if len(conv.input) > 2 else np.zeros(len(scale))
-        )  # fmt: skip
+        bias = value(conv.input[2]) if len(conv.input) > 2 else np.zeros(len(scale))
+        weight = value(conv.input[1]) * scale[:, None, None, None]
         name = f"{conv.input[1]}.bias_folded"
-        _put(graph, conv.input[1], weight * scale[:, None, None, None])
-        _put(graph, name, (bias - mean) * scale + beta)
-        del conv.input[2:]
-        conv.input.append(name)
+        weights[conv.input[1]].CopyFrom(
+            numpy_helper.from_array(weight.astype(np.float32), conv.input[1])
+        )
+        graph.initializer.append(
+            numpy_helper.from_array(((bias - mean) * scale + beta).astype(np.float32), name)
+        )
+        conv.input[:] = [*conv.input[:2], name]
         conv.output[0] = norm.output[0]
         folded.append(norm)
     for norm in folded:
@@ -180,17 +170,8 @@ def fold_batch_norm(graph: onnx.GraphProto) -> int:
     return len(folded)
 
 
-def _put(graph: onnx.GraphProto, name: str, value: np.ndarray) -> None:
-    fresh = numpy_helper.from_array(value.astype(np.float32), name)
-    for tensor in graph.initializer:
-        if tensor.name == name:
-            tensor.CopyFrom(fresh)
-            return
-    graph.initializer.append(fresh)
-
-
-def compact(graph: onnx.GraphProto) -> None:
-    """Say the same in fewer bytes: one node for equal ones, numbered tensors, no node names.
+def _compact(graph: onnx.GraphProto) -> None:
+    """Keep one of equal nodes, number the tensors and drop node names.
 
     The tracer names every tensor by its module path and repeats the shape computation of each
     resize: more than 10 kB of a model of 300,000 parameters.
@@ -217,11 +198,32 @@ def compact(graph: onnx.GraphProto) -> None:
     graph.node.extend(kept)
 
 
-def finish(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
-    """Compact, give it the metadata, check it whole, and serialise deterministically."""
-    compact(model.graph)
+def finish(
+    model: onnx.ModelProto, metadata: Mapping[str, str], *, name: str | None = None
+) -> bytes:
+    """Compact a model, set its metadata, check it, and serialise it deterministically.
+
+    Args:
+        model: the model, which is changed.
+        metadata: replaces the model's.
+        name: new name of the graph, with eyeline as the producer; None keeps both.
+
+    Raises:
+        ModelError: ONNX's checker refuses the model.
+    """
+    _compact(model.graph)
+    model.ir_version = IR_VERSION
+    if name is not None:
+        model.producer_name, model.producer_version = "eyeline", ""
+        model.doc_string = model.graph.doc_string = ""
+        model.graph.name = name
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as exc:
+        raise ModelError(
+            f"{model.graph.name}: the rewritten graph is not valid: {first_line(exc)}", "report it"
+        ) from exc
     data: bytes = model.SerializeToString(deterministic=True)
     return data
