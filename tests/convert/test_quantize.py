@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from eyeline.admission.add import Told, add_model
+from eyeline.admission.add import ModelDeclaration, add_model
 from eyeline.admission.check import check_registry
 from eyeline.convert.quantize import (
     Quantized,
@@ -346,8 +346,8 @@ def test_an_unreadable_image_is_named(images: Path, tmp_path: Path) -> None:
 # --- into a registry
 
 
-def told(model_id: str) -> Told:
-    return Told(model_id, "Apache-2.0", "A test's model.", "quantised in a test")
+def told(model_id: str) -> ModelDeclaration:
+    return ModelDeclaration(model_id, "Apache-2.0", "A test's model.", "quantised in a test")
 
 
 def test_it_is_registered_with_its_papers(

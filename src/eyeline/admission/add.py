@@ -1,51 +1,52 @@
-"""Take a model into a registry as a candidate, and out of it again.
+"""Take a model into a registry as a candidate, remove it again, or fetch a mirror recipe's model.
 
-In: scan, licence, parity, manifest; then its papers, its bytes and last the record are written, so that a
-killed process leaves the old registry. A model's files are named by its id:
+A model must pass the scanner, the licence policy and a parity check, and needs a manifest. Then its
+sidecars, its bytes and last its record are written, so that a killed process leaves the old registry. One
+process writes at a time. A model's files are named by its id:
 
     ID.onnx         ID.json          the model, its I/O spec
     ID.license.txt  ID.receipt.txt   the licence's text, or the receipt of a mirror that holds it
     ID.intoto.json  ID.parity.json   manifest and parity report
     ID.cdx.json     ID.md            ML-BOM and card, where there are any
 
-The one writer of a registry: one at a time, whole or not at all.
-
-A mirror recipe run to its end: get the pinned asset, mirror it, register it as a reference.
-
-The wheel carries no third-party weights, only the recipe: `eyeline model fetch u2netp_mirror_v1`.
+The package contains no third-party weights, only the recipe for `eyeline model fetch u2netp_mirror_v1`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from eyeline._version import __version__
+from eyeline.audit.licence_text import match_text
+from eyeline.audit.records import load_policy
 from eyeline.convert.graph import OPSET
 from eyeline.convert.mirror import Mirrored, mirror_onnx
-from eyeline.convert.parity import OnStep
+from eyeline.convert.parity import OnStep, against_asset
 from eyeline.convert.sidecars import (
+    IO_SPEC,
+    LICENSE,
+    MANIFEST,
+    MAX_SIDECAR,
+    PARITY,
     QUANTISATION,
+    RECEIPT,
+    SIDECARS,
     ResourceDescriptor,
+    apache_text,
     canonical_json,
     check_subjects,
     make_manifest,
 )
 from eyeline.convert.upstream import MirrorRecipe
 from eyeline.digests import sha256_hex
-from eyeline.errors import (
-    LicenceError,
-    ModelError,
-    OutputError,
-    RegistryError,
-    UsageError,
-    VerificationError,
-)
+from eyeline.errors import LicenceError, ModelError, OutputError, RegistryError, first_line
 from eyeline.files import Asset, download, read_regular_file, write_bytes
 from eyeline.locks import file_lock
 from eyeline.registry.records import (
@@ -58,42 +59,75 @@ from eyeline.registry.records import (
     Task,
     needed_version,
 )
-from eyeline.registry.registry import read_registry
+from eyeline.registry.registry import Model, read_io_spec, read_registry
 from eyeline.registry.signing import BUNDLE_SUFFIX, RELEASE_SUFFIX, SIGNATURE_SUFFIX
+from eyeline.scan import admit
 
 LOCK_FILE = ".registry.lock"
+DOWNLOADS = ".fetch"
+
+SUFFIXES = (".onnx", *SIDECARS, ".md", RELEASE_SUFFIX, SIGNATURE_SUFFIX, BUNDLE_SUFFIX)
+"""Of every file that belongs to a model of a registry."""
+
+RESERVED = frozenset({"registry", "trust", "trusted_root", "promotion", "promotion_gaze"})
+"""Ids whose I/O spec would overwrite a file of the registry itself."""
 
 
-@contextlib.contextmanager
-def registry_lock(folder: Path) -> Iterator[None]:
-    """Hold a registry for writing; the lock goes with the process that holds it.
+@dataclass(frozen=True)
+class ModelDeclaration:
+    """What a person declares about a model, because nothing can compute it.
+
+    Attributes:
+        id: unique name in the registry.
+        license: SPDX id of the weights' licence.
+        description: one plain sentence.
+        provenance: where the weights come from.
+        io: how frames become its input; None for the I/O spec beside the file, or the defaults.
+        task: what its map shows.
+    """
+
+    id: str
+    license: str
+    description: str
+    provenance: str
+    io: IoSpec | None = None
+    task: Task = "objects"
+
+
+# --- the registry's file
+
+
+def registry_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold a registry for writing while the block runs.
 
     Raises:
-        RegistryError: somebody else is writing.
-        OutputError: the folder can't be written.
+        RegistryError: another process is writing.
+        OutputError: the folder cannot be written.
     """
-    refusal = RegistryError(f"{folder}: another process is writing the registry", "wait for it")
-    with file_lock(folder / LOCK_FILE, lambda note: refusal):
-        yield
+    return file_lock(
+        folder / LOCK_FILE,
+        lambda _: RegistryError(
+            f"{folder}: another process is writing the registry", "run the command again later"
+        ),
+    )
 
 
 def read_own(folder: Path) -> RegistryFile:
-    """The records of a folder; none where there is no registry yet.
+    """Read a folder's registry; an empty one where there is none yet.
 
     Raises:
-        RegistryError: a registry that does not parse.
+        RegistryError: an invalid registry.
     """
-    path = folder / REGISTRY_FILE
-    if not path.exists() and not path.is_symlink():
+    if not os.path.lexists(folder / REGISTRY_FILE):
         return RegistryFile(models=[])
     return read_registry(folder)
 
 
 def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]) -> None:
-    """Write a registry, whole or not at all; the caller holds `registry_lock`.
+    """Write a folder's registry; the caller holds `registry_lock`.
 
     Raises:
-        OutputError: the folder can't be written.
+        OutputError: the folder cannot be written.
     """
     version = needed_version(models, decisions)
     content = RegistryFile(schema_version=version, models=models, decisions=decisions)
@@ -108,26 +142,16 @@ def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]
 
 
 def put_record(folder: Path, record: ModelRecord) -> None:
-    """Add a record, or replace the one of its id and role; the registry is made when absent.
-
-    Args:
-        folder: the registry's folder, with the record's file in it.
-        record: what to register.
+    """Add a record whose file is there, or replace the one of the same id and role.
 
     Raises:
         VerificationError: the file's bytes are not the record's.
-        RegistryError: the role is production, the id has another role here, the registry does not
-            parse, or somebody else is writing it.
-        OutputError: the folder can't be written.
+        RegistryError: the id has another role here, the registry is invalid, or another process is
+            writing it.
+        OutputError: the folder cannot be written.
     """
-    if sha256_hex(read_regular_file(folder / record.file)) != record.sha256:
-        raise VerificationError(
-            f"{folder / record.file}: not the bytes to register", "export it again"
-        )
-    if record.role == "production":
-        raise RegistryError(
-            f"{record.id}: the default is not registered, it is promoted", "eyeline model promote"
-        )
+    path = folder / record.file
+    record.check_digest(read_regular_file(path), path)
     with registry_lock(folder):
         own = read_own(folder)
         for known in own.models:
@@ -140,108 +164,97 @@ def put_record(folder: Path, record: ModelRecord) -> None:
         write_own(folder, [*kept, record], own.decisions)
 
 
-MANIFEST, PARITY, LICENSE, RECEIPT = ".intoto.json", ".parity.json", ".license.txt", ".receipt.txt"
-PAPERS = (".json", LICENSE, RECEIPT, ".cdx.json", MANIFEST, PARITY)
-SUFFIXES = (".onnx", *PAPERS, ".md", RELEASE_SUFFIX, SIGNATURE_SUFFIX, BUNDLE_SUFFIX)
-"""Of every file that belongs to a model of a registry."""
-
-MAX_PAPER = 16 * 1024 * 1024
-
-RESERVED = frozenset({"registry", "trust", "trusted_root", "promotion", "promotion_gaze"})
-"""Ids whose I/O spec would overwrite a file of the registry itself."""
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(
+            f"{folder}: can't be made: {exc.strerror}", "name a folder of yours"
+        ) from exc
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a person says of a model, and nothing can compute.
+def _files_of(record: ModelRecord) -> set[str]:
+    return {record.file} | {record.file.removesuffix(".onnx") + s for s in SUFFIXES}
 
-    Attributes:
-        id: unique name in the registry.
-        license: SPDX id of the weights' licence.
-        description: one plain sentence.
-        provenance: where the weights come from.
-        io: how frames become its input; None: the I/O spec beside the file, then the defaults.
-        task: what its map shows.
-    """
 
-    id: str
-    license: str
-    description: str
-    provenance: str
-    io: IoSpec | None = None
-    task: Task = "objects"
+# --- add
 
 
 def add_model(
     folder: Path,
     file: Path,
-    told: Told,
+    declaration: ModelDeclaration,
     *,
     license_file: Path | None = None,
     source: Path | None = None,
     head: int = 0,
-    on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_step: OnStep = lambda what, done, total: None,
 ) -> ModelRecord:
     """Admit a model to a registry as a candidate (extra `audit`).
 
-    What `eyeline model export` left beside the file (manifest, parity report, receipt) is held against it
-    and taken along. Without that, `source` and `license_file` are needed.
+    The sidecars of `eyeline model export` beside the file (manifest, parity report, receipt) are checked
+    and taken along. Without them, `source` and `license_file` are needed.
 
     Args:
         folder: the registry's; made when absent.
         file: the ONNX file.
-        told: see `Told`.
-        license_file: the licence's text, which must be exactly the stated licence.
+        declaration: what nothing can compute.
+        license_file: the licence's text, which must be exactly the declared licence.
         source: the ONNX file that the model was made from, to measure parity with.
-        head: which output of the source is the map.
-        on_step: called with what is being done, how much is done, and how much there is.
+        head: number of the source's output that is the map.
+        on_step: see `OnStep`.
 
     Returns:
         The record, as registered.
 
     Raises:
-        ScanError: the scanner does not admit the model, or its source.
+        ScanError: the scanner refuses the model, or its source.
         LicenceError: the policy does not admit the licence, or the text is another.
         ModelError: no parity.
-        VerificationError: papers of another file.
-        RegistryError: an id that is taken, reserved or malformed; papers that are missing; another
-            process is writing.
-        OutputError: the folder can't be written.
+        VerificationError: sidecars of another file.
+        RegistryError: the id is taken, reserved or malformed; sidecars are missing; another process
+            is writing.
+        OutputError: the folder cannot be written.
     """
-    from eyeline.scan import admit
-
-    model_id = _checked_id(told.id)
+    model_id = declaration.id
+    _check_id(model_id)
     data = read_regular_file(file)
     report = admit(data, name=file.name)
-    papers = _papers_beside(file)
-    io = told.io or _spec_beside(papers, file)
-    text_suffix, text = _licence(told.license, license_file, papers)
-    if MANIFEST in papers and source is None:
-        made = _exported(file, model_id, data, papers)
-    elif source is not None:
-        made = {
-            LICENSE: text,
-            ".json": canonical_json(io.model_dump(mode="json")),
-            PARITY: _measure_parity(source, head, data, file.name, on_step),
-        }
-        made[MANIFEST] = _manifest(model_id, data, made, told, source, head)
+    sidecars = {s: b for s in SIDECARS if (b := read_if_present(file.with_suffix(s))) is not None}
+    io = declaration.io or IoSpec()
+    if declaration.io is None and IO_SPEC in sidecars:
+        io = read_io_spec(file.with_suffix(IO_SPEC))
+    text_suffix, text = _licence(declaration.license, license_file, sidecars)
+    if source is not None:
         text_suffix = LICENSE
+        theirs = read_regular_file(source)
+        admit(theirs, name=source.name)
+        parity = against_asset(theirs, head, data, file.name, on_step)
+        made = {LICENSE: text, IO_SPEC: canonical_json(io.model_dump(mode="json"))}
+        made[MANIFEST] = make_manifest(
+            {f"{model_id}.onnx": data, **{f"{model_id}{s}": b for s, b in made.items()}},
+            external={
+                "id": model_id, "from": "registered", "license": declaration.license, "head": head,
+            },
+            internal={},
+            materials=[ResourceDescriptor(source.name, {"sha256": sha256_hex(theirs)})],
+            versions={"eyeline": __version__},
+        )  # fmt: skip
+        made[PARITY] = canonical_json(parity.to_json())
     else:
-        raise RegistryError(
-            f"{file}: no manifest ({file.stem}{MANIFEST}) beside it, and nothing to hold it to",
-            "name what it was made from with --source, or export it with eyeline model export",
-        )
+        made = sidecars
+        _check_export(file, model_id, data, made)
     try:
         record = ModelRecord(
             id=model_id,
             file=f"{model_id}.onnx",
             sha256=sha256_hex(data),
             role="candidate",
-            task=told.task,
+            task=declaration.task,
             opset=report.opset or 0,
-            license=told.license,
-            description=told.description,
-            provenance=told.provenance,
+            license=declaration.license,
+            description=declaration.description,
+            provenance=declaration.provenance,
             parameters=_parameters(file, io, made[PARITY]),
             io=io,
             manifest_sha256=sha256_hex(made[MANIFEST]),
@@ -249,164 +262,104 @@ def add_model(
             license_sha256=sha256_hex(made[text_suffix]),
         )
     except ValidationError as exc:
-        first = " ".join(str(exc).split())[:200]
         raise RegistryError(
-            f"{model_id}: can't be registered: {first}", "say it otherwise"
+            f"{model_id}: can't be registered: {first_line(exc)}", "correct that value"
         ) from exc
     _store(folder, record, {**made, ".onnx": data})
     return record
 
 
-def _checked_id(model_id: str) -> str:
+def read_if_present(path: Path) -> bytes | None:
+    """Read a sidecar; None when there is no such file."""
+    return read_regular_file(path, limit=MAX_SIDECAR) if os.path.lexists(path) else None
+
+
+def _check_id(model_id: str) -> None:
     try:
-        checked: str = TypeAdapter(ModelId).validate_python(model_id)
+        TypeAdapter(ModelId).validate_python(model_id)
     except ValidationError as exc:
         raise RegistryError(
-            f"{model_id!r} is no id", "lower-case letters, digits, _ . and -; 64 at most"
+            f"{model_id!r} is not a model id",
+            "use at most 64 lower-case letters, digits, and _ . or -",
         ) from exc
-    if checked in RESERVED:
-        raise RegistryError(f"{checked!r} is the registry's own", "take another id")
-    return checked
-
-
-def _papers_beside(file: Path) -> dict[str, bytes]:
-    stem, found = file.name.removesuffix(".onnx"), {}
-    for suffix in PAPERS:
-        path = file.parent / (stem + suffix)
-        if path.exists() or path.is_symlink():
-            found[suffix] = read_regular_file(path, limit=MAX_PAPER)
-    return found
-
-
-def _spec_beside(papers: Mapping[str, bytes], file: Path) -> IoSpec:
-    if ".json" not in papers:
-        return IoSpec()
-    try:
-        return IoSpec.model_validate_json(papers[".json"])
-    except ValidationError as exc:
-        first = " ".join(str(exc).split())[:200]
-        raise RegistryError(f"{file.stem}.json: not an I/O spec: {first}", "fix it") from exc
+    if model_id in RESERVED:
+        raise RegistryError(f"{model_id!r} is a file of the registry itself", "take another id")
 
 
 def _licence(
-    stated: str, license_file: Path | None, papers: Mapping[str, bytes]
+    stated: str, license_file: Path | None, sidecars: Mapping[str, bytes]
 ) -> tuple[str, bytes]:
-    """Suffix and bytes of the licence's text, after both the id and the text were judged."""
-    from eyeline.audit.licence_text import match_text
-    from eyeline.audit.records import load_policy
-
+    """Return suffix and bytes of the licence's text, after judging both the id and the text."""
     codes = load_policy().judge(stated)
     if codes:
         raise LicenceError(
             f"licence {stated}: not admitted ({', '.join(codes)})", "eyeline model audit says why"
         )
-    if license_file is not None or LICENSE in papers:
-        data = read_regular_file(license_file, limit=MAX_PAPER) if license_file else papers[LICENSE]
+    data = read_regular_file(license_file, limit=MAX_SIDECAR) if license_file else None
+    data = data or sidecars.get(LICENSE)
+    if data is not None:
         match = match_text(data.decode("utf-8", "replace"))
         if match.id != stated:
             found = match.id or (f"like {match.nearest}, changed" if match.nearest else "unknown")
             raise LicenceError(
                 f"{license_file or 'its licence'}: is not the text of {stated} ({found})",
-                "state what it is",
+                "state the licence that the text is",
             )
         return LICENSE, data
-    if RECEIPT in papers and stated == "Apache-2.0":
-        from eyeline.convert.sidecars import apache_text
-
-        if apache_text().strip().encode() in papers[RECEIPT]:
-            return RECEIPT, papers[RECEIPT]
+    receipt = sidecars.get(RECEIPT, b"")
+    if stated == "Apache-2.0" and apache_text().strip().encode() in receipt:
+        return RECEIPT, receipt
     raise LicenceError(f"no text of {stated} at hand", "name the file with --license-file")
 
 
-def _exported(
-    file: Path, model_id: str, data: bytes, papers: Mapping[str, bytes]
-) -> dict[str, bytes]:
-    """The papers of an export, after they were held against the model."""
-    import json
-
+def _check_export(file: Path, model_id: str, data: bytes, sidecars: Mapping[str, bytes]) -> None:
+    """Check the sidecars of an export, and that its parity check passed."""
     stem = file.name.removesuffix(".onnx")
+    if MANIFEST not in sidecars:
+        raise RegistryError(
+            f"{file}: no manifest ({stem}{MANIFEST}) beside it, and no source to compare it with",
+            "name its source with --source, or export it with eyeline model export",
+        )
     if stem != model_id:
         raise RegistryError(
             f"{file}: its manifest calls it {stem}, not {model_id}", f"register it as {stem}"
         )
-    check_subjects(papers[MANIFEST], {stem + s: b for s, b in papers.items()} | {file.name: data})
-    subjects = {s["name"] for s in json.loads(papers[MANIFEST])["subject"]}
+    files = {stem + s: b for s, b in sidecars.items()} | {file.name: data}
+    subjects = check_subjects(sidecars[MANIFEST], files)
     if file.name not in subjects or not subjects & {stem + LICENSE, stem + RECEIPT}:
         raise RegistryError(
-            f"{file}: its manifest leaves out the model or its licence", "export it"
+            f"{file}: its manifest leaves out the model or its licence", "export the model again"
         )
     try:
-        passed = json.loads(papers.get(PARITY, b"{}")).get("passed")
+        passed = json.loads(sidecars.get(PARITY, b"{}")).get("passed")
     except (ValueError, AttributeError) as exc:
-        raise RegistryError(f"{stem}{PARITY}: not a parity report", "export it again") from exc
+        raise RegistryError(
+            f"{stem}{PARITY}: not a parity report", "export the model again"
+        ) from exc
     if passed is not True:
         raise ModelError(
             f"{stem}{PARITY}: the parity check of {file} did not pass, or there is no report of it",
             "export the model again, or give the file that it was exported from with --source",
         )
-    return dict(papers)
-
-
-def _measure_parity(
-    source: Path,
-    head: int,
-    data: bytes,
-    name: str,
-    on_step: Callable[[str, int, int], None],
-) -> bytes:
-    """The parity report of a model and the ONNX file that it was made from, which is scanned first."""
-    from eyeline.convert.parity import against_asset
-    from eyeline.scan import admit
-
-    theirs = read_regular_file(source)
-    admit(theirs, name=source.name)
-    return canonical_json(against_asset(theirs, head, data, name, on_step).to_json())
-
-
-def _manifest(
-    model_id: str, data: bytes, made: Mapping[str, bytes], told: Told, source: Path, head: int
-) -> bytes:
-    subjects = {f"{model_id}{s}": b for s, b in made.items() if s != PARITY}
-    material = ResourceDescriptor(source.name, {"sha256": sha256_hex(read_regular_file(source))})
-    return make_manifest(
-        {f"{model_id}.onnx": data, **subjects},
-        external={"id": model_id, "from": "registered", "license": told.license, "head": head},
-        internal={},
-        materials=[material],
-        versions={"eyeline": __version__},
-    )
 
 
 def _parameters(file: Path, io: IoSpec, parity: bytes) -> int:
-    """Parameters of the file; of a quantised one those of the float model, as its report has them."""
-    import json
-
-    from eyeline.evaluation.benchmark import count_parameters
-    from eyeline.registry.registry import Model
-
+    # A quantised file has no float parameters left: its report has those of the float model.
     report = json.loads(parity)
-    if report.get("kind") == QUANTISATION:
-        try:
-            return int(report["source"]["parameters"])
-        except (KeyError, TypeError, ValueError) as exc:
-            raise ModelError(
-                f"{file.stem}{PARITY}: names no float model", "quantise it again"
-            ) from exc
-    return count_parameters(Model(str(file), file, io))
+    if report.get("kind") != QUANTISATION:
+        from eyeline.evaluation.benchmark import count_parameters  # needs Pillow
 
-
-def _files_of(record: ModelRecord) -> set[str]:
-    return {record.file} | {record.file.removesuffix(".onnx") + s for s in SUFFIXES}
+        return count_parameters(Model(str(file), file, io))
+    try:
+        return int(report["source"]["parameters"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ModelError(
+            f"{file.stem}{PARITY}: names no float model", "quantise the model again"
+        ) from exc
 
 
 def _store(folder: Path, record: ModelRecord, files: Mapping[str, bytes]) -> None:
-    """Write files and record under the lock, the record last."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(
-            f"{folder}: can't be made: {exc.strerror}", "name a folder of yours"
-        ) from exc
+    _make_folder(folder)
     names = {f"{record.id}{suffix}" for suffix in files}
     with registry_lock(folder):
         own = read_own(folder)
@@ -421,11 +374,9 @@ def _store(folder: Path, record: ModelRecord, files: Mapping[str, bytes]) -> Non
                     f"{record.id}: {min(shared)} belongs to {known.id}", "take another id"
                 )
         place = folder / record.file
-        if place.is_symlink() or (
-            place.exists() and sha256_hex(read_regular_file(place)) != record.sha256
-        ):
+        if place.exists() and sha256_hex(read_regular_file(place)) != record.sha256:
             raise RegistryError(f"{place}: another file is there", "move it away")
-        for suffix in sorted(files, key=lambda s: s == ".onnx"):  # the model after its papers
+        for suffix in sorted(files, key=lambda s: s == ".onnx"):  # the model after its sidecars
             path = folder / f"{record.id}{suffix}"
             if path.is_symlink():  # a link would be followed out of the folder
                 raise RegistryError(f"{path}: is a symbolic link", "move it away")
@@ -434,11 +385,11 @@ def _store(folder: Path, record: ModelRecord, files: Mapping[str, bytes]) -> Non
 
 
 def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Sequence[str]:
-    """Take a model out of a registry; its decisions stay, as history does.
+    """Remove a model from a registry; the decisions about it stay.
 
     Args:
         folder: the registry's.
-        model_id: a model of the folder's own registry, not its default.
+        model_id: a model of the folder's own registry, but not a default.
         keep_files: leave its files.
 
     Returns:
@@ -446,7 +397,7 @@ def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Se
 
     Raises:
         RegistryError: no such model here, it is the default, or another process is writing.
-        OutputError: the folder can't be written.
+        OutputError: the folder cannot be written.
     """
     if not (folder / REGISTRY_FILE).exists():
         raise RegistryError(f"{folder}: no registry there", "name its folder")
@@ -463,49 +414,19 @@ def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Se
         write_own(folder, rest, own.decisions)
         if keep_files:
             return []
-        needed = {m.file for m in rest} | {name for m in rest for name in _files_of(m)}
+        needed = {name for m in rest for name in _files_of(m)}
         gone = [n for n in sorted(_files_of(record) - needed) if (folder / n).is_file()]
         for name in gone:
-            (folder / name).unlink()  # a link's own name, never what it points to
+            (folder / name).unlink()  # deletes a link, never its target
         return gone
 
 
-def parse_told(
-    model_id: str,
-    license_id: str,
-    description: str,
-    provenance: str,
-    io: Path | None,
-    task: Task = "objects",
-) -> Told:
-    """`Told` from words and an I/O spec's file.
-
-    Raises:
-        UsageError: not an I/O spec.
-        RegistryError: a file that can't be read.
-    """
-    spec = None
-    if io is not None:
-        try:
-            spec = IoSpec.model_validate_json(read_regular_file(io, limit=1 << 20))
-        except ValidationError as exc:
-            first = " ".join(str(exc).split())[:200]
-            raise UsageError(f"{io}: not an I/O spec: {first}", "see eyeline model schema") from exc
-    return Told(model_id, license_id, description, provenance, spec, task)
-
-
-PARTS = ".fetch"
-"""Folder, in the registry, of what is still arriving."""
+# --- fetch
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch left.
-
-    Attributes:
-        record: as registered.
-        mirrored: see `eyeline.convert.mirror.Mirrored`.
-    """
+    """The result of a fetch: the record, as registered, and the mirror."""
 
     record: ModelRecord
     mirrored: Mirrored
@@ -519,42 +440,34 @@ def fetch_mirror(
     url: str | None = None,
     on_step: OnStep = lambda what, done, total: None,
 ) -> Fetched:
-    """Fetch, mirror, scan, prove and register a recipe's model.
+    """Fetch a recipe's pinned asset, mirror it, and register the model as a reference.
 
     Args:
         recipe: what to make.
         registry: the user's registry folder; made when absent.
-        source: the asset as a file at hand: nothing is downloaded.
+        source: the asset as a local file: nothing is downloaded.
         url: another address of the same bytes.
-        on_step: see `eyeline.convert.parity.OnStep`.
+        on_step: see `OnStep`.
 
     Raises:
         ModelError: the recipe pins no asset, or parity fails.
-        DownloadError: the asset can't be fetched, or the address serves other bytes.
+        DownloadError: the asset cannot be fetched, or the address serves other bytes.
         VerificationError, ScanError, RegistryError, OutputError: see `mirror_onnx`, `put_record`.
     """
     pinned = recipe.asset
     if pinned is None:
         raise ModelError(f"recipe {recipe.id} pins no asset", "export it from a checkout instead")
-    try:
-        registry.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(
-            f"{registry}: can't be made: {exc.strerror}", "name a folder of yours"
-        ) from exc
+    _make_folder(registry)
     asset = source
     if asset is None:
-        parts = registry / PARTS
-        parts.mkdir(exist_ok=True)
-        wanted = Asset(url or pinned.url, pinned.sha256, pinned.size)
+        _make_folder(registry / DOWNLOADS)
         asset = download(
-            wanted, parts / pinned.name, lambda done, total: on_step("download", done, total)
+            Asset(url or pinned.url, pinned.sha256, pinned.size),
+            registry / DOWNLOADS / pinned.name,
+            lambda done, total: on_step("download", done, total),
         )
     mirrored = mirror_onnx(asset, registry / f"{recipe.id}.onnx", recipe, on_step=on_step)
-
-    def digest(suffix: str) -> str:
-        return sha256_hex(mirrored.files[suffix].read_bytes())
-
+    digests = {s: sha256_hex(p.read_bytes()) for s, p in mirrored.files.items()}
     record = ModelRecord(
         id=recipe.id,
         file=mirrored.model.name,
@@ -567,9 +480,9 @@ def fetch_mirror(
         f"manifest {recipe.id}.intoto.json",
         parameters=recipe.parameters,
         io=recipe.io,
-        manifest_sha256=digest(MANIFEST),
-        parity_sha256=digest(PARITY),
-        license_sha256=digest(RECEIPT),
+        manifest_sha256=digests[MANIFEST],
+        parity_sha256=digests[PARITY],
+        license_sha256=digests[RECEIPT],
     )
     put_record(registry, record)
     if source is None:

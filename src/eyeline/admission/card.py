@@ -1,16 +1,16 @@
-"""Model cards: Markdown made of a model's sources, so that no number is typed.
+"""Make model cards: Markdown in which every number comes from a source, and check them.
 
 | source | what it gives |
 |---|---|
 | registry record | id, task, role, licence, opset, parameters, I/O spec, digest |
 | the file itself, scanned | ops, worst-case memory, size |
 | `ID.toml` | the words: what it does, limits, when to use another model |
-| `ID.run.json` | recipe, data, versions and device, as `eyeline train` left it |
-| `ID.evaluation.json` | quality, as `eyeline evaluate --summary` left it |
-| `ID.quantization.json` | origin and loss of an INT8 model, as `eyeline model quantize --report` left it |
+| `ID.run.json` | recipe, data, versions and device; written by `eyeline train` |
+| `ID.evaluation.json` | quality; written by `eyeline evaluate --summary` |
+| `ID.quantization.json` | origin and loss of an INT8 model; written by `eyeline model quantize --report` |
 
-All but the first two stand beside the card. A source that is missing is said to be missing; of a model
-whose file is quantised the last one is needed.
+All but the first two lie beside the card. The card says which sources are missing; a quantised model
+needs the last one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eyeline.datasets.catalogue import catalogue
 from eyeline.errors import RegistryError
@@ -33,30 +30,29 @@ from eyeline.registry.records import IoSpec, ModelRecord, Task
 from eyeline.registry.registry import Model
 from eyeline.scan import ScanReport, scan
 from eyeline.tables import markdown_table
+from eyeline.validation import Strict, read_record
 
 
-class CardText(BaseModel):
-    """The words of a card: nothing that could be computed.
+class CardText(Strict):
+    """The words of a card, which nothing can compute.
 
     Attributes:
         does: what the model does, in plain words.
         meaning: what an output value means.
-        data: ids of the datasets it learned from, see `eyeline.datasets.catalogue`.
-        calibration: id of the dataset that a quantised model was calibrated on.
-        training: how it was made, beyond what the run record says.
+        data: ids of the datasets that trained it, see `eyeline.datasets.catalogue`.
+        calibration: id of the dataset that calibrated a quantised model.
+        training: how it was made, in addition to the run record.
         limits: where it fails.
         instead: when to use another model.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     does: str
     meaning: str
-    data: list[str] = []
+    data: tuple[str, ...] = ()
     calibration: str = ""
     training: str = ""
-    limits: list[str] = []
-    instead: list[str] = []
+    limits: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
 
 
 QUALITY = {
@@ -87,20 +83,22 @@ COMPARED: dict[Task, tuple[str, ...]] = {
 
 
 def make_card(model: Model, sources: Path) -> str:
-    """The card of a registered model.
+    """Make the card of a registered model.
 
     Args:
         model: from a registry.
         sources: folder with `ID.toml` and, where they exist, run record and evaluation.
 
     Raises:
-        RegistryError: an unregistered model, a source that does not parse, or an evaluation that
-            does not hold these very bytes.
+        RegistryError: an unregistered model, an invalid source, or an evaluation of other bytes.
     """
     record = model.record
     if record is None:
         raise RegistryError(f"{model.id}: not registered, so it has no card", "add it first")
-    text = _text(sources / f"{record.id}.toml")
+    words = sources / f"{record.id}.toml"
+    if not words.exists():
+        raise RegistryError(f"{words}: no such file", "a card needs its words there")
+    text = read_record(CardText, words, "a card's words", hint="fix the file", error=RegistryError)
     report = scan(model.data, name=record.file)
     evaluation, run = (sources / f"{record.id}.{kind}.json" for kind in ("evaluation", "run"))
     with _as_written(evaluation, "eyeline evaluate --summary"):
@@ -126,7 +124,6 @@ def make_card(model: Model, sources: Path) -> str:
 
 @contextlib.contextmanager
 def _as_written(path: Path, command: str) -> Iterator[None]:
-    """Say of a file that lacks what a card reads in it, whose it should have been."""
     try:
         yield
     except (KeyError, IndexError, TypeError, AttributeError) as exc:
@@ -134,7 +131,7 @@ def _as_written(path: Path, command: str) -> Iterator[None]:
 
 
 def check_card(card: str, model: Model, sources: Path) -> list[str]:
-    """Lines in which a card differs from its sources, as a unified diff; empty when it holds.
+    """Return how a card differs from its sources, as the lines of a unified diff.
 
     Raises:
         RegistryError: see `make_card`.
@@ -144,18 +141,6 @@ def check_card(card: str, model: Model, sources: Path) -> list[str]:
         card.splitlines(), fresh.splitlines(), "the card", "its sources", n=0, lineterm=""
     )
     return list(lines)
-
-
-def _text(path: Path) -> CardText:
-    try:
-        return CardText.model_validate(tomllib.loads(path.read_text()))
-    except OSError as exc:
-        raise RegistryError(
-            f"{path}: can't be read: {exc.strerror}", "a card needs its words there"
-        ) from exc
-    except (tomllib.TOMLDecodeError, ValidationError) as exc:
-        first = " ".join(str(exc).split())[:200]
-        raise RegistryError(f"{path}: not a card's words: {first}", "fix the file") from exc
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -168,31 +153,27 @@ def _json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _items(lines: list[str]) -> str:
+def _items(lines: tuple[str, ...]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "Nothing is stated."
 
 
 def _contract(record: ModelRecord, model: Model, report: ScanReport) -> str:
-    worst = report.worst_case
-    memory = (
-        f" At {worst.input[3]}x{worst.input[2]}, the largest input the scanner allows for, all tensors "
-        f"together take {worst.peak_bytes / 2**20:,.0f} MiB at most."
-        if worst
-        else ""
-    )
+    worst, memory = report.worst_case, ""
+    if worst:
+        memory = (
+            f" At {worst.input[3]}x{worst.input[2]}, the largest input the scanner allows for, all "
+            f"tensors together take {worst.peak_bytes / 2**20:,.0f} MiB at most."
+        )
+    kind = "RGB" if record.io.channels == "rgb" else "luma three times"
+    scale = "255" if record.io.scale == "255" else "the frame's own maximum"
     return (
         f"**Deployment contract.** ONNX opset {record.opset}; `input` float32 (N, 3, H, W), "
-        f"{_input(record.io)}; `saliency_map` float32 (N, 1, H, W). {_size(record.io)} "
+        f"{kind} divided by {scale}, ImageNet-normalised; `saliency_map` float32 (N, 1, H, W). "
+        f"{_size(record.io)} "
         f"{record.parameters:,} parameters, {len(model.data):,} bytes, task `{record.task}`, role "
         f"`{record.role}`.{memory}\n\n"
         f"sha256 `{record.sha256}`"
     )
-
-
-def _input(io: IoSpec) -> str:
-    kind = "RGB" if io.channels == "rgb" else "luma three times"
-    scale = "divided by 255" if io.scale == "255" else "divided by the frame's own maximum"
-    return f"{kind} {scale}, ImageNet-normalised"
 
 
 def _size(io: IoSpec) -> str:
@@ -239,7 +220,6 @@ def _quality(model: Model, path: Path) -> str:
 
 
 def _judged_on(dataset: str, tables: EvaluationTables, row: EvaluationRow) -> str:
-    """What a set holds, and over what its intervals are."""
     for s in tables.sets if isinstance(tables, GazeTables) else ():
         if s.dataset == dataset:
             return (
@@ -250,7 +230,6 @@ def _judged_on(dataset: str, tables: EvaluationTables, row: EvaluationRow) -> st
 
 
 def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path) -> list[str]:
-    """What a quantised model was made from, how, and what that cost; nothing of a float model."""
     found = _json(path)
     if found is None:
         if "DequantizeLinear" in scanned.ops:
@@ -383,7 +362,6 @@ def _provenance(
 
 
 def _teacher(recipe: dict[str, Any]) -> str:
-    """How much of a run a teacher decided."""
     if "teacher" in recipe:
         return f", teacher's share {recipe['teacher']:g}"
     if recipe["unlabelled"]:
@@ -398,7 +376,6 @@ def _licence(record: ModelRecord, text: CardText) -> str:
 
 
 def _row_of(name: str, model_id: str) -> str:
-    """A dataset and its terms, from the catalogue."""
     known = catalogue()
     if name not in known:
         raise RegistryError(f"{model_id}: its data {name!r} is not in the catalogue", "add it")

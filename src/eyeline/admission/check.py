@@ -1,185 +1,181 @@
-"""Is a registry sound? Everything that can be checked without a network, model by model."""
+"""Check a registry: digests, scan, sidecars, cards and signatures, without the network."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-from eyeline.admission.add import LICENSE, MANIFEST, MAX_PAPER, PARITY, RECEIPT
-from eyeline.convert.sidecars import check_subjects
+from eyeline.admission.add import read_if_present
+from eyeline.convert.sidecars import (
+    BOM,
+    IO_SPEC,
+    LICENSE,
+    MANIFEST,
+    PARITY,
+    RECEIPT,
+    check_subjects,
+)
 from eyeline.digests import sha256_hex
 from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.files import read_regular_file
 from eyeline.registry.records import IoSpec, ModelRecord, Task, TrustPolicy
 from eyeline.registry.registry import Model, read_registry, read_trust
-from eyeline.registry.signing import BUNDLE_SUFFIX, SIGNATURE_SUFFIX
+from eyeline.registry.signing import BUNDLE_SUFFIX, SIGNATURE_SUFFIX, verify_model
+from eyeline.scan import scan
 
-Room = Literal[
-    "digest", "scan", "io spec", "licence", "manifest", "parity", "card", "signature", "default"
-]
+State = Literal["ok", "absent", "fault"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class RegistryFinding:
+    """The result of one check.
 
     Attributes:
         model: id; empty for the registry itself.
-        room: what was looked at.
-        state: `ok`; `absent`, which is no fault; or `fault`.
+        room: what was checked: `digest`, `scan`, `io spec`, `licence`, `manifest`, `parity`, `card`,
+            `signature` or `default`.
+        state: `ok`; `absent`, which is not a fault; or `fault`.
         detail: one line.
     """
 
     model: str
-    room: Room
-    state: Literal["ok", "absent", "fault"]
+    room: str
+    state: State
+    detail: str
+
+
+class _Answer(NamedTuple):
+    state: State
     detail: str
 
 
 @dataclass(frozen=True)
-class Health:
-    """What the doctor found.
+class RegistryHealth:
+    """The findings about a registry.
 
     Attributes:
-        folder: the registry's.
-        findings: in the order in which things were looked at.
+        findings: in the order of the checks.
     """
 
-    folder: Path
-    findings: tuple[Finding, ...]
+    findings: tuple[RegistryFinding, ...]
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
-        """What must be mended."""
+    def faults(self) -> tuple[RegistryFinding, ...]:
+        """What must be repaired."""
         return tuple(f for f in self.findings if f.state == "fault")
 
     def to_json(self) -> dict[str, object]:
-        """JSON values, `sound` first."""
+        """Return JSON values, `sound` first."""
         return {"sound": not self.faults, "findings": [asdict(f) for f in self.findings]}
 
 
-def check_registry(folder: Path, cards: Path | None = None) -> Health:
+def check_registry(folder: Path, cards: Path | None = None) -> RegistryHealth:
     """Check a registry's folder.
 
     Args:
         folder: the registry's.
-        cards: folder of the models' cards and their sources; every model must have one there. None:
-            a card beside the model is looked for and may be absent.
+        cards: folder of the models' cards and their sources; every model must have one there. When
+            None, a card beside the model is looked for, and may be absent.
 
     Raises:
-        RegistryError: no registry there, or a registry or trust policy that does not parse.
+        RegistryError: no registry there, or an invalid registry or trust policy.
     """
     records = read_registry(folder).models
     trust = read_trust(folder)
-    found: list[Finding] = []
-    for record in records:
-        found += _model(folder, record, trust, cards)
+    found = [
+        RegistryFinding(record.id, what, *answer)
+        for record in records
+        for what, answer in _check_model(folder, record, trust, cards)
+    ]
     for task in get_args(Task):
         defaults = [m.id for m in records if m.role == "production" and m.task == task]
         if len(defaults) > 1:
             detail = f"{len(defaults)} models are production for {task}: {', '.join(defaults)}"
-            found.append(Finding("", "default", "fault", detail))
-    return Health(folder, tuple(found))
+            found.append(RegistryFinding("", "default", "fault", detail))
+    return RegistryHealth(tuple(found))
 
 
-def _model(
+def _check_model(
     folder: Path, record: ModelRecord, trust: TrustPolicy | None, cards: Path | None
-) -> Iterator[Finding]:
-    def say(room: Room, state: Literal["ok", "absent", "fault"], detail: str) -> Finding:
-        return Finding(record.id, room, state, detail)
-
-    stem = record.file.removesuffix(".onnx")
+) -> Iterator[tuple[str, _Answer]]:
+    path = folder / record.file
     try:
-        data = read_regular_file(folder / record.file)
+        data = read_regular_file(path)
     except RegistryError as exc:
-        yield say("digest", "fault", exc.message)
+        yield "digest", _Answer("fault", exc.message)
         return
     if sha256_hex(data) != record.sha256:
-        yield say("digest", "fault", f"{record.file}: not the registered bytes")
+        yield "digest", _Answer("fault", f"{record.file}: not the registered bytes")
         return
-    yield say("digest", "ok", record.sha256[:16])
-    yield _scan(record, data)
-    yield _io(folder / f"{stem}.json", record)
-    papers = {
-        s: _read(folder / (stem + s)) for s in (LICENSE, RECEIPT, ".cdx.json", ".json", PARITY)
-    }
-    text = papers[LICENSE] if papers[LICENSE] is not None else papers[RECEIPT]
-    yield _paper(record, "licence", text, record.license_sha256)
-    parity = papers[PARITY]
-    yield _paper(record, "parity", parity, record.parity_sha256)
-    yield _manifest(folder, record, data, papers)
-    yield _card(folder, record, cards)
-    yield _signature(folder, record, data, trust)
+    yield "digest", _Answer("ok", record.sha256[:16])
+    suffixes = (LICENSE, RECEIPT, BOM, IO_SPEC, PARITY, MANIFEST)
+    files = {s: read_if_present(path.with_suffix(s)) for s in suffixes}
+    yield "scan", _scan(record, data)
+    yield "io spec", _io_spec(files[IO_SPEC], record)
+    text = files[LICENSE] if files[LICENSE] is not None else files[RECEIPT]
+    yield "licence", _sidecar(text, record.license_sha256)
+    yield "parity", _sidecar(files[PARITY], record.parity_sha256)
+    yield "manifest", _manifest(record, data, files)
+    yield "card", _card(folder, record, cards)
+    yield "signature", _signature(folder, record, data, trust)
 
 
-def _read(path: Path) -> bytes | None:
-    if not path.exists() and not path.is_symlink():
-        return None
-    return read_regular_file(path, limit=MAX_PAPER)
-
-
-def _scan(record: ModelRecord, data: bytes) -> Finding:
-    from eyeline.scan import scan
-
+def _scan(record: ModelRecord, data: bytes) -> _Answer:
     report = scan(data, name=record.file)
     if not report.admitted:
-        return Finding(record.id, "scan", "fault", str(report.findings[0]))
+        return _Answer("fault", str(report.findings[0]))
     if report.opset != record.opset:
-        detail = f"opset {report.opset}, the record says {record.opset}"
-        return Finding(record.id, "scan", "fault", detail)
-    return Finding(record.id, "scan", "ok", f"admitted, opset {report.opset}")
+        return _Answer("fault", f"opset {report.opset}, the record says {record.opset}")
+    return _Answer("ok", f"admitted, opset {report.opset}")
 
 
-def _io(path: Path, record: ModelRecord) -> Finding:
-    data = _read(path)
+def _io_spec(data: bytes | None, record: ModelRecord) -> _Answer:
     if data is None:
-        return Finding(record.id, "io spec", "absent", "the record alone has it")
+        return _Answer("absent", "the record alone has it")
+    name = record.file.removesuffix(".onnx") + IO_SPEC
     try:
         same = IoSpec.model_validate_json(data) == record.io
-    except ValueError:  # pydantic's error is one
-        return Finding(record.id, "io spec", "fault", f"{path.name}: not an I/O spec")
-    detail = "the sidecar is the record's" if same else f"{path.name} is not the record's"
-    return Finding(record.id, "io spec", "ok" if same else "fault", detail)
+    except ValueError:  # the base of pydantic's error
+        return _Answer("fault", f"{name}: not an I/O spec")
+    if same:
+        return _Answer("ok", "the sidecar is the record's")
+    return _Answer("fault", f"{name} is not the record's")
 
 
-def _paper(record: ModelRecord, room: Room, data: bytes | None, wanted: str | None) -> Finding:
+def _sidecar(data: bytes | None, wanted: str | None) -> _Answer:
     if wanted is None:
-        return Finding(record.id, room, "absent", "none registered")
+        return _Answer("absent", "none registered")
     if data is None:
-        return Finding(record.id, room, "fault", "registered, and not there")
+        return _Answer("fault", "registered, and not there")
     if sha256_hex(data) != wanted:
-        return Finding(record.id, room, "fault", "not the registered bytes")
-    return Finding(record.id, room, "ok", wanted[:16])
+        return _Answer("fault", "not the registered bytes")
+    return _Answer("ok", wanted[:16])
 
 
-def _manifest(
-    folder: Path, record: ModelRecord, data: bytes, papers: dict[str, bytes | None]
-) -> Finding:
+def _manifest(record: ModelRecord, data: bytes, files: dict[str, bytes | None]) -> _Answer:
+    manifest = files[MANIFEST]
+    answer = _sidecar(manifest, record.manifest_sha256)
+    if manifest is None or answer.state == "fault":
+        return answer
     stem = record.file.removesuffix(".onnx")
-    manifest = _read(folder / f"{stem}{MANIFEST}")
-    finding = _paper(record, "manifest", manifest, record.manifest_sha256)
-    if manifest is None or finding.state == "fault":
-        return finding
-    files = {stem + s: b for s, b in papers.items() if b is not None} | {record.file: data}
+    there = {stem + s: b for s, b in files.items() if b is not None} | {record.file: data}
     try:
-        check_subjects(manifest, files)
-        covered = {s["name"] for s in json.loads(manifest)["subject"]}
+        covered = check_subjects(manifest, there)
     except VerificationError as exc:
-        return Finding(record.id, "manifest", "fault", exc.message)
+        return _Answer("fault", exc.message)
     if record.file not in covered:
-        return Finding(record.id, "manifest", "fault", "it does not cover the model")
-    return Finding(record.id, "manifest", "ok", f"covers {len(covered)} files")
+        return _Answer("fault", "it does not cover the model")
+    return _Answer("ok", f"covers {len(covered)} files")
 
 
-def _card(folder: Path, record: ModelRecord, cards: Path | None) -> Finding:
+def _card(folder: Path, record: ModelRecord, cards: Path | None) -> _Answer:
     path = (cards or folder) / f"{record.id}.md"
     if not path.is_file():
-        return Finding(record.id, "card", "fault" if cards else "absent", f"no {path.name}")
+        return _Answer("fault" if cards else "absent", f"no {path.name}")
     if cards is None:
-        return Finding(record.id, "card", "ok", path.name)
+        return _Answer("ok", path.name)
     from eyeline.admission.card import check_card
 
     try:
@@ -187,27 +183,26 @@ def _card(folder: Path, record: ModelRecord, cards: Path | None) -> Finding:
             path.read_text(), Model(record.id, folder / record.file, record.io, record), cards
         )
     except EyelineError as exc:
-        return Finding(record.id, "card", "fault", exc.message)
+        return _Answer("fault", exc.message)
     if moved:
-        return Finding(record.id, "card", "fault", f"{path.name} differs from its sources")
-    return Finding(record.id, "card", "ok", f"{path.name} holds")
+        return _Answer("fault", f"{path.name} differs from its sources")
+    return _Answer("ok", f"{path.name} holds")
 
 
 def _signature(
     folder: Path, record: ModelRecord, data: bytes, trust: TrustPolicy | None
-) -> Finding:
-    stem = record.file.removesuffix(".onnx")
-    signed = any((folder / (stem + s)).exists() for s in (SIGNATURE_SUFFIX, BUNDLE_SUFFIX))
+) -> _Answer:
+    path = folder / record.file
+    signed = any(path.with_suffix(s).exists() for s in (SIGNATURE_SUFFIX, BUNDLE_SUFFIX))
     if trust is None:
-        detail = "a signature, and no trust policy to hold it to" if signed else "no trust policy"
-        return Finding(record.id, "signature", "absent", detail)
+        return _Answer(
+            "absent", "a signature, but no trust policy" if signed else "no trust policy"
+        )
     needed = trust.require_signature and trust.requirement(record.role).signed
     if not needed and not signed and record.sha256 not in trust.revoked_models:
-        return Finding(record.id, "signature", "absent", f"none needed for role {record.role}")
-    from eyeline.registry.signing import verify_model
-
+        return _Answer("absent", f"none needed for role {record.role}")
     try:
         who = verify_model(record, data, trust, folder)
     except EyelineError as exc:
-        return Finding(record.id, "signature", "fault", exc.message)
-    return Finding(record.id, "signature", "ok", f"by {who.signer}")
+        return _Answer("fault", exc.message)
+    return _Answer("ok", f"by {who.signer}")

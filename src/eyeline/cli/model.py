@@ -61,16 +61,20 @@ def add(
         "Salient objects." --provenance "theirs.onnx, sized free" --registry models
     """
     from eyeline.cli.progress import item_progress
+    from eyeline.registry.registry import read_io_spec
 
     try:
-        from eyeline.admission.add import add_model, parse_told
+        from eyeline.admission.add import ModelDeclaration, add_model
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "onnx", "audit") from exc
     place = _folder(registry)
-    told = parse_told(model_id or file.stem, license_id, description, provenance, io, task)
+    spec = read_io_spec(io) if io else None
+    declaration = ModelDeclaration(
+        model_id or file.stem, license_id, description, provenance, spec, task
+    )
     with item_progress("add", quiet) as advance:
         done = add_model(
-            place, file, told,
+            place, file, declaration,
             license_file=license_file, source=source, head=head, on_step=advance,
         )  # fmt: skip
     if not quiet:

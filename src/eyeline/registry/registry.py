@@ -214,6 +214,17 @@ def read_trust(folder: Path) -> TrustPolicy | None:
     )
 
 
+def read_io_spec(path: Path) -> IoSpec:
+    """Read an I/O spec from a JSON file.
+
+    Raises:
+        RegistryError: the file cannot be read or is invalid.
+    """
+    return read_record(
+        IoSpec, path, "an I/O spec", hint="fix or remove the file", error=RegistryError
+    )
+
+
 def resolve_model(
     name: str | Model | None = None,
     registry: str | os.PathLike[str] | None = None,
@@ -270,9 +281,7 @@ def _registered_or_file(name: str, models: Registry, task: Task | None) -> Model
         )
     sidecar, io = path.parent / f"{path.stem}.json", IoSpec()
     if _exists(sidecar):
-        io = read_record(
-            IoSpec, sidecar, "an I/O spec", hint="fix or remove the file", error=RegistryError
-        )
+        io = read_io_spec(sidecar)
     return Model(str(path), path, io, declared_task=task)
 
 

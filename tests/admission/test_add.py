@@ -20,14 +20,14 @@ pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
 from test_mirror import asset_bytes, recipe
 
-from eyeline.admission.add import Told, add_model, remove_model
+from eyeline.admission.add import ModelDeclaration, add_model, remove_model
 from eyeline.admission.check import check_registry
 from eyeline.convert.mirror import mirror_onnx
 from eyeline.convert.sidecars import apache_text
 
 
-def told(model_id: str = "mine", spdx: str = "Apache-2.0") -> Told:
-    return Told(model_id, spdx, "A test's model.", "made in a test")
+def told(model_id: str = "mine", spdx: str = "Apache-2.0") -> ModelDeclaration:
+    return ModelDeclaration(model_id, spdx, "A test's model.", "made in a test")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tiny_models import PLACEHOLDER, write_registry
 
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
-from eyeline.admission.add import Told, add_model
+from eyeline.admission.add import ModelDeclaration, add_model
 from eyeline.convert.sidecars import apache_text
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +25,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "LICENSE").write_text(apache_text())
     (tmp_path / "mine.onnx").write_bytes(PLACEHOLDER)
     add_model(
-        tmp_path / "r", tmp_path / "mine.onnx", Told("mine", "Apache-2.0", "A model.", "a test"),
-        source=tmp_path / "mine.onnx", license_file=tmp_path / "LICENSE",
-    )  # fmt: skip
+        tmp_path / "r",
+        tmp_path / "mine.onnx",
+        ModelDeclaration("mine", "Apache-2.0", "A model.", "a test"),
+        source=tmp_path / "mine.onnx",
+        license_file=tmp_path / "LICENSE",
+    )
     return tmp_path / "r"
 
 
