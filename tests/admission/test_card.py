@@ -119,7 +119,7 @@ def test_the_command_exits_with_1_when_a_card_was_edited(sources: Path, tmp_path
     target.write_text(target.read_text().replace("role `smoke`", "role `production`"))
     done = subprocess.run([*words, "--check", target], capture_output=True, check=False, text=True)
     assert done.returncode == 1
-    assert "no longer what its sources say" in done.stderr
+    assert "differs from its sources" in done.stderr
     assert "role `production`" in done.stdout
 
 

@@ -230,7 +230,7 @@ def test_fetch_and_export_as_commands(here: Here, asset: Path, tmp_path: Path) -
         ),
         (["export", "--from-onnx", "none.onnx"], "none.onnx"),
         (["export", "--from-onnx", "none.onnx", "-o", "x.pth"], "does not end in .onnx"),
-        (["export", "--upstream-dir", "none", "--checkpoint", "a.pth"], "no such folder"),
+        (["export", "--upstream-dir", "none", "--checkpoint", "a.pth"], "is not a folder"),
     ],
 )
 def test_bad_input_is_exit_2_and_one_line(
