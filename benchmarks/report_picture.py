@@ -19,8 +19,7 @@ import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
 import demo_clip
-from eyeline.report import PageOptions, write_report
-from eyeline.report.pictures import MediaOptions
+from eyeline.report import MediaOptions, PageOptions, write_report
 from eyeline.saliency.pipeline import Outputs, extract, run_extraction
 
 WINDOWS = (((1440, 900), "light"), ((390, 844), "dark"))

@@ -11,7 +11,7 @@ import pytest
 
 from clips import picture, write_clip
 from eyeline.report import PageOptions, write_report
-from eyeline.report.pictures import MediaOptions
+from eyeline.report._pictures import MediaOptions
 from report_pages import FRAMES, HEIGHT, STEP, WIDTH, MakeLog, Open
 
 BRIGHT = """(track) => {

@@ -11,7 +11,7 @@ import pytest
 
 from eyeline.cli import main
 from eyeline.report import PageOptions, write_report
-from eyeline.report.pictures import MediaOptions
+from eyeline.report._pictures import MediaOptions
 from report_pages import FRAMES, HEIGHT, WIDTH, MakeLog
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from clips import picture, write_clip
 from eyeline.errors import LogError, UsageError, VerificationError
-from eyeline.report.pictures import MediaOptions, error_map, grey, make_media, resize_map, webp
-from eyeline.report.series import read_rows
+from eyeline.report._pictures import MediaOptions, error_map, grey, make_media, resize_map, webp
+from eyeline.report._series import read_rows
 from eyeline.saliency.maps import open_map_sink
 from report_pages import FRAMES, HEIGHT, WIDTH, noisy, square
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from eyeline.errors import LogError
-from eyeline.report.pictures import Thumbnails
-from eyeline.report.series import pack, panels_of, pick_worst, pooled_table, read_rows
+from eyeline.report._pictures import Thumbnails
+from eyeline.report._series import pack, panels_of, pick_worst, pooled_table, read_rows
 from report_pages import MakeLog
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyeline.report.series import (
+from eyeline.report._series import (
     LEAST_FRAMES,
     MOST_BLOCKS,
     _autocovariance,

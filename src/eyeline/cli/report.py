@@ -11,8 +11,7 @@ from eyeline.cli.options import argument, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.report.build import PageFacts
-    from eyeline.report.pictures import MediaOptions
+    from eyeline.report import MediaOptions, PageFacts
 
 EXAMPLES = """
 Examples:
@@ -81,8 +80,7 @@ def report(
 ) -> None:  # fmt: skip
     """Put logs and clips in one page that opens from disk, to look at and to send."""
     from eyeline.cli.progress import item_progress
-    from eyeline.report import PageOptions, write_report
-    from eyeline.report.pictures import MediaOptions
+    from eyeline.report import MediaOptions, PageOptions, write_report
 
     drawn.refuse_ready_maps(maps=drawn.maps)
     media: MediaOptions | None = None

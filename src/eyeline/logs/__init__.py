@@ -18,15 +18,15 @@ from pathlib import Path
 
 from eyeline.errors import LogError, OutputError
 from eyeline.files import open_output
-from eyeline.logs import csv_format, json_format, parquet_format, xml_format
+from eyeline.logs import _csv_format, _json_format, _xml_format, parquet_format
 from eyeline.logs.base import Log, LogFormat, harmonic_mean, pool
 
 __all__ = ["FORMATS", "Log", "format_for", "harmonic_mean", "pool", "read_log", "write_log"]
 
 FORMATS: tuple[LogFormat, ...] = (
-    json_format.FORMAT,
-    csv_format.FORMAT,
-    xml_format.FORMAT,
+    _json_format.FORMAT,
+    _csv_format.FORMAT,
+    _xml_format.FORMAT,
     parquet_format.FORMAT,
 )
 
@@ -45,7 +45,7 @@ def format_for(path: str | Path, name: str | None = None) -> LogFormat:
         if name == form.name or (name is None and Path(path).suffix.lower() in form.suffixes):
             return form
     if name is None and str(path) == "-":
-        return json_format.FORMAT
+        return _json_format.FORMAT
     known = ", ".join(suffix for form in FORMATS for suffix in form.suffixes)
     names = ", ".join(form.name for form in FORMATS)
     if name is None:

@@ -4,11 +4,12 @@
 
     write_report(["clip.json"], "report.html", PageOptions(media=MediaOptions("clip.mp4")))
 
-`build` puts the page together; its HTML, CSS and JavaScript lie beside it. `series` reads the logs
-and computes charts, pooled numbers, intervals and worst frames. `pictures` makes the pictures of the
+`_build` puts the page together; its HTML, CSS and JavaScript lie beside it. `_series` reads the logs
+and computes charts, pooled numbers, intervals and worst frames. `_pictures` makes the pictures of the
 clips.
 """
 
-from eyeline.report.build import PageOptions, write_report
+from eyeline.report._build import PageFacts, PageOptions, write_report
+from eyeline.report._pictures import MediaOptions
 
-__all__ = ["PageOptions", "write_report"]
+__all__ = ["MediaOptions", "PageFacts", "PageOptions", "write_report"]

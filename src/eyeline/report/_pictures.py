@@ -30,7 +30,7 @@ from eyeline.media.types import Colour, Frame, VideoInfo, VideoOptions
 from eyeline.media.write import TIME_BASE
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, resolve_model
-from eyeline.report.series import LogRows
+from eyeline.report._series import LogRows
 from eyeline.saliency.maps import quantise, read_maps
 from eyeline.saliency.overlay import CONTOUR, CONTOUR_LEVEL, ramp
 from eyeline.saliency.pipeline import ExtractOptions, extract

@@ -21,8 +21,8 @@ from typing import Any
 from eyeline._version import __version__
 from eyeline.errors import UsageError
 from eyeline.files import write_bytes
-from eyeline.report.pictures import MediaOptions, make_media
-from eyeline.report.series import (
+from eyeline.report._pictures import MediaOptions, make_media
+from eyeline.report._series import (
     DRAWS,
     LEAST_FRAMES,
     LogRows,
@@ -47,7 +47,7 @@ class PageOptions:
 
     title: str | None = None  # made from the name of the clip or the log when None
     worst: int = 6  # largest number of worst frames
-    worst_by: str | None = None  # column that ranks them; see `eyeline.report.series.pick_worst`
+    worst_by: str | None = None  # column that ranks them; see `eyeline.report._series.pick_worst`
     media: MediaOptions | None = None  # clips to show
 
 
