@@ -7,6 +7,7 @@ import av
 import numpy as np
 
 from clips import moving, write_clip
+from eyeline.roi.compare import CompareOptions
 from eyeline.roi.encode._debug_video import decoded_qps
 from eyeline.roi.steering import SteerOptions
 
@@ -47,3 +48,27 @@ def frames(path: Path) -> Iterator[np.ndarray]:
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="gray")
+
+
+W, H, COUNT = 192, 128, 6
+"""Size and frames of the clips that are compared."""
+
+COMPARE = CompareOptions(
+    preset="veryfast", steer=SteerOptions(strength=8, smoothing=0), vmaf=False, jobs=2
+)
+
+
+def subject(shift: int = 0) -> np.ndarray:
+    m = np.zeros((H, W), np.float32)
+    m[32:96, 48 + shift : 112 + shift] = 1
+    return m
+
+
+def textured(count: int = COUNT) -> list[np.ndarray]:
+    """Smooth noise that moves, so that quality falls gently with the rate; uint8 (H, W, 3)."""
+    noise = np.random.default_rng(3).normal(0, 1, (H, W))
+    spectrum = np.fft.fft2(noise)
+    fy, fx = np.fft.fftfreq(H)[:, None], np.fft.fftfreq(W)[None]
+    picture = np.fft.ifft2(spectrum / (0.03 + np.hypot(fy, fx))).real
+    codes = np.clip(128 + 40 * picture / picture.std(), 0, 255).astype(np.uint8)
+    return [np.repeat(np.roll(codes, 2 * i, 1)[..., None], 3, 2) for i in range(count)]

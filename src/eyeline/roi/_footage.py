@@ -195,13 +195,7 @@ def _small(width: int, height: int) -> tuple[int, int]:
 
 
 class LevelStore:
-    """Levels of every frame of a pass, in a temporary file.
-
-    Args:
-        width: of the coded picture, pixels.
-        height: of the coded picture, pixels.
-        block: side of a block, pixels.
-    """
+    """Levels of every frame of a pass, in a temporary file."""
 
     def __init__(self, width: int, height: int, block: int) -> None:
         self._shape = grid_size(width, height, block)

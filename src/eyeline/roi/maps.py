@@ -64,15 +64,7 @@ LIMITS = {"kvazaar": 51, "kvazaar-binary": 51, "svtav1": 255, "json": 51, "npz":
 
 
 class MapWriter(ABC):
-    """Writes frames' levels to a binary stream, in the order of display.
-
-    Args:
-        stream: binary.
-        width: of the coded picture, pixels.
-        height: of the coded picture, pixels.
-        block: side of a cell, pixels.
-        lowest: the least possible level, QP; SVT-AV1's 0 stands for it.
-    """
+    """Writes levels to a binary stream in display order; SVT-AV1's 0 stands for `lowest`, QP."""
 
     def __init__(
         self, stream: BinaryIO, width: int, height: int, block: int = CTU, lowest: int = 0

@@ -244,13 +244,7 @@ def grid_size(width: int, height: int, block: int) -> tuple[int, int]:
 
 
 def steering_means(saliency: Floats, width: int, height: int, block: int) -> Floats:
-    """Return the mean of a map over every block of a picture.
-
-    Args:
-        saliency: float32 (h, w), the whole picture in coded orientation, any size.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        block: side of a block, pixels.
+    """Return the mean of a map in coded orientation over every block of a picture (sizes in pixels).
 
     Returns:
         float32 (ceil(height / block), ceil(width / block)).
@@ -263,12 +257,7 @@ def steering_means(saliency: Floats, width: int, height: int, block: int) -> Flo
 
 
 def to_coded(saliency: Floats, rotation: int) -> Floats:
-    """Turn an upright map to the orientation of the coded picture.
-
-    Args:
-        saliency: (h, w), upright.
-        rotation: clockwise degrees that make the coded picture upright: 0, 90, 180 or 270.
-    """
+    """Turn an upright map to the coded picture, which `rotation` clockwise degrees make upright."""
     return np.rot90(saliency, rotation // 90)  # counterclockwise: back
 
 
@@ -333,12 +322,7 @@ def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
 
 
 def level_step(span: float, levels: int) -> int:
-    """Return the whole QPs between neighbouring levels, so that `span` QP take at most `levels`.
-
-    Args:
-        span: QP between the least and the greatest offset.
-        levels: most levels, zero included; at least 3.
-    """
+    """Return the whole QPs between levels, so that `span` QP take at most `levels` (3 or more) of them."""
     step = max(1, math.ceil(span / (levels - 1)))
     # A span that lies asymmetrically over multiples of the step may touch one level more.
     return step if span / step + 1 <= levels else step + 1
@@ -349,12 +333,6 @@ class LevelSmoother:
 
     A block whose QP changes every frame flickers and costs skip blocks. So offsets follow an
     exponential average, and a level changes only when the average is clearly nearer to another level.
-
-    Args:
-        step: QP between levels, see `level_step`.
-        smoothing: weight of the past in the average, 0..0.99; 0 takes every frame as it is.
-        hysteresis: see `HYSTERESIS`; 0 rounds.
-        most: most levels of a frame, as given to `level_step`; None = any.
     """
 
     def __init__(
@@ -398,15 +376,7 @@ class LevelSmoother:
 
 
 class Steering:
-    """Turn maps into levels, frame after frame.
-
-    Args:
-        options: see `SteerOptions`.
-        width: of the coded picture, pixels.
-        height: of the coded picture, pixels.
-        block: side of a block, pixels.
-        most_levels: most levels of the encoder, if less than `options.levels`.
-    """
+    """Turn maps into levels, frame after frame."""
 
     def __init__(
         self,

@@ -6,74 +6,22 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from witness import COMPARE as OPTIONS
+from witness import COUNT, H, subject, textured
 
 from clips import write_clip
 from eyeline.errors import (
     EncoderError,
     MediaError,
     MissingExtraError,
-    OutputError,
     QualityError,
     UsageError,
 )
-from eyeline.roi.compare import CompareOptions, Comparison, compare
+from eyeline.roi.compare import Comparison, compare
 from eyeline.roi.compare import _compare as module
-from eyeline.roi.compare.report import draw_still, plot_curves, to_markdown
-from eyeline.roi.steering import SteerOptions
+from eyeline.roi.compare.report import to_markdown
 from eyeline.saliency.maps import NpzFile, PngFolder
 from eyeline.saliency.pipeline import ExtractOptions
-
-W, H, COUNT = 192, 128, 6
-OPTIONS = CompareOptions(
-    preset="veryfast", steer=SteerOptions(strength=8, smoothing=0), vmaf=False, jobs=2
-)
-
-
-def subject(shift: int = 0) -> np.ndarray:
-    m = np.zeros((H, W), np.float32)
-    m[32:96, 48 + shift : 112 + shift] = 1
-    return m
-
-
-def textured(count: int = COUNT) -> list[np.ndarray]:
-    """Smooth noise that moves, so that quality falls gently with the rate; uint8 (H, W, 3)."""
-    noise = np.random.default_rng(3).normal(0, 1, (H, W))
-    spectrum = np.fft.fft2(noise)
-    fy, fx = np.fft.fftfreq(H)[:, None], np.fft.fftfreq(W)[None]
-    picture = np.fft.ifft2(spectrum / (0.03 + np.hypot(fy, fx))).real
-    codes = np.clip(128 + 40 * picture / picture.std(), 0, 255).astype(np.uint8)
-    return [np.repeat(np.roll(codes, 2 * i, 1)[..., None], 3, 2) for i in range(count)]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mkv", textured(), "ffv1")
-
-
-@pytest.fixture(scope="module")
-def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("masks")
-    with PngFolder(folder, 8) as sink:
-        for i in range(COUNT):
-            sink.write(i, i / 25, subject())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def maps(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("maps") / "maps.npz"
-    with NpzFile(path) as sink:
-        for i in range(COUNT):
-            sink.write(i, i / 25, subject())
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def found(
-    clip: Path, masks: Path, maps: str, tmp_path_factory: pytest.TempPathFactory
-) -> Comparison:
-    options = replace(OPTIONS, maps=maps, judge_masks=str(masks), still=True)
-    return compare(clip, tmp_path_factory.mktemp("work"), options)
 
 
 def test_the_subject_gains_and_the_background_pays(found: Comparison) -> None:
@@ -112,11 +60,6 @@ def test_what_was_not_measured_says_why(found: Comparison) -> None:
 def test_growth_is_the_mean_ratio_of_bits_at_one_setting(found: Comparison) -> None:
     ratios = [r.kbps / p.kbps for p, r in zip(found.of("plain"), found.of("roi"), strict=True)]
     assert 1 + found.growth == pytest.approx(np.prod(ratios) ** 0.25)
-
-
-def test_the_verdict_is_the_numbers_in_words(found: Comparison) -> None:
-    rate = -found.deltas["psnr_inside"].rate
-    assert f"The subject's PSNR stays the same with {rate:.1f} % fewer bits." in to_markdown(found)
 
 
 def test_the_steering_maps_judge_themselves_and_that_is_said(
@@ -231,20 +174,6 @@ def test_vmaf_by_name_needs_its_extra(
     assert "eyeline[vmaf]" in left_out.refused["vmaf"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"rates": (22.0, 27.0, 32.0, 32.0)}, "3 rates"),
-        ({"steer": SteerOptions(strength=0)}, "steers nothing"),
-        ({"judge_model": "a", "judge_masks": "b"}, "give one"),
-        ({"jobs": -1}, "jobs"),
-    ],
-)
-def test_contradictions_are_refused(change: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        replace(OPTIONS, **change)
-
-
 def test_an_encode_that_was_removed_is_made_again(clip: Path, maps: str, tmp_path: Path) -> None:
     options = replace(OPTIONS, maps=maps)
     first = compare(clip, tmp_path, options)
@@ -279,22 +208,3 @@ def test_the_pair_of_a_still_is_of_one_rate(found: Comparison) -> None:
     assert (plain.kind, roi.kind) == ("plain", "roi")
     assert plain == sorted(found.of("plain"), key=lambda p: p.kbps)[1]
     assert roi.kbps == pytest.approx(plain.kbps, rel=0.02)
-
-
-def test_without_a_pair_there_is_no_still(found: Comparison, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="equal rate"):
-        draw_still(replace(found, pair=None), tmp_path / "still.png")
-
-
-def test_pictures_are_drawn(found: Comparison, tmp_path: Path) -> None:
-    curves, still = tmp_path / "curves.png", tmp_path / "still.jpg"
-    plot_curves(found, curves)
-    draw_still(found, still)
-    with av.open(str(curves)) as c, av.open(str(still)) as s:
-        assert c.streams.video[0].width == 1050
-        assert s.streams.video[0].width == 1200
-
-
-def test_a_picture_of_another_kind_is_refused(found: Comparison, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"\.png or \.svg"):
-        plot_curves(found, tmp_path / "curves.gif")

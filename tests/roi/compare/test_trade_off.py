@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from witness import COUNT, H, W, textured
 
 import commands
 from clips import write_clip
@@ -24,18 +25,7 @@ from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.maps import read_maps
 from eyeline.saliency.pipeline import ExtractOptions
 
-W, H, COUNT = 192, 128, 6
 OPTIONS = CompareOptions(preset="veryfast", steer=SteerOptions(smoothing=0), vmaf=False, jobs=2)
-
-
-def textured(count: int = COUNT) -> list[np.ndarray]:
-    """Smooth noise that moves, so that quality falls gently with the rate; uint8 (H, W, 3)."""
-    noise = np.random.default_rng(3).normal(0, 1, (H, W))
-    spectrum = np.fft.fft2(noise)
-    fy, fx = np.fft.fftfreq(H)[:, None], np.fft.fftfreq(W)[None]
-    picture = np.fft.ifft2(spectrum / (0.03 + np.hypot(fy, fx))).real
-    codes = np.clip(128 + 40 * picture / picture.std(), 0, 255).astype(np.uint8)
-    return [np.repeat(np.roll(codes, 2 * i, 1)[..., None], 3, 2) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -148,23 +138,6 @@ def test_multiples_are_checked_before_the_first_encode(
     with pytest.raises(UsageError, match=said):
         compare_maps(clip, work, options, [steer_map("centre")], multiples)
     assert not work.exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"steer_by": "recorded"}, "--steer recorded is given without"),
-        ({"pixels_per_degree": 20.0}, "without --judge-fixations"),
-        (
-            {"judge_fixations": "a", "judge_masks": "b"},
-            "masks and fixations are both given as judges",
-        ),
-        ({"judge_fixations": "a", "pixels_per_degree": 0.0}, "must be between 1 and 1000"),
-    ],
-)
-def test_contradictions_are_refused(change: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        replace(OPTIONS, **change)
 
 
 def test_fixations_on_another_video_are_refused(clip: Path, tmp_path: Path) -> None:

@@ -14,28 +14,9 @@ from eyeline.roi.encode._encoder import Settings, check_obeyed
 SIDE = [name for name, row in encoders().items() if row.route == "sidedata"]
 
 
-def test_kvazaars_parameters_are_looked_into() -> None:
-    with pytest.raises(EncoderError, match="gop=8"):
-        EncodeOptions("kvazaar", extra={"kvazaar-params": "owf=0,gop=8"}).checked()
-
-
 def test_every_refusal_has_its_reason() -> None:
     for row in encoders().values():
         assert set(row.refused) == set(row.reason)
-
-
-@pytest.mark.parametrize(
-    ("codec", "option", "value"),
-    [
-        (codec, option, value)
-        for codec in SIDE
-        for option, values in encoders()[codec].refused.items()
-        for value in values
-    ],
-)
-def test_refused_by_name(codec: str, option: str, value: str) -> None:
-    with pytest.raises(EncoderError, match=option):
-        EncodeOptions(codec, extra={option: "22" if value == "*" else value}).checked()
 
 
 @pytest.mark.parametrize(

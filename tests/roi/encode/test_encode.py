@@ -10,10 +10,8 @@ from witness import SIZE, exact, frames, noise_clip, packets, qps, square
 
 from clips import moving, write_clip
 from eyeline.errors import DamagedMediaError, EncoderError, MediaError, OutputError, UsageError
-from eyeline.registry.registry import resolve_model
 from eyeline.roi.encode import EncodeOptions, encode
 from eyeline.roi.steering import Steering, SteerOptions
-from eyeline.saliency.pipeline import ExtractOptions, extract
 
 INTRA = {"g": "1", "bf": "0", "x264-params": "mbtree=0:aq-strength=0.01"}
 """Every frame decodes on its own, and the encoder's own adaptation is as good as off."""
@@ -198,38 +196,6 @@ def test_a_rotated_source_is_steered_where_it_is_coded(tmp_path: Path) -> None:
         assert next(c.decode(video=0)).rotation == -90
 
 
-def test_the_model_steers_by_an_extraction_too(tmp_path: Path) -> None:
-    clip, sizes = noise_clip(tmp_path / "in.mkv"), []
-    gaze, options = resolve_model(task="gaze"), ExtractOptions(keep_source=True)
-    for maps in (None, extract(str(clip), model=gaze, options=options)):
-        out = tmp_path / "out.mkv"
-        sizes.append(encode(clip, out, EncodeOptions(crf=30), maps).video_bytes)
-    assert sizes[0] == sizes[1]
-
-
-def test_an_extraction_without_sources_is_refused(tmp_path: Path) -> None:
-    clip = noise_clip(tmp_path / "in.mkv")
-    with extract(str(clip)) as maps, pytest.raises(UsageError, match="keep_source"):
-        encode(clip, tmp_path / "out.mkv", EncodeOptions(), maps)
-
-
-@pytest.mark.parametrize(
-    ("maps", "match"),
-    [
-        ([square()] * 5, "no map for frame 5"),
-        ([square()] * 7, "more maps than"),
-        ([np.zeros((50, 50), np.float32)] * 6, "50x50"),
-        ([(i + 1, square()) for i in range(6)], "a map of frame 1"),
-        ([square() + 1] * 6, "values from 1 to 2"),
-    ],
-)
-def test_maps_that_do_not_fit_leave_no_file(tmp_path: Path, maps: list, match: str) -> None:
-    clip, out = noise_clip(tmp_path / "in.mkv"), tmp_path / "out.mp4"
-    with pytest.raises(MediaError, match=match):
-        encode(clip, out, EncodeOptions(preset="veryfast"), maps)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
-
-
 def test_an_encoder_that_refuses_says_why_and_leaves_no_file(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "in.mkv", moving(2, (63, 48)), "ffv1")
     with pytest.raises(EncoderError, match="width not divisible by 2"):
@@ -260,20 +226,6 @@ def test_a_damaged_source_keeps_what_came_before(tmp_path: Path) -> None:
     with pytest.raises(DamagedMediaError):
         encode(faststart, out, EncodeOptions(preset="veryfast"))
     assert 0 < len(list(frames(out))) < 20
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"crf": 20, "bitrate": 800_000},
-        {"crf": 99},
-        {"bitrate": 10},
-        {"qp": 30},
-    ],
-)
-def test_rates_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict) -> None:
-    with pytest.raises((UsageError, EncoderError)):
-        encode(tmp_path / "in.mkv", tmp_path / "out.mkv", EncodeOptions(**wrong))
 
 
 def test_an_audio_file_is_refused(tmp_path: Path) -> None:

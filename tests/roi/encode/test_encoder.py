@@ -8,7 +8,7 @@ import pytest
 from witness import SIZE
 
 from clips import moving, write_clip
-from eyeline.errors import MediaError, OutputError
+from eyeline.errors import OutputError
 from eyeline.roi.encode import EncodeOptions, SteerOptions, encode
 
 PLAIN = EncodeOptions(preset="veryfast", steer=SteerOptions(strength=0))
@@ -54,12 +54,3 @@ def test_a_codec_that_the_container_can_not_hold_names_the_output(tmp_path: Path
             target.mux([*stream.encode(frame), *stream.encode(None)])
     with pytest.raises(OutputError, match=r"out\.mkv: can't hold adpcm_ms audio"):
         encode(clip, tmp_path / "out.mkv", PLAIN)
-
-
-@pytest.mark.parametrize("strength", [0, 4])
-def test_a_picture_of_another_size_is_refused(tmp_path: Path, strength: float) -> None:
-    clip = tmp_path / "in.ts"
-    parts = [write_clip(tmp_path / f"{w}.ts", moving(4, (w, 96))) for w in (64, 128)]
-    clip.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(MediaError, match="frame 4 is 128x96 yuv420p, and the first one is 64x96"):
-        encode(clip, tmp_path / "out.mkv", EncodeOptions(steer=SteerOptions(strength=strength)))

@@ -41,15 +41,6 @@ SCHEMA = 3  # rises with any change to what is computed
 class WorkFolder:
     """The folder of one comparison; a finished file in it is not made again.
 
-    Args:
-        folder: made if it is missing.
-        source: the clip.
-        info: facts of it.
-        options: see `CompareOptions`.
-        model: that steers; the registry's default when None.
-        registry: the user's own registry folder.
-        progress: of the maps.
-
     Raises:
         MediaError: the source cannot be read.
         OutputError: the folder cannot be made.

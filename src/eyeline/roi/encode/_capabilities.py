@@ -77,10 +77,6 @@ def parse_parameters(text: str, separator: str = ":") -> dict[str, str]:
 def check_options(row: Capability, options: Mapping[str, str]) -> None:
     """Refuse options with which the encoder would ignore regions.
 
-    Args:
-        row: of the encoder.
-        options: FFmpeg's names to values; the encoder's own options in `row.parameters` count, too.
-
     Raises:
         EncoderError: there is such an option, or an unknown preset.
     """

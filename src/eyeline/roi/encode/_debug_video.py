@@ -71,13 +71,6 @@ def write_debug_video(
 ) -> None:
     """Draw over every picture of an encoded file.
 
-    Args:
-        encoded: the file that `encode` wrote.
-        out: `.mp4` or `.mkv`; offsets on the left, the decoder's QPs on the right (H.264).
-        levels: the levels of every frame.
-        block: side of a block, pixels.
-        span: the offset that gets the strongest tint, QP.
-
     Raises:
         MediaError: the file has more pictures than there are levels.
         OutputError: the debug video cannot be written.

@@ -169,15 +169,7 @@ def _pass(
     stats: str = "",
     store: LevelStore | None = None,
 ) -> tuple[int, int]:
-    """Encode the pictures once; return frames and bytes of the picture stream.
-
-    Args:
-        job: the encode.
-        pictures: to encode.
-        run: 0 for the only pass, else 1 or 2.
-        stats: path of the first pass's statistics.
-        store: keeps the levels of the first pass for the second.
-    """
+    """Encode the pictures once; `run` is 0 for the only pass, else 1 or 2. Return frames and bytes."""
     o, i, row = job.options, job.info, job.row
     steered = o.steer.strength != 0
     replay = iter(store) if store is not None and run == 2 and steered else None

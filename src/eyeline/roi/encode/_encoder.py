@@ -40,10 +40,7 @@ MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 
 class SideStreams:
-    """The streams of a source beside its picture, copied packet by packet.
-
-    Args:
-        path: the source; None for a source without other streams.
+    """The streams of a source beside its picture, copied packet by packet. `path` None: there are none.
 
     Attributes:
         aspect: width of a sample over its height, or None if the source does not say.
@@ -62,11 +59,6 @@ class SideStreams:
 
     def add_to(self, target: av.container.OutputContainer, picture: Any, out: Path) -> None:
         """Add the streams, chapters and tags to an output before its header is written.
-
-        Args:
-            target: the output.
-            picture: its video stream, which takes the tags of the source's.
-            out: name of the output for errors.
 
         Raises:
             OutputError: the container cannot hold a stream.
@@ -208,16 +200,7 @@ def settings_of(
     run: int = 0,
     stats: str = "",
 ) -> Settings:
-    """Return the options of an encode.
-
-    Args:
-        row: of the encoder.
-        rate: the target of rate control.
-        preset: the encoder's default when None.
-        extra: the user's own options, checked by `check_options`.
-        run: 0 for a single pass, else 1 or 2.
-        stats: path of the first pass's statistics.
-    """
+    """Return the options of an encode; `run` is 0 for a single pass, else 1 or 2, with its `stats` file."""
     parameters = dict(row.fixed_parameters)
     given = dict(extra)
     if row.parameters and row.parameters in given:
@@ -301,22 +284,7 @@ def add_hdr(row: Capability, settings: Settings, frame: av.VideoFrame) -> None:
 
 
 class FileEncoder:
-    """Encode pictures into a file.
-
-    Args:
-        path: the file to write; `os.devnull` for a first pass.
-        container: FFmpeg's name of the muxer.
-        row: of the encoder.
-        settings: its options.
-        first: the first picture, for size and colour tags.
-        pix_fmt: the format to encode.
-        fps: average frame rate.
-        time_base: of the timestamps.
-        aspect: width of a sample over its height.
-        rotation: clockwise degrees that players apply.
-        streams: the other streams, or None.
-        threads: encoder threads; 0 = one per core.
-        out: name of the file in errors, if `path` is a temporary name.
+    """Encode pictures into a file; `out` is its name in errors if `path` is a temporary name.
 
     Raises:
         EncoderError: the encoder is absent from this build, or it refuses the options.
@@ -391,11 +359,6 @@ class FileEncoder:
     def write(self, frame: av.VideoFrame, seconds: float, regions: Sequence[Region] | None) -> int:
         """Encode a picture.
 
-        Args:
-            frame: as decoded.
-            seconds: presentation time.
-            regions: see `RegionWriter`; None for an encode without regions.
-
         Returns:
             Bytes that came out in this call; encoders hold frames back.
 
@@ -450,12 +413,6 @@ class FileEncoder:
 
 def check_obeyed(row: Capability, settings: Settings, pix_fmt: str, threads: int = 1) -> None:
     """Encode three small pictures with and without a region, and refuse an encoder that ignores it.
-
-    Args:
-        row: of the encoder.
-        settings: of the encode that is to follow; a second pass is probed as a single one.
-        pix_fmt: the format to encode.
-        threads: encoder threads.
 
     Raises:
         EncoderError: the sizes are the same with and without regions.

@@ -134,11 +134,7 @@ class RegionWriter:
         return graph
 
     def __call__(self, frame: av.VideoFrame, regions: Sequence[Region]) -> av.VideoFrame:
-        """Return a frame of the same samples that carries the regions.
-
-        Args:
-            frame: decoded, with a time base.
-            regions: at most `MOST_REGIONS`; the first one wins where two overlap.
+        """Return a frame of the same samples with at most `MOST_REGIONS` regions; the first one wins.
 
         Raises:
             EncoderError: FFmpeg's side data does not have the documented layout.
