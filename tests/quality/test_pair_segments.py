@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -334,46 +332,6 @@ def test_real_video_joins_too(shared_data: Path, model: Model, tmp_path: Path) -
 # --- what does not join
 
 
-@pytest.fixture(scope="module")
-def pieces(pair: tuple[Path, Path], model: Model) -> list[Log]:
-    found = run_all(pair, model, ScoreOptions(metrics=("psnr", "sw_vmaf"), workers=1), 10)
-    assert len(found) == 3
-    return found
-
-
-def altered(log: Log, **changes: object) -> Log:
-    log = copy.deepcopy(log)
-    for name, value in changes.items():
-        into = log.provenance["seam"] if name in log.provenance["seam"] else log.provenance
-        into[name] = value
-    return log
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda p: [], "are not segments"),
-        (lambda p: p[1:], "first segment of the video is missing"),
-        (lambda p: p[:-1], "last segment of the video is missing"),
-        (lambda p: [p[0], p[2]], "a segment is missing"),
-        (lambda p: [p[1], p[0], p[2]], "out of order"),
-        (lambda p: [p[0], p[2], p[2]], "out of order"),
-        (lambda p: [p[0], altered(p[1], compared_as="grey"), p[2]], "made by another model"),
-        (lambda p: [p[0], altered(p[1], complete=False), p[2]], "is not whole"),
-        (lambda p: [p[0], altered(p[1], frames=3), p[2]], "is not whole"),
-        (lambda p: [p[0], p[1].sliced(0, 4), p[2]], "is not whole"),
-        (lambda p: [p[0], altered(p[1], head="0+0"), p[2]], "pictures at frame .* differ"),
-        (lambda p: [p[0], altered(p[1], tail=None), p[2]], "pictures at frame .* differ"),
-    ],
-)
-def test_what_does_not_fit_is_not_joined(
-    pieces: list[Log], change: Callable[[list[Log]], list[Log]], message: str
-) -> None:
-    join_segments(pieces)
-    with pytest.raises(SeamError, match=message):
-        join_segments(change(pieces))
-
-
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_picture_that_a_seek_changes_is_noticed(tmp_path: Path, model: Model, side: int) -> None:
     """A file and an index that let a decoder begin inside a group of pictures."""
@@ -462,7 +420,7 @@ def test_damage_never_gives_other_rows(
     event("split")
     whole = run_whole((pair[0], pair[1]), model, options)
     # Decoders conceal some damage without a word, by what is left in memory: see
-    # test_segment.py. Where a single run repeats itself, the joined one is it.
+    # tests/segments/test_extract.py. Where a single run repeats itself, the joined one is it.
     if compact(list(whole.values["psnr_y"])) == compact(
         list(run_whole((pair[0], pair[1]), model, options).values["psnr_y"])
     ):

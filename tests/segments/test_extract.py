@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -338,67 +337,6 @@ def test_a_damaged_video_is_not_split(tmp_path: Path, session: Session) -> None:
 
 
 # --- what does not join
-
-
-@pytest.fixture(scope="module")
-def segments(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[Log]:
-    folder = tmp_path_factory.mktemp("segments")
-    clip = write_clip(folder / "a.mkv", scenes(40, (9, 22)), codec_options={"g": "8"})
-    logs = run_all(clip, session, ExtractOptions(), 9)
-    assert len(logs) == 4
-    return logs
-
-
-def altered(log: Log, **changes: object) -> Log:
-    log = copy.deepcopy(log)
-    for name, value in changes.items():
-        into = log.provenance["seam"] if name in log.provenance["seam"] else log.provenance
-        into[name] = value
-    return log
-
-
-def bare(log: Log) -> Log:
-    log = copy.deepcopy(log)
-    del log.provenance["seam"]
-    return log
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda r: [], "are not segments"),
-        (lambda r: [bare(r[0]), *r[1:]], "are not segments"),
-        (lambda r: [bare(r[0])], "are not segments"),
-        (lambda r: r[1:], "first segment of the video is missing"),
-        (lambda r: r[:-1], "last segment of the video is missing"),
-        (lambda r: [r[0], r[2], r[3]], "a segment is missing"),
-        (lambda r: [r[1], r[0], *r[2:]], "out of order"),
-        (lambda r: [r[0], r[2], *r[2:]], "out of order"),
-        (lambda r: [r[0], altered(r[1], model_sha256="0"), *r[2:]], "made by another model"),
-        (lambda r: [r[0], altered(r[1], corrupt_frames=1), *r[2:]], "is not whole"),
-        (lambda r: [r[0], altered(r[1], complete=False), *r[2:]], "is not whole"),
-        (lambda r: [r[0], altered(r[1], frames=3), *r[2:]], "is not whole"),
-        (lambda r: [r[0], altered(r[1], head="0"), *r[2:]], "pictures at frame 10 differ"),
-        (lambda r: [r[0], altered(r[1], tail="0"), *r[2:]], "pictures at frame .* differ"),
-        (lambda r: [r[0], altered(r[1], tail=None), *r[2:]], "pictures at frame .* differ"),
-        (lambda r: [altered(r[0], head="0"), *r[1:]], "first segment of the video is missing"),
-        (lambda r: [*r[:3], altered(r[3], ends=False)], "last segment of the video is missing"),
-    ],
-)
-def test_what_does_not_fit_is_not_joined(
-    segments: list[Log], change: Callable[[list[Log]], list[Log]], message: str
-) -> None:
-    join_segments(segments)
-    with pytest.raises(SeamError, match=message):
-        join_segments(change(segments))
-
-
-def test_a_segment_without_its_rows_is_noticed(segments: list[Log]) -> None:
-    empty = altered(segments[1], frames=0)
-    for column in (empty.frame_num, empty.pts_time, *empty.values.values()):
-        del column[:]
-    with pytest.raises(SeamError, match="the next begins with row"):
-        join_segments([segments[0], empty, *segments[2:]])
 
 
 def test_a_picture_that_a_seek_changes_is_noticed(tmp_path: Path, session: Session) -> None:

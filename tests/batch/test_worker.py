@@ -4,9 +4,7 @@ import threading
 import time
 
 import numpy as np
-import pytest
 
-from eyeline.batch.local import plan_cores
 from eyeline.batch.task import TaskLimits
 from eyeline.batch.worker import Watchdog, memory_share, resident_mebibytes
 
@@ -57,12 +55,3 @@ def test_between_tasks_nothing_is_limited() -> None:
 
 def test_workers_share_the_machines_memory() -> None:
     assert memory_share(1) > memory_share(4) > 0
-
-
-def test_workers_have_cores_of_their_own_while_there_are_enough(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 2, 4, 6})
-    assert plan_cores(2, 1) == [{0}, {2}]
-    assert plan_cores(2, 2) == [{0, 2}, {4, 6}]
-    assert plan_cores(5, 1) == [None] * 5

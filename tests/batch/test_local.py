@@ -22,6 +22,7 @@ from shared import SHARED
 
 pytest.importorskip("pyarrow")
 
+from eyeline.batch.local import plan_cores
 from eyeline.batch.store import read_status
 from eyeline.errors import BatchError
 
@@ -56,6 +57,15 @@ def nothing_is_left_over(out: Path) -> None:
     hidden = [f for f in out.rglob(".*") if f.is_file()]
     assert not hidden
     assert not [f for f in (out / "_eyeline" / "work").rglob("*") if f.is_file()]
+
+
+def test_workers_have_cores_of_their_own_while_there_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 2, 4, 6})
+    assert plan_cores(2, 1) == [{0}, {2}]
+    assert plan_cores(2, 2) == [{0, 2}, {4, 6}]
+    assert plan_cores(5, 1) == [None] * 5
 
 
 def test_killed_workers_are_replaced_and_lose_nothing(

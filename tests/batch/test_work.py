@@ -1,4 +1,4 @@
-"""Batches of pairs in segments: equal to single runs, to the byte, whatever is killed meanwhile."""
+"""The kinds of work: pairs and maps; pairs in segments equal single runs, whatever is killed."""
 
 import io
 import json
@@ -34,7 +34,7 @@ from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import read_status
 from eyeline.batch.task import BatchResult, Job
-from eyeline.batch.work import ScoreWork
+from eyeline.batch.work import RoiMapWork, ScoreWork
 from eyeline.errors import BatchError
 from eyeline.logs import parquet_format, read_log
 from eyeline.quality.pairs import PairOptions
@@ -198,6 +198,36 @@ def test_raw_pairs_are_split(tmp_path: Path) -> None:
         assert run_here(manifest, tmp_path / name, segment).failed == []
     assert pieces(tmp_path / "split") == [3]
     assert dataset(tmp_path / "split") == dataset(tmp_path / "whole")
+
+
+def test_scores_become_a_dataset(pairs: Path, tmp_path: Path) -> None:
+    ref = pairs.parent / "ref"
+    manifest = tmp_path / "pairs.csv"
+    manifest.write_text(
+        f"reference,distorted,title\n{ref}/clip000.mp4,{ref}/clip001.mp4,pair\n"
+        f"{ref}/clip000.mp4,{ref}/clip000.mp4,same\n{ref}/clip000.mp4,/no.mp4,none\n"
+    )
+    out = tmp_path / "out"
+    job = make_job(out, ScoreWork(score=ScoreOptions(metrics=("psnr", "ssim"))), segment=0)
+    result = run(manifest, out, job=job)
+    assert sorted(result.ok) == ["pair", "same"]
+    assert "no such file" in result.reasons["none"]
+    log = read_log(parts(out)[0])
+    single = eyeline.score(
+        ref / "clip000.mp4", ref / "clip001.mp4", options=ScoreOptions(metrics=("psnr", "ssim"))
+    ).log
+    assert log.values == single.values
+    assert log.provenance["source_sha256"].count("+") == 1
+
+
+def test_roi_maps_become_files(pairs: Path, tmp_path: Path) -> None:
+    from eyeline.roi.maps import write_map_file
+
+    ref, out = pairs.parent / "ref", tmp_path / "out"
+    assert len(run(ref, out, job=make_job(out, RoiMapWork(kind="kvazaar"), segment=0)).ok) == 3
+    write_map_file(str(ref / "clip000.mp4"), tmp_path / "single.txt", "kvazaar")
+    assert parts(out)[0].name == "map.txt"
+    assert parts(out)[0].read_bytes() == (tmp_path / "single.txt").read_bytes()
 
 
 # --- faults

@@ -19,10 +19,9 @@ pytest.importorskip("pyarrow")
 import eyeline
 from eyeline.batch.store import read_status
 from eyeline.batch.task import TaskLimits
-from eyeline.batch.work import ExtractWork, RoiMapWork, ScoreWork
+from eyeline.batch.work import ExtractWork
 from eyeline.errors import ModelError
 from eyeline.logs import read_log
-from eyeline.quality.score import ScoreOptions
 from eyeline.saliency.pipeline import ExtractOptions, Outputs, run_extraction
 
 
@@ -220,35 +219,6 @@ def test_a_title_that_takes_too_long_is_stopped(clips: Path, tmp_path: Path) -> 
     result = run(source, tmp_path / "out", job=job)
     assert result.reasons == {"long": f"took longer than {limit} s"}
     assert result.ok == ["short"]
-
-
-def test_scores_become_a_dataset(clips: Path, tmp_path: Path) -> None:
-    manifest = tmp_path / "pairs.csv"
-    manifest.write_text(
-        f"reference,distorted,title\n{clips}/clip000.mp4,{clips}/clip001.mp4,pair\n"
-        f"{clips}/clip000.mp4,{clips}/clip000.mp4,same\n{clips}/clip000.mp4,/no.mp4,none\n"
-    )
-    out = tmp_path / "out"
-    job = make_job(out, ScoreWork(score=ScoreOptions(metrics=("psnr", "ssim"))), segment=0)
-    result = run(manifest, out, job=job)
-    assert sorted(result.ok) == ["pair", "same"]
-    assert "no such file" in result.reasons["none"]
-    log = read_log(parts(out)[0])
-    single = eyeline.score(
-        clips / "clip000.mp4", clips / "clip001.mp4", options=ScoreOptions(metrics=("psnr", "ssim"))
-    ).log
-    assert log.values == single.values
-    assert log.provenance["source_sha256"].count("+") == 1
-
-
-def test_roi_maps_become_files(clips: Path, tmp_path: Path) -> None:
-    from eyeline.roi.maps import write_map_file
-
-    out = tmp_path / "out"
-    assert len(run(clips, out, job=make_job(out, RoiMapWork(kind="kvazaar"), segment=0)).ok) == 4
-    write_map_file(str(clips / "clip000.mp4"), tmp_path / "single.txt", "kvazaar")
-    assert parts(out)[0].name == "map.txt"
-    assert parts(out)[0].read_bytes() == (tmp_path / "single.txt").read_bytes()
 
 
 def test_the_command_says_how_it_ended(clips: Path, tmp_path: Path) -> None:
