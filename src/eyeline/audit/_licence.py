@@ -23,7 +23,7 @@ from eyeline.audit.tree import Tree
 
 MAX_STATEMENTS = 500
 MAX_STATEMENT = 4000
-"""Characters of a line: longer lines are data, or an attack on the reader's time."""
+"""Characters of a line: longer lines are data, or made to slow the audit down."""
 _CC = re.compile(
     r"\bcc[\s-]?by(?P<tags>(?:[\s-](?:nc|sa|nd))*)(?:[\s-](?P<v>\d\.\d))?\b|"
     r"creativecommons\.org/licenses/by(?P<utags>(?:-(?:nc|sa|nd))*)/(?P<uv>\d\.\d)|"

@@ -96,7 +96,9 @@ def read_constant(tensor: Message, policy: ScanPolicy) -> Constant:
     if not count and shape != (0,):  # exporters write an omitted input as an empty vector
         raise RefusedError("dimension", f"the tensor is empty: its shape is {shape}")
     if count * policy.elements[dtype] > limits.max_tensor_bytes:
-        raise RefusedError("tensor-size", f"the tensor has {count} elements")
+        raise RefusedError(
+            "tensor-size", f"{count} elements are more than {limits.max_tensor_bytes:,} bytes"
+        )
     kind = NAME[dtype]
     numbers = _numbers(tensor, kind, count, limits.max_integer_elements)
     if dtype in FLOATS and not _finite(numbers):
@@ -125,14 +127,16 @@ def _numbers(tensor: Message, kind: str, count: int, max_integers: int) -> Numbe
     if not present or present == ["raw_data"]:
         raw: memoryview = tensor.get("raw_data", memoryview(b""))
         if len(raw) != count * ELEMENTS[kind][1]:
-            raise RefusedError("tensor-data", f"{len(raw)} bytes for {count} values of {kind}")
+            raise RefusedError("tensor-data", f"{len(raw)} bytes are not {count} values of {kind}")
         return _from_bytes(raw, kind)
     field = present[0]
     if kind not in _DATA_FIELDS[field]:
         raise RefusedError("tensor-data", f"values of {kind} are in {field}")
     values: list[int | float] | Packed = tensor.repeated(field)
     if len(values) != count:
-        raise RefusedError("tensor-data", f"{len(values)} values for {count} elements")
+        raise RefusedError(
+            "tensor-data", f"the tensor has {len(values)} values for {count} elements"
+        )
     if isinstance(values, Packed):
         if values.kind in ("f32", "f64"):
             return _from_bytes(values.data, kind)
@@ -203,11 +207,11 @@ def _attribute_value(attribute: Message, field: str, policy: ScanPolicy) -> Attr
         raise RefusedError("attribute", f"{name} is of a type that no allowed op takes")
     values: list[int] | list[float] | Packed = attribute.repeated(field)
     if len(values) > policy.limits.max_integer_elements:
-        raise RefusedError("attribute", f"{name} has {len(values)} values")
+        raise RefusedError("attribute", f"{name} has too many values: {len(values)}")
     if not isinstance(values, Packed):
         return tuple(values)
     if field == "ints":
-        raise RefusedError("attribute", f"{name} is too long")
+        raise RefusedError("attribute", f"{name} has too many values: {len(values)}")
     return tuple(_from_bytes(values.data, "float32"))
 
 
@@ -218,4 +222,4 @@ def _fits(value: Attribute, rule: AttributeRule) -> bool:
         return isinstance(value, Constant)
     if isinstance(value, tuple):
         return all(math.isfinite(v) and rule.low <= v <= rule.high for v in value)
-    return isinstance(value, int | float) and rule.low <= value <= rule.high  # False for NaN
+    return isinstance(value, int | float) and rule.low <= value <= rule.high  # NaN is in no range

@@ -45,14 +45,14 @@ class Value:
     def known(self, what: str) -> tuple[Number, ...]:
         """Return the values, on which the size of another tensor depends."""
         if self.values is None:
-            raise RefusedError("unbounded", f"its {what} can't be known before the model runs")
+            raise RefusedError("unbounded", f"the {what} can't be known before the model runs")
         return self.values
 
     def integers(self, what: str) -> tuple[int, ...]:
         """Return values that are sizes, axes or indices."""
         values = self.known(what)
         if not all(isinstance(v, int) for v in values):
-            raise RefusedError("types", f"its {what} are not integers")
+            raise RefusedError("types", f"the {what} are not integers")
         return tuple(int(v) for v in values)
 
 
@@ -106,7 +106,7 @@ class Inputs(tuple[Value | None, ...]):
 def axis_of(axis: int, rank: int) -> int:
     """Return an axis that may be negative as an index below `rank`."""
     if not -rank <= axis < rank:
-        raise RefusedError("shapes", f"axis {axis} of a tensor of rank {rank}")
+        raise RefusedError("shapes", f"a tensor of rank {rank} has no axis {axis}")
     return axis % rank
 
 
@@ -123,7 +123,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def as_stored(dtype: int, value: Number) -> Number | None:
-    """Round a number to float32 where `dtype` is float32, since sizes depend on it; None if infinite."""
+    """Round a number to float32 if `dtype` is float32, since sizes depend on it; None if infinite."""
     if dtype != FLOAT32:
         return value if math.isfinite(value) else None
     try:
@@ -165,7 +165,7 @@ def _window(node: Node, sides: tuple[int, ...], kernel: tuple[int, ...]) -> tupl
         padding = 0 if auto == "VALID" else pads[i] + pads[n + i]
         rest = side + padding - span
         if rest < 0:
-            raise RefusedError("shapes", f"a window of {span} on a side of {side}")
+            raise RefusedError("shapes", f"a window of {span} does not fit a side of {side}")
         out = (-(-rest // strides[i]) if ceil else rest // strides[i]) + 1
         if ceil and (out - 1) * strides[i] >= side + pads[i]:
             out -= 1  # ONNX drops a window that would start in the padding
@@ -175,7 +175,7 @@ def _window(node: Node, sides: tuple[int, ...], kernel: tuple[int, ...]) -> tupl
 
 def _spatial(value: Value) -> tuple[int, int, tuple[int, ...]]:
     if not 3 <= len(value.shape) <= 5:
-        raise RefusedError("shapes", f"an image tensor of rank {len(value.shape)}")
+        raise RefusedError("shapes", f"the input has rank {len(value.shape)}, not 3 to 5")
     return value.shape[0], value.shape[1], value.shape[2:]
 
 
@@ -183,14 +183,14 @@ def _check_length(inputs: Inputs, index: int, length: int, what: str) -> None:
     # A kernel reads memory outside a vector that is too short.
     value = inputs.get(index)
     if value is not None and value.elements != length:
-        raise RefusedError("shapes", f"{what} of {value.elements} values for {length} channels")
+        raise RefusedError("shapes", f"{what} has {value.elements} values, not {length}")
 
 
 def _kernel(node: Node, weight: Value, sides: tuple[int, ...]) -> tuple[int, ...]:
     kernel = weight.shape[2:]
     stated = node.integers("kernel_shape", len(sides), 0)
     if len(kernel) != len(sides) or (any(stated) and stated != kernel):
-        raise RefusedError("shapes", f"a kernel of {kernel} on sides {sides}")
+        raise RefusedError("shapes", f"the kernel {kernel} does not fit sides {sides}")
     return kernel
 
 
@@ -200,8 +200,10 @@ def conv(node: Node, inputs: Inputs) -> list[Value]:
     batch, channels, sides = _spatial(x)
     kernel, group = _kernel(node, w, sides), node.integer("group", 1)
     if w.shape[1] * group != channels or w.shape[0] % group:
-        raise RefusedError("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
-    _check_length(inputs, 2, w.shape[0], "bias")
+        raise RefusedError(
+            "shapes", f"weights {w.shape} do not fit {channels} channels in {group} groups"
+        )
+    _check_length(inputs, 2, w.shape[0], "the bias")
     return [Value(x.dtype, (batch, w.shape[0], *_window(node, sides, kernel)))]
 
 
@@ -211,14 +213,16 @@ def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
     batch, channels, sides = _spatial(x)
     kernel, group, n = _kernel(node, w, sides), node.integer("group", 1), len(sides)
     if w.shape[0] != channels or channels % group:
-        raise RefusedError("shapes", f"weights {w.shape} in {group} groups for {channels} channels")
+        raise RefusedError(
+            "shapes", f"weights {w.shape} do not fit {channels} channels in {group} groups"
+        )
     strides, dilations = node.integers("strides", n, 1), node.integers("dilations", n, 1)
     pads, extra = node.integers("pads", 2 * n, 0), node.integers("output_padding", n, 0)
     spans = [(kernel[i] - 1) * dilations[i] + 1 for i in range(n)]
     out = [
         strides[i] * (sides[i] - 1) + extra[i] + spans[i] - pads[i] - pads[n + i] for i in range(n)
     ]
-    _check_length(inputs, 2, w.shape[1] * group, "bias")
+    _check_length(inputs, 2, w.shape[1] * group, "the bias")
     return [Value(x.dtype, (batch, w.shape[1] * group, *out))]
 
 
@@ -269,13 +273,13 @@ def normalise(node: Node, inputs: Inputs) -> list[Value]:
     elif node.op_type == "GroupNormalization":
         groups, channels = node.integer("num_groups", 0), _spatial(x)[1]
         if groups < 1 or channels % groups:
-            raise RefusedError("shapes", f"{channels} channels in {groups} groups")
+            raise RefusedError("shapes", f"{channels} channels can't be split into {groups} groups")
         length, vectors = channels if node.opset >= 21 else groups, 2
     else:
         length, vectors = _spatial(x)[1], len(inputs) - 1
     inputs.need(1)
     for index in range(1, vectors + 1):
-        _check_length(inputs, index, length, "scale or statistics")
+        _check_length(inputs, index, length, "a scale or statistics input")
     return [Value(x.dtype, x.shape)]
 
 
@@ -288,14 +292,14 @@ def gemm(node: Node, inputs: Inputs) -> list[Value]:
         out = (rows, columns)
         if inner == inner_b and (bias is None or broadcast(bias.shape, out) == out):
             return [Value(a.dtype, out)]
-    raise RefusedError("shapes", f"Gemm of {a.shape} and {b.shape}")
+    raise RefusedError("shapes", f"matrices {a.shape} and {b.shape} do not match")
 
 
 def matmul(node: Node, inputs: Inputs) -> list[Value]:
     """Size a matrix product over the last two dimensions."""
     a, b = inputs.need(0), inputs.need(1)
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
-        raise RefusedError("shapes", f"MatMul of {a.shape} and {b.shape}")
+        raise RefusedError("shapes", f"matrices {a.shape} and {b.shape} do not match")
     return [Value(a.dtype, (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))]
 
 
@@ -305,7 +309,7 @@ def quantize(node: Node, inputs: Inputs) -> list[Value]:
     if x.dtype not in FLOATS or inputs.need(1).dtype != x.dtype:
         raise RefusedError("types", "the input and its scale are not floats of one type")
     if zero is not None and zero.dtype not in (INT8, UINT8):
-        raise RefusedError("types", f"zero points of {NAME.get(zero.dtype)}")
+        raise RefusedError("types", f"a zero point can't be {NAME.get(zero.dtype)}")
     _check_scale(node, inputs)
     return [Value(zero.dtype if zero is not None else UINT8, x.shape)]
 
@@ -314,10 +318,12 @@ def dequantize(node: Node, inputs: Inputs) -> list[Value]:
     """Size a conversion of integers to the type of their scale."""
     x, scale, zero = inputs.need(0), inputs.need(1), inputs.get(2)
     if x.dtype not in (INT8, UINT8, INT32) or scale.dtype not in FLOATS:
-        raise RefusedError("types", f"{NAME.get(x.dtype)} with scales of {NAME.get(scale.dtype)}")
+        raise RefusedError(
+            "types", f"{NAME.get(x.dtype)} can't have a scale of {NAME.get(scale.dtype)}"
+        )
     if zero is not None and zero.dtype != x.dtype:
         raise RefusedError(
-            "types", f"zero points of {NAME.get(zero.dtype)} for {NAME.get(x.dtype)}"
+            "types", f"{NAME.get(x.dtype)} can't have a zero point of {NAME.get(zero.dtype)}"
         )
     _check_scale(node, inputs)
     return [Value(scale.dtype, x.shape)]
@@ -333,13 +339,13 @@ def _check_scale(node: Node, inputs: Inputs) -> None:
     if scale.elements != 1 or "axis" in node.attributes:
         side = axis_of(node.integer("axis", 1), len(x.shape))
         if scale.elements != 1 and scale.shape != (x.shape[side],):
-            raise RefusedError("shapes", f"scales {scale.shape} for {x.shape}")
+            raise RefusedError("shapes", f"scales {scale.shape} do not fit {x.shape}")
     if zero is not None and zero.elements != scale.elements:
-        raise RefusedError("shapes", f"zero points {zero.shape} for scales {scale.shape}")
+        raise RefusedError("shapes", f"zero points {zero.shape} do not fit scales {scale.shape}")
 
 
 def work(node: Node, inputs: Inputs, outputs: list[Value]) -> int:
-    """Return a node's multiply-adds; its input and output elements where it is no product."""
+    """Return a node's multiply-adds, or its input and output elements if it does not multiply."""
     out = outputs[0].elements
     if node.op_type == "Shape":
         return out  # it reads no pixel

@@ -62,16 +62,16 @@ def _constant(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
-    # Only short tensors: a long one needs few bytes in the file and much memory at load.
+    # Only short tensors are allowed: a long one takes few bytes in the file and much memory at load.
     dims = inputs.need(0).integers("shape")
     elements = math.prod(dims)
     if any(d < 0 for d in dims) or elements > node.limits.max_integer_elements:
-        raise RefusedError("tensor-size", f"a filled tensor of shape {dims}")
+        raise RefusedError("tensor-size", f"a filled tensor of shape {dims} is too large")
     value = node.attributes.get("value")
     dtype, fill = FLOAT32, (0.0,)
     if isinstance(value, Constant):
         if value.values is None or len(value.values) != 1:
-            raise RefusedError("attribute", "value is not one number")
+            raise RefusedError("attribute", "the value is not one number")
         dtype, fill = value.dtype, value.values
     return [Value(dtype, dims, fill * elements if elements <= MAX_KNOWN else None, constant=True)]
 
@@ -83,7 +83,7 @@ def _identity(_: Node, inputs: Inputs) -> list[Value]:
 def _dropout(node: Node, inputs: Inputs) -> list[Value]:
     flag = inputs.get(2)
     if flag is not None and any(flag.known("training flag")):
-        raise RefusedError("training", "Dropout in training mode")
+        raise RefusedError("training", "the Dropout is in training mode")
     x = inputs.need(0)
     return [x, Value(NUMBER["bool"], x.shape)][: len(node.outputs)]
 
@@ -93,7 +93,7 @@ def _cast(node: Node, inputs: Inputs) -> list[Value]:
     values = x.values
     if values is not None and to not in FLOATS:
         if not all(math.isfinite(v) and abs(v) < 1 << 63 for v in values):
-            raise RefusedError("integer", "a cast of a number that no integer type can hold")
+            raise RefusedError("integer", "no integer type can hold a number that the Cast gets")
         values = tuple(int(v) for v in values)
     elif values is not None:
         values = _all_known([as_stored(to, float(v)) for v in values])
@@ -199,7 +199,7 @@ def _squeeze(node: Node, inputs: Inputs) -> list[Value]:
     ones = {i for i, side in enumerate(x.shape) if side == 1}
     removed = {axis_of(a, len(x.shape)) for a in axes} if axes else ones
     if removed - ones:
-        raise RefusedError("shapes", f"a removed side of {x.shape} is not 1")
+        raise RefusedError("shapes", f"a side of {x.shape} to remove is not 1")
     return [Value(x.dtype, tuple(d for i, d in enumerate(x.shape) if i not in removed), x.values)]
 
 
@@ -224,7 +224,7 @@ def _reshape(node: Node, inputs: Inputs) -> list[Value]:
 def _flatten(node: Node, inputs: Inputs) -> list[Value]:
     x, axis = inputs.need(0), node.integer("axis", 1)
     if not -len(x.shape) <= axis <= len(x.shape):
-        raise RefusedError("shapes", f"axis {axis} of a tensor of rank {len(x.shape)}")
+        raise RefusedError("shapes", f"a tensor of rank {len(x.shape)} has no axis {axis}")
     axis += len(x.shape) if axis < 0 else 0
     return [Value(x.dtype, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), x.values)]
 
@@ -244,7 +244,7 @@ def _pad(node: Node, inputs: Inputs) -> list[Value]:
     pads = inputs.need(1).integers("pads")
     axes = axes_in.integers("axes") if axes_in else tuple(range(len(x.shape)))
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
-        raise RefusedError("shapes", f"{len(pads)} pads for {len(axes)} axes")
+        raise RefusedError("shapes", f"{len(pads)} pads do not fit {len(axes)} axes")
     dims = list(x.shape)
     for i, axis_given in enumerate(axes):
         axis, ends = axis_of(axis_given, len(dims)), (pads[i], pads[len(axes) + i])
@@ -252,7 +252,7 @@ def _pad(node: Node, inputs: Inputs) -> list[Value]:
         reflects = node.attributes.get("mode") == "reflect"
         most = side - 1 if reflects else node.limits.max_side
         if any(not -side < p <= most for p in ends):
-            raise RefusedError("size", f"pads of {ends} on a side of {side}")
+            raise RefusedError("size", f"pads {ends} do not fit a side of {side}")
         dims[axis] = side + sum(ends)
     return [Value(x.dtype, _bounded(node, dims))]
 
@@ -265,7 +265,7 @@ def _resize(node: Node, inputs: Inputs) -> list[Value]:
     if scales:
         limit = node.limits.max_scale
         if not all(1 / limit <= s <= limit for s in scales):
-            raise RefusedError("resize", f"a scale outside 1/{limit} to {limit}")
+            raise RefusedError("resize", f"a scale is not from 1/{limit} to {limit}")
         wanted: Sequence[int] = [
             math.floor(as_stored(FLOAT32, x.shape[a] * s) or 0)
             for a, s in zip(axes, scales, strict=False)
@@ -273,14 +273,14 @@ def _resize(node: Node, inputs: Inputs) -> list[Value]:
     elif sizes_in is not None:
         wanted = sizes_in.integers("sizes")
     else:
-        raise RefusedError("inputs", "a Resize with neither scales nor sizes")
+        raise RefusedError("inputs", "the Resize has neither scales nor sizes")
     if len(wanted) != len(axes) or (scales and len(scales) != len(axes)):
-        raise RefusedError("shapes", f"{len(wanted)} sizes for {len(axes)} axes")
+        raise RefusedError("shapes", f"{len(wanted)} sizes do not fit {len(axes)} axes")
     dims = list(x.shape)
     for a, side in zip(axes, wanted, strict=True):
         dims[a] = side
     if tuple(dims[:2]) != x.shape[:2]:
-        raise RefusedError("resize", "a Resize of the batch or of the channels")
+        raise RefusedError("resize", "the Resize changes the batch or the channels")
     return [Value(x.dtype, _bounded(node, dims))]
 
 
@@ -298,7 +298,7 @@ def _blocks(node: Node, inputs: Inputs) -> list[Value]:
             return [Value(x.dtype, (n, c // (b * b), h * b, w * b))]
         if node.op_type == "SpaceToDepth" and not (h % b or w % b):
             return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
-    raise RefusedError("shapes", f"{x.shape} in blocks of {b}")
+    raise RefusedError("shapes", f"{x.shape} can't be split into blocks of {b}")
 
 
 def _unary(node: Node, inputs: Inputs) -> list[Value]:
@@ -325,7 +325,7 @@ def _binary(node: Node, inputs: Inputs) -> list[Value]:
         # An integer division by 0 kills the process: all its values must be known.
         if integer and node.op_type == "Div":
             raise RefusedError(
-                "integer-division", "integers that are unknown before the model runs"
+                "integer-division", "the divided integers can't be known before the model runs"
             )
         return [Value(first.dtype, shape)]
     a, b = (v * elements if len(v) == 1 else v for v in (p.known("values") for p in parts))

@@ -1,6 +1,6 @@
 """The scan: every step in order, each on input that the step before it let through.
 
-`scan` reads the bytes (`_wire`), walks over every node of every graph (`_Walk`), sizes every tensor
+`scan` reads the bytes (`_wire`), walks over every node of every graph (`Walk`), sizes every tensor
 (`_sizes`), and loads the model in a child process (`child`). The walk continues after a finding, and
 also into refused parts (`If`, `Loop`, functions), so that the report names what they hide.
 """
@@ -64,7 +64,7 @@ def load_policy(path: Path | None = None) -> ScanPolicy:
     for op in policy.ops:
         if op not in RULES:
             raise UsageError(
-                f"{path}: op {op} has no size rule, so the scanner can't bound its outputs",
+                f"{path}: op {op} has no size rule, so the scanner can't limit its outputs",
                 "remove the row; docs/scan.md says how to add a rule",
             )
     return policy
