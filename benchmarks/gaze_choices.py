@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from eyeline.convert.export import export_run
-from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
-from eyeline.evaluation.gaze import GazeOptions
+from eyeline.evaluation.benchmark import evaluate
+from eyeline.evaluation.gaze import EvaluateOptions, GazeOptions
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
 from eyeline.roi.compare.report import table

@@ -19,7 +19,8 @@ import numpy as np
 
 from eyeline.convert.quantize import QuantizeOptions, quantize_model
 from eyeline.datasets.pairs import find_pairs, read_image, read_mask
-from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
+from eyeline.evaluation.benchmark import evaluate
+from eyeline.evaluation.gaze import EvaluateOptions
 from eyeline.evaluation.results import MaskResult
 from eyeline.registry.registry import resolve_model
 

@@ -21,8 +21,8 @@ from tiny_models import plane_model, write_registry
 pytest.importorskip("py_sod_metrics")
 
 from eyeline.errors import DatasetError, OutputError, UsageError
-from eyeline.evaluation.benchmark import EvaluateOptions, evaluate, load_dataset
-from eyeline.evaluation.gaze import GazeOptions
+from eyeline.evaluation.benchmark import evaluate, load_dataset
+from eyeline.evaluation.gaze import EvaluateOptions, GazeOptions
 from eyeline.evaluation.report import html_page, markdown
 from eyeline.evaluation.results import EvaluationReport
 from eyeline.evaluation.rows import Size, predict

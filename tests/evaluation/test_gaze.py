@@ -14,8 +14,14 @@ from eyeline.admission.card import make_card
 from eyeline.admission.promote import promote
 from eyeline.datasets.fixations import fold_of, load_fixation_set
 from eyeline.errors import DatasetError, UsageError
-from eyeline.evaluation.benchmark import EvaluateOptions, evaluate
-from eyeline.evaluation.gaze import GazeJudge, GazeOptions, ScoreBaseline, judged_frames
+from eyeline.evaluation.benchmark import evaluate
+from eyeline.evaluation.gaze import (
+    EvaluateOptions,
+    GazeJudge,
+    GazeOptions,
+    ScoreBaseline,
+    judged_frames,
+)
 from eyeline.evaluation.gaze_metrics import (
     GAZE_MEASURES,
     combined,

@@ -11,7 +11,8 @@ from tiny_models import plane_model
 pytest.importorskip("py_sod_metrics")
 
 from eyeline.errors import DatasetError
-from eyeline.evaluation.benchmark import EvaluateOptions, count_parameters, evaluate, load_dataset
+from eyeline.evaluation.benchmark import count_parameters, evaluate, load_dataset
+from eyeline.evaluation.gaze import EvaluateOptions
 from eyeline.evaluation.rows import Resample, predict
 from eyeline.inference.session import Session
 from eyeline.registry.records import IoSpec

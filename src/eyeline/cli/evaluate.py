@@ -92,9 +92,8 @@ def evaluate(
     from eyeline.registry.registry import resolve_model
 
     try:
-        from eyeline.evaluation.benchmark import EvaluateOptions
         from eyeline.evaluation.benchmark import evaluate as library_evaluate
-        from eyeline.evaluation.gaze import FRAMES, GazeOptions
+        from eyeline.evaluation.gaze import FRAMES, EvaluateOptions, GazeOptions
         from eyeline.evaluation.report import html_page
         from eyeline.evaluation.report import markdown as markdown_tables
         from eyeline.evaluation.sheet import contact_sheet, sheet_format

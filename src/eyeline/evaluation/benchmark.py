@@ -11,38 +11,34 @@ import platform
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eyeline._version import __version__
 from eyeline.datasets.files import file_digest
 from eyeline.datasets.fixations import FixationSet, is_fixation_set, load_fixation_set
 from eyeline.datasets.pairs import Pair, check_sizes, find_pairs, read_mask
 from eyeline.digests import sha256_hex
 from eyeline.errors import DatasetError, MissingExtraError, UsageError
-from eyeline.evaluation.gaze import GazeOptions, GazeRun, evaluate_set, load_judged_set
+from eyeline.evaluation.gaze import EvaluateOptions, GazeOptions, evaluate_set, load_judged_set
 from eyeline.evaluation.gaze_metrics import fit_prior
 from eyeline.evaluation.metrics import Scores, import_engine
 from eyeline.evaluation.results import EvaluationReport, GazeReport, MaskResult, VideoScore
 from eyeline.evaluation.rows import (
+    GAZE_LIBRARIES,
+    MASK_LIBRARIES,
     ImageRow,
-    Resample,
-    RowOptions,
     ScorePair,
-    Size,
     jobs,
     make_rows,
+    versions,
     video_of,
 )
 from eyeline.evaluation.statistics import (
-    DRAWS,
-    SEED,
     ModelComparison,
     Pooled,
     differences,
@@ -50,7 +46,6 @@ from eyeline.evaluation.statistics import (
     pool,
 )
 from eyeline.inference import Session, prepare
-from eyeline.parallel import usable_cores
 from eyeline.registry.registry import Model
 
 LATENCY_RUNS = 31
@@ -64,33 +59,6 @@ class MaskDataset:
     name: str
     pairs: list[Pair]
     digest: str
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """How to evaluate.
-
-    Attributes:
-        size: size of the models' inputs, see `rows.Size`.
-        resample: how images shrink, see `rows.Resample`.
-        workers: number of processes; 1 = this process alone, 0 = one per core. A script that asks for
-            more than one needs `if __name__ == "__main__":`, since each process imports it.
-        resume: folder that keeps finished rows, see `eyeline.evaluation.rows`.
-        gaze: how maps are judged on fixation sets.
-        prior: fixation sets that the centre prior is fitted on; None for the prior that comes with
-            the package.
-        draws: number of draws of the bootstrap.
-        seed: seed of the bootstrap.
-    """
-
-    size: Size = None
-    resample: Resample = "area"
-    workers: int = 1
-    resume: Path | None = None
-    gaze: GazeOptions = field(default_factory=GazeOptions)
-    prior: tuple[Path, ...] | None = None
-    draws: int = DRAWS
-    seed: int = SEED
 
 
 def load_dataset(path: Path) -> MaskDataset:
@@ -157,16 +125,6 @@ def measure_latency(session: Session, width: int, height: int) -> float:
     return statistics.median(times[LATENCY_WARM_UP:])
 
 
-MASK_LIBRARIES = ("pysodmetrics", "numpy", "scipy", "pillow")
-GAZE_LIBRARIES = ("numpy", "pillow", "av")
-
-
-def versions(libraries: Iterable[str], session: Session) -> dict[str, str]:
-    """Return the versions of the software that the numbers depend on."""
-    found = {"eyeline": __version__} | {n: metadata.version(n) for n in libraries}
-    return found | {"onnxruntime": session.runtime_version}
-
-
 def evaluate(
     models: Sequence[Model],
     datasets: Sequence[Path],
@@ -216,7 +174,7 @@ def evaluate(
 
             rows = _run(session, dataset, o, report)
             scores = pool(Scores([row.score for row in rows]), o.draws, o.seed)
-            results.append(_result(label, session, dataset, o.size, rows, scores))
+            results.append(_result(label, session, dataset, o, rows, scores))
             comparisons += [
                 ModelComparison(dataset.name, label, other, differences(scores, before))
                 for other, before in pooled
@@ -255,39 +213,35 @@ def _evaluate_gaze(
     on_image: Callable[[str, int, int], None],
 ) -> GazeReport:
     report = GazeReport()
-    if not sets:
-        return report
-    run = GazeRun(
-        options=o.gaze,
-        size=o.size,
-        resample=o.resample,
-        priors=None if o.prior is None else [fit_prior(load_fixation_set(p)) for p in o.prior],
-        rows=RowOptions(o.resume, o.workers or usable_cores()),
-        draws=o.draws,
-        seed=o.seed,
-        versions=versions(GAZE_LIBRARIES, models[0][1]),
-    )
+    own_priors = [fit_prior(load_fixation_set(p)) for p in o.prior or ()] if sets else []
 
     def describe(session: Session, size: tuple[int, int]) -> dict[str, Any]:
-        return {
-            "model_sha256": session.model.sha256,
-            "parameters": count_parameters(session.model),
-            "smoke": session.model.smoke,
-            "io": session.model.io.model_dump(),
-            "size": _size_text(o.size),
-            "latency_ms": measure_latency(session, *size),
-        }
+        return _model_facts(session, size, o)
 
     for dataset in sets:
-        facts, results, comparisons = evaluate_set(dataset, models, describe, run, on_image)
+        facts, results, comparisons = evaluate_set(
+            dataset, models, describe, o, own_priors or None, on_image
+        )
         report.sets.append(facts)
         report.results.extend(results)
         report.comparisons.extend(comparisons)
     return report
 
 
-def _size_text(size: Size) -> int | str:
-    return "x".join(map(str, size)) if isinstance(size, tuple) else size or "model"
+def _model_facts(
+    session: Session, working_size: tuple[int, int], o: EvaluateOptions
+) -> dict[str, Any]:
+    """Return the facts of a model that its results on masks and on fixations have in common."""
+    size = o.size
+    return {
+        "model_sha256": session.model.sha256,
+        "parameters": count_parameters(session.model),
+        "smoke": session.model.smoke,
+        "io": session.model.io.model_dump(),
+        "size": "x".join(map(str, size)) if isinstance(size, tuple) else size or "model",
+        "working_size": working_size,
+        "latency_ms": measure_latency(session, *working_size),
+    }
 
 
 def _labels(models: Sequence[Model]) -> list[str]:
@@ -319,7 +273,7 @@ def _run(
         [(job[0].name, job) for job in jobs(dataset.pairs)],
         ScorePair,
         (model, o.size, o.resample),
-        RowOptions(o.resume, o.workers or usable_cores()),
+        o.rows,
         report,
     )
 
@@ -328,30 +282,23 @@ def _result(
     label: str,
     session: Session,
     dataset: MaskDataset,
-    size: Size,
+    o: EvaluateOptions,
     rows: list[ImageRow],
     pooled: Pooled,
 ) -> MaskResult:
-    model = session.model
     # The first of the most frequent sizes: repeatable.
     common = Counter(row.working_size for row in rows).most_common(1)[0][0]
     return MaskResult(
         model=label,
-        model_sha256=model.sha256,
-        parameters=count_parameters(model),
-        smoke=model.smoke,
-        io=model.io.model_dump(),
         dataset=dataset.name,
         dataset_digest=dataset.digest,
-        size=_size_text(size),
-        working_size=common,
-        latency_ms=measure_latency(session, *common),
         estimates=estimates(pooled),
         empty_masks=[row.name for row in rows if row.foreground == 0],
         full_masks=[row.name for row in rows if row.foreground == 1],
         without_plcc=sum(not np.isfinite(row.score.values["plcc"]) for row in rows),
         videos=_videos(rows),
         images=[row.to_json() for row in rows],
+        **_model_facts(session, common, o),
     )
 
 

@@ -15,7 +15,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -52,8 +52,18 @@ from eyeline.evaluation.gaze_metrics import (
 )
 from eyeline.evaluation.metrics import Map
 from eyeline.evaluation.results import GazeResult, GazeSet
-from eyeline.evaluation.rows import Resample, RowOptions, Size, make_rows, working_map
+from eyeline.evaluation.rows import (
+    GAZE_LIBRARIES,
+    Resample,
+    RowOptions,
+    Size,
+    make_rows,
+    versions,
+    working_map,
+)
 from eyeline.evaluation.statistics import (
+    DRAWS,
+    SEED,
     Floats,
     Means,
     ModelComparison,
@@ -64,6 +74,7 @@ from eyeline.evaluation.statistics import (
 )
 from eyeline.inference.session import Session
 from eyeline.media import open_video
+from eyeline.parallel import usable_cores
 from eyeline.quality.weights import resample as scale_map
 from eyeline.registry.registry import Model
 from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency
@@ -118,6 +129,38 @@ class GazeOptions:
                 f"--frames is {self.frames}; it must be 1 or more", f"the default is {FRAMES}"
             )
         check_pixels_per_degree(self.pixels_per_degree)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to evaluate.
+
+    Attributes:
+        size: size of the models' inputs, see `rows.Size`.
+        resample: how images shrink, see `rows.Resample`.
+        workers: number of processes; 1 = this process alone, 0 = one per core. A script that asks for
+            more than one needs `if __name__ == "__main__":`, since each process imports it.
+        resume: folder that keeps finished rows, see `eyeline.evaluation.rows`.
+        gaze: how maps are judged on fixation sets.
+        prior: fixation sets that the centre prior is fitted on; None for the prior that comes with
+            the package.
+        draws: number of draws of the bootstrap.
+        seed: seed of the bootstrap.
+    """
+
+    size: Size = None
+    resample: Resample = "area"
+    workers: int = 1
+    resume: Path | None = None
+    gaze: GazeOptions = field(default_factory=GazeOptions)
+    prior: tuple[Path, ...] | None = None
+    draws: int = DRAWS
+    seed: int = SEED
+
+    @property
+    def rows(self) -> RowOptions:
+        """Where rows are kept, and how many processes make them."""
+        return RowOptions(self.resume, self.workers or usable_cores())
 
 
 def load_judged_set(
@@ -406,36 +449,12 @@ ROW_SCHEMA = 1  # increase it with any change to the content of a row or to how 
 BASELINES: tuple[Baseline, ...] = ("uniform", "centre prior", "inter-observer")
 
 
-@dataclass(frozen=True)
-class GazeRun:
-    """Options that are the same for all models and fixation sets.
-
-    Attributes:
-        options: how maps are judged.
-        size: size of the models' inputs.
-        resample: how images shrink.
-        priors: fits of the user's own sets; None for those that come with the package.
-        rows: where rows are kept, and how many processes make them.
-        draws: number of draws of the bootstrap.
-        seed: seed of the bootstrap and of the halvings of viewers.
-        versions: versions of the libraries that rows depend on.
-    """
-
-    options: GazeOptions
-    size: Size
-    resample: Resample
-    priors: Sequence[FittedPrior] | None
-    rows: RowOptions
-    draws: int
-    seed: int
-    versions: dict[str, str]
-
-
 def evaluate_set(
     dataset: FixationSet,
     models: Sequence[tuple[str, Session]],
     describe: Callable[[Session, tuple[int, int]], dict[str, Any]],
-    run: GazeRun,
+    o: EvaluateOptions,
+    own_priors: Sequence[FittedPrior] | None,
     report: Callable[[str, int, int], None],
 ) -> tuple[GazeSet, list[GazeResult], list[ModelComparison]]:
     """Evaluate models and baselines on one fixation set.
@@ -444,7 +463,8 @@ def evaluate_set(
         dataset: the set.
         models: label and session of each model.
         describe: returns the facts of a model at a working size, for its `GazeResult`.
-        run: options of the evaluation.
+        o: options of the evaluation.
+        own_priors: fits of the user's own sets; None for those that come with the package.
         report: called with a label, the number of finished stimuli, and the number of all.
 
     Returns:
@@ -452,17 +472,17 @@ def evaluate_set(
         each model with the centre prior.
     """
     stimuli = [s for s in dataset.stimuli if len(s.fixations)]
-    priors = priors_for(dataset, run.priors)
+    priors = priors_for(dataset, own_priors)
     prior = combined(priors)
-    judge = GazeJudge(dataset, prior, run.options)
+    judge = GazeJudge(dataset, prior, o.gaze)
     common = {
         "gaze_schema": ROW_SCHEMA,
         "dataset": dataset.digest,
-        "options": asdict(run.options),
+        "options": asdict(o.gaze),
         "prior": asdict(prior),
-        "versions": run.versions,
+        "versions": versions(GAZE_LIBRARIES, models[0][1]),
     }
-    threads = max(1, run.rows.workers // max(1, len(stimuli)))
+    threads = max(1, o.rows.workers // max(1, len(stimuli)))
     results: list[GazeResult] = []
     pooled: dict[str, Pooled] = {}
     times: dict[str, tuple[float, ...]] = {}
@@ -472,7 +492,7 @@ def evaluate_set(
 
     def add(result: GazeResult, rows: list[GazeRow]) -> None:
         columns = {m: np.array([row.mean(m) for row in rows]) for m in GAZE_MEASURES}
-        pooled[result.model] = pool(Means(columns), run.draws, run.seed)
+        pooled[result.model] = pool(Means(columns), o.draws, o.seed)
         shown = [_row_json(row, judge.videos) for row in rows]
         results.append(replace(result, estimates=estimates(pooled[result.model]), stimuli=shown))
 
@@ -481,31 +501,31 @@ def evaluate_set(
         identity = {
             "model": model.sha256,
             "io": model.io.model_dump(),
-            "size": run.size,
-            "resample": run.resample,
+            "size": o.size,
+            "resample": o.resample,
         }
         rows = make_rows(
             GazeRow,
             common | identity,
             [(s.name, s) for s in stimuli],
             ScoreStimulus,
-            (model, run.size, run.resample, judge, threads),
-            run.rows,
+            (model, o.size, o.resample, judge, threads),
+            o.rows,
             on_rows(label),
         )
         size = Counter(row.working_size for row in rows if row.working_size).most_common(1)[0][0]
         times = {row.name: tuple(f.time_ms for f in row.frames) for row in rows}
         facts = describe(session, size)
-        add(GazeResult(label, dataset.name, dataset.digest, working_size=size, **facts), rows)
+        add(GazeResult(label, dataset.name, dataset.digest, **facts), rows)
     times_digest = sha256_hex(json.dumps(times).encode())
     for baseline in BASELINES:
         rows = make_rows(
             GazeRow,
-            common | {"baseline": baseline, "seed": run.seed, "times": times_digest},
+            common | {"baseline": baseline, "seed": o.seed, "times": times_digest},
             [(s.name, (s, times[s.name])) for s in stimuli],
             ScoreBaseline,
-            (baseline, judge, run.seed),
-            run.rows if baseline == "inter-observer" else replace(run.rows, workers=1),
+            (baseline, judge, o.seed),
+            o.rows if baseline == "inter-observer" else replace(o.rows, workers=1),
             on_rows(baseline),
         )
         add(GazeResult(baseline, dataset.name, dataset.digest, baseline=True), rows)
@@ -515,7 +535,7 @@ def evaluate_set(
     compared = [
         ModelComparison(dataset.name, a, b, differences(pooled[a], pooled[b])) for a, b in pairs
     ]
-    return _facts(dataset, run, priors, rows), results, compared
+    return _facts(dataset, o.gaze, priors, rows), results, compared
 
 
 def _row_json(row: GazeRow, videos: bool) -> dict[str, Any]:
@@ -528,17 +548,17 @@ def _row_json(row: GazeRow, videos: bool) -> dict[str, Any]:
 
 
 def _facts(
-    dataset: FixationSet, run: GazeRun, priors: list[FittedPrior], rows: list[GazeRow]
+    dataset: FixationSet, options: GazeOptions, priors: list[FittedPrior], rows: list[GazeRow]
 ) -> GazeSet:
     """Return the facts of a set whose judged frames are those of `rows`."""
     frames = [frame for row in rows for frame in row.frames]
-    degree = run.options.pixels_per_degree
+    degree = options.pixels_per_degree
     blur = (
         f"{sigma_of(1, None):.0%} of the width, since the viewing distance is not known"
         if degree is None
         else f"one degree of visual angle, {degree:g} pixels of the stimuli"
     )
-    temporal = run.options.temporal if dataset.kind == "videos" else None
+    temporal = options.temporal if dataset.kind == "videos" else None
     return GazeSet(
         dataset=dataset.name,
         digest=dataset.digest,
@@ -553,8 +573,8 @@ def _facts(
         prior=combined(priors),
         prior_sets=tuple(priors),
         temporal=temporal,
-        longest_side=run.options.longest_side,
+        longest_side=options.longest_side,
         uniform_share=UNIFORM_SHARE,
-        splits=run.options.splits,
-        fold=run.options.fold if dataset.kind == "images" else None,
+        splits=options.splits,
+        fold=options.fold if dataset.kind == "images" else None,
     )

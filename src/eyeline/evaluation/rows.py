@@ -13,8 +13,9 @@ import base64
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from eyeline._version import __version__
 from eyeline.datasets.pairs import Pair, read_image, read_mask
 from eyeline.digests import sha256_hex
 from eyeline.errors import OutputError
@@ -84,6 +86,16 @@ class ImageRow:
         motion = FrameChange(**row["motion"]) if "motion" in row else None
         score = ImageScore(values, curves)
         return cls(row["name"], row["foreground"], (width, height), score, motion)
+
+
+MASK_LIBRARIES = ("pysodmetrics", "numpy", "scipy", "pillow")
+GAZE_LIBRARIES = ("numpy", "pillow", "av")
+
+
+def versions(libraries: Iterable[str], session: Session) -> dict[str, str]:
+    """Return the versions of the software that the numbers depend on."""
+    found = {"eyeline": __version__} | {n: metadata.version(n) for n in libraries}
+    return found | {"onnxruntime": session.runtime_version}
 
 
 class AnyRow(Protocol):

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from eyeline.datasets.fixations import FixationSet, Stimulus, is_fixation_set
 from eyeline.datasets.pairs import read_image, read_mask
 from eyeline.errors import OutputError
-from eyeline.evaluation.benchmark import EvaluateOptions, MaskDataset, load_dataset
-from eyeline.evaluation.gaze import GazeJudge, judged_maps, load_judged_set
+from eyeline.evaluation.benchmark import MaskDataset, load_dataset
+from eyeline.evaluation.gaze import EvaluateOptions, GazeJudge, judged_maps, load_judged_set
 from eyeline.evaluation.metrics import Map
 from eyeline.evaluation.results import EvaluationReport, GazeResult, MaskResult
 from eyeline.evaluation.rows import predict
