@@ -99,7 +99,7 @@ def _emit(
     elements: list[tuple[str, list[Attributes]]],
     provenance: dict[str, Any],
 ) -> None:
-    """Write a document whose elements stand at the top, or as children of a name that ends in `/`."""
+    """Write a document; an element named `parent/child` is written inside `parent`."""
 
     def line(indent: int, text: str) -> None:
         out.write((" " * indent + text + "\n").encode())

@@ -151,7 +151,7 @@ def _judge_jpeg(data: bytes) -> str:
 
 
 class _Element(NamedTuple):
-    """An element's ID, and where it begins, where its content begins, and where it ends."""
+    """An element's ID, and the offsets of its start, its content and its end."""
 
     id: int
     start: int

@@ -500,7 +500,7 @@ class PlaneReader:
         self._graph: _Graph | None = None
 
     def __call__(self, frame: av.VideoFrame) -> Planes:
-        """Return the planes of a frame; a pixel format that swscale cannot read is a MediaError."""
+        """Return the planes of a frame; raise MediaError if swscale cannot read its pixel format."""
         if self._kind != kind_of(frame):
             self._kind, self._graph = kind_of(frame), self._graph_for(frame)
         if self._graph is not None:

@@ -278,7 +278,7 @@ class ContainerReader(FrameReader):
         return stream
 
     def _refused(self, message: str, hint: str) -> MediaError:
-        """Return the error for a file without a frame: truncation is the reason if there is any."""
+        """Return the error for a file without a frame; for a file that was cut off it says so."""
         if short := cut_short(self.path):
             return truncated_error(self.path, short)
         return MediaError(f"{self.path}: {message}", hint)

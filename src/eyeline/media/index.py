@@ -328,7 +328,7 @@ def _skip_scaling_list(fields: _Bits, size: int) -> None:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Return whether SEI messages hold a recovery point of zero frames, exact match (D.1.8)."""
+    """Return whether SEI messages hold a recovery point of zero frames and exact match (D.1.8)."""
     fields = _Bits(unit[1:])
 
     def number() -> int:  # a run of 255s and a last byte, 7.3.2.3.1

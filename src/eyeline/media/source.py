@@ -374,7 +374,7 @@ def reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> F
     if not pipe and status.st_size == 0:
         raise MediaError(f"{name}: the file is empty", "check that the video is complete")
     if not pipe and Path(name).suffix.lower() in (".jpg", ".jpeg"):
-        # One picture, although phones append gain maps and films to it.
+        # Read as one picture, because phones append gain maps and films to it.
         _refuse_layout(name, options, fps=True)
         return ImagesReader(name, report, [name], options.fps)
     _refuse_layout(name, options)

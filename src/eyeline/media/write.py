@@ -36,7 +36,7 @@ TIME_BASE = Fraction(1, 90000)
 
 @dataclass(frozen=True)
 class Encoding:
-    """FFmpeg's encoder and its input."""
+    """An encoder of FFmpeg and its settings."""
 
     codec: str
     pix_fmt: str

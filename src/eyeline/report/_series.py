@@ -258,7 +258,10 @@ def block_length(values: Series) -> int:
 
 
 def mean_interval(values: Series, draws: int = DRAWS) -> MeanInterval | None:
-    """Compute the interval of the mean; None for under `LEAST_FRAMES` values or one not finite."""
+    """Compute the interval of the mean.
+
+    Return None with fewer than `LEAST_FRAMES` values, or with one that is not finite.
+    """
     n = len(values)
     if n < LEAST_FRAMES or not np.isfinite(values).all():
         return None
