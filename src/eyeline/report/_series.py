@@ -24,7 +24,7 @@ import numpy.typing as npt
 from eyeline.digests import file_sha256
 from eyeline.errors import LogError
 from eyeline.logs import pool, read_log
-from eyeline.saliency.plot import PANELS
+from eyeline.saliency.features import PANELS
 
 Series = npt.NDArray[np.float64]
 

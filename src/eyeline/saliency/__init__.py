@@ -8,6 +8,6 @@
         print(frame.index, frame.features["saliency_mean"], frame.map.shape)
 
 `pipeline` decodes, infers and writes all outputs; `temporal` fills skipped frames and smooths maps
-over time; `features` holds the numbers per map; `maps` reads and writes maps; `overlay` draws them
-over the video; `plot` draws the features over time.
+over time; `features` computes the numbers per map and plots them; `maps` reads and writes maps;
+`overlay` draws them over the video.
 """

@@ -1,15 +1,22 @@
-"""The features of a saliency map: the numbers per frame that logs hold.
+"""The features of a saliency map: the numbers per frame that logs hold, and their plot over time.
 
-To add one, add it to `FEATURES` and to `map_features`. All are computed in float64 over the visible
-frame, after padding is cropped. Their names are part of the API.
+To add one, add it to `FEATURES`, `map_features` and `PANELS`. All are computed in float64 over the
+visible frame, after padding is cropped. Their names are part of the API.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from eyeline.errors import LogError, MissingExtraError, OutputError
+from eyeline.files import whole_file
+from eyeline.logs.base import Log
 
 FEATURES = {
     "saliency_mean": "arithmetic mean of the map",
@@ -76,3 +83,169 @@ def map_features(m: Map, previous: Map | None) -> dict[str, float]:
         "saliency_cy": _centre(rows, total),
         "saliency_flicker": flicker,
     }
+
+
+PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    # title, unit, columns
+    ("mean", "0..1", ("saliency_mean",)),
+    ("spread", "0..1", ("saliency_std",)),
+    ("coverage", "share above .5", ("saliency_coverage",)),
+    ("entropy", "1 = even", ("saliency_entropy",)),
+    ("centroid", "0..1 of the frame", ("saliency_cx", "saliency_cy")),
+    ("flicker", "change a frame", ("saliency_flicker",)),
+)
+"""The panels from the top; one whose columns the log lacks is left out."""
+
+COLOURS = ("#1b5e8c", "#c2571a")
+INK, FAINT, CUT = "#333333", "#dddddd", "#999999"
+
+WIDTH_INCHES, PANEL_INCHES, DPI = 12.0, 1.15, 100
+"""A PNG is 1200 pixels wide."""
+
+MOST_POINTS = 4800
+"""Largest number of points per line; of longer series the extremes of each stretch are drawn."""
+
+SUFFIXES = (".svg", ".png")
+
+Series = npt.NDArray[np.float64]
+
+
+def _envelope(times: Series, values: Series) -> tuple[Series, Series]:
+    """Thin a long line to the least and greatest value of each stretch, so that no peak is lost."""
+    if len(values) <= MOST_POINTS:
+        return times, values
+    stretch = -(-len(values) * 2 // MOST_POINTS)
+    whole = len(values) // stretch * stretch
+    blocks = values[:whole].reshape(-1, stretch)
+    first = np.arange(0, whole, stretch)
+    # A stretch with a NaN shows it: argmin and argmax return its place.
+    both = np.stack([first + blocks.argmin(1), first + blocks.argmax(1)], 1)
+    at = np.append(np.sort(both, 1).ravel(), np.arange(whole, len(values)))
+    return times[at], values[at]
+
+
+def _times(log: Log) -> tuple[Series, str]:
+    """Return presentation times and a label; frame numbers where the log has no times."""
+    times = np.array(log.pts_time, np.float64)
+    if np.isnan(times).any():
+        return np.array(log.frame_num, np.float64), "frame"
+    return times, "time, s"
+
+
+def check_plot_path(path: str | Path) -> str:
+    """Return the format that the suffix of `path` names.
+
+    Raises:
+        OutputError: the suffix is neither `.svg` nor `.png`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OutputError(
+            f"{path}: a plot can't be written as {suffix or 'a file without a suffix'}",
+            f"use {' or '.join(SUFFIXES)}",
+        )
+    return suffix[1:]
+
+
+def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str = "") -> None:
+    """Draw a log's features over time, with scene cuts as thin vertical lines.
+
+    The same log gives the same bytes, with one version of matplotlib.
+
+    Args:
+        log: with at least one column of `PANELS`.
+        path: `.svg` or `.png`.
+        cuts: times at which scenes begin, on the axis of `pts_time`, seconds.
+        title: text above the panels.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        LogError: the log has no rows, or no saliency features.
+        OutputError: the suffix is unknown, or the file can't be written.
+    """
+    form = check_plot_path(path)
+    panels = [p for p in PANELS if any(name in log.values for name in p[2])]
+    if not len(log) or not panels:
+        raise LogError(
+            "the log has no rows or no saliency features, so there is nothing to plot",
+            "give a log of extract",
+        )
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("matplotlib", "plot") from exc
+    style: Any = {
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "svg.hashsalt": "eyeline",  # ids in the SVG no longer depend on the run
+        "svg.fonttype": "none",  # text stays text
+        "text.color": INK,
+        "axes.edgecolor": FAINT,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+    times, unit = _times(log)
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever the user's matplotlibrc says, until the block ends
+        mpl.rcParams.update(style)
+        # Figure and canvas, not pyplot: no window system, and no state that outlives the call.
+        figure = Figure(
+            figsize=(WIDTH_INCHES, 0.9 + PANEL_INCHES * len(panels)),
+            dpi=DPI,
+            layout="constrained",
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, panel in zip(axes, panels, strict=True):
+            _draw(axis, panel, log, times, cuts)
+        axes[-1].set_xlabel(unit)
+        span = float(times[-1] - times[0]) or 1.0
+        axes[-1].set_xlim(times[0] - span * 0.005, times[-1] + span * 0.005)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
+        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=form, metadata=metadata)
+
+
+def _draw(
+    axis: Any,
+    panel: tuple[str, str, tuple[str, ...]],
+    log: Log,
+    times: Series,
+    cuts: Sequence[float],
+) -> None:
+    """One panel: its lines, the cuts, and its name at the left."""
+    title, unit, columns = panel
+    present = [name for name in columns if name in log.values]
+    for name, colour in zip(present, COLOURS, strict=False):
+        line = _envelope(times, np.array(log.values[name], np.float64))
+        axis.plot(
+            *line,
+            color=colour,
+            linewidth=1.2,
+            label=name.removeprefix("saliency_"),
+            marker="." if len(times) == 1 else "",
+        )
+    for cut in cuts:
+        axis.axvline(cut, color=CUT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
+    # Placed by hand: a y label would move with the width of its panel's tick labels.
+    label = f"{title}\n{unit}"
+    axis.text(-0.14, 0.5, label, transform=axis.transAxes, va="center", fontsize=9)
+    axis.margins(y=0.12)
+    axis.grid(axis="y", color=FAINT, linewidth=0.6)
+    axis.tick_params(length=0, labelsize=8)
+    axis.locator_params(axis="y", nbins=4)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    if len(present) > 1:
+        axis.legend(
+            frameon=False,
+            fontsize=8,
+            ncols=2,
+            loc="lower right",
+            bbox_to_anchor=(1, 0.97),
+            borderpad=0,
+        )

@@ -33,10 +33,9 @@ from eyeline.parallel import map_in_threads, usable_cores
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.runtime import Device
-from eyeline.saliency.features import FEATURES, map_features
+from eyeline.saliency.features import FEATURES, check_plot_path, map_features, plot_log
 from eyeline.saliency.maps import open_map_sink
 from eyeline.saliency.overlay import OverlayWriter
-from eyeline.saliency.plot import check_plot_path, plot_log
 from eyeline.saliency.temporal import (
     CUT_THRESHOLD,
     FILTERS,
