@@ -1,6 +1,12 @@
 """An engine that does tasks in the process of the driver: every write in one process, in order."""
 
-from eyeline.batch.task import Engine, Event, Job, Task
+from pathlib import Path
+
+from batches import make_job
+
+from eyeline.batch.driver import run_batch
+from eyeline.batch.manifest import read_titles
+from eyeline.batch.task import BatchResult, Engine, Event, Job, Task
 from eyeline.batch.worker import Worker
 
 
@@ -25,3 +31,10 @@ class InlineEngine(Engine):
 
     def close(self) -> None:
         self._task = None
+
+
+def run_inline(source: Path, out: Path, job: Job | None = None) -> BatchResult:
+    """A batch in this process."""
+    job = job or make_job(out)
+    with InlineEngine(job) as engine:
+        return run_batch(read_titles(str(source), pairs=job.work.pairs), job, engine)

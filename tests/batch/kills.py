@@ -1,19 +1,21 @@
 """Batches that are killed for real, at random but seeded points, until they are done."""
 
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterable
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import psutil
-from batches import command
+from batches import command, make_job, score_work
+from inline import run_inline
 
 from clips import moving, write_clip
+from eyeline.batch.task import Job
 
 
 def make_catalogue(folder: Path, count: int, shared: Path | None) -> Path:
@@ -114,47 +116,35 @@ def kill_workers(
     return count
 
 
-SUICIDE = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1]]
-from batches import make_job, score_work
-from inline import InlineEngine
-from eyeline.batch.driver import run_batch
-from eyeline.batch.manifest import read_titles
+def _batch_until(
+    at: int, when: str, source: Path, out: Path, job: Job, count: "Synchronized[int]"
+) -> None:
+    replace = Path.replace
 
-source, out, at, when, command = sys.argv[2:]
-count, at, replace = 0, int(at), Path.replace
+    def renamed(self: Path, target: Path) -> Path:
+        count.value += 1
+        if count.value == at and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = replace(self, target)
+        if count.value == at and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
 
-def renamed(self, target):
-    global count
-    count += 1
-    if count == at and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    done = replace(self, target)
-    if count == at and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return done
-
-Path.replace = renamed
-job = make_job(out, score_work() if command == "score" else None)
-run_batch(read_titles(source, pairs=job.work.pairs), job, InlineEngine(job))
-print(count)
-"""
+    Path.replace = renamed  # type: ignore[assignment, method-assign]
+    run_inline(source, out, job)
 
 
 def die_at_write(
     source: Path, out: Path, at: int, when: str, command: str = "extract"
-) -> subprocess.CompletedProcess[str]:
-    """A batch in one process that is killed at its `at`-th write; its stdout is their number."""
-    words: Iterable[object] = (Path(__file__).parent, source, out, at, when, command)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])])
-    }
-    return subprocess.run(
-        [sys.executable, "-c", SUICIDE, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+) -> tuple[int | None, int]:
+    """A batch in one process that is killed at its `at`-th write: exit code, and number of writes.
+
+    The process is forked, so it does not import anything again.
+    """
+    context = multiprocessing.get_context("fork")
+    count = context.Value("i", 0)
+    job = make_job(out, score_work() if command == "score" else None)
+    process = context.Process(target=_batch_until, args=(at, when, source, out, job, count))
+    process.start()
+    process.join()
+    return process.exitcode, count.value

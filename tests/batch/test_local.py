@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from batches import SEGMENT, call, dataset, make_clips, run
+from inline import run_inline
 from kills import (
     die_at_write,
     kill_driver,
@@ -97,14 +98,13 @@ def test_a_rerun_finishes_what_a_kill_broke_off(
 
 def redone(source: Path, out: Path, at: int, when: str, undisturbed: dict[str, bytes]) -> int:
     """Die at a write, run again; how many frames were done twice."""
-    died = die_at_write(source, out, at, when)
-    assert died.returncode == -9, died.stderr
+    assert die_at_write(source, out, at, when) == (-signal.SIGKILL, at)
     visible_parts_are_whole(out, undisturbed)
     ok = {r.title: r.frames for s in _status(out) for r in s.records if r.state == "ok"}
     pieces = [p.parent.name for p in (out / "_eyeline" / "work").rglob("0*.segment")]
     kept = sum(ok.values()) + SEGMENT * sum(p.rsplit("-", 1)[0] not in ok for p in pieces)
     total = 60 * len(list(source.iterdir()))
-    again = run(source, out).frames
+    again = run_inline(source, out).frames
     assert dataset(out) == undisturbed
     nothing_is_left_over(out)
     return again - (total - kept)
@@ -128,9 +128,9 @@ def two(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def writes(two: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many writes a batch over `two` makes."""
-    done = die_at_write(two, tmp_path_factory.mktemp("count"), 0, "")
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    code, count = die_at_write(two, tmp_path_factory.mktemp("count"), 0, "")
+    assert code == 0
+    return count
 
 
 def whole_of(two: Path, undisturbed: dict[str, bytes]) -> dict[str, bytes]:

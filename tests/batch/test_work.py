@@ -4,6 +4,7 @@ import io
 import json
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from batches import (
     run,
     score_work,
 )
-from inline import InlineEngine
+from inline import run_inline
 from kills import die_at_write, kill_driver, kill_machine, kill_workers, start
 
 from clips import moving, write_clip
@@ -30,7 +31,6 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("cv2")
 
 import eyeline
-from eyeline.batch.driver import run_batch
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import read_status
 from eyeline.batch.task import BatchResult, Job
@@ -66,9 +66,7 @@ def whole(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 def run_here(manifest: Path, out: Path, segment: int = SEGMENT, **options) -> BatchResult:
     """A batch in this process."""
-    job = job_for(out, segment, **options)
-    with InlineEngine(job) as engine:
-        return run_batch(read_titles(str(manifest), pairs=True), job, engine)
+    return run_inline(manifest, out, job_for(out, segment, **options))
 
 
 def first_of(pairs: Path, count: int) -> Path:
@@ -114,8 +112,7 @@ def test_maps_that_depend_on_whole_scenes_are_scored_in_one_piece(
     one: Path, tmp_path: Path
 ) -> None:
     job = make_job(tmp_path, ScoreWork(score=ScoreOptions(metrics=METRICS)))  # by gaze
-    with InlineEngine(job) as engine:
-        run_batch(read_titles(str(one), pairs=True), job, engine)
+    run_inline(one, tmp_path, job)
     assert pieces(tmp_path) == [1]
 
 
@@ -238,8 +235,7 @@ def test_segments_of_another_distorted_video_are_not_used(pairs: Path, tmp_path:
     shutil.copytree(pairs.parent, source)
     manifest = source / "pairs.csv"
     manifest.write_text("title,reference,distorted\na,ref/clip000.mp4,clip000.mkv\n")
-    died = die_at_write(manifest, tmp_path / "out", 5, "after", "score")
-    assert died.returncode == -9, died.stderr
+    assert die_at_write(manifest, tmp_path / "out", 5, "after", "score") == (-signal.SIGKILL, 5)
     assert list((tmp_path / "out" / "_eyeline" / "work").rglob("*.segment"))
     shutil.copy(pairs.parent / "clip001.mkv", source / "clip000.mkv")
     for out in (tmp_path / "out", tmp_path / "fresh"):
@@ -292,8 +288,7 @@ def test_a_rerun_finishes_what_a_kill_broke_off(
 
 def redone(two: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) -> int:
     """Die at a write, run again; how many pairs were measured again whose rows were kept."""
-    died = die_at_write(two, out, at, when, "score")
-    assert died.returncode == -9, died.stderr
+    assert die_at_write(two, out, at, when, "score") == (-signal.SIGKILL, at)
     for name, data in dataset(out).items():
         assert whole[name] == data
     recorded = {r.title for s in _status(out) for r in s.records if r.state == "ok"}
@@ -332,8 +327,7 @@ WRITES = 2 + 2 * (2 + 3 + 2)
 def test_a_death_between_any_two_writes_costs_no_finished_segment(
     two: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    done = die_at_write(two, tmp_path / "count", 0, "", "score")
-    assert int(done.stdout) == WRITES
+    assert die_at_write(two, tmp_path / "count", 0, "", "score") == (0, WRITES)
     for at in range(1, WRITES + 1):
         for when in ("before", "after"):
             assert redone(two, tmp_path / f"{at}-{when}", at, when, whole) == 0
