@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from eyeline.cli.options import (
     REQUIRED,
-    ColourTags,
+    ColourTagOptions,
     ModelChoice,
     RawVideo,
-    Steering,
+    SteeringOptions,
     argument,
     command,
     group,
@@ -81,7 +81,7 @@ def test_help_has_panel_flags_and_examples() -> None:
 
 
 def test_raw_video_takes_names_of_ffmpeg_and_of_libvmaf() -> None:
-    tags = ColourTags("bt709", "full")
+    tags = ColourTagOptions("bt709", "full")
     made = RawVideo(64, 48, "420", 10, "30000/1001").video_options(tags)
     assert (made.width, made.height, made.pix_fmt, made.fps) == (
         64, 48, "yuv420p10le", Fraction(30000, 1001),
@@ -106,9 +106,9 @@ def test_a_wrong_layout_is_one_clear_error(raw: RawVideo, message: str) -> None:
 
 
 def test_steering_keeps_the_librarys_defaults() -> None:
-    default = Steering().record()
-    assert Steering(strength=2.0).record().strength == 2.0
-    assert Steering(strength=2.0).record().levels == default.levels
+    default = SteeringOptions().record()
+    assert SteeringOptions(strength=2.0).record().strength == 2.0
+    assert SteeringOptions(strength=2.0).record().levels == default.levels
 
 
 def test_map_and_ready_maps_exclude_each_other() -> None:

@@ -158,7 +158,7 @@ def extract(
     device: options.Device = options.DEVICE,
     filling: options.FrameFilling = group(),
     temporal: options.TemporalFilter = group(),
-    colour: options.Colour = group(),
+    colour: options.ColourOptions = group(),
     segment: int = _segment(1500),
     execution: Execution = group(),
 ) -> None:
@@ -191,7 +191,7 @@ def score(
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,
     temporal: options.TemporalFilter = group(),
-    colour: options.Colour = group(),
+    colour: options.ColourOptions = group(),
     segment: int = _segment(500),  # a pair takes many times as long as a frame
     execution: Execution = group(),
 ) -> None:
@@ -220,7 +220,7 @@ def roi_map(
         "json", "--format", help="The encoder or format that the files are for."
     ),
     block: int | None = option(None, help="Side of a cell of json and npz, pixels (16)."),
-    steering: options.Steering = group(),
+    steering: options.SteeringOptions = group(),
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,
     stride: int = options.STRIDE,

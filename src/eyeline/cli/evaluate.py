@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Files:
+class EvaluateFiles:
     """What is written."""
 
     panel: ClassVar = "Output"
@@ -64,7 +64,7 @@ def evaluate(
     model: list[str] | None = option(
         None, "--model", "-m", help="Registry id or path of an ONNX model. Repeatable."
     ),
-    files: Files = group(),
+    files: EvaluateFiles = group(),
     size: str | None = option(
         None,
         help="Short side in lines, WxH to squash to, or `native`; the model's own by default.",

@@ -31,7 +31,7 @@ Examples:
 
 
 @dataclass(frozen=True)
-class Files:
+class ExtractFiles:
     """What is written."""
 
     panel: ClassVar = "Output"
@@ -55,7 +55,7 @@ def extract(
     video: str = argument(
         "VIDEO", "Video, raw YUV, Y4M, folder of images, or `-` for Y4M on stdin.", show_default=False
     ),
-    files: Files = group(),
+    files: ExtractFiles = group(),
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,
     device: options.Device = options.DEVICE,
@@ -67,7 +67,7 @@ def extract(
     filling: options.FrameFilling = group(),
     temporal: options.TemporalFilter = group(),
     raw: options.RawVideo = group(),
-    colour: options.Colour = group(),
+    colour: options.ColourOptions = group(),
     quiet: bool = options.QUIET,
     verbose: bool = options.VERBOSE,
 ) -> None:  # fmt: skip

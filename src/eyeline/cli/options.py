@@ -203,7 +203,7 @@ class FrameFilling:
 
 
 @dataclass(frozen=True)
-class ColourTags:
+class ColourTagOptions:
     """How YUV samples become RGB."""
 
     panel: ClassVar = "Colour"
@@ -216,7 +216,7 @@ class ColourTags:
 
 
 @dataclass(frozen=True)
-class Colour(ColourTags):
+class ColourOptions(ColourTagOptions):
     """How YUV samples become RGB, and what happens to HDR video."""
 
     hdr: Literal["map", "refuse"] = option("map", help="PQ and HLG: map to SDR, or refuse.")
@@ -236,7 +236,7 @@ class RawVideo:
     bitdepth: int | None = option(None, "--bitdepth", "-b", help="8, 10, 12 or 16, with -p 420.")
     fps: str | None = option(None, help="Frames per second, such as 25 or 30000/1001.")
 
-    def video_options(self, colour: ColourTags | None = None) -> VideoOptions:
+    def video_options(self, colour: ColourTagOptions | None = None) -> VideoOptions:
         """Return the options for `open_video`.
 
         Raises:
@@ -282,7 +282,7 @@ def _frame_rate(text: str | None) -> Fraction | None:
 
 
 @dataclass(frozen=True)
-class Steering:
+class SteeringOptions:
     """How maps become QP offsets."""
 
     panel: ClassVar = STEERING

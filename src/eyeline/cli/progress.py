@@ -35,12 +35,12 @@ def frame_progress(
     )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class FrameRate(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed or 0:.1f} frames/s")
 
     columns = (
-        TextColumn(label), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), FrameRate(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as progress:
         task = progress.add_task(label, total=total)

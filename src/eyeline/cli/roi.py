@@ -56,7 +56,7 @@ _FORCE = option(False, "--force", help="Replace an existing file.")
 
 
 @dataclass(frozen=True)
-class Rate(Codec):
+class RateOptions(Codec):
     """The encoder and its rate."""
 
     crf: float | None = option(None, help="Constant quality, on the encoder's scale.")
@@ -72,8 +72,8 @@ def encode(
     output: str = option(
         REQUIRED, "--output", "-o", help="The encoded file: .mp4, .mkv, .mov or .webm."
     ),
-    rate: Rate = group(),
-    steering: options.Steering = group(),
+    rate: RateOptions = group(),
+    steering: options.SteeringOptions = group(),
     maps: str | None = _MAPS,
     debug_video: str | None = option(
         None, panel=options.STEERING,
@@ -147,7 +147,7 @@ def make_map(
         None, help="Read a map file and print what its encoder would do with it."
     ),
     block: int | None = option(None, help="Side of a cell of json and npz, pixels (16)."),
-    steering: options.Steering = group(),
+    steering: options.SteeringOptions = group(),
     maps: str | None = _MAPS,
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,

@@ -18,8 +18,7 @@ from eyeline.cli.options import argument, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.roi.compare import TradeOff
-    from eyeline.roi.compare._records import Comparison
+    from eyeline.roi.compare import Comparison, TradeOff
 
 EXAMPLES = """
 Examples:
@@ -49,7 +48,7 @@ class Codec:
 
 
 @dataclass(frozen=True)
-class Files:
+class CompareFiles:
     """What is written."""
 
     panel: ClassVar = "Output"
@@ -116,7 +115,7 @@ class Judge:
 
 def compare(
     source: str = argument("IN", "Video, or a folder of images.", show_default=False),
-    files: Files = group(),
+    files: CompareFiles = group(),
     codec: Codec = group(),
     rates: str = option(
         "22,27,32,37", panel="Encoder",
@@ -196,7 +195,7 @@ def compare(
         _render(found, files, quiet)
 
 
-def _render(found: Comparison | TradeOff, files: Files, quiet: bool) -> None:
+def _render(found: Comparison | TradeOff, files: CompareFiles, quiet: bool) -> None:
     from eyeline.files import write_bytes
     from eyeline.roi.compare import TradeOff
     from eyeline.roi.compare.report import (

@@ -36,7 +36,7 @@ Examples:
 
 
 @dataclass(frozen=True)
-class Files:
+class ScoreFiles:
     """What is written."""
 
     panel: ClassVar = "Output"
@@ -50,7 +50,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Metrics:
+class MetricOptions:
     """What is measured."""
 
     panel: ClassVar = "Metrics"
@@ -66,7 +66,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightOptions:
     """What weights the frame."""
 
     panel: ClassVar = "Weights"
@@ -84,7 +84,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class AlignmentOptions:
     """Which frames form pairs, and at which size."""
 
     panel: ClassVar = "Alignment"
@@ -104,15 +104,15 @@ def score(
         "REF", "The pristine video; the map comes from it.", show_default=False
     ),
     distorted: str = argument("DIST", "The video to score.", show_default=False),
-    files: Files = group(),
-    metrics: Metrics = group(),
-    weights: Weights = group(),
+    files: ScoreFiles = group(),
+    metrics: MetricOptions = group(),
+    weights: WeightOptions = group(),
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,
     temporal: options.TemporalFilter = group(),
-    alignment: Alignment = group(),
+    alignment: AlignmentOptions = group(),
     raw: options.RawVideo = group(),
-    colour: options.ColourTags = group(),
+    colour: options.ColourTagOptions = group(),
     workers: int = option(0, min=0, max=256, help="Threads that measure; 0 = one per core."),
     quiet: bool = options.QUIET,
     verbose: bool = options.VERBOSE,
