@@ -18,7 +18,7 @@ from pathlib import Path
 from eyeline.media import open_video
 from eyeline.roi.encode import EncodeOptions, SteerOptions, encode
 from eyeline.roi.encode._regions import MOST_REGIONS, RegionWriter, rectangles
-from eyeline.roi.steering import Steering
+from eyeline.roi.steering import LevelMapper
 from eyeline.saliency.pipeline import ExtractOptions, extract
 
 OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with
@@ -38,7 +38,7 @@ def machinery(video: str, options: ExtractOptions) -> Callable[[], object]:
         frames = [(f.frame.source, f.map, f.frame.rotation, f.cut) for f in extraction]
 
     def work() -> None:
-        steering = Steering(SteerOptions(), info.width, info.height, 16)
+        steering = LevelMapper(SteerOptions(), info.width, info.height, 16)
         write = RegionWriter(51)
         for source, saliency, rotation, cut in frames:
             assert source is not None

@@ -287,7 +287,7 @@ def test_unrelated_pictures_are_far_apart() -> None:
     assert min(distances) > 2 * NEAR
 
 
-def test_progress_counts_every_smooth(tmp_path: Path) -> None:
+def test_progress_counts_every_picture(tmp_path: Path) -> None:
     a = make_set(tmp_path / "a", {"1.png": smooth(1)})
     b = make_set(tmp_path / "b", {"2.png": smooth(2), "3.png": smooth(3)})
     notes: list[tuple[int, int]] = []

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from eyeline.errors import MediaError, UsageError
 from eyeline.roi.steering import (
     GAZE_SHARE,
+    LevelMapper,
     LevelSmoother,
-    Steering,
     SteerOptions,
     block_activity,
     check_law,
@@ -195,6 +195,6 @@ def test_another_grid_starts_anew() -> None:
 
 
 def test_an_encoder_with_few_levels_gets_few() -> None:
-    steering = Steering(SteerOptions(strength=12, law="symmetric"), 640, 64, 16, 7)
+    steering = LevelMapper(SteerOptions(strength=12, law="symmetric"), 640, 64, 16, 7)
     ramp = np.tile(np.linspace(0, 1, 640, dtype=np.float32), (64, 1))
     assert len(np.unique(steering(ramp))) <= 7

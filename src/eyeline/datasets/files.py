@@ -90,13 +90,9 @@ def find_files(
     wanted: Callable[[PurePosixPath], bool],
     beside: Iterable[str] = (),
 ) -> list[tuple[PurePosixPath, Source]]:
-    """List a dataset's files with their paths in it.
+    """List the wanted files in `folders`, and the files `beside` them, with their paths in the dataset.
 
-    Args:
-        root: folder, .tar or .zip.
-        folders: names of the folders to search, lower case; of an archive all files are listed.
-        wanted: whether a path is of interest.
-        beside: names of files, lower case, that stand beside these folders.
+    Names are in lower case. Of an archive all files are listed.
 
     Raises:
         DatasetError: there is no such dataset, the archive cannot be read, or a name leads out of it.

@@ -373,6 +373,11 @@ class _Rows:
     by_stimulus: dict[str, tuple[array[int], array[float]]] = field(default_factory=dict)
     problems: _Problems = field(default_factory=_Problems)
 
+    def add(self, name: str, viewer: str, numbers: Sequence[float]) -> None:
+        viewers, values = self.by_stimulus.setdefault(name, (array("q"), array("d")))
+        viewers.append(self.viewers.setdefault(viewer, len(self.viewers)))
+        values.extend(numbers)
+
     def fixations(self, name: str) -> Fixations:
         if name not in self.by_stimulus:
             return _no_fixations()
@@ -412,7 +417,21 @@ def _read_table(
                 if len(others) < _NAMES:
                     others.setdefault(name)
                 continue
-            _check_row(rows, stimuli, name, line, cells, columns, kind, seen)
+            try:
+                if len(cells) != len(columns):
+                    raise _InvalidRowError(  # noqa: TRY301 - caught with those of the cells
+                        "wrong number of cells", f"{len(cells)} in place of {len(columns)}"
+                    )
+                viewer = cells[columns["viewer"]].strip()
+                if not viewer:
+                    raise _InvalidRowError("no viewer", "the cell is empty")  # noqa: TRY301
+                seen[viewer] = None
+                numbers = _valid_row(stimuli.get(name), name, cells, columns, kind)
+            except _InvalidRowError as exc:
+                what, detail = exc.args
+                rows.problems.add(what, f"{name or 'no name'}, line {line}: {detail}"[:200])
+                continue
+            rows.add(name, viewer, numbers)
     except csv.Error as exc:
         raise DatasetError(
             f"{table}: line {reader.line_num} is not CSV: {exc}", "save the table as CSV"
@@ -455,34 +474,20 @@ def _columns(table: Source, header: Sequence[str], kind: Kind, *, optional: bool
     return {name: at for at, name in enumerate(names)}
 
 
-def _check_row(
-    rows: _Rows,
-    stimuli: Mapping[str, Stimulus],
+class _InvalidRowError(Exception):
+    """The first problem of a row: its kind, and the detail of this row."""
+
+
+def _valid_row(
+    stimulus: Stimulus | None,
     name: str,
-    line: int,
     cells: Sequence[str],
     columns: Mapping[str, int],
     kind: Kind,
-    seen: dict[str, None],
-) -> None:
-    """Keep a valid row, or count its first problem."""
-    at = f"{name or 'no name'}, line {line}"
-
-    def problem(what: str, detail: str) -> None:
-        rows.problems.add(what, f"{at}: {detail}"[:200])
-
-    if len(cells) != len(columns):
-        problem("wrong number of cells", f"{len(cells)} in place of {len(columns)}")
-        return
-    viewer = cells[columns["viewer"]].strip()
-    if not viewer:
-        problem("no viewer", "the cell is empty")
-        return
-    seen[viewer] = None
-    stimulus = stimuli.get(name)
+) -> list[float]:
+    """Return the `NUMBERS` of a row with its viewer; x and y as fractions."""
     if stimulus is None:
-        problem(f"unknown {kind[:-1]}", f"there is no {name!r}")
-        return
+        raise _InvalidRowError(f"unknown {kind[:-1]}", f"there is no {name!r}")
     values = {"onset_ms": 0.0, "duration_ms": math.nan}
     for column in (*NUMBERS, "width", "height"):
         if column not in columns:
@@ -490,37 +495,29 @@ def _check_row(
         cell = cells[columns[column]]
         try:
             values[column] = float(cell)
-        except ValueError:
-            problem("not a number", f"{column} = {cell!r}")
-            return
+        except ValueError as exc:
+            raise _InvalidRowError("not a number", f"{column} = {cell!r}") from exc
         if not math.isfinite(values[column]):
-            problem("not a finite number", f"{column} = {cell}")
-            return
+            raise _InvalidRowError("not a finite number", f"{column} = {cell}")
     for side, pixels in zip(("width", "height"), stimulus.size, strict=True):
-        if values.get(side, pixels) != pixels:
-            problem(
-                f"{side} differs from the {kind[:-1]}'s", f"{values[side]:g}, the file has {pixels}"
+        if (value := values.get(side, pixels)) != pixels:
+            raise _InvalidRowError(
+                f"{side} differs from the {kind[:-1]}'s", f"{value:g}, the file has {pixels}"
             )
-            return
     limits = stimulus.size if kind == "videos" else (1, 1)
     for axis, limit in zip(("x", "y"), limits, strict=True):
         if not 0 <= values[axis] < limit:
-            problem("outside the picture", f"{axis} = {values[axis]:g}")
-            return
+            raise _InvalidRowError("outside the picture", f"{axis} = {values[axis]:g}")
         values[axis] /= limit
     for column in ("onset_ms", "duration_ms"):
         if values[column] < 0:
-            problem(f"negative {column}", f"{values[column]:g}")
-            return
-    if stimulus.duration_ms is not None and values["onset_ms"] >= stimulus.duration_ms:
-        problem(
-            "after the end of the video",
-            f"onset_ms = {values['onset_ms']:g}, the video ends at {stimulus.duration_ms:.0f}",
+            raise _InvalidRowError(f"negative {column}", f"{values[column]:g}")
+    onset, end = values["onset_ms"], stimulus.duration_ms
+    if end is not None and onset >= end:
+        raise _InvalidRowError(
+            "after the end of the video", f"onset_ms = {onset:g}, the video ends at {end:.0f}"
         )
-        return
-    viewers, numbers = rows.by_stimulus.setdefault(name, (array("q"), array("d")))
-    viewers.append(rows.viewers.setdefault(viewer, len(rows.viewers)))
-    numbers.extend(values[column] for column in NUMBERS)
+    return [values[column] for column in NUMBERS]
 
 
 def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:

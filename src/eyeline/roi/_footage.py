@@ -20,7 +20,7 @@ from eyeline.errors import MediaError, UsageError
 from eyeline.media import Video, open_video
 from eyeline.media.types import Frame, VideoInfo, VideoOptions
 from eyeline.registry.registry import resolve_model
-from eyeline.roi.steering import Floats, Levels, Steering, SteerOptions, grid_size, valid_map
+from eyeline.roi.steering import Floats, LevelMapper, Levels, SteerOptions, grid_size, valid_map
 from eyeline.saliency.maps import read_maps
 from eyeline.saliency.pipeline import Extraction, ExtractOptions, extract
 from eyeline.saliency.temporal import CUT_THRESHOLD
@@ -56,18 +56,7 @@ class Picture:
 
 
 class Footage:
-    """Pictures with their levels. A context manager; iterate once.
-
-    Args:
-        source: path of a video, or another source that `open_video` takes.
-        maps: see `MapSource`; None asks the model, unless the strength is 0.
-        steer: how maps become levels.
-        block: side of a block, pixels.
-        most_levels: most distinct levels of the encoder.
-        video: how the source is read.
-        extract_options: how the model is run; `start` and `stop` choose frames for every kind of map.
-        model: registry id, path or `Model`; the default when None.
-        registry: the user's own registry folder.
+    """Pictures with their levels. A context manager; iterate once. Without `maps` the model is asked.
 
     Attributes:
         info: facts of the source.
@@ -146,7 +135,7 @@ class Footage:
 
     def _steered(self) -> Iterator[Picture]:
         size = self.info.width, self.info.height
-        steering = Steering(self.steer, *size, self._block, self._most_levels)
+        steering = LevelMapper(self.steer, *size, self._block, self._most_levels)
         frames: Iterator[tuple[Frame, Floats, bool]]
         if isinstance(self._opened, Extraction):
             frames = ((f.frame, f.map, f.cut) for f in self._opened)

@@ -103,17 +103,11 @@ def neutral(
     clamp: float = DEFAULT_CLAMP,
     weights: npt.NDArray[np.floating] | None = None,
 ) -> Floats:
-    """Return offsets whose weighted mean is zero, so that bits move and the file hardly grows.
+    """Return offsets whose mean weighted by each block's bits is zero: bits move, the file hardly grows.
 
     To first order a block's bits change by the share `-offset * ln(2) / 6`, so offsets that sum to zero
     when weighted by bits leave the file size as it is. Where the clamp limits offsets, c is found by
-    bisection: the mean falls monotonically in c.
-
-    Args:
-        saliency: float32 (rows, columns), finite; in [0, 1] for the law of this name.
-        strength: QP between saliency 0 and 1.
-        clamp: largest offset either way, QP.
-        weights: (rows, columns), at least 0: each block's share of the bits; equal when None.
+    bisection: the mean falls monotonically in c. Without `weights` all blocks count the same.
 
     Returns:
         float32 (rows, columns), QP.
@@ -145,13 +139,8 @@ def density(
 ) -> Floats:
     """Return offsets by the logarithm of each block's weight, with a weighted mean of zero.
 
-    Only the map's shape counts, not its level: a map of zeros gives offsets of zero.
-
-    Args:
-        saliency: float32 (rows, columns), at least 0.
-        strength: QP per doubling of the weight.
-        clamp: largest offset either way, QP.
-        weights: see `neutral`.
+    Only the map's shape counts, not its level: a map of zeros gives offsets of zero. `strength` is in QP
+    per doubling of the weight; `weights` are as in `neutral`.
 
     Returns:
         float32 (rows, columns), QP.
@@ -264,10 +253,7 @@ def to_coded(saliency: Floats, rotation: int) -> Floats:
 def valid_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where: str) -> Floats:
     """Return a map as float32 (h, w) in [0, 1], if it can be a map of this picture.
 
-    Args:
-        saliency: as read.
-        display: upright (width, height) of the picture, square pixels.
-        where: which map and which frame, for the message.
+    `display` is the upright (width, height) of the picture in square pixels; `where` begins the message.
 
     Raises:
         MediaError: the map is not two-dimensional, has another aspect, or a value outside [0, 1].
@@ -293,15 +279,10 @@ def valid_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where
 
 
 def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
-    """Return the mean absolute difference between neighbours in a row, per block.
+    """Return the mean absolute difference between neighbours in a row, per block of 8 n pixels.
 
     It is an estimate of the bits that a block takes, from every eighth line. One is added, so that flat
     blocks have a weight.
-
-    Args:
-        luma: unsigned integers (height, width).
-        block: side of a block, pixels; a multiple of 8.
-        bits: per sample.
 
     Returns:
         float32 (rows, columns), positive, in 8-bit codes per sample.
@@ -348,14 +329,9 @@ class LevelSmoother:
         self._levels: Floats | None = None
 
     def __call__(self, offsets: Floats, *, reset: bool = False) -> Levels:
-        """Return the levels of the next frame.
+        """Return the next frame's levels, int16 (rows, columns), QP: multiples of the step.
 
-        Args:
-            offsets: float32 (rows, columns), QP.
-            reset: forget the past, because a scene starts here. So does a grid of another shape.
-
-        Returns:
-            int16 (rows, columns), QP, multiples of the step.
+        `reset` forgets the past, because a scene starts here. So does a grid of another shape.
         """
         mean, levels = self._mean, self._levels
         if reset or mean is None or levels is None or mean.shape != offsets.shape:
@@ -375,7 +351,7 @@ class LevelSmoother:
         return (levels * self._step).astype(np.int16)
 
 
-class Steering:
+class LevelMapper:
     """Turn maps into levels, frame after frame."""
 
     def __init__(
@@ -400,17 +376,11 @@ class Steering:
         cut: bool = False,
         picture: av.VideoFrame | None = None,
     ) -> Levels:
-        """Return the levels of the next frame.
+        """Return the next frame's levels, int16 (rows, columns) of the coded picture, QP.
 
-        Args:
-            saliency: float32 (h, w) in [0, 1], upright, any size.
-            rotation: clockwise degrees that make the coded picture upright.
-            cut: whether a scene starts here.
-            picture: the decoded frame; its activity estimates the bits for the laws that keep the file
-                size. Without it all blocks weigh the same.
-
-        Returns:
-            int16 (rows, columns) of the coded picture, QP.
+        `saliency` is upright, of any size, and `rotation` clockwise degrees make the coded picture upright;
+        `cut` says that a scene starts here. The activity of `picture` estimates the bits of its blocks for
+        the laws that keep the file size; without it all blocks weigh the same.
         """
         (law, strength), clamp = self._options.chosen, self._options.clamp
         coded = to_coded(saliency, rotation)

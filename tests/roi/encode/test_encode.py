@@ -11,7 +11,7 @@ from witness import SIZE, exact, frames, noise_clip, packets, qps, square
 from clips import moving, write_clip
 from eyeline.errors import DamagedMediaError, EncoderError, MediaError, OutputError, UsageError
 from eyeline.roi.encode import EncodeOptions, encode
-from eyeline.roi.steering import Steering, SteerOptions
+from eyeline.roi.steering import LevelMapper, SteerOptions
 
 INTRA = {"g": "1", "bf": "0", "x264-params": "mbtree=0:aq-strength=0.01"}
 """Every frame decodes on its own, and the encoder's own adaptation is as good as off."""
@@ -26,7 +26,7 @@ def test_x264_block_qps_are_the_ones_asked(tmp_path: Path, pix_fmt: str, motion:
     for strength in (6, 0):
         encode(clip, out, EncodeOptions(crf=26, steer=exact(strength), extra=INTRA), maps)
         got[strength] = qps(out)
-    steering = Steering(exact(6), *SIZE, 16)
+    steering = LevelMapper(exact(6), *SIZE, 16)
     assert len(got[6]) == 6
     for steered, plain, m in zip(got[6], got[0], maps, strict=True):
         assert len(np.unique(plain)) == 1
@@ -190,7 +190,7 @@ def test_a_rotated_source_is_steered_where_it_is_coded(tmp_path: Path) -> None:
         o = EncodeOptions(crf=26, steer=exact(strength), extra=INTRA)
         encode(clip, out, o, [upright.copy()] * 6)
         got.append(qps(out)[0])
-    asked = Steering(exact(6), *SIZE, 16)(square())
+    asked = LevelMapper(exact(6), *SIZE, 16)(square())
     assert len(np.unique(got[0] - got[1] - asked)) == 1
     with av.open(str(out)) as c:
         assert next(c.decode(video=0)).rotation == -90

@@ -83,13 +83,7 @@ class SubjectQuality:
 
 
 def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation: int) -> Subject:
-    """Find the subject over all frames.
-
-    Args:
-        maps: a file that `read_maps` reads, upright.
-        width: of the coded picture, pixels.
-        height: of the coded picture, pixels.
-        rotation: clockwise degrees that make the coded picture upright.
+    """Find the subject over all frames of upright maps; the sizes are those of the coded picture.
 
     Raises:
         QualityError: no sample of any frame is inside, or all samples are.
@@ -191,17 +185,7 @@ def judge(
     vmaf: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> SubjectQuality:
-    """Compare an encode with its source.
-
-    Args:
-        source: the source, as `open_video` takes it.
-        encode: the encoded file.
-        maps: judging maps of the encoded frames, upright; a file that `read_maps` reads.
-        subject: of these maps, see `find_subject`.
-        start: frame of the source that the encode begins with.
-        video: how the source is read.
-        vmaf: run libvmaf, on the whole frame and on the subject's box.
-        on_frame: called after each frame.
+    """Compare an encode with the frames of its source from `start` on, by the judging maps of these.
 
     Raises:
         MediaError: a file cannot be read.
