@@ -20,6 +20,7 @@ from tiny_models import plane_model, write_registry
 
 pytest.importorskip("py_sod_metrics")
 
+from evaluation.colour_models import as_model
 from eyeline.errors import DatasetError, OutputError, UsageError
 from eyeline.evaluation.benchmark import evaluate, load_dataset
 from eyeline.evaluation.gaze import EvaluateOptions, GazeOptions
@@ -51,25 +52,9 @@ def make_discs(root: Path, count: int = COUNT, *, sub: str = "") -> Path:
     return root
 
 
-def as_model(folder: Path, name: str, mix: tuple[float, float, float], lines: int = 60) -> Model:
-    path = folder / f"{name}.onnx"
-    path.write_bytes(plane_model(mix, gain=0.998, offset=0.001))
-    return Model(str(path), path, IoSpec(working_lines=lines, multiple=1))
-
-
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_discs(tmp_path_factory.mktemp("data") / "discs")
-
-
-@pytest.fixture(scope="module")
-def red(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return as_model(tmp_path_factory.mktemp("red"), "red", (1.0, 0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def blue(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return as_model(tmp_path_factory.mktemp("blue"), "blue", (0.0, 0.0, 1.0))
 
 
 @pytest.fixture(scope="module")

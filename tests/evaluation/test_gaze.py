@@ -32,7 +32,6 @@ from eyeline.evaluation.gaze_metrics import (
 from eyeline.evaluation.report import html_page, markdown
 from eyeline.evaluation.results import EvaluationReport, GazeResult
 from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
-from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, Registry
 from tiny_models import plane_model, write_registry
 
@@ -91,12 +90,6 @@ def make_videos(root: Path, count: int = 3) -> Path:
     return root
 
 
-def as_model(folder: Path, name: str, mix: tuple[float, float, float]) -> Model:
-    path = folder / f"{name}.onnx"
-    path.write_bytes(plane_model(mix, gain=0.998, offset=0.001))
-    return Model(str(path), path, IoSpec(working_lines=HEIGHT, multiple=1))
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("data") / "discs")
@@ -105,16 +98,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("data") / "jumps")
-
-
-@pytest.fixture(scope="module")
-def red(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return as_model(tmp_path_factory.mktemp("red"), "red", (1.0, 0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def blue(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return as_model(tmp_path_factory.mktemp("blue"), "blue", (0.0, 0.0, 1.0))
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiny_models import plane_model
-
 pytest.importorskip("py_sod_metrics")
 
 from eyeline.errors import DatasetError
@@ -15,18 +13,7 @@ from eyeline.evaluation.benchmark import count_parameters, evaluate, load_datase
 from eyeline.evaluation.gaze import EvaluateOptions
 from eyeline.evaluation.rows import Resample, predict
 from eyeline.inference.session import Session
-from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
-
-RED = (1.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def red(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Answers .998 red + .001, at the image's own size."""
-    path = tmp_path_factory.mktemp("red") / "red.onnx"
-    path.write_bytes(plane_model(RED, gain=0.998, offset=0.001))
-    return Model(str(path), path, IoSpec(working_lines=60, multiple=1))
 
 
 def write_pairs(root: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:

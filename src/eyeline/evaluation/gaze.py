@@ -208,12 +208,9 @@ class FrameScore:
 
 @dataclass(frozen=True)
 class GazeRow:
-    """One image or video of a fixation set.
+    """One image or video of a fixation set: its judged frames, of which an image has one.
 
-    Attributes:
-        name: name of the stimulus.
-        working_size: (width, height) of the model's input, pixels; None for a baseline.
-        frames: the judged frames, in order; one for an image.
+    `working_size` is the (width, height) of the model's input, pixels; None for a baseline.
     """
 
     name: str

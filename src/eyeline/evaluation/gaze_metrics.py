@@ -247,15 +247,7 @@ def _counts(
 
 @dataclass(frozen=True)
 class FittedPrior:
-    """The moments of all fixations of one set.
-
-    Attributes:
-        name: name of the set.
-        digest: digest of the set.
-        stimuli: number of images or videos.
-        fixations: number of fixations.
-        x, y, std_x, std_y: see `CentreGaussian`.
-    """
+    """The moments of all fixations of one set, as in `CentreGaussian`."""
 
     name: str
     digest: str
@@ -291,14 +283,10 @@ def shipped_priors() -> list[FittedPrior]:
 
 
 def priors_for(dataset: FixationSet, own: Sequence[FittedPrior] | None = None) -> list[FittedPrior]:
-    """Return the fits that may be used to judge maps on a set: all but its own.
-
-    Args:
-        dataset: the set that is judged.
-        own: fits of the user's own sets; the shipped ones when None.
+    """Return the user's own fits, or the shipped ones, without that of the set that is judged.
 
     Raises:
-        UsageError: the user's own sets are the set that is judged.
+        UsageError: no fit is left.
     """
     known = shipped_priors() if own is None else own
     # Imported anew, a set has another digest: its name decides, too.

@@ -55,16 +55,12 @@ RESAMPLE: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class VideoScore:
-    """One video of a dataset with masks: a folder of frames.
+    """One video of a dataset with masks: a folder of frames. A single frame has None for changes.
 
     Attributes:
-        name: name of the folder.
-        frames: number of frames.
-        iou: mean over frames.
-        iou_std: standard deviation over frames.
-        iou_change: mean absolute difference between successive frames' IoU: 0 is steady. None
-            for a single frame.
-        flicker: mean absolute difference of successive maps, 0 to 1; None for a single frame.
+        iou, iou_std: mean and standard deviation over frames.
+        iou_change: mean absolute difference between successive frames' IoU: 0 is steady.
+        flicker: mean absolute difference of successive maps, 0 to 1.
         truth_flicker: the same of the masks; a steady map has about as much.
     """
 
@@ -83,20 +79,15 @@ class MaskResult:
 
     Attributes:
         model: registry id, or file name.
-        model_sha256: digest of its bytes.
-        parameters: of its record, or of its floating point initializers.
+        parameters: see `count_parameters`.
         smoke: whether the model is a smoke model, whose numbers mean nothing.
-        io: its I/O spec.
-        dataset: name.
         dataset_digest: sha256 over names, images and masks.
         size: the size that was asked for: lines, `WxH`, `native`, or `model` for that of the I/O spec.
         working_size: (width, height) that most images had, before padding.
         latency_ms: one-thread median at `working_size`.
         estimates: each of `MEASURES` with its interval.
-        empty_masks: names of images without foreground.
-        full_masks: names of images that are all foreground.
+        empty_masks, full_masks: names of images without foreground, and without background.
         without_plcc: number of images without a PLCC.
-        videos: where the dataset has folders of frames.
         images: the scalars of each image.
     """
 
@@ -130,8 +121,6 @@ class GazeResult:
 
     Attributes:
         model: registry id, file name, or name of the baseline.
-        dataset: name.
-        dataset_digest: see `FixationSet`.
         baseline: whether it is a baseline, which has no value for the attributes up to `latency_ms`.
         model_sha256, parameters, smoke, io, size, working_size, latency_ms: see `MaskResult`.
         estimates: each of `GAZE_MEASURES` with its interval.
@@ -172,18 +161,12 @@ class GazeSet:
     """A fixation set, and how maps were judged on it.
 
     Attributes:
-        dataset: name.
-        digest: see `FixationSet`.
-        kind: images or videos.
         stimuli: number of judged images or videos.
-        viewers: number of viewers.
         fixations: number of valid fixations of the whole set.
         pictures: number of judged images or frames.
         empty: number of judged frames without an active fixation; they have no score.
-        problems: see `FixationSet`.
         blur: standard deviation of the recorded density, in words.
-        prior: the centre prior.
-        prior_sets: the sets that it was fitted on.
+        prior, prior_sets: the centre prior, and the sets that it was fitted on.
         temporal: filter on the maps of videos, as asked for (`model` is each model's own); None for
             images.
         longest_side: resolution at which maps were judged, pixels.

@@ -76,12 +76,11 @@ class Means:
 
 @dataclass(frozen=True)
 class Pooled:
-    """The measures of one model on one dataset, and on redrawn versions of it.
+    """The measures of one model on a dataset of `count` items, and on redrawn versions of it.
 
     Attributes:
         whole: each measure over the dataset itself; NaN for a measure without a value.
         draws: float64 (draws,) for each measure; empty with fewer than two items.
-        count: items.
     """
 
     whole: dict[str, float]
@@ -131,13 +130,7 @@ def draw_weights(count: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
 
 
 def pool(scores: Poolable, draws: int = DRAWS, seed: int = SEED) -> Pooled:
-    """Pool every measure over the dataset and over its redrawn versions.
-
-    Args:
-        scores: scores of the items.
-        draws: number of versions.
-        seed: the same seed gives the same draws for every model on a dataset.
-    """
+    """Pool every measure over the dataset and over redrawn versions; a seed gives the same draws."""
     whole = {name: float(value[0]) for name, value in scores.pool().items()}
     if scores.count < 2:
         return Pooled(whole, {name: np.empty(0) for name in whole}, scores.count)

@@ -105,16 +105,10 @@ class Weights:
 
 
 def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
-    """Scale a map: linear interpolation upwards, area averages downwards.
+    """Scale a float32 map: linear interpolation upwards, area averages downwards.
 
-    Upwards it interpolates between pixel centres and repeats the outermost values, as
-    `saliency.resize.upscale` does without OpenCV.
-
-    Args:
-        m: float32 (h, w).
-        width: columns of the result.
-        height: rows of the result.
-        out: float32 (height, width) to write an enlarged map to.
+    Upwards it interpolates between pixel centres and repeats the outermost values. An enlarged map is
+    written to `out`, float32 (height, width), if that is given.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -272,8 +266,7 @@ class RecordedGaze:
     """The gaze of all viewers on one reference.
 
     Attributes:
-        name: name of the file or set that the fixations were read from.
-        digest: its sha256 hex digest.
+        name, digest: name and sha256 hex digest of the file or set with the fixations.
         fixations: valid fixations.
         start: presentation time of the reference's first frame, seconds.
         size: (width, height) of the density maps, samples.
@@ -296,12 +289,7 @@ class RecordedGaze:
     def density(self, index: int, seconds: float) -> Map | None:
         """Return the density of gaze at a frame, or None where no fixation is active.
 
-        Args:
-            index: the frame's number, for `empty`.
-            seconds: its presentation time.
-
-        Returns:
-            float32 (height, width) of `size`, upright, sum 1.
+        It is float32 (height, width) of `size`, upright, sum 1. `index` is noted in `empty`.
         """
         since = 1000 * (seconds - self.start)
         active = self.fixations if self.still else self.fixations.active_at(since)
