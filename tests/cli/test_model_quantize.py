@@ -96,7 +96,7 @@ def test_a_gate_that_says_no_is_exit_code_1_and_no_file(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("saliency_student_v3", "-o", "q.txt"), "ends in .onnx"),
+        (("saliency_student_v3", "-o", "q.txt"), "end in .onnx"),
         (("saliency_student_v3", "-o", "q.onnx", "--method", "guess"), "--method 'guess'"),
         (("saliency_student_v3", "-o", "q.onnx", "--keep-float", "Conv:99"), "Conv:0 to Conv:"),
         (("no_such_model", "-o", "q.onnx"), "no model 'no_such_model'"),

@@ -60,7 +60,12 @@ from eyeline.registry.records import (
     needed_version,
 )
 from eyeline.registry.registry import Model, read_io_spec, read_registry
-from eyeline.registry.signing import BUNDLE_SUFFIX, RELEASE_SUFFIX, SIGNATURE_SUFFIX
+from eyeline.registry.signing import (
+    BUNDLE_SUFFIX,
+    RELEASE_SUFFIX,
+    SIGNATURE_SUFFIX,
+    read_if_present,
+)
 from eyeline.scan import admit
 
 LOCK_FILE = ".registry.lock"
@@ -98,12 +103,7 @@ class ModelDeclaration:
 
 
 def registry_lock(folder: Path) -> AbstractContextManager[None]:
-    """Hold a registry for writing while the block runs.
-
-    Raises:
-        RegistryError: another process is writing.
-        OutputError: the folder cannot be written.
-    """
+    """Hold a registry for writing while the block runs, or raise `RegistryError`."""
     return file_lock(
         folder / LOCK_FILE,
         lambda _: RegistryError(
@@ -113,22 +113,14 @@ def registry_lock(folder: Path) -> AbstractContextManager[None]:
 
 
 def read_own(folder: Path) -> RegistryFile:
-    """Read a folder's registry; an empty one where there is none yet.
-
-    Raises:
-        RegistryError: an invalid registry.
-    """
+    """Read a folder's registry; an empty one where there is none yet."""
     if not os.path.lexists(folder / REGISTRY_FILE):
         return RegistryFile(models=[])
     return read_registry(folder)
 
 
 def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]) -> None:
-    """Write a folder's registry; the caller holds `registry_lock`.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
+    """Write a folder's registry; the caller holds `registry_lock`."""
     version = needed_version(models, decisions)
     content = RegistryFile(schema_version=version, models=models, decisions=decisions)
     fields = content.model_dump(mode="json")
@@ -142,14 +134,7 @@ def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]
 
 
 def put_record(folder: Path, record: ModelRecord) -> None:
-    """Add a record whose file is there, or replace the one of the same id and role.
-
-    Raises:
-        VerificationError: the file's bytes are not the record's.
-        RegistryError: the id has another role here, the registry is invalid, or another process is
-            writing it.
-        OutputError: the folder cannot be written.
-    """
+    """Add a record whose file is there, or replace the one of the same id and role."""
     path = folder / record.file
     record.check_digest(read_regular_file(path), path)
     with registry_lock(folder):
@@ -220,7 +205,8 @@ def add_model(
     _check_id(model_id)
     data = read_regular_file(file)
     report = admit(data, name=file.name)
-    sidecars = {s: b for s in SIDECARS if (b := read_if_present(file.with_suffix(s))) is not None}
+    read = {s: read_if_present(file.with_suffix(s), MAX_SIDECAR) for s in SIDECARS}
+    sidecars = {s: b for s, b in read.items() if b is not None}
     io = declaration.io or IoSpec()
     if declaration.io is None and IO_SPEC in sidecars:
         io = read_io_spec(file.with_suffix(IO_SPEC))
@@ -267,11 +253,6 @@ def add_model(
         ) from exc
     _store(folder, record, {**made, ".onnx": data})
     return record
-
-
-def read_if_present(path: Path) -> bytes | None:
-    """Read a sidecar; None when there is no such file."""
-    return read_regular_file(path, limit=MAX_SIDECAR) if os.path.lexists(path) else None
 
 
 def _check_id(model_id: str) -> None:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from eyeline.admission.add import read_if_present
 from eyeline.convert.sidecars import (
     BOM,
     IO_SPEC,
     LICENSE,
     MANIFEST,
+    MAX_SIDECAR,
     PARITY,
     RECEIPT,
     check_subjects,
@@ -22,7 +22,7 @@ from eyeline.errors import EyelineError, RegistryError, VerificationError
 from eyeline.files import read_regular_file
 from eyeline.registry.records import IoSpec, ModelRecord, Task, TrustPolicy
 from eyeline.registry.registry import Model, read_registry, read_trust
-from eyeline.registry.signing import BUNDLE_SUFFIX, SIGNATURE_SUFFIX, verify_model
+from eyeline.registry.signing import BUNDLE_SUFFIX, SIGNATURE_SUFFIX, read_if_present, verify_model
 from eyeline.scan import scan
 
 State = Literal["ok", "absent", "fault"]
@@ -111,7 +111,7 @@ def _check_model(
         return
     yield "digest", _Answer("ok", record.sha256[:16])
     suffixes = (LICENSE, RECEIPT, BOM, IO_SPEC, PARITY, MANIFEST)
-    files = {s: read_if_present(path.with_suffix(s)) for s in suffixes}
+    files = {s: read_if_present(path.with_suffix(s), MAX_SIDECAR) for s in suffixes}
     yield "scan", _scan(record, data)
     yield "io spec", _io_spec(files[IO_SPEC], record)
     text = files[LICENSE] if files[LICENSE] is not None else files[RECEIPT]

@@ -144,17 +144,7 @@ class PromotionPolicy(Strict):
 def load_promotion_policy(
     path: Path | None, folder: Path, task: Task = "objects"
 ) -> tuple[PromotionPolicy, str]:
-    """Read a task's promotion policy and its digest.
-
-    Args:
-        path: TOML; when None the registry's own (see `POLICY_FILES`), then the built-in one.
-        folder: the registry's.
-        task: see `Task`.
-
-    Raises:
-        UsageError: not a policy.
-        RegistryError: the file cannot be read.
-    """
+    """Read a task's policy and its digest: from `path`, else the registry's own, else the built-in one."""
     own = folder / POLICY_FILES[task]
     builtin = Path(__file__).parent / POLICY_FILES[task]
     chosen = path or (own if os.path.lexists(own) else builtin)

@@ -21,11 +21,7 @@ IR_VERSION = 8  # that of opset 17 (ONNX 1.12)
 
 
 def load_model(data: bytes, name: str) -> onnx.ModelProto:
-    """Parse an ONNX model.
-
-    Raises:
-        ModelError: the bytes are not an ONNX model.
-    """
+    """Parse an ONNX model, or raise `ModelError`."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
@@ -35,11 +31,7 @@ def load_model(data: bytes, name: str) -> onnx.ModelProto:
 
 
 def keep_output(model: onnx.ModelProto, index: int) -> onnx.ModelProto:
-    """Return the model with one output, and only the nodes and initializers that this output needs.
-
-    Raises:
-        ModelError: no such output.
-    """
+    """Return the model with one output, and only the nodes and initializers that this output needs."""
     graph = model.graph
     if not 0 <= index < len(graph.output):
         raise ModelError(
@@ -55,11 +47,7 @@ def keep_output(model: onnx.ModelProto, index: int) -> onnx.ModelProto:
 
 
 def to_contract(graph: onnx.GraphProto) -> None:
-    """Rename the one input and output to the contract's, with N, H and W free.
-
-    Raises:
-        ModelError: not one input and one output.
-    """
+    """Rename the one input and output to the contract's, with N, H and W free."""
     if len(graph.input) != 1 or len(graph.output) != 1:
         raise ModelError(
             f"{len(graph.input)} inputs and {len(graph.output)} outputs, not one of each",
@@ -82,11 +70,7 @@ def to_contract(graph: onnx.GraphProto) -> None:
 
 
 def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the same graph at `OPSET`, by ONNX's own converter.
-
-    Raises:
-        ModelError: the converter does not know an op.
-    """
+    """Return the same graph at `OPSET`, by ONNX's own converter."""
     if [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]:
         return model
     try:

@@ -122,11 +122,7 @@ def check_parity(
     inputs: ParityInputs = STANDARD_INPUTS,
     gate: float = GATE,
 ) -> ParityReport:
-    """Compare a candidate with its source.
-
-    Raises:
-        ModelError: outputs of different shapes, or no input.
-    """
+    """Compare a candidate with its source; raise `ModelError` when their shapes differ."""
     return _measure([(k, x, source(x), candidate(x)) for k, x in inputs], len(inputs.images), gate)
 
 
@@ -282,14 +278,7 @@ class MirrorParity:
 def against_asset(
     source: bytes, head: int, made: bytes, name: str, on_step: OnStep
 ) -> MirrorParity:
-    """Compare a model with its ONNX source at the source's own size, and with its size freed.
-
-    Args:
-        source: the source, ONNX.
-        head: number of the source's output that is the map.
-        made: the model.
-        name: its name, for errors.
-        on_step: see `OnStep`.
+    """Compare a model with output `head` of its ONNX source, at the source's own size and with it freed.
 
     Raises:
         ModelError: parity fails, or the source does not run.
@@ -321,17 +310,7 @@ def against_asset(
 
 
 def against_torch(run: NetFunction, made: bytes, name: str, on_step: OnStep) -> MirrorParity:
-    """Compare a model with a torch net, in float64 too where round-off exceeds the gate.
-
-    Args:
-        run: the net, in the type of its input.
-        made: the model.
-        name: its name, for errors.
-        on_step: see `OnStep`.
-
-    Raises:
-        ModelError: parity fails.
-    """
+    """Compare a model with a torch net, in float64 too where round-off exceeds the gate."""
     proof = prove_parity(
         run,
         _mirror_function(made, name),

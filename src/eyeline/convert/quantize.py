@@ -386,22 +386,11 @@ def has_vnni() -> bool | None:
 
 
 def choose_images(root: Path, calibrate: int, check: int) -> tuple[ChosenImages, ChosenImages]:
-    """Divide a dataset by content hash.
+    """Divide a dataset by content hash into images that calibrate, and others that check.
 
     Names, order and container of the dataset change nothing, and a copy of an image cannot be on both
     sides. The hash is hashed once more: `train` divides by the hash itself, and the first images by it
-    would all be from the fold that selected the epoch.
-
-    Args:
-        root: folder, .tar or .zip, see `eyeline.datasets.pairs`.
-        calibrate: images to calibrate with; fewer when the dataset has not that many besides.
-        check: images to check with; at most half of the dataset.
-
-    Returns:
-        Images that calibrate, and others that check.
-
-    Raises:
-        DatasetError: see `find_pairs`; or fewer than two different images.
+    would all be from the fold that selected the epoch. At most half of the images check.
     """
     different = {pair.digest: pair for pair in find_pairs(root)}
     ordered = [different[d] for d in sorted(different, key=lambda d: sha256_hex(d.encode()))]
@@ -549,19 +538,10 @@ def judge(
     runs: int = RUNS,
     on_step: OnStep = lambda what, done, total: None,
 ) -> QuantizationVerdict:
-    """Compare a quantised model with the float model, and decide.
-
-    Args:
-        source: the float model.
-        quantized: the quantised model.
-        pairs: images that did not calibrate it.
-        max_shift: see `QuantizationVerdict`.
-        runs: timed runs of each model.
-        on_step: see `OnStep`.
+    """Compare a quantised model with the float model on images that did not calibrate it, and decide.
 
     Raises:
         ModelError: the quantised model fails at a size, or breaks the contract there.
-        DatasetError: an unreadable image.
     """
     io = source.model.io
     # It must run at odd and portrait sizes, too. A squashed net may know one size only.
@@ -627,12 +607,6 @@ def time_together(
     """Time two models in turn on a frame of `TIMED_FRAME`, at their I/O spec's size.
 
     A session runs on the calling thread, whose CPU time does not depend on other processes.
-
-    Args:
-        source: the float model.
-        quantized: the quantised model.
-        runs: of each, after `WARM_UP` more.
-        on_step: see `OnStep`.
     """
     size = input_size(*TIMED_FRAME, source.model.io)
     (x,) = natural_inputs((size[::-1],), source.model.io)

@@ -145,12 +145,7 @@ def apache_text() -> str:
 
 
 def write_model(out: Path, model: bytes, sidecars: Mapping[str, bytes]) -> dict[str, Path]:
-    """Write a model's sidecars and then the model, so that where a model is, its sidecars are.
-
-    Args:
-        out: `NAME.onnx`.
-        model: its bytes.
-        sidecars: suffix to bytes.
+    """Write a model's sidecars and then `NAME.onnx`: where a model is, its sidecars are.
 
     Returns:
         The paths by suffix.

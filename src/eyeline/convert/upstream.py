@@ -262,14 +262,7 @@ class UpstreamNet:
         return (self.folder / "net.onnx").read_bytes()
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run the net in torch.
-
-        Args:
-            x: float32 or float64 (N, 3, H, W), normalised.
-
-        Returns:
-            (N, 1, H, W) of the same type.
-        """
+        """Run the net in torch on float32 or float64 (N, 3, H, W); return (N, 1, H, W) of that type."""
         np.save(self.folder / "x.npy", x)
         self._ask({"do": "run"})
         y: npt.NDArray[Any] = np.load(self.folder / "y.npy", allow_pickle=False)

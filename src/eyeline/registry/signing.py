@@ -101,8 +101,9 @@ def side_file(folder: Path, file: str, suffix: str) -> Path:
     return folder / (file.removesuffix(".onnx") + suffix)
 
 
-def _read_if_present(path: Path) -> bytes | None:
-    return read_regular_file(path, limit=MAX_SIDE_FILE) if os.path.lexists(path) else None
+def read_if_present(path: Path, limit: int = MAX_SIDE_FILE) -> bytes | None:
+    """Read a file of at most `limit` bytes; None when there is no file of that name."""
+    return read_regular_file(path, limit=limit) if os.path.lexists(path) else None
 
 
 @contextmanager
@@ -117,11 +118,7 @@ def _signed_package(record: Release, data: bytes, release: bytes) -> Iterator[Pa
 
 
 def read_release(data: bytes) -> Release:
-    """Parse a release record.
-
-    Raises:
-        VerificationError: the data are not a release record in canonical form.
-    """
+    """Parse a release record in canonical form, or raise `VerificationError`."""
     try:
         release = Release.model_validate_json(data)
     except ValidationError as exc:
@@ -161,12 +158,7 @@ def make_key(private: Path, public: Path) -> str:
 
 
 def key_id(public_key: str) -> str:
-    """Return the sha256 of a public key's canonical PEM, 64 hex digits.
-
-    Raises:
-        VerificationError: not a public key on a supported curve.
-        MissingExtraError: extra `sign` is not installed.
-    """
+    """Return the sha256 of a public key's canonical PEM, 64 hex digits."""
     ec, serialization = _cryptography()
     try:
         key = serialization.load_pem_public_key(public_key.encode())
@@ -251,20 +243,10 @@ def sign_model(
 
 
 def verify_signature(data: bytes, release: bytes, signature: bytes, public_key: str) -> Release:
-    """Verify one key's signature over a model and its release record.
-
-    Args:
-        data: the model.
-        release: content of its release record.
-        signature: content of its signature file.
-        public_key: PEM.
-
-    Returns:
-        The release that was signed.
+    """Verify one key's signature over a model and its release record; return the release.
 
     Raises:
         VerificationError: anything differs from what was signed.
-        MissingExtraError: extra `sign` is not installed.
     """
     verifying = _model_signing().verifying
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -343,21 +325,17 @@ class _SubjectPolicy:
 def verify_bundle(
     data: bytes, bundle: bytes, identity: SigstoreIdentity, trusted_root: bytes, root_sha256: str
 ) -> set[str]:
-    """Verify that an identity signed these bytes.
+    """Verify that an identity signed these bytes, by a Sigstore bundle.
 
     Args:
         data: the signed file.
-        bundle: Sigstore bundle, JSON: over the file itself, or an in-toto statement about it.
+        bundle: JSON, over the file itself, or an in-toto statement about it.
         identity: who must have signed.
         trusted_root: content of `trusted_root.json`.
         root_sha256: its pinned hex digest.
 
     Returns:
         Hex digests of all files that the bundle covers, this file's among them.
-
-    Raises:
-        VerificationError: another signer, other bytes, another root, or a bundle that does not verify.
-        MissingExtraError: extra `sign` is not installed.
     """
     try:
         from sigstore.errors import Error as SigstoreError
@@ -425,7 +403,7 @@ def verify_file(path: Path, key: Path, minimum_release: int | None = None) -> Ve
     data = read_regular_file(path)
     public_key = read_regular_file(key, limit=MAX_SIDE_FILE).decode("ascii", "replace")
     release, signature = (
-        _read_if_present(side_file(path.parent, path.name, suffix))
+        read_if_present(side_file(path.parent, path.name, suffix))
         for suffix in (RELEASE_SUFFIX, SIGNATURE_SUFFIX)
     )
     if release is None or signature is None:
@@ -457,7 +435,7 @@ def verify_model(record: ModelRecord, data: bytes, policy: TrustPolicy, folder: 
     record.check_digest(data, folder / record.file)
     _check_not_revoked(record, policy)
     release, signature, bundle = (
-        _read_if_present(side_file(folder, record.file, suffix))
+        read_if_present(side_file(folder, record.file, suffix))
         for suffix in (RELEASE_SUFFIX, SIGNATURE_SUFFIX, BUNDLE_SUFFIX)
     )
     if signature is None and bundle is None:
@@ -486,22 +464,16 @@ def verify_model(record: ModelRecord, data: bytes, policy: TrustPolicy, folder: 
     raise VerificationError(f"{record.id}: not verified: {reasons}", "see docs/signing.md")
 
 
-def check_at_load(
-    record: ModelRecord, data: bytes, policy: TrustPolicy, folder: Path
-) -> Verified | None:
+def check_at_load(record: ModelRecord, data: bytes, policy: TrustPolicy, folder: Path) -> None:
     """Verify a model that is about to be loaded, as far as the trust policy demands it.
-
-    Returns:
-        See `verify_model`; None where the policy needs no signature of this role.
 
     Raises:
         VerificationError: see `verify_model`; a revoked model is refused in every role.
-        MissingExtraError: extra `sign` is not installed.
     """
     if policy.require_signature and policy.requirement(record.role).signed:
-        return verify_model(record, data, policy, folder)
-    _check_not_revoked(record, policy)
-    return None
+        verify_model(record, data, policy, folder)
+    else:
+        _check_not_revoked(record, policy)
 
 
 def _check_not_revoked(record: ModelRecord, policy: TrustPolicy) -> None:
