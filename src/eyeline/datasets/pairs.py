@@ -95,7 +95,7 @@ def _under(
     if under is None:
         raise DatasetError(
             f"{root}: no pictures in a folder named {' or '.join(folders)}",
-            f"suffixes read: {', '.join(IMAGE_SUFFIXES)}",
+            f"supported suffixes: {', '.join(IMAGE_SUFFIXES)}",
         )
     return under[1]
 

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,6 @@ from eyeline.saliency.pipeline import ExtractOptions
 
 Offsets = npt.NDArray[np.int32]
 MapFormat = Literal["kvazaar", "kvazaar-binary", "svtav1", "json", "npz"]
-FORMATS: tuple[MapFormat, ...] = get_args(MapFormat)
 
 CTU = 64
 """Cell of kvazaar's and SVT-AV1's maps, pixels: a coding tree unit, a superblock."""
@@ -196,7 +195,7 @@ def write_map_file(
     Args:
         source: path of a video, or another source that `eyeline.media.open_video` takes.
         out: the file.
-        kind: one of `FORMATS`.
+        kind: see the module.
         steer: how maps become offsets.
         maps: see `eyeline.roi._footage.MapSource`; None asks the model.
         block: side of a cell, pixels, for `json` and `npz`; 16 when None.
@@ -271,7 +270,7 @@ class MapReport:
     """The content of a map file, and what an encoder would do with it.
 
     Attributes:
-        format: see `FORMATS`.
+        format: see the module.
         frames: number of maps.
         grid: (rows, columns) of the first map.
         offsets: least and greatest offset.

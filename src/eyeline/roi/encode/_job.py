@@ -60,7 +60,7 @@ class EncodeOptions:
         rates = {name: getattr(self, name) for name in ("crf", "bitrate", "qp")}
         given = {name: value for name, value in rates.items() if value is not None}
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} are given together", "give one of them")
+            raise UsageError(f"--{' and --'.join(given)} are given together", "give one of them")
         for name, value in given.items():
             if name not in row.rates:
                 if name == "qp":
@@ -77,7 +77,7 @@ class EncodeOptions:
         if self.crf is not None and not 0 < self.crf <= top:
             raise UsageError(
                 f"the CRF is {self.crf:g}; it must be more than 0 and at most {top}",
-                f"the default of {self.codec} is {row.default_crf}",
+                f"the default of {self.codec} is {row.default_crf:g}",
             )
         if self.qp is not None and not 1 <= self.qp <= 51:
             raise UsageError(
