@@ -33,7 +33,7 @@ class InlineEngine(Engine):
         self._task = None
 
 
-def run_inline(source: Path, out: Path, job: Job | None = None) -> BatchResult:
+def run_inline(source: Path | str, out: Path | str, job: Job | None = None) -> BatchResult:
     """A batch in this process."""
     job = job or make_job(out)
     with InlineEngine(job) as engine:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from batches import SEGMENT, call, command, dataset, make_clips, make_job, run
-from inline import InlineEngine
+from batches import SEGMENT, call, command, dataset, make_clips, run
+from inline import run_inline
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 pytest.importorskip("s3fs", reason="s3fs is not installed")
@@ -21,7 +21,8 @@ pytest.importorskip("moto", reason="moto is not installed")
 import fsspec
 from moto.server import ThreadedMotoServer
 
-from eyeline.batch.driver import run_batch
+from commands import run as run_command
+from eyeline.batch import store
 from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import Place, exclusive, read_status
 from eyeline.errors import BatchError
@@ -67,6 +68,12 @@ def s3(clips: Path) -> Iterator[object]:
 
 
 @pytest.fixture
+def brief_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes a lease looks again after 0.2 s: for tests in which nobody else takes it."""
+    monkeypatch.setattr(store, "_PAUSE", 0.2)
+
+
+@pytest.fixture
 def out(s3: object, request: pytest.FixtureRequest) -> str:
     """An output folder of one test."""
     return f"s3://out/{request.node.name}"
@@ -78,11 +85,6 @@ def remote_dataset(fs: object, url: str) -> dict[str, bytes]:
     listed = [f for f in fs.find(root) if f != root]  # type: ignore[attr-defined]  # a folder that appeared just now
     found = {f.removeprefix(f"{root}/"): f for f in listed}
     return {k: fs.cat_file(v) for k, v in sorted(found.items()) if not k.startswith("_")}  # type: ignore[attr-defined]
-
-
-def run_inline(source: str, out: str):
-    job = make_job(out)
-    return run_batch(read_titles(source), job, InlineEngine(job))
 
 
 def test_remote_sources_give_the_rows_of_local_ones(
@@ -113,8 +115,8 @@ def test_the_command_from_store_to_store_by_a_manifest_there(
     first = call(*words)
     assert first.returncode == 0, first.stderr
     assert remote_dataset(s3, out) == undisturbed
-    assert "0 ok, 0 failed, 2 skipped" in call(*words).stderr
-    status = call("batch", "status", out, "--verify")
+    assert "0 ok, 0 failed, 2 skipped" in run_command(*words).stderr
+    status = run_command("batch", "status", out, "--verify")
     assert status.returncode == 0
     assert "2 ok, 0 failed, 120 frames" in status.stdout
 
@@ -124,6 +126,7 @@ def test_patterns_name_titles_by_what_differs(s3) -> None:
     assert [t.name for t in read_titles("s3://films")] == ["2026/clip000", "2026/clip001"]
 
 
+@pytest.mark.usefixtures("brief_lease")
 def test_a_changed_object_is_done_again_alone(s3, clips: Path, out: str) -> None:
     s3.put(f"{clips}/", "films/changing/", recursive=True)
     run_inline("s3://films/changing", out)
@@ -133,6 +136,7 @@ def test_a_changed_object_is_done_again_alone(s3, clips: Path, out: str) -> None
     assert (result.ok, result.skipped, result.frames) == (["clip001"], ["clip000"], 12)
 
 
+@pytest.mark.usefixtures("brief_lease")
 def test_an_object_that_is_gone_fails_its_title_alone(s3, out: str, tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text("path\ns3://films/2026/clip000.mp4\ns3://films/2026/gone.mp4\n")
@@ -153,7 +157,7 @@ def test_an_object_that_is_gone_fails_its_title_alone(s3, out: str, tmp_path: Pa
 )
 def test_what_is_not_there_is_one_clear_line(s3, tmp_path: Path, words, said: str) -> None:
     source, target = words
-    done = call("batch", "extract", source, "-o", str(tmp_path) if target == "OUT" else target)
+    done = run_command("batch", "extract", source, "-o", tmp_path if target == "OUT" else target)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 2
@@ -238,13 +242,13 @@ def test_a_note_that_is_written_late_takes_nobodys_place(tmp_path: Path) -> None
     late.write = write_late  # type: ignore[method-assign]
 
     def begin_late() -> None:
-        with exclusive(late, renew=3):
+        with exclusive(late, renew=2):
             pass
 
     with ThreadPoolExecutor(1) as pool:
         refused = pool.submit(begin_late)
         assert looked.wait(60)
-        with exclusive(place, renew=1.5):
+        with exclusive(place, renew=0.8):
             holds.set()
             with pytest.raises(BatchError, match="another batch is at work there"):
                 refused.result()
@@ -269,6 +273,7 @@ def test_a_killed_batch_goes_on_when_its_lease_has_ended(
     assert remote_dataset(s3, out) == undisturbed
 
 
+@pytest.mark.usefixtures("brief_lease")
 def test_the_store_in_memory(clips: Path, undisturbed: dict[str, bytes]) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(f"{clips}/", "/films/", recursive=True)
