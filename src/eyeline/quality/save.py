@@ -46,7 +46,7 @@ def check_clip(path: str, ref: VideoInfo, dist: VideoInfo, pairs: PairOptions) -
 
 def _facts(log: Log) -> dict[str, Any]:
     """Return what a log states about its video; None for a value that is missing or malformed."""
-    said = log.provenance
+    facts = log.provenance
 
     def pair(holder: object, key: str) -> tuple[int, int] | None:
         found = holder.get(key) if isinstance(holder, dict) else None
@@ -54,9 +54,9 @@ def _facts(log: Log) -> dict[str, Any]:
         return (numbers[0], numbers[1]) if numbers and len(numbers) == 2 else None
 
     return {
-        "size compared": pair(said, "compared_size"),
+        "size compared": pair(facts, "compared_size"),
         # The logs of `score` have `reference`, those of `extract` have `video`.
-        "size of the reference": pair(said.get("reference", said.get("video")), "display_size"),
+        "size of the reference": pair(facts.get("reference", facts.get("video")), "display_size"),
         "frames per second": log.fps,
     }
 

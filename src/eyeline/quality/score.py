@@ -495,7 +495,7 @@ class _ScoreRun:
         options = asdict(o)
         for name in ("workers", "extract", "maps", "masks", "fixations", "metrics"):
             options.pop(name)
-        said: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "eyeline": __version__,
             "metrics": list(self._metrics),
             "options": options,
@@ -504,10 +504,10 @@ class _ScoreRun:
             "psnr_cap": psnr.cap(a.depth),
         }
         if self._left_out:
-            said["left_out"] = self._left_out
+            facts["left_out"] = self._left_out
         if self._engine is not None:
             m = self._engine.model
-            said["vmaf_model"], said["vmaf_model_sha256"] = m.name, m.sha256
+            facts["vmaf_model"], facts["vmaf_model_sha256"] = m.name, m.sha256
         if o.method is not None:
-            said["method"] = {"name": o.method, "bias": CROP_BIAS}
-        return said
+            facts["method"] = {"name": o.method, "bias": CROP_BIAS}
+        return facts

@@ -312,16 +312,16 @@ class RecordedGaze:
 
     def warnings(self, frames: int) -> list[str]:
         """Return warnings for a reader of the scores of `frames` frames, after the last one."""
-        said = [
+        lines = [
             f"{self.name}: {p.count} left out: {p.kind}, such as {p.examples[0]}"
             for p in self.problems
         ]
         if self.empty:
-            said.append(
+            lines.append(
                 f"{self.name}: no fixation is active at {len(self.empty)} of {frames} frames; all "
                 "samples of these frames weigh the same"
             )
-        return said
+        return lines
 
 
 def read_gaze(path: Path, info: VideoInfo, pixels_per_degree: float | None = None) -> RecordedGaze:
