@@ -12,9 +12,10 @@ from clips import moving, write_clip
 from eyeline.batch.driver import run_batch
 from eyeline.batch.local import LocalEngine
 from eyeline.batch.manifest import read_titles
-from eyeline.batch.store import version_of
+from eyeline.batch.store import VersionStatus, read_status, version_of
 from eyeline.batch.task import BatchResult, Job, TaskLimits
 from eyeline.batch.work import ExtractWork, ScoreWork, Work
+from eyeline.errors import BatchError
 from eyeline.quality.score import ScoreOptions
 
 SEGMENT = 20  # frames: a clip of 60 has three
@@ -101,3 +102,17 @@ def call(*words: object, **more: object) -> subprocess.CompletedProcess[str]:
 def parts(out: Path) -> Sequence[Path]:
     """The parts of a dataset, by title."""
     return sorted(out.glob("version=*/title=*/*"), key=lambda p: p.parent.name)
+
+
+def nothing_is_left_over(out: Path) -> None:
+    """Neither temporary files nor segments of titles that are done."""
+    assert not [f for f in out.rglob(".*") if f.is_file()]
+    assert not [f for f in (out / "_eyeline" / "work").rglob("*") if f.is_file()]
+
+
+def status_of(out: Path) -> list[VersionStatus]:
+    """The versions of a dataset; none where a batch died before its first write."""
+    try:
+        return read_status(str(out))
+    except BatchError:
+        return []

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from batches import SEGMENT, call, dataset, make_clips, run
+from batches import SEGMENT, call, dataset, make_clips, nothing_is_left_over, run, status_of
 from inline import run_inline
 from kills import (
     die_at_write,
@@ -24,8 +24,6 @@ from shared import SHARED
 pytest.importorskip("pyarrow")
 
 from eyeline.batch.local import plan_cores
-from eyeline.batch.store import read_status
-from eyeline.errors import BatchError
 
 ARGUMENTS = ("--workers", 2, "--segment", SEGMENT, "--retries", 100, "--quiet")
 
@@ -52,12 +50,6 @@ def visible_parts_are_whole(out: Path, undisturbed: dict[str, bytes]) -> None:
     """Whatever a reader of the dataset sees at any time is what it will be."""
     for name, data in dataset(out).items():
         assert undisturbed[name] == data
-
-
-def nothing_is_left_over(out: Path) -> None:
-    hidden = [f for f in out.rglob(".*") if f.is_file()]
-    assert not hidden
-    assert not [f for f in (out / "_eyeline" / "work").rglob("*") if f.is_file()]
 
 
 def test_workers_have_cores_of_their_own_while_there_are_enough(
@@ -100,7 +92,7 @@ def redone(source: Path, out: Path, at: int, when: str, undisturbed: dict[str, b
     """Die at a write, run again; how many frames were done twice."""
     assert die_at_write(source, out, at, when) == (-signal.SIGKILL, at)
     visible_parts_are_whole(out, undisturbed)
-    ok = {r.title: r.frames for s in _status(out) for r in s.records if r.state == "ok"}
+    ok = {r.title: r.frames for s in status_of(out) for r in s.records if r.state == "ok"}
     pieces = [p.parent.name for p in (out / "_eyeline" / "work").rglob("0*.segment")]
     kept = sum(ok.values()) + SEGMENT * sum(p.rsplit("-", 1)[0] not in ok for p in pieces)
     total = 60 * len(list(source.iterdir()))
@@ -108,13 +100,6 @@ def redone(source: Path, out: Path, at: int, when: str, undisturbed: dict[str, b
     assert dataset(out) == undisturbed
     nothing_is_left_over(out)
     return again - (total - kept)
-
-
-def _status(out: Path) -> list:
-    try:
-        return read_status(str(out))
-    except BatchError:  # it died before its first write
-        return []
 
 
 @pytest.fixture(scope="module")

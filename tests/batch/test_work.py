@@ -18,9 +18,11 @@ from batches import (
     dataset,
     make_job,
     make_pairs,
+    nothing_is_left_over,
     parts,
     run,
     score_work,
+    status_of,
 )
 from inline import run_inline
 from kills import die_at_write, kill_driver, kill_machine, kill_workers, start
@@ -35,7 +37,6 @@ from eyeline.batch.manifest import read_titles
 from eyeline.batch.store import read_status
 from eyeline.batch.task import BatchResult, Job
 from eyeline.batch.work import RoiMapWork, ScoreWork
-from eyeline.errors import BatchError
 from eyeline.logs import parquet_format, read_log
 from eyeline.quality.pairs import PairOptions
 from eyeline.quality.score import ScoreOptions
@@ -90,11 +91,6 @@ def pieces(out: Path) -> list[int]:
     """Into how many pieces each title was split."""
     (status,) = read_status(str(out))
     return [r.segments for r in status.records]
-
-
-def nothing_is_left_over(out: Path) -> None:
-    assert not [f for f in out.rglob(".*") if f.is_file()]
-    assert not [f for f in (out / "_eyeline" / "work").rglob("*") if f.is_file()]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -291,7 +287,7 @@ def redone(two: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) ->
     assert die_at_write(two, out, at, when, "score") == (-signal.SIGKILL, at)
     for name, data in dataset(out).items():
         assert whole[name] == data
-    recorded = {r.title for s in _status(out) for r in s.records if r.state == "ok"}
+    recorded = {r.title for s in status_of(out) for r in s.records if r.state == "ok"}
     kept = 60 * len(recorded)
     for segment in (out / "_eyeline" / "work").rglob("*.segment"):
         if segment.parent.name.rsplit("-", 1)[0] not in recorded:
@@ -300,13 +296,6 @@ def redone(two: Path, out: Path, at: int, when: str, whole: dict[str, bytes]) ->
     assert dataset(out) == {k: v for k, v in whole.items() if "title=clip002/" not in k}
     nothing_is_left_over(out)
     return again - (2 * 60 - kept)
-
-
-def _status(out: Path) -> list:
-    try:
-        return read_status(str(out))
-    except BatchError:  # it died before its first write
-        return []
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
