@@ -104,6 +104,7 @@ class _Run:
         on_progress: CompareProgress,
     ) -> None:
         self.source, self.o, self.steer = source, options, options.steer
+        self.failure: BaseException | None = None
         row = capability(options.codec)
         self.setting = "crf" if "crf" in row.rates else "qp"
         self.suffix = row.containers[0]
@@ -149,9 +150,9 @@ class _Run:
         pool = ThreadPoolExecutor(o.jobs or usable_cores(), "eyeline-compare")
         try:
             jobs = [pool.submit(self.point, kind, rate) for kind, rate in tasks]
-            # The first failure ends the others: they may have hours to go.
-            for job in wait(jobs, return_when=FIRST_EXCEPTION)[0]:
-                job.result()
+            wait(jobs, return_when=FIRST_EXCEPTION)
+            if self.failure is not None:
+                raise self.failure
             points = tuple(job.result() for job in jobs)
             pair = self.matched(points) if o.still else None
         finally:
@@ -189,8 +190,14 @@ class _Run:
         }
 
     def point(self, kind: EncodeKind, rate: float) -> Point:
-        path, kbps = self.encoded(kind, rate)
-        return Point(kind, rate, str(path), kbps, self.judged(path))
+        try:
+            path, kbps = self.encoded(kind, rate)
+            return Point(kind, rate, str(path), kbps, self.judged(path))
+        except BaseException as exc:
+            # It ends the other encodes at once, which may have hours to go.
+            self.failure = self.failure or exc
+            self.progress.stop()
+            raise
 
     def encoded(self, kind: EncodeKind, rate: float) -> tuple[Path, float]:
         """Make an encode, or find that of an earlier run; return its path and kbit/s."""
