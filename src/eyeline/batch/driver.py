@@ -11,7 +11,6 @@ import io
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from eyeline.batch.store import STATUS_FILE, Store, TitleRecord, exclusive
 from eyeline.batch.task import BatchResult, Engine, Event, Job, Outcome, Task, TitlePlan
 from eyeline.batch.worker import record_failure
 from eyeline.errors import EyelineError, MediaError, OutputError
+from eyeline.parallel import map_in_threads
 
 RETRIES = 2
 """Further attempts after a worker was killed from outside."""
@@ -247,8 +247,7 @@ def run_batch(
     with exclusive(store.place):
         store.place.sweep()
         store.begin()
-        with ThreadPoolExecutor(_LOOKERS) as pool:
-            looks = list(pool.map(lambda t: _look_at(store, t, again), titles))
+        looks = list(map_in_threads(lambda t: _look_at(store, t, again), titles, _LOOKERS))
         for look in looks:
             if not look.due and look.record is not None:
                 if look.record.state == "ok":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import pickle
 import platform
 import time
@@ -28,6 +27,7 @@ from PIL import Image
 from eyeline.digests import sha256_hex
 from eyeline.errors import TrainingError, UsageError, first_line
 from eyeline.files import output_error, whole_file, write_bytes
+from eyeline.parallel import usable_cores
 from eyeline.training._backbone import load_backbone
 from eyeline.training._gaze import GazeModule
 from eyeline.training.material import TrainingMaterial
@@ -155,7 +155,7 @@ def fit(
         "machine": platform.machine(),
         "device": str(trainer.strategy.root_device),
         "devices": world,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "seconds": round(seconds, 1),
         "fit": _compare_folds(module),
         "curve": module.curve,
