@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 APACHE = (Path(__file__).parents[1] / "LICENSE").read_text()
 
@@ -83,6 +84,21 @@ FILES: dict[str, str | bytes] = {
     "model/__init__.py": "",
     "model/tinynet.py": NET,
 }
+
+
+RECIPE_FIELDS: dict[str, Any] = {
+    "id": "tinynet_mirror",
+    "description": "A test's net.",
+    "license": "Apache-2.0",
+    "upstream": "https://example.org/jane/tinynet",
+    "net": "TinyNet",
+    "arguments": (3, 1),
+    "attribution": "Jane Example, TinyNet.",
+    "weights_evidence": "Jane Example's word.",
+    "limits": ("Made for a test.",),
+    "io": {"working_lines": 64, "multiple": 1},
+}
+"""Values of a mirror recipe of this upstream."""
 
 
 def write_files(folder: Path, files: dict[str, str | bytes]) -> Path:

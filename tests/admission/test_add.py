@@ -65,18 +65,18 @@ def add(file: Path, model_id: str = "mine", **fields: object) -> None:
     add_model(file.parent / "r", file, declare(model_id), **options)  # type: ignore[arg-type]
 
 
-def test_added_is_a_candidate_with_its_papers(file: Path) -> None:
+def test_added_is_a_candidate_with_its_sidecars(file: Path) -> None:
     add(file)
     model = Registry(file.parent / "r").get("mine")
     record = model.record
     assert record is not None
     assert (record.role, record.parameters, record.opset) == ("candidate", 4, 17)
     assert model.sha256 == sha256_hex(file.read_bytes())
-    papers = {
+    sidecars = {
         s: (file.parent / f"r/mine{s}").read_bytes() for s in (".intoto.json", ".parity.json")
     }
-    assert record.manifest_sha256 == sha256_hex(papers[".intoto.json"])
-    assert json.loads(papers[".parity.json"])["passed"] is True
+    assert record.manifest_sha256 == sha256_hex(sidecars[".intoto.json"])
+    assert json.loads(sidecars[".parity.json"])["passed"] is True
     assert not check_registry(file.parent / "r").faults
 
 
@@ -123,7 +123,7 @@ def test_another_function_is_refused(file: Path) -> None:
     assert not (file.parent / "r").exists()
 
 
-def test_without_papers_or_source_there_is_nothing_to_hold_it_to(file: Path) -> None:
+def test_without_sidecars_or_source_there_is_nothing_to_hold_it_to(file: Path) -> None:
     with pytest.raises(RegistryError, match="no manifest"):
         add(file, source=None)
 
@@ -134,15 +134,15 @@ def exported(folder: Path) -> Path:
     return mirror_onnx(folder / "theirs.onnx", out, recipe(asset_bytes())).model
 
 
-def test_an_export_brings_its_papers(tmp_path: Path) -> None:
+def test_an_export_brings_its_sidecars(tmp_path: Path) -> None:
     add_model(tmp_path / "r", exported(tmp_path), declare("tinynet_mirror"))
     health = check_registry(tmp_path / "r")
     assert not health.faults
-    states = {f.room: f.state for f in health.findings}
+    states = {f.check: f.state for f in health.findings}
     assert states["manifest"] == states["licence"] == states["parity"] == "ok"
 
 
-def test_papers_of_other_bytes_are_refused(tmp_path: Path) -> None:
+def test_sidecars_of_other_bytes_are_refused(tmp_path: Path) -> None:
     model = exported(tmp_path)
     model.write_bytes(PLACEHOLDER)
     with pytest.raises(ModelError, match="not the manifest's"):
@@ -292,7 +292,9 @@ def test_from_a_file(asset: Path, tmp_path: Path) -> None:
     assert asset.exists()
 
 
-def test_over_the_network_leaves_only_the_model_and_its_papers(server: str, tmp_path: Path) -> None:
+def test_over_the_network_leaves_only_the_model_and_its_sidecars(
+    server: str, tmp_path: Path
+) -> None:
     fetch_mirror(recipe(asset_bytes()), tmp_path / "models", url=server)
     names = {p.name for p in (tmp_path / "models").iterdir()} - {".registry.lock"}
     assert names == {"registry.json"} | {

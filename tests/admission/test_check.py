@@ -1,4 +1,4 @@
-"""The doctor finds every thing that was changed behind the registry's back."""
+"""A registry's check finds everything that was changed without registering it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def faults(folder: Path) -> set[str]:
-    return {f.room for f in check_registry(folder).faults}
+    return {f.check for f in check_registry(folder).faults}
 
 
 def test_a_fresh_registry_is_sound(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_signature_that_is_needed_and_missing(folder: Path) -> None:
 
 
 def test_cards_are_needed_where_their_folder_is_named(folder: Path, tmp_path: Path) -> None:
-    found = {f.room for f in check_registry(folder, tmp_path).faults}
+    found = {f.check for f in check_registry(folder, tmp_path).faults}
     assert found == {"card"}
 
 

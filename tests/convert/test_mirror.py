@@ -1,4 +1,4 @@
-"""Mirrors: the same function, the contract's names, and papers that anybody can make again."""
+"""Mirrors: the same function, the contract's names, and sidecars that anybody can make again."""
 
 from __future__ import annotations
 
@@ -26,23 +26,11 @@ from eyeline.inference.session import Session
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.runtime import open_runtime_session
-from fake_upstream import FILES, make_checkout
+from fake_upstream import FILES, RECIPE_FIELDS, make_checkout
 
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
 SUFFIXES = {".onnx", ".json", ".receipt.txt", ".cdx.json", ".intoto.json", ".parity.json"}
-FIELDS: dict[str, Any] = {
-    "id": "tinynet_mirror",
-    "description": "A test's net.",
-    "license": "Apache-2.0",
-    "upstream": "https://example.org/jane/tinynet",
-    "net": "TinyNet",
-    "arguments": (3, 1),
-    "attribution": "Jane Example, TinyNet.",
-    "weights_evidence": "Jane Example's word.",
-    "limits": ("Made for a test.",),
-    "io": {"working_lines": 64, "multiple": 1},
-}
 
 
 def asset_bytes(shrink_to_one: bool = False) -> bytes:
@@ -95,7 +83,7 @@ def recipe(data: bytes, **fields: Any) -> MirrorRecipe:
         "name": "tiny.onnx", "url": "https://example.org/tiny.onnx", "sha256": sha256_hex(data),
         "size": len(data), "custody": "From Jane Example.",
     }  # fmt: skip
-    return MirrorRecipe.model_validate(FIELDS | {"asset": asset} | fields)
+    return MirrorRecipe.model_validate(RECIPE_FIELDS | {"asset": asset} | fields)
 
 
 def mirror(folder: Path, data: bytes | None = None, **fields: Any) -> Mirrored:
@@ -331,7 +319,7 @@ def save_weights(place: Path) -> None:
 def test_a_checkout_is_mirrored_twice_alike(tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "up")
     save_weights(tmp_path / "w.pth")
-    chosen = MirrorRecipe.model_validate(FIELDS)
+    chosen = MirrorRecipe.model_validate(RECIPE_FIELDS)
     one, two = (
         mirror_upstream(checkout, tmp_path / "w.pth", place / "out.onnx", chosen)
         for place in (tmp_path, make_folder(tmp_path / "again"))

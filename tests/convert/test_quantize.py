@@ -350,15 +350,15 @@ def told(model_id: str) -> ModelDeclaration:
     return ModelDeclaration(model_id, "Apache-2.0", "A test's model.", "quantised in a test")
 
 
-def test_it_is_registered_with_its_papers(
+def test_it_is_registered_with_its_sidecars(
     built_in: tuple[Model, Quantized], tmp_path: Path
 ) -> None:
     pytest.importorskip("license_expression", reason="extra `audit` is not installed")
     model, done = built_in
     assert done.path is not None
-    papers = done.path.parent / f"{done.path.stem}.parity.json"
-    passed = json.loads(papers.read_text()) | {"passed": True}  # noise made it, so it may say no
-    papers.write_text(json.dumps(passed))
+    sidecars = done.path.parent / f"{done.path.stem}.parity.json"
+    passed = json.loads(sidecars.read_text()) | {"passed": True}  # noise made it, so it may say no
+    sidecars.write_text(json.dumps(passed))
     record = add_model(tmp_path / "r", done.path, told(done.path.stem))
     assert record.parameters == model.record.parameters  # type: ignore[union-attr]
     assert record.io == model.io

@@ -14,25 +14,22 @@ import pytest
 from eyeline.convert.upstream import MirrorRecipe, load_recipe, open_upstream, read_upstream
 from eyeline.digests import sha256_hex
 from eyeline.errors import LicenceError, ModelError, UsageError, VerificationError
-from fake_upstream import APACHE, FILES, MIT, NET, PLANTED, make_checkout, write_files
+from fake_upstream import (
+    APACHE,
+    FILES,
+    MIT,
+    NET,
+    PLANTED,
+    RECIPE_FIELDS,
+    make_checkout,
+    write_files,
+)
 
 torch = pytest.importorskip("torch", reason="extra `train` is not installed")
 
-FIELDS: dict[str, Any] = {
-    "id": "tinynet_mirror",
-    "description": "A test's net.",
-    "license": "Apache-2.0",
-    "upstream": "https://example.org/jane/tinynet",
-    "net": "TinyNet",
-    "arguments": (3, 1),
-    "attribution": "Jane Example, TinyNet.",
-    "weights_evidence": "Jane Example's word.",
-    "io": {"working_lines": 64, "multiple": 1},
-}
-
 
 def recipe(**fields: Any) -> MirrorRecipe:
-    return MirrorRecipe.model_validate(FIELDS | fields)
+    return MirrorRecipe.model_validate(RECIPE_FIELDS | fields)
 
 
 def tiny_net(seed: int = 0) -> Any:

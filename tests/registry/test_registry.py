@@ -61,8 +61,8 @@ def test_the_builtin_folder_holds_nothing_that_is_not_registered() -> None:
     ids = {m.id for m in Registry()}
     models = {p.name for p in BUILTIN.glob("*.onnx")}
     assert models == {m.path.name for m in Registry()}
-    papers = {p.name for p in BUILTIN.iterdir()} - models - {"registry.json"}
-    assert {name.split(".")[0] for name in papers} <= ids
+    sidecars = {p.name for p in BUILTIN.iterdir()} - models - {"registry.json"}
+    assert {name.split(".")[0] for name in sidecars} <= ids
 
 
 def test_the_builtin_files_are_what_their_records_say() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -34,14 +34,14 @@ class RegistryFinding:
 
     Attributes:
         model: id; empty for the registry itself.
-        room: what was checked: `digest`, `scan`, `io spec`, `licence`, `manifest`, `parity`, `card`,
+        check: what was checked: `digest`, `scan`, `io spec`, `licence`, `manifest`, `parity`, `card`,
             `signature` or `default`.
         state: `ok`; `absent`, which is not a fault; or `fault`.
         detail: one line.
     """
 
     model: str
-    room: str
+    check: str
     state: State
     detail: str
 
@@ -68,7 +68,11 @@ class RegistryHealth:
 
     def to_json(self) -> dict[str, object]:
         """Return JSON values, `sound` first."""
-        return {"sound": not self.faults, "findings": [asdict(f) for f in self.findings]}
+        findings = [
+            {"model": f.model, "room": f.check, "state": f.state, "detail": f.detail}
+            for f in self.findings
+        ]
+        return {"sound": not self.faults, "findings": findings}
 
 
 def check_registry(folder: Path, cards: Path | None = None) -> RegistryHealth:

@@ -129,7 +129,7 @@ def check(
         typer.echo(json.dumps(health.to_json(), indent=1))
     elif not quiet:
         for f in health.findings if verbose else health.faults:
-            typer.echo(f"{f.state}: {f.model or 'registry'}: {f.room}: {f.detail}")
+            typer.echo(f"{f.state}: {f.model or 'registry'}: {f.check}: {f.detail}")
         models = len({f.model for f in health.findings if f.model})
         typer.echo(f"{models} models, {len(health.faults)} faults")
     if health.faults:
