@@ -106,7 +106,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """How a task ended: exactly one of the first three is given, none for a segment that is done.
+    """How a task ended: one of the first three is given; for a segment that is done, `frames` alone.
 
     Attributes:
         record: the title is finished, well or not.

@@ -3,8 +3,8 @@
 How far rows depend on each other decides that. Without a stride, a row depends on a few frames on its
 two sides (`temporal.REACH`): each segment also runs over those and drops their rows. With a stride,
 or a filter that remembers a whole scene, all state begins anew at a cut: a segment then begins at
-the first cut in its range and goes on to the first cut after it, so that neighbours agree without
-talking to each other. A segment whose range has no cut is empty.
+the first cut in its range and goes on to the first cut after its range, so its neighbours need not
+know where that is. A segment whose range has no cut is empty.
 """
 
 from __future__ import annotations
