@@ -24,10 +24,9 @@ from evaluation.colour_models import as_model
 from eyeline.errors import DatasetError, OutputError, UsageError
 from eyeline.evaluation.benchmark import evaluate, load_dataset
 from eyeline.evaluation.gaze import EvaluateOptions, GazeOptions
-from eyeline.evaluation.report import html_page, markdown
+from eyeline.evaluation.report import CELL, GAP, LINE, contact_sheet, html_page, markdown
 from eyeline.evaluation.results import EvaluationReport
 from eyeline.evaluation.rows import Size, predict
-from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
 from eyeline.inference.session import Session
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model

@@ -29,9 +29,8 @@ from eyeline.evaluation.gaze_metrics import (
     priors_for,
     shipped_priors,
 )
-from eyeline.evaluation.report import html_page, markdown
+from eyeline.evaluation.report import CELL, GAP, LINE, contact_sheet, html_page, markdown
 from eyeline.evaluation.results import EvaluationReport, GazeResult
-from eyeline.evaluation.sheet import CELL, GAP, LINE, contact_sheet
 from eyeline.registry.registry import Model, Registry
 from tiny_models import plane_model, write_registry
 

@@ -94,9 +94,8 @@ def evaluate(
     try:
         from eyeline.evaluation.benchmark import evaluate as library_evaluate
         from eyeline.evaluation.gaze import FRAMES, EvaluateOptions, GazeOptions
-        from eyeline.evaluation.report import html_page
+        from eyeline.evaluation.report import contact_sheet, html_page, sheet_format
         from eyeline.evaluation.report import markdown as markdown_tables
-        from eyeline.evaluation.sheet import contact_sheet, sheet_format
     except ModuleNotFoundError as exc:
         raise MissingExtraError(exc.name or "pillow", "eval") from exc
     asked = parse_size(size)

@@ -10,5 +10,6 @@
 
 `benchmark` runs models over datasets, `gaze` over fixation sets. `metrics` and `gaze_metrics` score one
 map, `statistics` computes intervals and compares models. `rows` makes and keeps the row of each image.
-`results` holds the results, their JSON and its reader; `report` and `sheet` show them.
+`results` holds the results, their JSON and its reader; `report` shows them as tables, and the
+worst images as a contact sheet.
 """

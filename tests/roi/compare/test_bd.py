@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyeline.errors import QualityError, UsageError
-from eyeline.roi.compare._bd import Curve, bjontegaard_delta
+from eyeline.roi.compare._records import Curve, bjontegaard_delta
 
 RATES = (400.0, 800.0, 1600.0, 3200.0, 6400.0)
 QUALITY = (30.0, 33.0, 35.5, 37.5, 39.0)

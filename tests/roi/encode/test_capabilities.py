@@ -8,8 +8,7 @@ from witness import exact, noise_clip, packets, square
 
 from eyeline.errors import EncoderError, OutputError
 from eyeline.roi.encode import EncodeOptions, encode
-from eyeline.roi.encode._capabilities import capability, check_options, encoders
-from eyeline.roi.encode._encoder import Settings, check_obeyed
+from eyeline.roi.encode._encoder import Settings, capability, check_obeyed, check_options, encoders
 
 SIDE = [name for name, row in encoders().items() if row.route == "sidedata"]
 

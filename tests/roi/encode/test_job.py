@@ -6,7 +6,7 @@ import pytest
 
 from eyeline.errors import EncoderError, UsageError
 from eyeline.roi.encode import EncodeOptions, encode
-from eyeline.roi.encode._capabilities import encoders
+from eyeline.roi.encode._encoder import encoders
 
 SIDE = [name for name, row in encoders().items() if row.route == "sidedata"]
 

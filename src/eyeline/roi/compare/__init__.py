@@ -13,7 +13,6 @@
 | `_compare.py` | one comparison, and several maps at several strengths |
 | `_work.py` | the work folder: maps, and names of files by all that they depend on |
 | `_judge.py` | the quality of one encode inside the subject, outside it, and as a whole |
-| `_bd.py` | Bjontegaard deltas of two curves |
 | `report.py` | tables, plots and stills |
 """
 

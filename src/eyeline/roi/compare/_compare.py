@@ -31,9 +31,15 @@ from eyeline.parallel import usable_cores
 from eyeline.quality.libvmaf import find_ffmpeg
 from eyeline.registry.records import Task
 from eyeline.registry.registry import Model, resolve_model
-from eyeline.roi.compare._bd import bjontegaard_delta
 from eyeline.roi.compare._judge import SubjectQuality, find_subject, judge
-from eyeline.roi.compare._records import CompareOptions, Comparison, EncodeKind, Point, SteerBy
+from eyeline.roi.compare._records import (
+    CompareOptions,
+    Comparison,
+    EncodeKind,
+    Point,
+    SteerBy,
+    bjontegaard_delta,
+)
 from eyeline.roi.compare._work import (
     CompareProgress,
     ProgressCounter,
@@ -42,8 +48,7 @@ from eyeline.roi.compare._work import (
     read_note,
 )
 from eyeline.roi.encode import EncodeOptions, encode
-from eyeline.roi.encode._capabilities import capability
-from eyeline.roi.encode._encoder import pixel_format
+from eyeline.roi.encode._encoder import capability, pixel_format
 from eyeline.roi.steering import SteerOptions
 
 SAME_RATE = 0.01

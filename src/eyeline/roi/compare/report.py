@@ -18,9 +18,8 @@ from eyeline.errors import MissingExtraError, OutputError, UsageError
 from eyeline.files import PendingFile, whole_file
 from eyeline.media import open_video
 from eyeline.media.colour import upright_rgb
-from eyeline.roi.compare._bd import GOOD_OVERLAP
 from eyeline.roi.compare._compare import Lines, TradeOff
-from eyeline.roi.compare._records import Comparison, Point
+from eyeline.roi.compare._records import GOOD_OVERLAP, Comparison, Point
 from eyeline.tables import markdown_table
 
 METRICS = {

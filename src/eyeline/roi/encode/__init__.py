@@ -13,7 +13,7 @@ that the regions change the result.
 
 | file | subject |
 |---|---|
-| `capabilities.toml`, `_capabilities.py` | what each encoder does with regions |
+| `capabilities.toml` | what each encoder does with regions; `_encoder.py` reads it |
 | `_job.py` | the options of an encode, and what every way to an encoder needs |
 | `_regions.py` | levels per block to rectangles, and rectangles onto a frame |
 | `_encoder.py` | one open encoder and its file, through PyAV |

@@ -15,13 +15,13 @@ from eyeline.files import PendingFile
 from eyeline.media import open_video
 from eyeline.media.write import container_of
 from eyeline.roi._footage import Footage, LevelStore, MapSource, Picture
-from eyeline.roi.encode._capabilities import check_container
 from eyeline.roi.encode._debug_video import write_debug_video
 from eyeline.roi.encode._encoder import (
     MUXERS,
     TICK,
     FileEncoder,
     add_hdr,
+    check_container,
     check_obeyed,
     settings_of,
 )

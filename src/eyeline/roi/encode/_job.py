@@ -12,8 +12,14 @@ from typing import Any
 from eyeline.errors import DamagedMediaError, UsageError
 from eyeline.media.types import IMAGE_SUFFIXES, VideoInfo, VideoOptions
 from eyeline.roi._footage import Footage, LevelStore, Picture
-from eyeline.roi.encode._capabilities import Capability, capability, check_options
-from eyeline.roi.encode._encoder import RateTarget, SideStreams, pixel_format
+from eyeline.roi.encode._encoder import (
+    Capability,
+    RateTarget,
+    SideStreams,
+    capability,
+    check_options,
+    pixel_format,
+)
 from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 

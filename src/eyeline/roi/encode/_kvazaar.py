@@ -22,8 +22,7 @@ import numpy as np
 from eyeline.errors import EncoderError, MissingExtraError, UsageError
 from eyeline.files import PendingFile
 from eyeline.media import open_video
-from eyeline.roi.encode._capabilities import parse_parameters
-from eyeline.roi.encode._encoder import MUXERS, TICK, disk_error
+from eyeline.roi.encode._encoder import MUXERS, TICK, disk_error, parse_parameters
 from eyeline.roi.encode._job import EncodeJob
 from eyeline.roi.maps import WRITERS
 

@@ -8,7 +8,7 @@ from eyeline.errors import OutputError
 
 pytest.importorskip("PIL")
 
-from eyeline.evaluation.sheet import sheet_format
+from eyeline.evaluation.report import sheet_format
 
 
 def test_the_suffix_names_the_format() -> None:
