@@ -88,7 +88,7 @@ def split(docstring: str) -> Iterator[str]:
         else:
             paragraphs.append(line.strip())
     for text in paragraphs:
-        for sentence in re.split(r"(?<=[.;!?]) (?=[A-Z`])", text):
+        for sentence in re.split(r"(?<=[.!?]) (?=[A-Z`])", text):
             if len(sentence.split()) >= 3 and not sentence.startswith("|"):
                 yield sentence
 
