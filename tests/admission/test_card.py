@@ -167,11 +167,14 @@ def quantised(tmp_path: Path) -> Path:
 def test_a_quantised_model_says_from_what_how_and_at_what_cost(quantised: Path) -> None:
     card = make_card(Registry(quantised).get("small"), quantised)
     assert f"Made from `big` ([card](big.md)), sha256 `{'a' * 64}`" in card
-    assert "Conv:0 stay float: activations uint8, weights int8, 7 bits used" in card
-    assert "ranges by percentile over 200 images of DUTS-TR (digest `cccccccccccccccc`)" in card
+    assert (
+        "; these nodes stay float: Conv:0. Activations are uint8. Weights are int8, 7 bits" in card
+    )
+    assert "by the method percentile over 200 images of DUTS-TR (digest `cccccccccccccccc`)" in card
     assert "Data: DUTS-TR, 10,553 images" in card
     assert "| 192 | 100 | 0.0044 | 0.430 | 0.0029 | 0.0800 | 0.980 |" in card
-    assert "2.00 ms for 3.00 at 341x192 on one thread, 1.50 times as fast" in card
+    assert "takes 2.00 ms, and the float model 3.00 ms: 1.50 times as fast" in card
+    assert "At 341x192 on one thread" in card
 
 
 def test_a_quantised_model_without_its_report_has_no_card(quantised: Path) -> None:

@@ -306,7 +306,7 @@ def test_the_promotion_gate_and_the_card_read_what_an_evaluation_writes(tmp_path
     assert "jumps, 6 videos with" in card
     assert "| **eyes** | 4 | 80x60 |" in card
     assert "| inter-observer | - | - | - |" in card
-    assert "temporal filter: each model's own" in card
+    assert "with each model's own temporal filter" in card
 
 
 def test_a_squash_can_not_be_asked_for_with_videos(videos: Path, red: Model) -> None:

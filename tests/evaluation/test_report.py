@@ -19,7 +19,9 @@ def test_a_row_has_its_intervals_and_escapes_its_name() -> None:
     text = markdown(replace(REPORT, results=[FULL], comparisons=[]))
     assert text.startswith("### d, 20 images\n\n| model | parameters | size | ms | max F")
     assert "| a\\|b (smoke: numbers mean nothing) | 4 | 64x48 | 1.50 | 0.500 [0.400, 0.600]" in text
-    assert "Images are scaled to the size shown by area, as video is;" in text
+    assert (
+        "Images are scaled to the size shown by area averaging, as frames of a video are." in text
+    )
     assert text.endswith(f"- Made with numpy 2. a|b sha256 {'a' * 16}; d digest {'b' * 16}.\n")
 
 

@@ -154,15 +154,15 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _items(lines: tuple[str, ...]) -> str:
-    return "\n".join(f"- {line}" for line in lines) or "Nothing is stated."
+    return "\n".join(f"- {line}" for line in lines) or "The card's author stated nothing."
 
 
 def _contract(record: ModelRecord, model: Model, report: ScanReport) -> str:
     worst, memory = report.worst_case, ""
     if worst:
         memory = (
-            f" At {worst.input[3]}x{worst.input[2]}, the largest input the scanner allows for, all "
-            f"tensors together take {worst.peak_bytes / 2**20:,.0f} MiB at most."
+            f" At {worst.input[3]}x{worst.input[2]}, the largest input that the scanner computes, all "
+            f"tensors together take at most {worst.peak_bytes / 2**20:,.0f} MiB."
         )
     kind = "RGB" if record.io.channels == "rgb" else "luma three times"
     scale = "255" if record.io.scale == "255" else "the frame's own maximum"
@@ -178,24 +178,24 @@ def _contract(record: ModelRecord, model: Model, report: ScanReport) -> str:
 
 def _size(io: IoSpec) -> str:
     if io.squash:
-        size = f"Frames are squashed to {io.squash[0]}x{io.squash[1]}."
+        size = f"Frames are squashed to {io.squash[0]}x{io.squash[1]}, whatever their aspect ratio."
     else:
         size = (
-            f"Frames are scaled to {io.working_lines} lines on the short side, the aspect is kept, and "
-            f"both sides are padded to a multiple of {io.multiple} by edge replication."
+            f"Frames are scaled to {io.working_lines} lines on the short side with their aspect ratio "
+            f"kept. Both sides are padded to a multiple of {io.multiple} by edge replication."
         )
-    size += " The map is min-max-normalised per frame." if io.output == "minmax" else ""
+    size += " The map of every frame is stretched to [0, 1]." if io.output == "minmax" else ""
     if io.temporal_ms:
         size += (
             " The maps of a video are averaged exponentially over time, with a time constant of "
-            f"{io.temporal_ms:g} ms, anew from each cut on (`--temporal model`)."
+            f"{io.temporal_ms:g} ms. The average starts again at each cut (`--temporal model`)."
         )
     return size
 
 
 def _quality(model: Model, path: Path) -> str:
     if not path.exists():
-        return "Not evaluated: no evaluation stands beside this card."
+        return "This model has no evaluation beside its card."
     task: Task = model.task or "objects"
     tables = read_evaluation(path)[0].tables(task)
     if tables is None:
@@ -256,25 +256,33 @@ def _made_from(found: dict[str, Any], sources: Path) -> str:
     source, how, data = found["source"], found["how"], found["calibration"]
     card = f"{source['name']}.md"
     link = f" ([card]({card}))" if (sources / card).is_file() else ""
-    kept = f"; {', '.join(how['keep_float'])} stay float" if how["keep_float"] else ""
+    kept = f"; these nodes stay float: {', '.join(how['keep_float'])}" if how["keep_float"] else ""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     return (
-        f"Made from `{source['name']}`{link}, sha256 `{source['sha256']}`, by static QDQ of "
-        f"{', '.join(how['ops'])}{kept}: activations {how['activations']}, weights {how['weights']}, "
-        f"{'a scale for each output channel' if how['per_channel'] else 'one scale a tensor'}; ranges by "
-        f"{how['method']} over {data['images']:,} images of {data['data']} "
-        f"(digest `{data['sha256'][:16]}`). "
-        f"{found['model']['bytes']:,} bytes for {source['bytes']:,}. {versions}."
+        f"Made from `{source['name']}`{link}, sha256 `{source['sha256']}`, by static quantisation (QDQ) "
+        f"of {', '.join(how['ops'])}{kept}. Activations are {how['activations']}. Weights are "
+        f"{how['weights']}, with one scale per {'output channel' if how['per_channel'] else 'tensor'}. The "
+        f"ranges were found by the method {how['method']} over {data['images']:,} images of "
+        f"{data['data']} (digest `{data['sha256'][:16]}`). The file has {found['model']['bytes']:,} bytes; "
+        f"the float model has {source['bytes']:,}. Versions: {versions}."
     )
 
 
 def _losses(found: dict[str, Any]) -> str:
     lines = [
-        f"Against the float model, on {found['check']['images']:,} other images of the same set (the gate: "
-        f"`saliency_mean` moves by {found['limits']['shift']:g} at most, a mean over images; "
-        f"{'passed' if found['passed'] else 'NOT PASSED'}):\n",
+        f"The table compares the model with the float model, on {found['check']['images']:,} other images "
+        f"of the same set. The change of `saliency_mean` may be at most {found['limits']['shift']:g}, as a "
+        f"mean over the images ({'passed' if found['passed'] else 'NOT PASSED'}):\n",
     ]
-    heads = "lines", "images", "maps differ by", "at most", "saliency_mean by", "at most", "IoU"
+    heads = (
+        "lines",
+        "images",
+        "mean difference of maps",
+        "largest",
+        "mean change of saliency_mean",
+        "largest",
+        "IoU",
+    )
     rows = [
         [
             str(row["lines"] or "fixed"),
@@ -296,8 +304,9 @@ def _gain(found: dict[str, Any]) -> str:
     where = {True: "with VNNI", False: "without VNNI", None: "of which VNNI is not known"}[vnni]
     size = "x".join(map(str, speed["size"]))
     return (
-        f"{speed['quantized_ms']:.2f} ms for {speed['float_ms']:.2f} at {size} on one thread, "
-        f"{speed['ratio']:.2f} times as fast ({found['machine']['machine']}, a CPU {where})."
+        f"At {size} on one thread the model takes {speed['quantized_ms']:.2f} ms, and the float model "
+        f"{speed['float_ms']:.2f} ms: {speed['ratio']:.2f} times as fast ({found['machine']['machine']}, "
+        f"a CPU {where})."
     )
 
 
@@ -329,7 +338,7 @@ def _compared(comparisons: Iterable[ModelComparison], dataset: str, name: str, t
             level = "p < 0.001" if d.p_value < 0.001 else f"p = {d.p_value:.3f}"
             said.append(f"{heads[measure]} {sign * d.value:+.3f} ({level}, paired bootstrap)")
         lines.append(f"- against {other}: {'; '.join(said)}")
-    return "\n".join(lines) or "Nothing to compare with in that evaluation."
+    return "\n".join(lines) or "The evaluation has no other model to compare with."
 
 
 def _provenance(
@@ -343,7 +352,7 @@ def _provenance(
     recipe, images = run["recipe"], run["images"]
     if backbone := recipe.get("backbone"):
         parts.append(
-            f"The encoder began with the weights of {backbone['url']} (sha256 `{backbone['sha256']}`, "
+            f"The encoder started from the weights of {backbone['url']} (sha256 `{backbone['sha256']}`, "
             f"{backbone['license']}), which were trained on {', '.join(backbone['trained_on'])}."
         )
     versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
@@ -353,17 +362,17 @@ def _provenance(
     parts.append(
         f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs of {images['train']:,} images, batch "
         f"{recipe['batch']}{_teacher(recipe)}, {recipe['optimizer']} at {recipe['lr']:g}, seed "
-        f"{recipe['seed']}; {images['selection']:,} images selected the epoch "
-        f"and report nothing; training loss {last['loss']:.3f} in the last epoch. On {run['device']} "
-        f"({host}){took}, {versions}. Data digest `{run['data_digest'][:16]}`. "
-        f"[Run record]({record.id}.run.json)."
+        f"{recipe['seed']}. Other {images['selection']:,} images selected the epoch; no number of this "
+        f"card comes from them. The training loss of the last epoch was {last['loss']:.3f}. The run took "
+        f"place on {run['device']} ({host}){took}, with {versions}. Data digest "
+        f"`{run['data_digest'][:16]}`. [Run record]({record.id}.run.json)."
     )
     return "\n\n".join(parts)
 
 
 def _teacher(recipe: dict[str, Any]) -> str:
     if "teacher" in recipe:
-        return f", teacher's share {recipe['teacher']:g}"
+        return f", share of the teacher's map {recipe['teacher']:g}"
     if recipe["unlabelled"]:
         return f" and {recipe['unlabelled']} images with a teacher's density"
     return ""
@@ -371,7 +380,10 @@ def _teacher(recipe: dict[str, Any]) -> str:
 
 def _licence(record: ModelRecord, text: CardText) -> str:
     lines = [f"Weights: {record.license}.", *(_row_of(name, record.id) for name in text.data)]
-    lines.append("Whether terms of training data bind weights is for your counsel, not for a card.")
+    lines.append(
+        "This card does not decide whether the terms of training data apply to the weights: ask your "
+        "legal counsel."
+    )
     return "\n\n".join(lines)
 
 

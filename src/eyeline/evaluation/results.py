@@ -30,25 +30,26 @@ MAX_BYTES = 256 * 1024 * 1024
 """Most bytes of an evaluation's JSON, which may hold the rows of many thousand images."""
 
 NOTES: Final = (
-    "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other: "
+    "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other, so "
     "their intervals are too narrow.",
-    "PySODMetrics min-max-normalises every map before F, E, S and MAE; IoU, PLCC and block IoU "
-    "take the map as the model gives it, at 0.5.",
-    "max F (dataset PR) is the maximum of F of the dataset-mean precision and recall, as papers of "
-    "the U-2-Net line report; max F (mean curve) is the maximum of the mean of the images' F "
-    "curves, as PySODMetrics does. They differ by a few hundredths: compare like with like.",
-    "Images with an empty mask stay in every mean, with F and weighted F of 0, and an IoU of 1 where "
-    "the map is empty too. PLCC leaves out images whose map or mask is constant.",
-    "Parameters are those of the registry; of an unregistered file, the elements of its floating "
-    "point initializers, with BatchNorm folded into them.",
-    "Images are scaled to the size shown by {resample}; the model's I/O spec says the rest.",
-    "ms is the median of one inference on one CPU thread at the size shown, without decoding and "
-    "scaling; it depends on the machine and its load.",
+    "PySODMetrics stretches every map to [0, 1] before it computes F, E, S and MAE. IoU, PLCC and "
+    "block IoU use the map as the model gives it; the threshold of IoU and block IoU is 0.5.",
+    "max F (dataset PR) is the maximum of F of the dataset's mean precision and recall, as in papers "
+    "of the U-2-Net line. max F (mean curve) is the maximum of the mean of the images' F curves, as "
+    "in PySODMetrics. The two differ by a few hundredths, so compare only values of one kind.",
+    "Images with an empty mask count in every mean. Their F and weighted F are 0, and their IoU is 1 "
+    "if the map is empty, too. PLCC leaves out images whose map or mask is constant.",
+    "The number of parameters comes from the registry. For an unregistered file it is the number of "
+    "elements of its floating-point initializers, with BatchNorm folded into them.",
+    "Images are scaled to the size shown by {resample}. The model's I/O spec defines the rest of the "
+    "preprocessing.",
+    "ms is the median time of one inference on one CPU thread at the size shown, without decoding "
+    "and scaling. It depends on the machine and its load.",
 )
 
 RESAMPLE: Final[dict[str, str]] = {
-    "area": "area, as video is",
-    "bilinear": "plain bilinear interpolation, as papers of the U-2-Net line do",
+    "area": "area averaging, as frames of a video are",
+    "bilinear": "plain bilinear interpolation, as in papers of the U-2-Net line",
 }
 """How images shrink to the working size, for `NOTES`."""
 
@@ -214,13 +215,14 @@ class GazeReport:
             return []
         first = self.sets[0]
         notes = [
-            "Brackets hold 95 % bootstrap intervals over images, or over whole videos: the frames of "
-            "one video are not independent. A video counts as the mean over its judged frames.",
+            "Brackets hold 95 % bootstrap intervals over images, or over whole videos, because the "
+            "frames of one video are not independent. The score of a video is the mean over its "
+            "judged frames.",
             "NSS, CC, SIM, AUC and information gain (IG) rise with quality; KL falls. A uniform map has "
             "an NSS and a CC of 0, and AUCs of 0.5. IG is in bits per fixation above the centre prior, "
             "KL in nats.",
-            "inter-observer: the density of half of the viewers as a map for the other half, both ways, "
-            f"mean over {first.splits} random splits.",
+            "inter-observer: the density of half of the viewers is judged as a map for the other half, "
+            f"in both directions. The score is the mean over {first.splits} random splits.",
             f"Maps are judged at a longest side of {first.longest_side} pixels. For SIM, KL and IG a "
             f"map is divided by its sum and mixed with {first.uniform_share:.0%} of the uniform "
             "density.",
@@ -234,8 +236,9 @@ class GazeReport:
                 f"standard deviation ({p.std_x:.3f}, {p.std_y:.3f}) of width and height."
             )
             if s.temporal:
-                used = "each model's own" if s.temporal == "model" else s.temporal
-                notes.append(f"{s.dataset}: models ran over whole videos; temporal filter: {used}.")
+                own = "each model's own temporal filter"
+                used = own if s.temporal == "model" else f"the temporal filter {s.temporal}"
+                notes.append(f"{s.dataset}: models ran on whole videos, with {used}.")
         return notes
 
 
