@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.errors import ContractError, DamagedMediaError, OutputError
-from eyeline.files import PendingFile, Sink, open_output, whole_file, whole_folder, write_bytes
+from eyeline.errors import ContractError, DamagedMediaError, OutputError, UsageError
+from eyeline.files import (
+    PendingFile,
+    Sink,
+    check_outputs,
+    open_output,
+    whole_file,
+    whole_folder,
+    write_bytes,
+)
 
 
 def names(folder):
@@ -254,3 +262,22 @@ def test_a_sink_keeps_what_damage_and_ctrl_c_left_and_nothing_else(error, step):
     with pytest.raises(type(error)), sink:
         raise error
     assert sink.steps == [step]
+
+
+def test_outputs_are_checked_before_a_long_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_outputs(["a.json", "-", None], folders=["maps", None], inputs=["-", "in.mp4"])
+    assert names(tmp_path) == []
+    for outputs, message in (
+        (["a", "./a"], "./a: another output has the same name"),
+        (["-", "-"], "-: another output has the same name"),
+        (["in.mp4"], "in.mp4: an input has the same name"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check_outputs(outputs, inputs=["in.mp4"])
+    with pytest.raises(UsageError, match="in: an input has the same name"):
+        check_outputs([], folders=["in"], inputs=["in"])
+    with pytest.raises(OutputError, match="nowhere/a: its folder does not exist"):
+        check_outputs(["nowhere/a"])
+    with pytest.raises(OutputError, match="is a folder"):
+        check_outputs([str(tmp_path)])

@@ -29,6 +29,8 @@ The message of an error says in one line what was given and what is allowed. Its
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -166,6 +168,15 @@ class MissingExtraError(EyelineError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed", f"pip install 'eyeline[{extra}]'")
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Raise a missing module of the block, which holds imports, as a `MissingExtraError`."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(exc.name or "a package", extra) from exc
 
 
 def first_line(exc: BaseException) -> str:

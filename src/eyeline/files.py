@@ -20,14 +20,14 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from eyeline.digests import file_sha256
-from eyeline.errors import DamagedMediaError, DownloadError, OutputError, RegistryError
+from eyeline.errors import DamagedMediaError, DownloadError, OutputError, RegistryError, UsageError
 
 
 def output_error(path: str | Path, exc: OSError) -> OutputError:
@@ -208,6 +208,39 @@ class PendingFile:
 
 class _DiscardedError(Exception):
     """Signal that ends a `whole_file` block without the rename."""
+
+
+def check_outputs(
+    files: Iterable[str | None],
+    *,
+    folders: Iterable[str | None] = (),
+    inputs: Iterable[str] = (),
+) -> None:
+    """Check, before a long run begins, that its outputs can be written.
+
+    Args:
+        files: output files; `-` is stdout, and None an output that was not asked for.
+        folders: output folders; only their names are compared.
+        inputs: files that no output may replace; `-` is stdin.
+
+    Raises:
+        UsageError: two outputs have the same name, or an output is an input.
+        OutputError: a file cannot be written.
+    """
+    named = [path for path in files if path is not None]
+    taken = {Path(path).resolve(): "an input" for path in inputs if path != "-"}
+    for path in (*named, *(folder for folder in folders if folder is not None)):
+        place = Path(path).resolve()
+        if place in taken:
+            raise UsageError(
+                f"{path}: {taken[place]} has the same name", "give each output its own name"
+            )
+        taken[place] = "another output"
+    for path in named:
+        if not Path(path).parent.is_dir():
+            raise OutputError(f"{path}: its folder does not exist", "create the folder")
+        if path != "-":
+            PendingFile(path).discard()
 
 
 MAX_MODEL_BYTES = 512 * 1024 * 1024

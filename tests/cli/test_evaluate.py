@@ -159,8 +159,8 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path, here: Here) -> Non
         (["-m", "unknown"], "no model 'unknown'"),
         (["--contact-sheet", "worst.gif"], "cannot be written as .gif"),
         (["-o", "nowhere/r.json"], "nowhere/r.json: its folder does not exist"),
-        (["-o", "/"], "/: cannot be written"),
-        (["-o", "x", "--html", "x"], "x: two outputs have this name"),
+        (["-o", "/"], "/: is a folder"),
+        (["-o", "x", "--html", "x"], "x: another output has the same name"),
         (["--resume", "/dev/null"], "/dev/null"),
     ],
 )

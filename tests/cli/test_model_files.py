@@ -105,7 +105,7 @@ def test_terminal_codes_of_an_upstream_do_not_reach_the_terminal(tmp_path: Path)
         (["https://github.com/only-owner"], "not a repository's URL"),
         (["a", "b", "--net", "X"], "belong to one upstream"),
         ([".", "--policy", "nowhere.toml"], "can't be read"),
-        ([".", "--json", "-", "--markdown", "-"], "two outputs"),
+        ([".", "--json", "-", "--markdown", "-"], "another output"),
     ],
 )
 def test_bad_input_is_exit_2_and_one_line(here: Here, words: list[str], message: str) -> None:

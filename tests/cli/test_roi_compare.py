@@ -83,5 +83,5 @@ def test_an_output_that_can_not_be_written_is_refused_before_the_first_encode(
     out, work = tmp_path / "missing" / "out.png", tmp_path / "work"
     done = run(clip, "--maps", maps, "--no-vmaf", option, out, "--work", work)
     assert done.returncode == 2
-    assert "missing/out.png: can't be written" in done.stderr
+    assert "missing/out.png: its folder does not exist" in done.stderr
     assert not work.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import typer
 
 from eyeline.cli import options
 from eyeline.cli.options import REQUIRED, group, option
-from eyeline.errors import MissingExtraError, UsageError
+from eyeline.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from eyeline.datasets.fixations import Fold
@@ -88,21 +87,18 @@ def evaluate(
         eyeline evaluate --model mine.onnx --model saliency_student_v4 --data my-gaze-set
     """
     from eyeline.cli.progress import InterruptShield, item_progress
-    from eyeline.files import write_bytes
+    from eyeline.files import check_outputs, write_bytes
     from eyeline.registry.registry import resolve_model
 
-    try:
+    with needs_extra("eval"):
         from eyeline.evaluation.benchmark import evaluate as library_evaluate
         from eyeline.evaluation.gaze import FRAMES, EvaluateOptions, GazeOptions
         from eyeline.evaluation.report import contact_sheet, html_page, sheet_format
         from eyeline.evaluation.report import markdown as markdown_tables
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "pillow", "eval") from exc
     asked = parse_size(size)
     form = sheet_format(files.contact_sheet) if files.contact_sheet else ""
-    _check_places([files.output, files.summary, files.markdown, files.html, files.contact_sheet])
-    place = Path(registry) if registry else None
-    models = [resolve_model(name, place) for name in model or ()] or [resolve_model(None, place)]
+    check_outputs((files.output, files.summary, files.markdown, files.html, files.contact_sheet))
+    models = [resolve_model(name, registry or None) for name in model or (None,)]
     for chosen in models:
         options.warn_of_smoke(chosen)
     how = EvaluateOptions(
@@ -175,18 +171,3 @@ def parse_resample(text: str) -> Resample:
     if text not in known:
         raise UsageError(f"--resample {text!r} is unknown", "choose one of: area, bilinear")
     return known[text]
-
-
-def _check_places(places: list[str | None]) -> None:
-    """Refuse outputs that cannot be written, before the work begins."""
-    named = [p for p in places if p]
-    for path in named:
-        if named.count(path) > 1:
-            raise UsageError(f"{path}: two outputs have this name", "give each output its own name")
-        folder = Path(path).parent
-        if path != "-" and not folder.is_dir():
-            raise UsageError(f"{path}: its folder does not exist", "create it")
-        if path != "-" and (Path(path).is_dir() or not os.access(folder, os.W_OK)):
-            raise UsageError(
-                f"{path}: cannot be written", "name a file in a folder that you can write to"
-            )

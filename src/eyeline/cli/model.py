@@ -12,7 +12,7 @@ import typer
 from eyeline.cli import options
 from eyeline.cli.model_files import audit, export, keygen, quantize, scan, sign, verify
 from eyeline.cli.options import REQUIRED, argument, command, option
-from eyeline.errors import MissingExtraError, UsageError
+from eyeline.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from eyeline.registry.records import Decision, IoSpec
@@ -63,10 +63,8 @@ def add(
     from eyeline.cli.progress import item_progress
     from eyeline.registry.registry import read_io_spec
 
-    try:
+    with needs_extra("audit"):
         from eyeline.admission.add import ModelDeclaration, add_model
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "onnx", "audit") from exc
     place = _folder(registry)
     spec = read_io_spec(io) if io else None
     declaration = ModelDeclaration(
@@ -209,7 +207,7 @@ def card(
     from eyeline.files import write_bytes
     from eyeline.registry.registry import Registry
 
-    chosen = Registry(Path(registry) if registry else None).get(model)
+    chosen = Registry(registry).get(model)
     if check is None:
         write_bytes(output, make_card(chosen, sources).encode())
         return
@@ -250,11 +248,9 @@ def fetch(
         raise UsageError("no registry is given", "give --registry FOLDER, or set EYELINE_REGISTRY")
     if source and url:
         raise UsageError("--from and --url are given together", "give one of them")
-    try:
+    with needs_extra("audit"):
         from eyeline.admission.add import fetch_mirror
         from eyeline.convert.upstream import load_recipe
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "onnx", "audit") from exc
     chosen = load_recipe(recipe)
     with item_progress("fetch", quiet) as advance:
         done = fetch_mirror(chosen, Path(registry), source=source, url=url, on_step=advance)
@@ -275,7 +271,7 @@ def list_models(
     """
     from eyeline.registry.registry import Registry
 
-    records = [m.record for m in Registry(Path(registry) if registry else None) if m.record]
+    records = [m.record for m in Registry(registry) if m.record]
     if as_json:
         typer.echo(json.dumps([r.model_dump() for r in records], indent=1))
         return
@@ -309,7 +305,7 @@ def show(
     """
     from eyeline.registry.registry import Registry
 
-    found = Registry(Path(registry) if registry else None).get(model)
+    found = Registry(registry).get(model)
     record = found.record
     size = len(found.data)  # reads and verifies
     fields = record.model_dump() if record else {}

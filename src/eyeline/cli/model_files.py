@@ -11,7 +11,7 @@ import typer
 
 from eyeline.cli import options
 from eyeline.cli.options import REQUIRED, argument, option
-from eyeline.errors import MissingExtraError, UsageError, VerificationError
+from eyeline.errors import UsageError, VerificationError, needs_extra
 
 if TYPE_CHECKING:
     from eyeline.audit import Audit, AuditOptions, AuditPolicy
@@ -116,14 +116,13 @@ def audit(
     """
     from eyeline.audit import AuditOptions, load_policy
     from eyeline.audit import verdict as report
-    from eyeline.files import write_bytes
+    from eyeline.files import check_outputs, write_bytes
 
     if len(upstream) > 1 and (checkpoint or onnx or net):
         raise UsageError(
             "--checkpoint, --onnx and --net belong to one upstream", "audit them one by one"
         )
-    if json_out is not None and json_out == markdown:
-        raise UsageError(f"{json_out}: two outputs have this name", "give each output its own name")
+    check_outputs((json_out, markdown))
     rules = load_policy(policy)
     how = AuditOptions(checkpoint=checkpoint, onnx=onnx, net=net)
     audits = [_audit_one(name, api, rules, how) for name in upstream]
@@ -211,7 +210,7 @@ def verify(
         if key is not None:
             verified = verify_file(Path(model), key, minimum_release)
         else:
-            verified = Registry(Path(registry) if registry else None).get(model).verify()
+            verified = Registry(registry).get(model).verify()
     except VerificationError as exc:
         _refused(exc, as_json)
         raise typer.Exit(1) from None
@@ -283,10 +282,8 @@ def export(
 
 
 def _export_run(run: Path, output: Path, quiet: bool) -> None:
-    try:
+    with needs_extra("train"):
         from eyeline.convert.export import export_run
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "torch", "train") from exc
     done = export_run(run, output)
     if quiet:
         return
@@ -304,11 +301,9 @@ def _mirror(
 ) -> Mirrored:
     from eyeline.cli.progress import item_progress
 
-    try:
+    with needs_extra("audit"):
         from eyeline.convert.mirror import mirror_onnx, mirror_upstream
         from eyeline.convert.upstream import load_recipe
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "onnx", "audit") from exc
     chosen = load_recipe(recipe)
     with item_progress("export", quiet) as advance:
         if from_onnx is not None:
@@ -377,11 +372,9 @@ def quantize(
     from eyeline.files import write_bytes
     from eyeline.registry.registry import resolve_model
 
-    try:
+    with needs_extra("eval"):
         from eyeline.convert.quantize import METHODS, QuantizeOptions, quantize_model
         from eyeline.convert.sidecars import canonical_json
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "onnx", "eval") from exc
     chosen = next((m for m in METHODS if m == method), None)
     if chosen is None:
         raise UsageError(f"--method {method!r} is unknown", f"choose one of: {', '.join(METHODS)}")
@@ -393,7 +386,7 @@ def quantize(
         full_range=full_range,
         max_shift=max_shift,
     )
-    source = resolve_model(model, Path(registry) if registry else None)
+    source = resolve_model(model, registry or None)
     with item_progress("quantize", quiet) as advance:
         done = quantize_model(
             source, calibration, output, how,

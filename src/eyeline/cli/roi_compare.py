@@ -133,12 +133,12 @@ def compare(
 ) -> None:  # fmt: skip
     """Encode a clip plainly and with steering at several rates; print what steering gains and costs."""
     from eyeline.cli.progress import item_progress
+    from eyeline.files import check_outputs
     from eyeline.roi.compare import CompareOptions, SteerMap, TradeOff, compare_maps, steer_map
     from eyeline.roi.compare import compare as library_compare
     from eyeline.roi.compare.report import (
         PLOT_SUFFIXES,
         STILL_SUFFIXES,
-        check_outputs,
         check_picture,
     )
     from eyeline.roi.steering import SteerOptions

@@ -121,13 +121,13 @@ def score(
     from dataclasses import asdict, replace
 
     from eyeline.quality.pairs import PairOptions
-    from eyeline.quality.save import check_outputs
+    from eyeline.quality.save import check_logs
     from eyeline.quality.score import ScoreOptions
     from eyeline.saliency.pipeline import ExtractOptions
 
     model.refuse_ready_maps(maps=weights.maps, masks=weights.masks, fixations=weights.fixations)
     logs = tuple(files.output or ["-"])
-    check_outputs(logs, files.with_log, (reference, distorted))
+    check_logs(logs, files.with_log, (reference, distorted))
     video_options = raw.video_options(colour)
     names = metrics.metrics
     how = ScoreOptions(

@@ -51,14 +51,12 @@ def train(
         eyeline train gaze_v1_teacher --data osie --data crowd --data scene --out runs/teacher
     """
     from eyeline.cli.progress import item_progress
-    from eyeline.errors import MissingExtraError, UsageError
+    from eyeline.errors import UsageError, needs_extra
 
-    try:
+    with needs_extra("train"):
         from eyeline.training.material import prepare_gaze, prepare_objects
         from eyeline.training.recipes import GazeRecipe, load_recipe
         from eyeline.training.trainer import fit
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(exc.name or "torch", "train") from exc
     if not verbose:
         _silence_lightning()
     # Lightning starts the processes of the other devices by the same command line.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from eyeline.errors import LogError, UsageError
+from eyeline.errors import LogError
+from eyeline.files import check_outputs
 from eyeline.logs import format_for, pool, read_log, write_log
 from eyeline.logs.base import Log
 from eyeline.media.types import VideoInfo
@@ -131,22 +131,15 @@ def save_scores(log: Log, logs: tuple[str, ...], with_log: str | None = None) ->
     return dropped
 
 
-def check_outputs(logs: tuple[str, ...], with_log: str | None, inputs: tuple[str, str]) -> None:
+def check_logs(logs: tuple[str, ...], with_log: str | None, inputs: tuple[str, str]) -> None:
     """Check the outputs before the work begins.
 
     Raises:
         UsageError: two outputs have one name, or an output is an input.
-        OutputError: a suffix is unknown.
+        OutputError: a suffix is unknown, or a file cannot be written.
         LogError: the log to merge into cannot be read.
     """
-    places = [Path(p).resolve() for p in logs if p != "-"]
-    for place in places:
-        if places.count(place) > 1:
-            raise UsageError(
-                f"{place}: is given twice as an output", "give each output its own name"
-            )
-        if place in [Path(p).resolve() for p in inputs if p != "-"]:
-            raise UsageError(f"{place}: is an input", "give the output another name")
+    check_outputs(logs, inputs=inputs)
     for path in logs:
         format_for(path)
     if with_log is not None:

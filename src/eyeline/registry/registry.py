@@ -129,8 +129,9 @@ class Registry:
         RegistryError: the folder has no registry, or its registry or trust policy is invalid.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        own = folder or (Path(v) if (v := os.environ.get(REGISTRY_VARIABLE)) else None)
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        given = folder or os.environ.get(REGISTRY_VARIABLE)
+        own = Path(given) if given else None
         self._models: dict[str, Model] = {}
         # Built-in models are trusted as this code is: a trust policy covers its own folder only.
         self.trust = read_trust(own) if own is not None else None

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from eyeline._version import __version__
 from eyeline.errors import DamagedMediaError, MediaError, UsageError
+from eyeline.files import check_outputs
 from eyeline.inference import Session, finish, input_size, prepare, upscale
 from eyeline.logs import format_for, write_log
 from eyeline.logs.base import Log
@@ -440,18 +441,10 @@ class Outputs:
 
         Raises:
             UsageError: two outputs have the same name, or one is the input.
-            OutputError: a suffix is unknown.
+            OutputError: a suffix is unknown, or a file cannot be written.
             MissingExtraError: the library of a format is not installed.
         """
-        files = [p for p in (*self.logs, self.maps, self.overlay, self.plot) if p and p != "-"]
-        places = [Path(p).resolve() for p in files]
-        for path, place in zip(files, places, strict=True):
-            if places.count(place) > 1:
-                raise UsageError(f"{path}: two outputs have this name", "give each its own name")
-            if source != "-" and place == Path(source).resolve():
-                raise UsageError(
-                    f"{path}: the output would replace the input", "give the output another name"
-                )
+        check_outputs((*self.logs, self.overlay, self.plot), folders=[self.maps], inputs=[source])
         for path in self.logs:
             format_for(path)
         if self.plot:

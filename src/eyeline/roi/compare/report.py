@@ -6,7 +6,7 @@ curves, gain against cost, and one frame of both encodes at equal rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyeline.errors import MissingExtraError, OutputError, UsageError
-from eyeline.files import PendingFile, whole_file
+from eyeline.files import whole_file
 from eyeline.media import open_video
 from eyeline.media.colour import upright_rgb
 from eyeline.roi.compare._compare import Lines, TradeOff
@@ -211,13 +211,6 @@ def check_picture(path: str | Path, suffixes: tuple[str, ...]) -> None:
             f"{path}: can't be drawn as {suffix or 'a file without a suffix'}",
             f"use {' or '.join(suffixes)}",
         )
-
-
-def check_outputs(paths: Iterable[str | None]) -> None:
-    """Raise an OutputError for a file that cannot be written, so that a long run does not end with it."""
-    for path in paths:
-        if path not in (None, "-"):
-            PendingFile(str(path)).discard()
 
 
 def _figure(width: float, height: float) -> Any:
