@@ -32,7 +32,7 @@ FORMATS: tuple[LogFormat, ...] = (
 
 
 def format_for(path: str | Path, name: str | None = None) -> LogFormat:
-    """Return the format in which `path` will be written; call it early, to refuse before a long run.
+    """Return the format for `path`; call it before a long run to find a wrong name early.
 
     Args:
         path: its suffix chooses; `-` (stdout) is JSON.
@@ -118,7 +118,7 @@ def write_log(
 def read_log(path: str | Path) -> Log:
     """Read a log of eyeline or libvmaf: JSON, CSV, XML or Parquet, detected by content.
 
-    A time or metric that the log does not hold is NaN. `fps` is None unless eyeline wrote it.
+    A time or metric that the log does not hold is NaN. `fps` is None if another program wrote the log.
 
     Raises:
         LogError: the file cannot be read, is not such a log, or holds a frame twice.

@@ -3,7 +3,7 @@
 The layout is a header `Frame,<metric>,...,` and a row per frame. Each line ends in a comma, so readers
 see a last column that is always empty. eyeline adds `pts_time` after `Frame`, and puts the provenance
 into the *name* of the empty column, as `eyeline=` and percent-encoded JSON without comma, quote or
-line break. A comment line would break readers, and a second file would get lost. Numbers that are
+line break. Readers cannot parse comment lines, and a second file is easily lost. Numbers that are
 not finite are written as `nan`, `inf` and `-inf`.
 """
 
@@ -81,7 +81,7 @@ class _CsvCells:
                     continue
                 cells = row[:-1] if padded and row[-1] == "" else row
                 if len(cells) != len(header):
-                    # libvmaf leaves out what it did not compute, and the cells after it move up.
+                    # libvmaf leaves out values that it did not compute, which shifts the cells after them.
                     raise LogError(
                         f"line {rows.line_num} has {len(cells)} cells, but the header has {len(header)}",
                         "give the JSON log, which says which metric a frame lacks",
@@ -119,7 +119,7 @@ def merge(log: Log, path: Path, out: BinaryIO) -> None:
     _check_names(log.columns)
     table = _CsvCells(path)
     rows = match_frames(log, table.numbers, table.names)
-    timed = PTS_TIME in table.names  # its own times stay
+    timed = PTS_TIME in table.names  # the log keeps its own times
     last = _provenance_cell({**log.provenance, MERGED_LOG: table.provenance}, log.fps)
     out.write(_line([FRAME, *table.names, *([] if timed else [PTS_TIME]), *log.columns, last]))
     for cells, row in zip(table.rows, rows, strict=True):

@@ -40,7 +40,9 @@ class _XmlLog:
 
     def __init__(self, path: Path) -> None:
         text = read_text(path)
-        if "<!DOCTYPE" in text:  # without one there are no entities, which could be hostile
+        if (
+            "<!DOCTYPE" in text
+        ):  # without a document type there are no entities, which could be hostile
             raise LogError("the file declares a document type")
         try:
             root = ET.fromstring(text)  # noqa: S314 - see above

@@ -102,7 +102,7 @@ class _UncompressedReader(FrameReader):
         return None
 
     def seek(self, index: int) -> None:
-        # The headers of Y4M frames may vary in length, so only raw files can be jumped in.
+        # The headers of Y4M frames may vary in length, so only raw files allow seeking.
         if self._start is not None and not self._header:
             self._stream.seek(self._start + index * self.frame_bytes)
             self._next = index
@@ -161,7 +161,7 @@ class Y4mReader(_UncompressedReader):
         elif b"XCOLORRANGE=LIMITED" in line:
             self.tags = ColourTags(color_range=1)
         if path != "-" and Path(path).is_file():
-            # By the shortest frame header; a longer one is rare, and only makes this count a guess.
+            # This assumes the shortest frame header; a longer header is rare and makes the count wrong.
             self._set_frames((Path(path).stat().st_size - len(line)) // (self.frame_bytes + 6))
 
 
@@ -220,7 +220,7 @@ def _codec(mode: Literal["r", "w"], pix_fmt: str, size: tuple[int, int]) -> av.V
 def frame_bytes(pix_fmt: str, width: int, height: int) -> int:
     """Return the bytes of one frame as FFmpeg stores raw video: rows without padding."""
     try:
-        # Asked of FFmpeg's own encoder, because packed formats and odd sizes have their own rules.
+        # FFmpeg's encoder computes this, because packed formats and odd sizes have special rules.
         codec = _codec("w", pix_fmt, (width, height))
         codec.time_base = Fraction(1, 25)
         (packet,) = codec.encode(av.VideoFrame(width, height, pix_fmt))

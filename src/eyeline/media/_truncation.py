@@ -3,7 +3,7 @@
 A file that is too short is the surest sign of an interrupted copy or download, and decoders often
 say nothing about it. `cut_short` reads the lengths in boxes of MP4 and MOV, EBML elements of
 Matroska and WebM, RIFF chunks of AVI and WebP, tags of FLV and packets of MPEG-TS, and looks for the
-end marks of GIF and JPEG. It does not judge other containers.
+end marks of GIF and JPEG. It does not check other containers.
 
 FFmpeg skips a Matroska cluster that it cannot parse without an error, so that many frames may be
 lost. `broken_at` finds such a place in the headers of all elements.
@@ -45,7 +45,7 @@ def cut_short(path: str) -> str | None:
     """Say by how much a file is shorter than its container states.
 
     Return a clause such as "the file ends 1,234 bytes before its mdat box does", an empty string for a
-    file that is whole, and None for a container that is not judged and for a pipe.
+    file that is whole, and None for other containers and for a pipe.
     """
     if not Path(path).is_file():
         return None
@@ -56,7 +56,7 @@ def cut_short(path: str) -> str | None:
         f.seek(0)
         if head.startswith(b"GIF8"):
             return _judge_gif(f)
-        # By its suffix, because a stream of motion JPEG begins like a picture.
+        # The suffix decides, because a motion JPEG stream begins like a JPEG picture.
         if head.startswith(b"\xff\xd8") and Path(path).suffix.lower() in (".jpg", ".jpeg"):
             return _judge_jpeg(f.read())
         if head[4:8] in _BOXES:
@@ -69,7 +69,7 @@ def cut_short(path: str) -> str | None:
             what, end = "last tag", _last_tag_end(f, length)
         elif head[0:189:188] == b"GG":  # sync bytes of ISO/IEC 13818-1
             what, end = "last transport packet", -(-length // 188) * 188
-        elif head[4:197:192] == b"GG":  # the same behind time codes, of Blu-ray and cameras
+        elif head[4:197:192] == b"GG":  # sync bytes after a time code (Blu-ray, cameras)
             what, end = "last transport packet", -(-length // 192) * 192
         else:
             return None
@@ -98,7 +98,7 @@ def _last_chunk_end(f: BinaryIO, length: int) -> int:
     while end + 8 <= length:  # OpenDML writes several chunks one after the other
         f.seek(end)
         kind, size = struct.unpack("<4sI", f.read(8))
-        if kind != b"RIFF" or size in (0, 0xFFFFFFFF):  # a capture that did not fill in the size
+        if kind != b"RIFF" or size in (0, 0xFFFFFFFF):  # the recorder did not fill in the size
             break
         end += 8 + size
     return end
@@ -156,7 +156,7 @@ class _Element(NamedTuple):
     id: int
     start: int
     content: int
-    end: int | None  # None for a length that is left open, as in live streams
+    end: int | None  # None: the length is unknown, as in live streams
 
 
 def _number(f: BinaryIO) -> tuple[int, int] | None:

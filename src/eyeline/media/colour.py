@@ -2,7 +2,7 @@
 
 - `read_colour` decides matrix, range and transfer from tags, options and defaults.
 - `Scaler` makes upright 8-bit RGB of a chosen size; it maps HDR to SDR by `to_sdr`.
-- `PlaneReader` hands out luma and chroma as they are coded, for comparing.
+- `PlaneReader` returns luma and chroma as coded, so that videos can be compared.
 
 No other code of the package converts between YUV and RGB. FFmpeg's swscale does the work in a
 filter graph that names the matrix and the range, because swscale guesses them for untagged frames.
@@ -188,7 +188,7 @@ def compress(light: Floats) -> Floats:
 
 @cache
 def _linear_table(transfer: Transfer) -> npt.NDArray[np.float32]:
-    """Table of the 16-bit signal: display light up to `HDR_PEAK` (PQ) or scene light 0..1 (HLG)."""
+    """Map the 16-bit signal to display light (PQ, up to `HDR_PEAK`) or scene light (HLG, 0..1)."""
     signal = np.linspace(0, 1, _CODES)
     light = np.minimum(pq_to_linear(signal), HDR_PEAK) if transfer == "pq" else hlg_to_scene(signal)
     return light.astype(np.float32)
@@ -202,7 +202,7 @@ def _tone_table() -> npt.NDArray[np.float32]:
 
 @cache
 def _code_table() -> npt.NDArray[np.uint8]:
-    """Table of linear light 0..1: sRGB codes (IEC 61966-2-1)."""
+    """Lookup table from linear light, 0..1, to sRGB codes (IEC 61966-2-1)."""
     x = np.linspace(0, 1, _CODES)
     srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(x, 1 / 2.4) - 0.055)
     return np.floor(255 * srgb + 0.5).astype(np.uint8)
@@ -211,7 +211,7 @@ def _code_table() -> npt.NDArray[np.uint8]:
 def _mix(
     weights: npt.NDArray[np.float32], planes: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    # Not by BLAS, which waits for threads of its own: 8 ms instead of 0.1 ms on a busy machine.
+    # BLAS would wait for its own threads: 8 ms instead of 0.1 ms on a busy machine.
     mixed: npt.NDArray[np.float32] = weights[0] * planes[0]
     mixed += weights[1] * planes[1]
     mixed += weights[2] * planes[2]
@@ -297,7 +297,7 @@ TURNS: Mapping[int, tuple[tuple[str, str], ...]] = MappingProxyType(
 # Area averaging when shrinking; exact rounding and chroma at every sample, for exact colours.
 _FLAGS = "area+accurate_rnd+full_chroma_int+full_chroma_inp"
 
-_PLANES = (1, 2, 0)  # gbrp stores G, B, R: the place of each in R, G, B
+_PLANES = (1, 2, 0)  # gbrp stores its planes in the order G, B, R
 
 
 class Scaler:
@@ -328,7 +328,7 @@ class Scaler:
             f"w={width}:h={height}:flags={_FLAGS}:in_color_matrix={colour.matrix}"
             f":in_range={colour.color_range}:out_range=full:in_chroma_loc={siting}"
         )
-        # Turned after scaling, because there are fewer pixels to move then.
+        # Rotate after scaling, when the picture has fewer pixels.
         filters = [("scale", scale), ("format", "gbrp16le"), *TURNS[rotation]]
         self._graph = _Graph(frame, filters, "RGB")
 
@@ -355,7 +355,7 @@ class Scaler:
         """Write a 16-bit plane as codes of 1 / (255 * steps) of full scale."""
         rows = _samples(plane, 16)
         if (self._gain * steps, self._offset) == (1 / 256, 0):
-            # Most video comes here: the same as below in integers, in a third of the time.
+            # The common case in integers takes a third of the time of the general code below.
             halves = np.right_shift(rows, 7)
             halves += 1
             halves >>= 1
@@ -481,7 +481,7 @@ def layout_of(format_: av.VideoFormat) -> PlaneLayout:
 class PlaneReader:
     """Convert frames to planes of one layout and size.
 
-    Planar YUV and grey of that size are handed out without a copy. All other frames go through
+    Planar YUV and grey of that size are returned without a copy. All other frames go through
     swscale.
 
     Args:

@@ -143,7 +143,7 @@ class FrameTimes:
         # So it does not replace a missing presentation time once other frames have one.
         self._reorders = codec in REORDERING_CODECS
         self._states_pts = False
-        self._pts: int | None = None  # of the last frame; likewise below
+        self._pts: int | None = None  # of the last frame, in ticks, as the fields below
         self._dts: int | None = None
         self._pts_faults = 0
         self._dts_faults = 0
@@ -194,7 +194,7 @@ class FrameTimes:
 
 
 _LONG_BEFORE = 1 << 32
-"""Ticks of any time base."""
+"""Ticks to seek before the start: some demuxers land behind the time that they are given."""
 
 
 class ContainerReader(FrameReader):
@@ -237,7 +237,7 @@ class ContainerReader(FrameReader):
             self.duration = self._container.duration / av.time_base
         if self.duration is not None and self.duration <= 0:
             self.duration = None
-        # Read before the decoder runs, because some decoders clear what the container says.
+        # Read this before the decoder runs, because some decoders clear the container's value.
         self.tags = ColourTags(
             matrix=int(context.colorspace),
             transfer=int(context.color_trc),
@@ -305,7 +305,7 @@ class ContainerReader(FrameReader):
         step = float(1 / (self.fps or DEFAULT_FPS))
         times = self._frame_times(step)
         size: tuple[int, int] | None = None
-        # Not kept in `self`, so that a closed video frees the decoder's threads at once.
+        # The decoder is not kept in `self`, so that a closed video frees its threads at once.
         source = self._frames(self.packets())
         while (frame := next(source, None)) is not None:
             if self._frame_index is not None and not self._is_due(frame, self._frame_index):
@@ -455,7 +455,7 @@ class ContainerReader(FrameReader):
 
     def _land(self, places: FrameIndex, at: int, index: int) -> bool:
         """Seek to keyframe `at`; return whether a keyframe comes that is not behind frame `index`."""
-        # The start is sought by a time far before it, because some demuxers land behind the time.
+        # To reach the start, seek to a time far before it: some demuxers land behind the given time.
         time = int(places.pts[places.keyframes[at]]) - (0 if at else _LONG_BEFORE)
         try:
             self._container.seek(time, stream=self.stream)

@@ -8,7 +8,8 @@ A container's mark of a keyframe is not enough: it may stand at any picture, and
 intra picture may refer to pictures before it. So the codec's own headers decide (`_RULES`).
 
 H.264 needs more. When a reference picture is missing, a decoder silently substitutes another one,
-which differs after a seek. `H264References` finds such gaps by the numbers in the slice headers.
+and a different one after a seek. `H264References` finds such gaps by the numbers in the slice
+headers.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _hevc(data: bytes, extradata: bytes) -> bool:
 
 
 def _ffv1(data: bytes, extradata: bytes) -> bool:
-    """Keyframe, which resets all state: the first range-coded bit (RFC 9043, 3.8, 4.4)."""
+    """Key frame that resets all state: the first range-coded bit (RFC 9043, 3.8, 4.4)."""
     return int.from_bytes(data[:2], "big") >= 0x7F80
 
 

@@ -1,4 +1,4 @@
-"""Open a video and hand out its frames: containers, raw YUV, Y4M, stdin and still images.
+"""Open a video and read its frames: containers, raw YUV, Y4M, stdin and still images.
 
 `Video.frames` scales the frames, adapts when the picture changes its size or format, and scores
 scene changes; `Video.report` counts damage. Memory stays constant: one decoded frame beside those
@@ -51,7 +51,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """List the images of a folder in natural order of their names; none is a MediaError."""
+    """List the images of a folder in natural order of their names; raise MediaError if it has none."""
     try:
         found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     except OSError as exc:
@@ -79,7 +79,7 @@ class ImagesReader(FrameReader):
         super().__init__(path, report)
         self._images = [os.fspath(p) for p in images]
         self.fps: Fraction = fps or DEFAULT_FPS
-        self.codec = ""  # that of the first image, once it is decoded
+        self.codec = ""  # the size of the first image, after it is decoded
         self.frames = len(self._images)
         self.duration = float(self.frames / self.fps)
         self._next = 0
@@ -199,7 +199,7 @@ class Video:
     def close(self) -> None:
         """Close the file and end the decoder; may be called twice, not while a thread reads frames."""
         reader, self._reader = self._reader, None
-        # The decoder's threads and pictures go with the last reference to them.
+        # Deleting the last reference frees the decoder's threads and pictures.
         self._decoded, self._first = iter(()), None
         if reader is not None:
             reader.close()
@@ -244,7 +244,7 @@ class Video:
         Args:
             plan: display (width, height) to the size of `Frame.rgb`; asked again when the
                 resolution changes mid-stream.
-            start: index of the first frame to hand out. Frames before it are decoded, not scaled;
+            start: index of the first frame to return. Frames before it are decoded, not scaled;
                 with `VideoOptions.index`, only those from the last keyframe on.
             stop: index after the last frame; None = to the end.
             keep_source: keep the decoded frame in `Frame.source`.
@@ -374,7 +374,7 @@ def reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> F
     if not pipe and status.st_size == 0:
         raise MediaError(f"{name}: the file is empty", "check that the video is complete")
     if not pipe and Path(name).suffix.lower() in (".jpg", ".jpeg"):
-        # Read as one picture, because phones append gain maps and films to it.
+        # Read only the first picture, because phones append gain maps and films to the file.
         _refuse_layout(name, options, fps=True)
         return ImagesReader(name, report, [name], options.fps)
     _refuse_layout(name, options)
@@ -384,7 +384,7 @@ def reader_of(path: VideoPath, options: VideoOptions, report: DecodeReport) -> F
 
 
 def _is_y4m(name: str, *, pipe: bool) -> bool:
-    if pipe:  # bytes that are read from a pipe are gone
+    if pipe:  # bytes that were read from a pipe cannot be read again
         return Path(name).suffix.lower() == ".y4m"
     with open_file(name) as f:
         return f.read(len(Y4M_MAGIC)) == Y4M_MAGIC

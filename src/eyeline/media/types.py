@@ -43,8 +43,8 @@ READ_WHOLE = "read the video from its start, in one piece"
 """Hint of a `SeekError`."""
 
 RESTART = 0.1
-"""Seconds. Times that run back by more start another recording. FFmpeg's command line has the same
-limit for formats whose times may run back (`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
+"""Seconds: a time that decreases by more than this starts another recording. FFmpeg's command line has
+the same limit for formats whose times may decrease (`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28

@@ -33,10 +33,10 @@ from eyeline.report._series import (
 )
 
 SCRIPTS = ("chart.js", "state.js", "stage.js", "page.js")
-"""In the order in which they run."""
+"""The scripts of the page, in the order in which they run."""
 
 MOST_LOGS = 8
-"""Logs in one page: the colours of more lines cannot be told apart."""
+"""Logs in one page: with more logs, line colours are too similar."""
 
 _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 

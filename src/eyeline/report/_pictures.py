@@ -1,7 +1,7 @@
 """Pictures of the page: frames, heat maps and error maps of the clips that a log was made from.
 
 The log names the model that made its numbers, so the maps are made again by that model (its digest is
-compared), or read from files. A clip that does not belong to the log is refused.
+compared), or read from files. A clip that does not belong to the log is an error.
 
 Pictures are WebP, which every browser shows and which is smaller than JPEG at the same quality. A map
 is stored as a grey picture, and the page colours it as `saliency.overlay` does: painted with its
