@@ -44,7 +44,7 @@ READ_WHOLE = "read the video from its start, in one piece"
 
 RESTART = 0.1
 """Seconds: a time that decreases by more than this starts another recording. FFmpeg's command line has
-the same limit for formats whose times may decrease (`ts_discontinuity_detect` of fftools/ffmpeg_demux.c)."""
+the same limit for formats whose times may decrease (`ts_discontinuity_detect` in ffmpeg_demux.c)."""
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
