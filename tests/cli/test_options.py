@@ -42,7 +42,7 @@ class NamedSize(Size):
 
 def runs(function: Any, *words: str) -> Any:
     app = typer.Typer()
-    app.command()(command(function, "\nExample:\n\n    draw x"))
+    app.command()(command("draw x")(function))
     return CliRunner().invoke(app, list(words), env={"COLUMNS": "160", "NO_COLOR": "1"})
 
 

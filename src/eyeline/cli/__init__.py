@@ -16,14 +16,10 @@ from eyeline._version import __version__
 from eyeline.cli.batch import app as batch_app
 from eyeline.cli.data import app as data_app
 from eyeline.cli.evaluate import evaluate
-from eyeline.cli.extract import EXAMPLES as EXTRACT_EXAMPLES
 from eyeline.cli.extract import extract
 from eyeline.cli.model import app as model_app
-from eyeline.cli.options import command
-from eyeline.cli.report import EXAMPLES as REPORT_EXAMPLES
 from eyeline.cli.report import report
 from eyeline.cli.roi import app as roi_app
-from eyeline.cli.score import EXAMPLES as SCORE_EXAMPLES
 from eyeline.cli.score import score
 from eyeline.cli.train import train
 from eyeline.errors import EyelineError
@@ -36,14 +32,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(command(extract, EXTRACT_EXAMPLES))
-app.command()(command(score, SCORE_EXAMPLES))
-app.command()(command(report, REPORT_EXAMPLES))
+app.command()(extract)
+app.command()(score)
+app.command()(report)
 app.add_typer(model_app, name="model")
 app.add_typer(roi_app, name="roi")
 app.add_typer(batch_app, name="batch")
-app.command()(command(evaluate))
-app.command()(command(train))
+app.command()(evaluate)
+app.command()(train)
 app.add_typer(data_app, name="data")
 
 

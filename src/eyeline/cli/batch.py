@@ -22,32 +22,6 @@ if TYPE_CHECKING:
     from eyeline.batch.task import BatchResult, Event, Job, Outcome, Task
     from eyeline.batch.work import Work
 
-EXTRACT_EXAMPLES = """
-Examples:
-
-    eyeline batch extract films/ -o dataset
-
-    eyeline batch extract films.csv -o dataset --workers 8 --segment 3000
-
-    eyeline batch extract "films/*.mp4" -o dataset --engine ray --address auto
-"""
-
-SCORE_EXAMPLES = """
-Examples:
-
-    eyeline batch score pairs.csv -o scores --metrics psnr,ssim
-
-    eyeline batch score pairs.jsonl -o scores --scale ref --timeout 3600
-"""
-
-ROI_MAP_EXAMPLES = """
-Examples:
-
-    eyeline batch roi-map films/ -o maps --format kvazaar
-
-    eyeline batch roi-map films.csv -o maps --format json --block 16
-"""
-
 app = typer.Typer(
     help="Many videos: resumable, on one machine or a Ray cluster.", no_args_is_help=True
 )
@@ -100,12 +74,7 @@ class Execution:
     verbose: bool = options.VERBOSE
 
     def run(self, manifest: str, output: str, work: Work, segment: int = 0) -> None:
-        """Run the batch and print its result.
-
-        Raises:
-            UsageError: `--address` without Ray.
-            typer.Exit: 3 if titles failed, 130 after Ctrl-C.
-        """
+        """Run the batch and print its result."""
         from eyeline.batch.driver import run_batch
         from eyeline.batch.manifest import read_titles
         from eyeline.batch.store import version_of
@@ -150,6 +119,11 @@ class Execution:
         return LocalEngine(job, workers)
 
 
+@command(
+    "eyeline batch extract films/ -o dataset",
+    "eyeline batch extract films.csv -o dataset --workers 8 --segment 3000",
+    'eyeline batch extract "films/*.mp4" -o dataset --engine ray --address auto',
+)
 def extract(
     manifest: str = _MANIFEST,
     output: str = _OUTPUT,
@@ -174,6 +148,10 @@ def extract(
     execution.run(manifest, output, work, segment)
 
 
+@command(
+    "eyeline batch score pairs.csv -o scores --metrics psnr,ssim",
+    "eyeline batch score pairs.jsonl -o scores --scale ref --timeout 3600",
+)
 def score(
     manifest: str = _MANIFEST,
     output: str = _OUTPUT,
@@ -213,6 +191,10 @@ def score(
     execution.run(manifest, output, work, segment)
 
 
+@command(
+    "eyeline batch roi-map films/ -o maps --format kvazaar",
+    "eyeline batch roi-map films.csv -o maps --format json --block 16",
+)
 def roi_map(
     manifest: str = _MANIFEST,
     output: str = _OUTPUT,
@@ -237,21 +219,18 @@ def roi_map(
     execution.run(manifest, output, work)
 
 
+@command(
+    "eyeline batch status dataset",
+    "eyeline batch status dataset --failed",
+    "eyeline batch status dataset --verify",
+)
 def status(
     output: str = argument("DIR", "Folder or fsspec URL of the dataset."),
     failed: bool = option(False, "--failed", help="Only titles that failed."),
     as_json: bool = option(False, "--json", help="Print JSON, one line per title."),
     verify: bool = option(False, "--verify", help="Read every part and check its digest."),
 ) -> None:
-    """Print the state of the titles of a dataset, by version: ok, or failed and why.
-
-    Examples:
-        eyeline batch status dataset
-
-        eyeline batch status dataset --failed
-
-        eyeline batch status dataset --verify
-    """
+    """Print the state of the titles of a dataset, by version: ok, or failed and why."""
     from eyeline.batch.store import read_status
 
     found = read_status(output, verify=verify)
@@ -399,7 +378,7 @@ def _table(status: VersionStatus, records: Sequence[TitleRecord]) -> None:
     console.print(f"{counts['ok']} ok, {counts['failed']} failed, {frames:,} frames\n")
 
 
-app.command("extract")(command(extract, EXTRACT_EXAMPLES))
-app.command("score")(command(score, SCORE_EXAMPLES))
-app.command("roi-map")(command(roi_map, ROI_MAP_EXAMPLES))
-app.command()(command(status))
+app.command("extract")(extract)
+app.command("score")(score)
+app.command("roi-map")(roi_map)
+app.command()(status)

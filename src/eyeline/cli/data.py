@@ -19,12 +19,9 @@ _YES = option(False, "--yes", "-y", help="Accept the terms without a question.")
 app = typer.Typer(help="List, fetch, import and check datasets.", no_args_is_help=True)
 
 
+@command("eyeline data list")
 def list_datasets() -> None:
-    """List the datasets of the catalogue with their terms.
-
-    Example:
-        eyeline data list
-    """
+    """List the datasets of the catalogue with their terms."""
     from eyeline.datasets.catalogue import catalogue
 
     for name, entry in catalogue().items():
@@ -32,6 +29,7 @@ def list_datasets() -> None:
         typer.echo(f"{name}: {entry.title} ({entry.use}; {how})\n    terms: {entry.terms}")
 
 
+@command("eyeline data fetch duts-tr --yes -o DUTS-TR.zip")
 def fetch(
     name: str = argument("NAME", "Id, as `eyeline data list` prints it."),
     output: Path | None = option(
@@ -41,11 +39,7 @@ def fetch(
     yes: bool = _YES,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Download a dataset from its authors: show its terms, resume after a drop, check its digest.
-
-    Example:
-        eyeline data fetch duts-tr --yes -o DUTS-TR.zip
-    """
+    """Download a dataset from its authors: show its terms, resume after a drop, check its digest."""
     from eyeline.cli.progress import item_progress
     from eyeline.datasets.catalogue import fetch as library_fetch
     from eyeline.datasets.catalogue import find_entry
@@ -58,6 +52,7 @@ def fetch(
     typer.echo(f"wrote {target}")
 
 
+@command("eyeline data import osie predicting-human-gaze-beyond-pixels.zip --yes -o osie")
 def import_(
     layout: str = argument(
         "LAYOUT", "Id of the set that the files belong to: osie, crowd, scene, hevc."
@@ -69,11 +64,7 @@ def import_(
     yes: bool = _YES,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Convert the files of a published gaze set to a fixation set.
-
-    Example:
-        eyeline data import osie predicting-human-gaze-beyond-pixels.zip --yes -o osie
-    """
+    """Convert the files of a published gaze set to a fixation set."""
     from eyeline.cli.progress import item_progress
     from eyeline.datasets.catalogue import find_entry
     from eyeline.datasets.importers import find_layout, import_set
@@ -85,6 +76,7 @@ def import_(
     typer.echo(f"wrote {output}\n{_describe(found)}")
 
 
+@command("eyeline data check osie")
 def check(
     data: Path = argument("DATA", "Folder, .tar or .zip."),
     quiet: bool = options.QUIET,
@@ -93,9 +85,6 @@ def check(
 
     Rows of a fixation set that cannot be used are counted and named; images and masks that do not
     match, and files that cannot be read, are an error.
-
-    Example:
-        eyeline data check osie
     """
     from eyeline.cli.progress import item_progress
     from eyeline.datasets.fixations import is_fixation_set, load_fixation_set
@@ -134,4 +123,4 @@ def _describe(found: FixationSet) -> str:
 for _name, _function in (
     ("list", list_datasets), ("fetch", fetch), ("import", import_), ("check", check),
 ):  # fmt: skip
-    app.command(_name)(command(_function))
+    app.command(_name)(_function)

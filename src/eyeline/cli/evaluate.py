@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.options import REQUIRED, group, option
+from eyeline.cli.options import REQUIRED, command, group, option
 from eyeline.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Gaze:
     )
 
 
+@command(
+    "eyeline evaluate --model saliency_student_v4 --data ECSSD --markdown table.md",
+    "eyeline evaluate --model mine.onnx --model saliency_student_v4 --data my-gaze-set",
+)
 def evaluate(
     data: list[Path] = option(
         REQUIRED, "--data", "-d",
@@ -80,12 +84,7 @@ def evaluate(
     ),
     quiet: bool = options.QUIET,
 ) -> None:  # fmt: skip
-    """Score models against masks or recorded gaze, with 95 % intervals and comparisons (extra `eval`).
-
-    Examples:
-        eyeline evaluate --model saliency_student_v4 --data ECSSD --markdown table.md
-        eyeline evaluate --model mine.onnx --model saliency_student_v4 --data my-gaze-set
-    """
+    """Score models against masks or recorded gaze, with 95 % intervals and comparisons (extra `eval`)."""
     from eyeline.cli.progress import InterruptShield, item_progress
     from eyeline.files import check_outputs, write_bytes
     from eyeline.registry.registry import resolve_model
@@ -162,11 +161,7 @@ def parse_size(text: str | None) -> Size:
 
 
 def parse_resample(text: str) -> Resample:
-    """Return the text if it is `area` or `bilinear`.
-
-    Raises:
-        UsageError: anything else.
-    """
+    """Return the text if it is `area` or `bilinear`."""
     known: dict[str, Resample] = {"area": "area", "bilinear": "bilinear"}
     if text not in known:
         raise UsageError(f"--resample {text!r} is unknown", "choose one of: area, bilinear")

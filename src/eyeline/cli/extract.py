@@ -9,25 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.options import argument, group, option
+from eyeline.cli.options import argument, command, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.saliency.pipeline import Extraction, ExtractResult, Outputs
-
-EXAMPLES = """
-Examples:
-
-    eyeline extract clip.mp4 -o clip.json --overlay clip_heat.mp4
-
-    eyeline extract clip.mp4 -o clip.csv -o clip.parquet --plot clip.svg
-
-    eyeline extract ref.yuv --width 576 --height 324 --pix-fmt yuv420p10le -o ref.json
-
-    ffmpeg -i clip.mov -f yuv4mpegpipe - | eyeline extract - -o clip.json
-
-    eyeline extract clip.mp4 --with-log vmaf.json -o both.json
-"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +37,13 @@ class ExtractFiles:
     )
 
 
+@command(
+    "eyeline extract clip.mp4 -o clip.json --overlay clip_heat.mp4",
+    "eyeline extract clip.mp4 -o clip.csv -o clip.parquet --plot clip.svg",
+    "eyeline extract ref.yuv --width 576 --height 324 --pix-fmt yuv420p10le -o ref.json",
+    "ffmpeg -i clip.mov -f yuv4mpegpipe - | eyeline extract - -o clip.json",
+    "eyeline extract clip.mp4 --with-log vmaf.json -o both.json",
+)
 def extract(
     video: str = argument(
         "VIDEO", "Video, raw YUV, Y4M, folder of images, or `-` for Y4M on stdin.", show_default=False

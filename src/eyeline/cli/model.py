@@ -26,6 +26,10 @@ def _folder(registry: str | None) -> Path:
     return Path(registry)
 
 
+@command(
+    "eyeline model add mine.onnx --license MIT --license-file LICENSE --source theirs.onnx "
+    '--description "Salient objects." --provenance "theirs.onnx, sized free" --registry models'
+)
 def add(
     file: Path = argument("MODEL.onnx", "The model."),
     license_id: str = option(REQUIRED, "--license", metavar="SPDX", help="Licence of the weights."),
@@ -55,10 +59,6 @@ def add(
     """Register a model as a candidate after scan, licence, parity and manifest checks (extra `audit`).
 
     Exit code 1: the scanner or the licence policy rejects it.
-
-    Example:
-        eyeline model add mine.onnx --license MIT --license-file LICENSE --source theirs.onnx --description
-        "Salient objects." --provenance "theirs.onnx, sized free" --registry models
     """
     from eyeline.cli.progress import item_progress
     from eyeline.registry.registry import read_io_spec
@@ -81,17 +81,14 @@ def add(
         )
 
 
+@command("eyeline model remove mine --registry models")
 def remove(
     model: str = argument("ID", "Registry id."),
     registry: str | None = _FOLDER,
     keep_files: bool = option(False, "--keep-files", help="Remove only the record."),
     quiet: bool = options.QUIET,
 ) -> None:
-    """Remove a model and its files from a registry; a default model cannot be removed.
-
-    Example:
-        eyeline model remove mine --registry models
-    """
+    """Remove a model and its files from a registry; a default model cannot be removed."""
     from eyeline.admission.add import remove_model
 
     gone = remove_model(_folder(registry), model, keep_files=keep_files)
@@ -99,6 +96,7 @@ def remove(
         typer.echo(f"removed {model}" + (f", deleted {', '.join(gone)}" if gone else ""))
 
 
+@command("eyeline model check --registry models")
 def check(
     registry: str | None = option(
         None,
@@ -115,9 +113,6 @@ def check(
     """Check a registry: digests, scan, I/O specs, licence texts, manifests, parity, cards, signatures.
 
     Exit code 0: all checks pass; 1: a check fails.
-
-    Example:
-        eyeline model check --registry models
     """
     from eyeline.admission.check import check_registry
     from eyeline.registry.registry import BUILTIN
@@ -134,6 +129,7 @@ def check(
         raise typer.Exit(1)
 
 
+@command("eyeline model promote mine --evaluation report.json --explain --registry models")
 def promote(
     model: str = argument("ID", "A candidate of the registry."),
     evaluation: Path | None = option(
@@ -152,9 +148,6 @@ def promote(
     """Make a candidate the default of its task if it is verified and measurably better.
 
     The decision is recorded in the registry. Exit code 0: promoted; 1: not promoted.
-
-    Example:
-        eyeline model promote mine --evaluation report.json --explain --registry models
     """
     from eyeline.admission.promote import promote as decide
 
@@ -185,6 +178,10 @@ def _print(decision: Decision, explain: bool, dry_run: bool) -> None:
         typer.echo(f"  and {len(failed) - 1} more: --explain")
 
 
+@command(
+    "eyeline model card saliency_student_v4 -o docs/models/saliency_student_v4.md",
+    "eyeline model card saliency_student_v4 --check docs/models/saliency_student_v4.md",
+)
 def card(
     model: str = argument("ID", "Registry id."),
     sources: Path = option(
@@ -196,12 +193,7 @@ def card(
     ),
     registry: str | None = options.REGISTRY,
 ) -> None:
-    """Make the card of a model from its record, scan, run record and evaluation; or check a card.
-
-    Examples:
-        eyeline model card saliency_student_v4 -o docs/models/saliency_student_v4.md
-        eyeline model card saliency_student_v4 --check docs/models/saliency_student_v4.md
-    """
+    """Make the card of a model from its record, scan, run record and evaluation; or check a card."""
     from eyeline.admission.card import check_card, make_card
     from eyeline.errors import RegistryError
     from eyeline.files import write_bytes
@@ -224,6 +216,10 @@ def card(
     typer.echo(f"{check}: matches its sources")
 
 
+@command(
+    "eyeline model fetch u2netp_mirror_v1 --registry models",
+    "eyeline model fetch u2netp_mirror_v1 --from u2netp.onnx --registry models",
+)
 def fetch(
     recipe: str = argument("RECIPE", "Id of a built-in recipe, or a recipe file (.toml)."),
     registry: str | None = options.REGISTRY,
@@ -236,11 +232,6 @@ def fetch(
     """Register a reference model: download by digest, convert, scan and check it (extra `audit`).
 
     An interrupted download resumes. A model that fails a check is not registered.
-
-    Examples:
-        eyeline model fetch u2netp_mirror_v1 --registry models
-
-        eyeline model fetch u2netp_mirror_v1 --from u2netp.onnx --registry models
     """
     from eyeline.cli.progress import item_progress
 
@@ -260,15 +251,12 @@ def fetch(
         typer.echo(f"eyeline extract clip.mp4 --model {done.record.id} --registry {registry}")
 
 
+@command("eyeline model list")
 def list_models(
     registry: str | None = options.REGISTRY,
     as_json: bool = options.AS_JSON,
 ) -> None:
-    """List every model: id, task, role, parameters, working lines, licence.
-
-    Example:
-        eyeline model list
-    """
+    """List every model: id, task, role, parameters, working lines, licence."""
     from eyeline.registry.registry import Registry
 
     records = [m.record for m in Registry(registry) if m.record]
@@ -294,15 +282,12 @@ def _lines(io: IoSpec) -> str:
     return "{}x{}".format(*io.squash) if io.squash else str(io.working_lines)
 
 
+@command("eyeline model show placeholder")
 def show(
     model: str = argument("ID", "Registry id."),
     registry: str | None = options.REGISTRY,
 ) -> None:
-    """Show one model's record as JSON, after checking its bytes against its digest.
-
-    Example:
-        eyeline model show placeholder
-    """
+    """Show one model's record as JSON, after checking its bytes against its digest."""
     from eyeline.registry.registry import Registry
 
     found = Registry(registry).get(model)
@@ -315,8 +300,8 @@ def show(
 app = typer.Typer(
     help="Models: list, check, sign, convert, register and promote them.", no_args_is_help=True
 )
-app.command("list")(command(list_models))
+app.command("list")(list_models)
 for _command in (
     show, scan, keygen, sign, verify, audit, card, export, quantize, fetch, add, remove, check, promote,
 ):  # fmt: skip
-    app.command()(command(_command))
+    app.command()(_command)

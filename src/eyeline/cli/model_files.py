@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.options import REQUIRED, argument, option
+from eyeline.cli.options import REQUIRED, argument, command, option
 from eyeline.errors import UsageError, VerificationError, needs_extra
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eyeline.scan import ScanReport
 
 
+@command("eyeline model scan theirs.onnx")
 def scan(
     file: Path = argument("FILE", "An ONNX file; - for stdin."),
     policy: Path | None = option(None, help="Policy file (TOML); the built-in policy by default."),
@@ -37,9 +38,6 @@ def scan(
     """Scan a model file: every op, attribute, constant and tensor size against an allowlist.
 
     Exit code 0: admitted; 1: rejected, with the first offending node; 2: the file cannot be read.
-
-    Example:
-        eyeline model scan theirs.onnx
     """
     from eyeline.scan import load_policy, scan_file
 
@@ -84,6 +82,10 @@ def _print_details(report: ScanReport) -> None:
     typer.echo(f"  policy {report.policy['name']} {report.policy['version']}")
 
 
+@command(
+    "eyeline model audit U-2-Net --net U2NETP --checkpoint u2netp.pth",
+    "eyeline model audit https://github.com/xuebinqin/U-2-Net --markdown verdict.md",
+)
 def audit(
     upstream: list[str] = argument(
         "CHECKOUT...",
@@ -108,11 +110,6 @@ def audit(
 
     The audit imports and runs no file of the checkout. It reads a URL through the forge's REST API; a
     token in EYELINE_FORGE_TOKEN or GITHUB_TOKEN raises the rate limit.
-
-    Examples:
-        eyeline model audit U-2-Net --net U2NETP --checkpoint u2netp.pth
-
-        eyeline model audit https://github.com/xuebinqin/U-2-Net --markdown verdict.md
     """
     from eyeline.audit import AuditOptions, load_policy
     from eyeline.audit import verdict as report
@@ -150,14 +147,11 @@ def _audit_one(name: str, api: str | None, policy: AuditPolicy, how: AuditOption
     return library_audit(tree, policy, replace(how, assets=tree.assets()))
 
 
+@command("eyeline model keygen release.pem")
 def keygen(
     private: Path = argument("KEY.pem", "File for the new private key."),
 ) -> None:
-    """Make a key pair for signing: the private KEY.pem and the public KEY.pub (extra `sign`).
-
-    Example:
-        eyeline model keygen release.pem
-    """
+    """Make a key pair for signing: the private KEY.pem and the public KEY.pub (extra `sign`)."""
     from eyeline.registry.signing import make_key
 
     public = private.with_suffix(".pub")
@@ -165,6 +159,7 @@ def keygen(
     typer.echo(f"wrote {private} and {public}, key id {key}")
 
 
+@command("eyeline model sign mine.onnx --key release.pem --id mine --release 1")
 def sign(
     model: Path = argument("MODEL.onnx", "The model."),
     key: Path = option(REQUIRED, help="Private key, PEM: EC P-256, P-384 or P-521."),
@@ -176,17 +171,14 @@ def sign(
         help="Password of the key; prefer the environment variable.",
     ),
 ) -> None:
-    """Sign a model offline: write MODEL.release.json and MODEL.sig beside it (extra `sign`).
-
-    Example:
-        eyeline model sign mine.onnx --key release.pem --id mine --release 1
-    """
+    """Sign a model offline: write MODEL.release.json and MODEL.sig beside it (extra `sign`)."""
     from eyeline.registry.signing import sign_model
 
     done = sign_model(model, key, model_id=model_id, release=release, password=password)
     typer.echo(f"signed {model} as {done.id}, release {done.release}, sha256 {done.sha256}")
 
 
+@command("eyeline model verify mine.onnx --key release.pub")
 def verify(
     model: str = argument("ID|MODEL.onnx", "Registry id, or a file with --key."),
     key: Path | None = option(
@@ -199,9 +191,6 @@ def verify(
     """Verify a signature offline, by one key or by the trust.json of the registry (extra `sign`).
 
     Exit code 0: verified; 1: not verified; 2: no model, no signature or no trusted key.
-
-    Example:
-        eyeline model verify mine.onnx --key release.pub
     """
     from eyeline.registry.registry import Registry
     from eyeline.registry.signing import verify_file
@@ -229,6 +218,11 @@ def _refused(exc: VerificationError, as_json: bool) -> None:
         typer.echo(f"not verified: {exc.message}\n  {exc.hint}")
 
 
+@command(
+    "eyeline model export runs/v4 -o saliency_student_v4.onnx",
+    "eyeline model export --upstream-dir U-2-Net --checkpoint u2netp.pth -o u2netp_mirror_v1.onnx",
+    "eyeline model export --from-onnx u2netp.onnx -o u2netp_mirror_v1.onnx",
+)
 def export(
     output: Path = option(REQUIRED, "--output", "-o", help="The ONNX file."),
     run: Path | None = argument("[RUN]", "Output folder of `eyeline train`.", None),
@@ -248,13 +242,6 @@ def export(
     From RUN (extra `train`) it writes the ONNX file. From an upstream it also writes an I/O spec, a
     licence receipt, a CycloneDX ML-BOM, an in-toto manifest and the parity report (extra `audit`;
     with --upstream-dir also `train`).
-
-    Examples:
-        eyeline model export runs/v4 -o saliency_student_v4.onnx
-
-        eyeline model export --upstream-dir U-2-Net --checkpoint u2netp.pth -o u2netp_mirror_v1.onnx
-
-        eyeline model export --from-onnx u2netp.onnx -o u2netp_mirror_v1.onnx
     """
     if run is not None and (upstream_dir or from_onnx):
         raise UsageError("a training run and an upstream are given together", "give one of them")
@@ -333,6 +320,10 @@ def _print_proof(what: str, proof: ParityProof) -> None:
         )
 
 
+@command(
+    "eyeline model quantize saliency_student_v4 --calibration DUTS-TR -o saliency_student_v4_int8.onnx",
+    "eyeline model quantize mine.onnx --calibration photos.zip --keep-float Conv:0 -o mine_int8.onnx",
+)
 def quantize(
     model: str = argument("MODEL", "Registry id or path."),
     calibration: Path = option(
@@ -361,11 +352,6 @@ def quantize(
     """Quantise a model to INT8 (static QDQ), calibrated on your images (extra `eval`).
 
     Exit code 1 without a file: the maps change too much, or the INT8 model is not faster.
-
-    Examples:
-        eyeline model quantize saliency_student_v4 --calibration DUTS-TR -o saliency_student_v4_int8.onnx
-
-        eyeline model quantize mine.onnx --calibration photos.zip --keep-float Conv:0 -o mine_int8.onnx
     """
     from eyeline.cli.progress import item_progress
     from eyeline.errors import UsageError

@@ -7,9 +7,9 @@
         panel: ClassVar = "Raw video"
         width: int | None = option(None, "--width", "-w", min=1, help="Width, pixels.")
 
+    @app.command()
+    @command("eyeline extract clip.yuv --width 576")
     def extract(video: str = argument("VIDEO", help="A video."), raw: RawVideo = group()) -> None: ...
-
-    app.command()(command(extract))
 
 `command` replaces each parameter that is a record by the options of the record's fields, so that Typer
 sees plain parameters, and the function receives the records.
@@ -22,7 +22,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
@@ -41,14 +41,10 @@ MODEL, FRAMES, STEERING = "Model", "Frames", "Steering"
 
 
 def option(default: Any, *names: str, help: str, panel: str | None = None, **settings: Any) -> Any:
-    """Declare an option.
+    """Declare an option; `settings` are more arguments of `typer.Option`, such as `min` or `envvar`.
 
-    Args:
-        default: its value when it is not given, or `REQUIRED`.
-        names: its flags; by default `--` and the name of the parameter.
-        help: one line of help.
-        panel: title of its group in the help; by default that of the record.
-        settings: more arguments of `typer.Option`, such as `min` or `envvar`.
+    Its flag is `--` and the name of the parameter, and its group in the help that of its record, unless
+    `names` and `panel` say otherwise.
     """
     made = functools.partial(typer.Option, *names, help=help, **settings)
     return dataclasses.field(default=default, metadata={"make": made, "panel": panel})
@@ -65,13 +61,15 @@ def group() -> Any:
     return None
 
 
-def command(function: Callable[..., None], examples: str = "") -> Callable[..., None]:
-    """Return a function for Typer that takes each option of the records of `function` by itself.
+def command(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that makes a function a command for Typer.
 
-    Args:
-        function: the command; its docstring is the help.
-        examples: added to the help.
+    The docstring of the function and the examples are the help of the command.
     """
+    return functools.partial(_command, examples)
+
+
+def _command(examples: Sequence[str], function: Callable[..., None]) -> Callable[..., None]:
     records: dict[str, Any] = {}
     parameters = []
     hints = get_type_hints(function)
@@ -92,7 +90,7 @@ def command(function: Callable[..., None], examples: str = "") -> Callable[..., 
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    run.__doc__ = f"{inspect.getdoc(function)}\n{examples}"
+    run.__doc__ = "\n\n    ".join((f"{inspect.getdoc(function)}\n\nExamples:", *examples))
     return run
 
 
@@ -107,9 +105,10 @@ def _parameter(field: Any, name: str, kind: Any, panel: str | None) -> inspect.P
 QUIET = option(False, "--quiet", "-q", help="Print nothing but errors.")
 VERBOSE = option(False, "--verbose", "-v", help="Print what is being run.")
 AS_JSON = option(False, "--json", help="Print JSON.")
-REGISTRY = option(
-    None, "--registry", envvar="EYELINE_REGISTRY", help="Your own registry folder."
-)  # fmt: skip
+RUN_AS_JSON = option(
+    False, "--verbose", "-v", help="Print the options that were used, as JSON on stderr."
+)
+REGISTRY = option(None, "--registry", envvar="EYELINE_REGISTRY", help="Your own registry folder.")
 SIZE = option(
     None, panel=MODEL,
     help="Short side of the working size in lines, or `native`; the model's own by default.",
@@ -147,14 +146,10 @@ class ModelChoice:
         None, "--map",
         help="What the map shows: use the registry's production model for `gaze` or for `objects`.",
     )  # fmt: skip
-    registry: str | None = option(None, envvar="EYELINE_REGISTRY", help="Your own registry folder.")
+    registry: str | None = REGISTRY
 
     def choose(self, use: Use) -> Model:
-        """Return the model, or the production model of `--map` or of the command's default task.
-
-        Raises:
-            RegistryError: the registry has no such model.
-        """
+        """Return the model, or the production model of `--map` or of the command's default task."""
         from eyeline.registry.registry import resolve_model
 
         chosen = resolve_model(self.model, self.registry or None, task=self.task, use=use)
@@ -162,11 +157,7 @@ class ModelChoice:
         return chosen
 
     def refuse_ready_maps(self, **files: str | None) -> None:
-        """Refuse `--map` beside an option that names ready maps.
-
-        Raises:
-            UsageError: both are given.
-        """
+        """Refuse `--map` beside an option that names ready maps."""
         for name, path in files.items():
             if self.task is not None and path is not None:
                 raise UsageError(
@@ -237,11 +228,7 @@ class RawVideo:
     fps: str | None = option(None, help="Frames per second, such as 25 or 30000/1001.")
 
     def video_options(self, colour: ColourTagOptions | None = None) -> VideoOptions:
-        """Return the options for `open_video`.
-
-        Raises:
-            UsageError: an invalid bit depth or frame rate.
-        """
+        """Return the options for `open_video`."""
         from eyeline.media.types import VideoOptions
 
         pix_fmt = self.pix_fmt
@@ -317,11 +304,7 @@ def warn_of_smoke(model: Model) -> None:
 
 
 def parse_pairs(texts: list[str]) -> dict[str, str]:
-    """Return the NAME=VALUE texts of `--codec-option` as a dict.
-
-    Raises:
-        UsageError: a text without a name or without `=`.
-    """
+    """Return the NAME=VALUE texts of `--codec-option` as a dict."""
     for text in texts:
         if "=" not in text[1:]:
             raise UsageError(f"--codec-option {text!r} has no value", "write NAME=VALUE")
@@ -329,11 +312,7 @@ def parse_pairs(texts: list[str]) -> dict[str, str]:
 
 
 def parse_frames(text: str | None) -> tuple[int, int | None]:
-    """Return `A:B` as (start, stop).
-
-    Raises:
-        UsageError: anything else.
-    """
+    """Return `A:B` as (start, stop)."""
     if text is None:
         return 0, None
     match = re.fullmatch(r"(\d*):(\d*)", text)
@@ -356,11 +335,7 @@ def parse_size(text: str | None) -> int | Literal["native"] | None:
 
 
 def parse_numbers(name: str, text: str, example: str) -> tuple[float, ...]:
-    """Return numbers that are separated by commas.
-
-    Raises:
-        UsageError: anything else.
-    """
+    """Return numbers that are separated by commas."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as exc:

@@ -7,23 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from eyeline.cli import options
-from eyeline.cli.options import argument, group, option
+from eyeline.cli.options import argument, command, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.report import MediaOptions, PageFacts
-
-EXAMPLES = """
-Examples:
-
-    eyeline report clip.json --video clip.mp4 -o report.html
-
-    eyeline report score.json --ref ref.mp4 --dist dist.mp4 -o report.html
-
-    eyeline report crf23.json crf28.json crf33.json -o compare.html
-
-    eyeline report vmaf.csv --worst-by integer_adm2 --worst 12 -o report.html
-"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +55,12 @@ class DrawnMaps(options.ModelChoice):
     no_heat: bool = option(False, "--no-heat", help="Draw pictures without maps.")
 
 
+@command(
+    "eyeline report clip.json --video clip.mp4 -o report.html",
+    "eyeline report score.json --ref ref.mp4 --dist dist.mp4 -o report.html",
+    "eyeline report crf23.json crf28.json crf33.json -o compare.html",
+    "eyeline report vmaf.csv --worst-by integer_adm2 --worst 12 -o report.html",
+)
 def report(
     logs: list[str] = argument(
         "LOG...", "Logs of eyeline or libvmaf: JSON, CSV, Parquet. Pictures belong to the first.",
@@ -112,11 +106,7 @@ def report(
 
 
 def _clip(video: str | None, ref: str | None, dist: str | None) -> str | None:
-    """The clip, or the reference of a pair.
-
-    Raises:
-        UsageError: both, or half a pair.
-    """
+    """The clip, or the reference of a pair."""
     if video is not None and (ref is not None or dist is not None):
         raise UsageError("--video and a pair", "give --video CLIP, or --ref REF --dist DIST")
     if (ref is None) != (dist is None):

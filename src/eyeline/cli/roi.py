@@ -12,39 +12,13 @@ import typer
 
 from eyeline.cli import options
 from eyeline.cli.options import REQUIRED, argument, command, group, option
-from eyeline.cli.roi_compare import EXAMPLES, Codec, compare
+from eyeline.cli.roi_compare import Codec, compare
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.registry.registry import Model
 
 app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
-
-ENCODE_EXAMPLES = """
-Examples:
-
-    eyeline roi encode clip.mp4 -o out.mp4
-
-    eyeline roi encode clip.mp4 -o out.mp4 --codec x265 --crf 28 --preset slow
-
-    eyeline roi encode clip.mp4 -o out.mp4 --bitrate 800k --strength 6
-
-    eyeline roi encode clip.mp4 -o out.mp4 --maps clip_maps.mkv --debug-video look.mp4
-
-    eyeline roi encode clip.mp4 -o plain.mp4 --strength 0
-"""
-
-MAP_EXAMPLES = """
-Examples:
-
-    eyeline roi map clip.mp4 -o clip.txt --format kvazaar
-
-    eyeline roi map clip.mp4 -o clip.svt --format svtav1
-
-    eyeline roi map clip.mp4 -o clip.json --format json --block 16
-
-    eyeline roi map clip.mp4 --check clip.txt
-"""
 
 _SOURCE = argument("IN", "Video, or Y4M.", show_default=False)
 _MAPS = option(
@@ -67,6 +41,13 @@ class RateOptions(Codec):
     threads: int = option(0, min=0, help="Encoder threads; 0 = the encoder's own choice.")
 
 
+@command(
+    "eyeline roi encode clip.mp4 -o out.mp4",
+    "eyeline roi encode clip.mp4 -o out.mp4 --codec x265 --crf 28 --preset slow",
+    "eyeline roi encode clip.mp4 -o out.mp4 --bitrate 800k --strength 6",
+    "eyeline roi encode clip.mp4 -o out.mp4 --maps clip_maps.mkv --debug-video look.mp4",
+    "eyeline roi encode clip.mp4 -o plain.mp4 --strength 0",
+)
 def encode(
     source: str = _SOURCE,
     output: str = option(
@@ -86,9 +67,7 @@ def encode(
     frames: str | None = _FRAMES,
     force: bool = _FORCE,
     quiet: bool = options.QUIET,
-    verbose: bool = option(
-        False, "--verbose", "-v", help="Print the options that were used, as JSON on stderr."
-    ),
+    verbose: bool = options.RUN_AS_JSON,
 ) -> None:  # fmt: skip
     """Encode a video with more bits where viewers look."""
     from eyeline.cli.progress import frame_progress
@@ -137,6 +116,12 @@ def _expected(source: str, frames: str | None, passes: int, quiet: bool) -> int 
     return passes * max(0, min(total, total if stop is None else stop) - start)
 
 
+@command(
+    "eyeline roi map clip.mp4 -o clip.txt --format kvazaar",
+    "eyeline roi map clip.mp4 -o clip.svt --format svtav1",
+    "eyeline roi map clip.mp4 -o clip.json --format json --block 16",
+    "eyeline roi map clip.mp4 --check clip.txt",
+)
 def make_map(
     source: str = _SOURCE,
     output: str | None = option(None, "--output", "-o", help="The map file."),
@@ -213,11 +198,7 @@ def _extract_options(size: str | None, stride: int, workers: int, frames: str | 
 
 
 def parse_bitrate(text: str | None) -> int | None:
-    """Return `800k`, `2M` or a number as bits per second.
-
-    Raises:
-        UsageError: anything else.
-    """
+    """Return `800k`, `2M` or a number as bits per second."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
@@ -227,6 +208,6 @@ def parse_bitrate(text: str | None) -> int | None:
     return round(float(match[1]) * scale)
 
 
-app.command("encode")(command(encode, ENCODE_EXAMPLES))
-app.command("map")(command(make_map, MAP_EXAMPLES))
-app.command("compare")(command(compare, EXAMPLES))
+app.command("encode")(encode)
+app.command("map")(make_map)
+app.command("compare")(compare)

@@ -14,23 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.options import argument, group, option
+from eyeline.cli.options import argument, command, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.roi.compare import Comparison, TradeOff
-
-EXAMPLES = """
-Examples:
-
-    eyeline roi compare clip.mp4 --plot curves.png --still still.png
-
-    eyeline roi compare bear/ --judge-masks masks/ --frames :50 --work bear_work
-
-    eyeline roi compare park.mp4 --judge-fixations gaze.csv --steer gaze --steer centre
-
-    eyeline roi compare clip.mp4 --codec x265 --rates 24,28,32,36 --judge-model u2netp_mirror_v1
-"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +101,12 @@ class Judge:
     )
 
 
+@command(
+    "eyeline roi compare clip.mp4 --plot curves.png --still still.png",
+    "eyeline roi compare bear/ --judge-masks masks/ --frames :50 --work bear_work",
+    "eyeline roi compare park.mp4 --judge-fixations gaze.csv --steer gaze --steer centre",
+    "eyeline roi compare clip.mp4 --codec x265 --rates 24,28,32,36 --judge-model u2netp_mirror_v1",
+)
 def compare(
     source: str = argument("IN", "Video, or a folder of images.", show_default=False),
     files: CompareFiles = group(),
@@ -127,9 +121,7 @@ def compare(
     frames: str | None = option(None, help="Frames A:B; either may be left out."),
     jobs: int = option(0, min=0, max=256, help="Encodes at once; 0 = one per core."),
     quiet: bool = options.QUIET,
-    verbose: bool = option(
-        False, "--verbose", "-v", help="Print the options that were used, as JSON on stderr."
-    ),
+    verbose: bool = options.RUN_AS_JSON,
 ) -> None:  # fmt: skip
     """Encode a clip plainly and with steering at several rates; print what steering gains and costs."""
     from eyeline.cli.progress import item_progress

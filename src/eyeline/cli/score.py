@@ -10,29 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.options import argument, group, option
+from eyeline.cli.options import argument, command, group, option
 from eyeline.errors import EyelineError, UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoInfo, VideoOptions
     from eyeline.quality.score import ScoreOptions, ScoreResult
     from eyeline.registry.registry import Model
-
-EXAMPLES = """
-Examples:
-
-    eyeline score ref.mp4 dist.mp4 -o scores.json
-
-    eyeline score ref.mp4 dist_540p.mp4 --scale ref --metrics psnr,ssim -o scores.csv
-
-    eyeline score ref.yuv dist.yuv --width 576 --height 324 --pix-fmt yuv420p10le -o scores.json
-
-    eyeline score ref.mp4 dist.mp4 --with-log vmaf.xml -o both.xml
-
-    eyeline score ref.mp4 dist.mp4 --fixations fixations.csv -o scores.json
-
-    eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method crop -o scores.json
-"""
 
 
 @dataclass(frozen=True)
@@ -99,6 +83,14 @@ class AlignmentOptions:
     shortest: bool = option(False, "--shortest", help="Stop where the shorter video ends.")
 
 
+@command(
+    "eyeline score ref.mp4 dist.mp4 -o scores.json",
+    "eyeline score ref.mp4 dist_540p.mp4 --scale ref --metrics psnr,ssim -o scores.csv",
+    "eyeline score ref.yuv dist.yuv --width 576 --height 324 --pix-fmt yuv420p10le -o scores.json",
+    "eyeline score ref.mp4 dist.mp4 --with-log vmaf.xml -o both.xml",
+    "eyeline score ref.mp4 dist.mp4 --fixations fixations.csv -o scores.json",
+    "eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method crop -o scores.json",
+)
 def score(
     reference: str = argument(
         "REF", "The pristine video; the map comes from it.", show_default=False
@@ -142,11 +134,7 @@ def score(
 
 
 def parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
-    """`W:H:X:Y` to four numbers.
-
-    Raises:
-        UsageError: anything else.
-    """
+    """`W:H:X:Y` to four numbers."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", text)

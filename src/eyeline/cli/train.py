@@ -11,9 +11,13 @@ from pathlib import Path
 import typer
 
 from eyeline.cli import options
-from eyeline.cli.options import REQUIRED, argument, option
+from eyeline.cli.options import REQUIRED, argument, command, option
 
 
+@command(
+    "eyeline train student_v3_long --data DUTS-TR --teacher u2netp.onnx --out runs/v4",
+    "eyeline train gaze_v1_teacher --data osie --data crowd --data scene --out runs/teacher",
+)
 def train(
     recipe: str = argument("RECIPE", "Name of a built-in recipe, or a TOML file."),
     data: list[Path] = option(
@@ -43,13 +47,7 @@ def train(
     quiet: bool = options.QUIET,
     verbose: bool = option(False, "--verbose", "-v", help="Print the messages of Lightning, too."),
 ) -> None:
-    """Train a saliency model; an interrupted run resumes where it stopped (extra `train`).
-
-    Examples:
-        eyeline train student_v3_long --data DUTS-TR --teacher u2netp.onnx --out runs/v4
-
-        eyeline train gaze_v1_teacher --data osie --data crowd --data scene --out runs/teacher
-    """
+    """Train a saliency model; an interrupted run resumes where it stopped (extra `train`)."""
     from eyeline.cli.progress import item_progress
     from eyeline.errors import UsageError, needs_extra
 
