@@ -80,7 +80,7 @@ class Execution:
         from eyeline.batch.store import version_of
         from eyeline.batch.task import Job, TaskLimits
         from eyeline.batch.worker import memory_share
-        from eyeline.cli.progress import InterruptShield
+        from eyeline.cli.progress import interruptible
         from eyeline.parallel import usable_cores
 
         if self.address is not None and self.engine != "ray":
@@ -96,17 +96,14 @@ class Execution:
         job = Job(work, output, version, limits, self.threads, segment)
         if self.verbose:
             sys.stderr.write(f"{len(titles)} titles; {model.label}; version {version.name}\n")
-        InterruptShield()  # SIGTERM from a cluster ends a batch as Ctrl-C does
-        try:
-            with _view(self.quiet, self.verbose) as view, self._engine(job, workers) as engine:
-                result = run_batch(
-                    titles, job, engine, watcher=view, retries=self.retries, again=self.retry_failed
-                )
-        except KeyboardInterrupt as exc:
-            sys.stderr.write(
-                "interrupted: finished titles are kept; run the command again to resume\n"
+        with (
+            interruptible("finished titles are kept; run the command again to resume"),
+            _view(self.quiet, self.verbose) as view,
+            self._engine(job, workers) as engine,
+        ):
+            result = run_batch(
+                titles, job, engine, watcher=view, retries=self.retries, again=self.retry_failed
             )
-            raise typer.Exit(130) from exc
         _conclude(result, self.quiet, self.verbose)
 
     def _engine(self, job: Job, workers: int) -> Any:
@@ -155,11 +152,9 @@ def extract(
 def score(
     manifest: str = _MANIFEST,
     output: str = _OUTPUT,
-    metrics: str | None = option(
-        None, help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, separated by commas."
-    ),
-    vmaf_model: str = option("vmaf_v0.6.1", help="Model of vmaf and sw_vmaf, by version."),
-    weight: float = option(1.0, min=0, max=1, help="0 = uniform weights, 1 = the map alone."),
+    metrics: str | None = options.METRICS,
+    vmaf_model: str = options.VMAF_MODEL,
+    weight: float = options.WEIGHT,
     scale: Literal["ref", "dist"] | None = option(
         None, help="Scale differing sizes to one side's; by default they are refused."
     ),
@@ -262,17 +257,10 @@ class _Lines:
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
 
-    def begin(self, total: int, skipped: int, size: int) -> None:
+    def _ignore(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def started(self, task: Task, worker: int) -> None:
-        pass
-
-    def progress(self, event: Event) -> None:
-        pass
-
-    def ended(self, task: Task, worker: int, outcome: Outcome | None, share: float) -> None:
-        pass
+    begin = started = progress = ended = _ignore
 
     def finished(self, record: TitleRecord) -> None:
         if self._verbose:

@@ -85,7 +85,7 @@ def evaluate(
     quiet: bool = options.QUIET,
 ) -> None:  # fmt: skip
     """Score models against masks or recorded gaze, with 95 % intervals and comparisons (extra `eval`)."""
-    from eyeline.cli.progress import InterruptShield, item_progress
+    from eyeline.cli.progress import interruptible, item_progress
     from eyeline.files import check_outputs, write_bytes
     from eyeline.registry.registry import resolve_model
 
@@ -109,18 +109,12 @@ def evaluate(
         ),
         prior=tuple(gaze.prior) if gaze.prior else None,
     )  # fmt: skip
-    InterruptShield()
-    try:
-        with item_progress("evaluate", quiet) as advance:
-            report = library_evaluate(models, data, how, advance)
-    except KeyboardInterrupt:
-        kept = (
-            f"finished images are kept in {resume}"
-            if resume
-            else "nothing is kept; --resume FOLDER would keep finished images"
-        )
-        sys.stderr.write(f"interrupted: {kept}\n")
-        raise typer.Exit(130) from None
+    kept = "nothing is kept; --resume FOLDER would keep finished images"
+    with (
+        interruptible(f"finished images are kept in {resume}" if resume else kept),
+        item_progress("evaluate", quiet) as advance,
+    ):
+        report = library_evaluate(models, data, how, advance)
     for found in report.gaze.sets:
         for p in found.problems:
             sys.stderr.write(
@@ -162,7 +156,6 @@ def parse_size(text: str | None) -> Size:
 
 def parse_resample(text: str) -> Resample:
     """Return the text if it is `area` or `bilinear`."""
-    known: dict[str, Resample] = {"area": "area", "bilinear": "bilinear"}
-    if text not in known:
+    if text not in ("area", "bilinear"):
         raise UsageError(f"--resample {text!r} is unknown", "choose one of: area, bilinear")
-    return known[text]
+    return cast("Resample", text)

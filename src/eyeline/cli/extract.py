@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-import typer
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
 
 from eyeline.cli import options
 from eyeline.cli.options import argument, command, group, option
 from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from eyeline.saliency.pipeline import Extraction, ExtractResult, Outputs
+    from eyeline.saliency.pipeline import Extraction, ExtractResult
 
 
 @dataclass(frozen=True)
-class ExtractFiles:
+class ExtractFiles(options.LogFiles):
     """What is written."""
 
-    panel: ClassVar = "Output"
-    output: list[str] | None = option(
-        None, "--output", "-o",
-        help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
-    )  # fmt: skip
     overlay: str | None = option(None, help="Heat map over the source: .mp4 or .mkv.")
     maps: str | None = option(
         None,
@@ -32,9 +25,6 @@ class ExtractFiles:
     )
     map_depth: Literal["8", "16"] = option("8", help="Bits of PNG and FFV1 maps.")
     plot: str | None = option(None, help="Features over time, with cuts marked: .svg or .png.")
-    with_log: str | None = option(
-        None, help="libvmaf log (.json, .csv, .xml) to merge the columns into."
-    )
 
 
 @command(
@@ -65,9 +55,8 @@ def extract(
     verbose: bool = options.VERBOSE,
 ) -> None:  # fmt: skip
     """Find where viewers look, for every frame: numbers, maps, and a heat-map video."""
-    from dataclasses import asdict
-
-    from eyeline.saliency.pipeline import ExtractOptions, Outputs
+    from eyeline.cli.progress import InterruptShield, frame_progress, raise_stopped
+    from eyeline.saliency.pipeline import ExtractOptions, Outputs, run_extraction
     from eyeline.saliency.pipeline import extract as library_extract
 
     start, stop = options.parse_frames(frames)
@@ -89,8 +78,14 @@ def extract(
     )
     if verbose:
         _introduce(extraction)
-    result = _run(extraction, outputs, quiet)
+    stop = min(
+        (n for n in (how.stop, extraction.info.expected_frames) if n is not None), default=None
+    )
+    remaining = None if stop is None else max(0, stop - start)
+    with frame_progress(remaining, quiet) as advance:
+        result = run_extraction(extraction, outputs, lambda frame: advance(), InterruptShield())
     _conclude(result, extraction, quiet)
+    raise_stopped(result.stopped, len(result.log))
 
 
 def _introduce(extraction: Extraction) -> None:
@@ -105,20 +100,7 @@ def _introduce(extraction: Extraction) -> None:
     )
 
 
-def _run(extraction: Extraction, outputs: Outputs, quiet: bool) -> ExtractResult:
-    from eyeline.cli.progress import InterruptShield, frame_progress
-    from eyeline.saliency.pipeline import run_extraction
-
-    o, total = extraction.options, extraction.info.expected_frames
-    if o.stop is not None:
-        total = o.stop if total is None else min(o.stop, total)
-    remaining = None if total is None else max(0, total - o.start)
-    with frame_progress(remaining, quiet) as advance:
-        return run_extraction(extraction, outputs, lambda frame: advance(), InterruptShield())
-
-
 def _conclude(result: ExtractResult, extraction: Extraction, quiet: bool) -> None:
-    from eyeline.errors import EyelineError
     from eyeline.logs.base import pool
 
     report = extraction.report
@@ -133,8 +115,3 @@ def _conclude(result: ExtractResult, extraction: Extraction, quiet: bool) -> Non
         sys.stderr.write(
             f"warning: {report.corrupt} corrupt frames, the first at {report.first_corrupt}\n"
         )
-    if isinstance(result.stopped, EyelineError):
-        raise result.stopped
-    if result.stopped is not None:
-        sys.stderr.write(f"interrupted: {len(result.log)} frames are kept\n")
-        raise typer.Exit(130)

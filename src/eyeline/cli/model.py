@@ -235,8 +235,7 @@ def fetch(
     """
     from eyeline.cli.progress import item_progress
 
-    if not registry:
-        raise UsageError("no registry is given", "give --registry FOLDER, or set EYELINE_REGISTRY")
+    place = _folder(registry)
     if source and url:
         raise UsageError("--from and --url are given together", "give one of them")
     with needs_extra("audit"):
@@ -244,7 +243,7 @@ def fetch(
         from eyeline.convert.upstream import load_recipe
     chosen = load_recipe(recipe)
     with item_progress("fetch", quiet) as advance:
-        done = fetch_mirror(chosen, Path(registry), source=source, url=url, on_step=advance)
+        done = fetch_mirror(chosen, place, source=source, url=url, on_step=advance)
     if not quiet:
         typer.echo(f"registered {done.record.id} ({done.record.role}) in {registry}")
         typer.echo(f"sha256 {done.record.sha256}")

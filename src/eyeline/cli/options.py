@@ -134,6 +134,29 @@ TEMPORAL = option(
 )  # fmt: skip
 
 
+METRICS = option(
+    None,
+    help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, separated by commas; by default all that are installed "
+    "(VMAF: extra `vmaf`).",
+)
+VMAF_MODEL = option("vmaf_v0.6.1", help="Model of vmaf and sw_vmaf, by version.")
+WEIGHT = option(1.0, min=0, max=1, help="0 = uniform weights, 1 = the map alone.")
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """The logs that are written."""
+
+    panel: ClassVar = "Output"
+    output: list[str] | None = option(
+        None, "--output", "-o",
+        help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
+    )  # fmt: skip
+    with_log: str | None = option(
+        None, help="libvmaf log (.json, .csv, .xml) to merge the columns into."
+    )
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """The model that makes the maps."""

@@ -8,18 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
+import typer
+
+from eyeline.errors import EyelineError
+
 
 @contextlib.contextmanager
 def frame_progress(
     total: int | None, quiet: bool, label: str = "extract"
 ) -> Iterator[Callable[[], None]]:
-    """Show a bar of frames on a terminal while the block runs; yield a function to call per frame.
-
-    Args:
-        total: frames to come; None if unknown.
-        quiet: show nothing.
-        label: name of the work.
-    """
+    """Show a bar of frames on a terminal while the block runs; yield a function to call per frame."""
     if quiet or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -49,11 +47,7 @@ def frame_progress(
 
 @contextlib.contextmanager
 def item_progress(label: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar with the time left per part of a work while the block runs.
-
-    Args:
-        label: shown until the first part begins.
-        quiet: show nothing.
+    """Show one bar per part of a work on a terminal while the block runs, and `label` before the first.
 
     Yields:
         A function to call with a part's name, its finished items, and its total.
@@ -108,3 +102,23 @@ class InterruptShield:
         if self._pending and error is None:
             self._pending = False
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptible(kept: str) -> Iterator[None]:
+    """End the command with exit code 130 if SIGINT or SIGTERM ends the block; say what is kept."""
+    InterruptShield()
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted: {kept}\n")
+        raise typer.Exit(130) from None
+
+
+def raise_stopped(stopped: BaseException | None, frames: int) -> None:
+    """Raise the error that stopped a run after `frames` frames; end with exit code 130 if Ctrl-C did."""
+    if isinstance(stopped, EyelineError):
+        raise stopped
+    if stopped is not None:
+        sys.stderr.write(f"interrupted: {frames} frames are kept\n")
+        raise typer.Exit(130)

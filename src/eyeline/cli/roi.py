@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -17,16 +17,39 @@ from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.registry.registry import Model
+    from eyeline.saliency.pipeline import ExtractOptions
 
 app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
 
 _SOURCE = argument("IN", "Video, or Y4M.", show_default=False)
-_MAPS = option(
-    None, panel=options.STEERING,
-    help="Maps of `extract --maps` (folder, .npz, .mkv) in place of the model.",
-)  # fmt: skip
-_FRAMES = option(None, help="Frames A:B; a part is encoded without sound.")
 _FORCE = option(False, "--force", help="Replace an existing file.")
+
+
+@dataclass(frozen=True)
+class SteeringMaps(options.ModelChoice):
+    """The maps that steer, and the frames of the video."""
+
+    maps: str | None = option(
+        None, panel=options.STEERING,
+        help="Maps of `extract --maps` (folder, .npz, .mkv) in place of the model.",
+    )  # fmt: skip
+    size: str | None = options.SIZE
+    stride: int = options.STRIDE
+    workers: int = options.INFERENCE_WORKERS
+    frames: str | None = option(
+        None, panel=options.FRAMES, help="Frames A:B; a part is encoded without sound."
+    )
+
+    def extract_options(self) -> ExtractOptions:
+        """Return how the maps are made; refuse `--map` beside `--maps`."""
+        from eyeline.saliency.pipeline import ExtractOptions
+
+        self.refuse_ready_maps(maps=self.maps)
+        start, stop = options.parse_frames(self.frames)
+        return ExtractOptions(
+            lines=options.parse_size(self.size), stride=self.stride, workers=self.workers,
+            start=start, stop=stop,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,16 +78,11 @@ def encode(
     ),
     rate: RateOptions = group(),
     steering: options.SteeringOptions = group(),
-    maps: str | None = _MAPS,
     debug_video: str | None = option(
         None, panel=options.STEERING,
         help="Offsets, and the decoder's QPs, drawn over the result: .mp4 or .mkv.",
     ),
-    model: options.ModelChoice = group(),
-    size: str | None = options.SIZE,
-    stride: int = options.STRIDE,
-    workers: int = options.INFERENCE_WORKERS,
-    frames: str | None = _FRAMES,
+    maps: SteeringMaps = group(),
     force: bool = _FORCE,
     quiet: bool = options.QUIET,
     verbose: bool = options.RUN_AS_JSON,
@@ -74,18 +92,17 @@ def encode(
     from eyeline.roi.encode import EncodeOptions
     from eyeline.roi.encode import encode as library_encode
 
-    model.refuse_ready_maps(maps=maps)
     how = EncodeOptions(
         codec=rate.codec, crf=rate.crf, bitrate=parse_bitrate(rate.bitrate), qp=rate.qp,
         preset=rate.preset, steer=steering.record(), extra=options.parse_pairs(rate.codec_option or []),
-        extract=_extract_options(size, stride, workers, frames), threads=rate.threads,
+        extract=maps.extract_options(), threads=rate.threads,
     )  # fmt: skip
     row, checked = how.checked()
-    chosen = model.choose("roi") if maps is None and how.steer.strength != 0 else None
+    chosen = maps.choose("roi") if maps.maps is None and how.steer.strength != 0 else None
     passes = row.passes if checked.bitrate is not None else 1
-    with frame_progress(_expected(source, frames, passes, quiet), quiet, "encode") as advance:
+    with frame_progress(_expected(source, maps.frames, passes, quiet), quiet, "encode") as advance:
         result = library_encode(
-            source, output, how, maps,
+            source, output, how, maps.maps,
             model=chosen, force=force, debug=debug_video,
             on_frame=lambda run, done: advance(),
         )  # fmt: skip
@@ -133,16 +150,14 @@ def make_map(
     ),
     block: int | None = option(None, help="Side of a cell of json and npz, pixels (16)."),
     steering: options.SteeringOptions = group(),
-    maps: str | None = _MAPS,
-    model: options.ModelChoice = group(),
-    size: str | None = options.SIZE,
-    stride: int = options.STRIDE,
-    workers: int = options.INFERENCE_WORKERS,
-    frames: str | None = _FRAMES,
+    maps: SteeringMaps = group(),
     force: bool = _FORCE,
     quiet: bool = options.QUIET,
 ) -> None:
     """Write the QP offsets of every block to a file that an encoder reads; or check such a file."""
+    from eyeline.cli.progress import frame_progress
+    from eyeline.roi.maps import check_for, write_map_file
+
     if (output is None) == (check is None):
         raise UsageError(
             "either -o or --check must be given, and not both",
@@ -154,15 +169,12 @@ def make_map(
                 "-o is given without --format",
                 "choose one of: kvazaar, kvazaar-binary, svtav1, json, npz",
             )
-        from eyeline.cli.progress import frame_progress
-        from eyeline.roi.maps import write_map_file
-
-        model.refuse_ready_maps(maps=maps)
-        chosen = None if maps else model.choose("roi")
-        with frame_progress(_expected(source, frames, 1, quiet), quiet, "map") as advance:
+        how = maps.extract_options()
+        chosen = None if maps.maps else maps.choose("roi")
+        with frame_progress(_expected(source, maps.frames, 1, quiet), quiet, "map") as advance:
             result = write_map_file(
-                source, output, format_, steering.record(), maps,
-                block=block, extract_options=_extract_options(size, stride, workers, frames),
+                source, output, format_, steering.record(), maps.maps,
+                block=block, extract_options=how,
                 model=chosen, force=force, on_frame=lambda done: advance(),
             )  # fmt: skip
         if not quiet:
@@ -173,28 +185,11 @@ def make_map(
             )
         if format_ not in ("kvazaar", "kvazaar-binary", "svtav1") or output == "-":
             return
-    _check(str(check or output), format_, source, written=check is None, quiet=quiet, frames=frames)
-
-
-def _check(
-    path: str, kind: Any, source: str, *, written: bool, quiet: bool, frames: str | None
-) -> None:
-    from eyeline.roi.maps import check_for
-
-    report = check_for(path, source, kind, *options.parse_frames(frames))
+    report = check_for(str(check or output), source, format_, *options.parse_frames(maps.frames))
     if not quiet:
-        typer.echo(json.dumps(report.to_json(), indent=2), err=written)
+        typer.echo(json.dumps(report.to_json(), indent=2), err=check is None)
     if report.problems:
         raise typer.Exit(1)
-
-
-def _extract_options(size: str | None, stride: int, workers: int, frames: str | None) -> Any:
-    from eyeline.saliency.pipeline import ExtractOptions
-
-    start, stop = options.parse_frames(frames)
-    return ExtractOptions(
-        lines=options.parse_size(size), stride=stride, workers=workers, start=start, stop=stop
-    )
 
 
 def parse_bitrate(text: str | None) -> int | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
-
-import typer
 
 from eyeline.cli import options
 from eyeline.cli.options import argument, command, group, option
-from eyeline.errors import EyelineError, UsageError
+from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoInfo, VideoOptions
@@ -20,30 +21,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ScoreFiles:
-    """What is written."""
-
-    panel: ClassVar = "Output"
-    output: list[str] | None = option(
-        None, "--output", "-o",
-        help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
-    )  # fmt: skip
-    with_log: str | None = option(
-        None, help="libvmaf log (.json, .csv, .xml) to merge the columns into."
-    )
-
-
-@dataclass(frozen=True)
 class MetricOptions:
     """What is measured."""
 
     panel: ClassVar = "Metrics"
-    metrics: str | None = option(
-        None,
-        help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, separated by commas; by default all that are "
-        "installed (VMAF: extra `vmaf`).",
-    )
-    vmaf_model: str = option("vmaf_v0.6.1", help="Model of vmaf and sw_vmaf, by version.")
+    metrics: str | None = options.METRICS
+    vmaf_model: str = options.VMAF_MODEL
     method: Literal["crop"] | None = option(
         None, help="For comparison, also run libvmaf on a window that follows the map (biased)."
     )
@@ -54,7 +37,7 @@ class WeightOptions:
     """What weights the frame."""
 
     panel: ClassVar = "Weights"
-    weight: float = option(1.0, min=0, max=1, help="0 = uniform weights, 1 = the map alone.")
+    weight: float = options.WEIGHT
     maps: str | None = option(None, help="Ready maps: a folder, .npz or .mkv of `extract --maps`.")
     masks: str | None = option(
         None, help="Folder of ground-truth masks, one per frame, in order of their names."
@@ -96,7 +79,7 @@ def score(
         "REF", "The pristine video; the map comes from it.", show_default=False
     ),
     distorted: str = argument("DIST", "The video to score.", show_default=False),
-    files: ScoreFiles = group(),
+    files: options.LogFiles = group(),
     metrics: MetricOptions = group(),
     weights: WeightOptions = group(),
     model: options.ModelChoice = group(),
@@ -110,8 +93,6 @@ def score(
     verbose: bool = options.VERBOSE,
 ) -> None:
     """Score a video against its reference, whole and weighted by where viewers look."""
-    from dataclasses import asdict, replace
-
     from eyeline.quality.pairs import PairOptions
     from eyeline.quality.save import check_logs
     from eyeline.quality.score import ScoreOptions
@@ -145,14 +126,11 @@ def parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
 
 
 def _raw_or_not(path: str, other: str, raw: VideoOptions) -> VideoOptions:
-    """The layout of raw video goes to those that are raw; to both where neither says so by suffix."""
-    from dataclasses import replace
-    from pathlib import Path
-
+    """Return the options for `path`: without a raw layout if only the other video is raw."""
     from eyeline.media.types import RAW_SUFFIXES
 
-    suffixes = [Path(p).suffix.lower() in RAW_SUFFIXES for p in (path, other)]
-    if suffixes[0] or not suffixes[1]:
+    by_suffix = [Path(p).suffix.lower() in RAW_SUFFIXES for p in (path, other)]
+    if by_suffix != [False, True]:
         return raw
     return replace(raw, width=None, height=None, pix_fmt=None, fps=None)
 
@@ -167,18 +145,16 @@ def _run(
     quiet: bool,
     verbose: bool,
 ) -> ScoreResult:
-    import contextlib
-    from collections.abc import Callable
-
     from eyeline.cli.progress import InterruptShield, frame_progress
     from eyeline.quality.save import check_clip
     from eyeline.quality.score import score as library_score
 
     InterruptShield()
     with contextlib.ExitStack() as stack:
-        advance: list[Callable[[], None]] = []
+        advance: Callable[[], None] | None = None  # the videos are not open yet
 
         def begin(ref: VideoInfo, dist: VideoInfo) -> None:
+            nonlocal advance
             if with_log is not None:
                 check_clip(with_log, ref, dist, how.pairs)
             if verbose:
@@ -193,27 +169,24 @@ def _run(
             left = None if total is None else max(0, total - how.pairs.ref_offset)
             limit = how.pairs.frames
             left = left if limit is None else min(limit, left or limit)
-            advance.append(stack.enter_context(frame_progress(left, quiet, "score")))
+            advance = stack.enter_context(frame_progress(left, quiet, "score"))
 
         def step() -> None:
-            for one in advance:
-                one()
+            if advance is not None:
+                advance()
 
         return library_score(
-            reference,
-            distorted,
-            model=model,
-            options=how,
+            reference, distorted, model=model, options=how, on_start=begin,
+            on_frame=step,
             ref_options=_raw_or_not(reference, distorted, raw),
             dist_options=_raw_or_not(distorted, reference, raw),
-            on_start=begin,
-            on_frame=step,
-        )
+        )  # fmt: skip
 
 
 def _conclude(
     result: ScoreResult, logs: tuple[str, ...], with_log: str | None, quiet: bool
 ) -> None:
+    from eyeline.cli.progress import raise_stopped
     from eyeline.quality.save import save_scores, summary
 
     lines = summary(result.log)
@@ -226,8 +199,4 @@ def _conclude(
         sys.stderr.write("".join(f"{line}\n" for line in lines))
     for warning in result.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    if isinstance(result.stopped, EyelineError):
-        raise result.stopped
-    if result.stopped is not None:
-        sys.stderr.write(f"interrupted: {len(result.log)} frames are kept\n")
-        raise typer.Exit(130)
+    raise_stopped(result.stopped, len(result.log))
