@@ -47,4 +47,4 @@ def test_masks_of_another_size_are_an_error(command_line: CommandLine, tmp_path:
     data = write_folder(tmp_path, {"images/a.png": picture(), "masks/a.png": picture(size=(3, 3))})
     code, out, err = command_line("data", "check", data)
     assert (code, out) == (2, "")
-    assert "differ from their image in size" in err
+    assert "differ in size from their image" in err

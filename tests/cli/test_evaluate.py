@@ -120,9 +120,9 @@ def test_ctrl_c_keeps_what_is_finished(squares: Path, tmp_path: Path) -> None:
 
 BROKEN = {
     "missing folder": "nowhere: no such dataset",
-    "image without mask": "1 files without a partner, first '1'",
+    "image without mask": "1 images or masks have no counterpart, the first is '1'",
     "unreadable image": "1.png: unreadable image",
-    "size mismatch": "1 masks differ from their image in size, first 1: image 56x40, mask 3x3",
+    "size mismatch": "1 masks differ in size from their image, the first is 1: image 56x40, mask 3x3",
     "truncated image": "1.png: unreadable image",
     "masks of 0 and 1": "no mask has a pixel above 127",
 }

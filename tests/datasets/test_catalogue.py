@@ -50,7 +50,7 @@ def test_a_pinned_archive_arrives(tmp_path: Path, address: str) -> None:
 
 
 def test_a_set_that_is_not_pinned_says_where_to_ask(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"not pinned.*get it from https://"):
+    with pytest.raises(DatasetError, match=r"no checksum.*download it yourself from https://"):
         fetch(find_entry("ecssd"), tmp_path / "x.zip")
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 from sets import picture, write_archive, write_folder
 
-from eyeline.datasets import files, fixations
+from eyeline.datasets import fixations
 from eyeline.datasets.files import local_path
 from eyeline.datasets.fixations import (
     DEFAULT_SIGMA,
@@ -136,10 +136,10 @@ def test_columns_may_be_absent_reordered_and_more(tmp_path: Path) -> None:
         (("a,anna,0.5,inf,1",), "not a finite number", "a, line 6: y = inf"),
         (("a,anna,left,0.5,1",), "not a number", "a, line 6: x = 'left'"),
         (("a,anna,,0.5,1",), "not a number", "a, line 6: x = ''"),
-        (("a,anna,0.5,0.5,-3",), "negative duration_ms", "a, line 6: -3"),
-        (("d,anna,0.5,0.5,1",), "unknown image", "d, line 6: there is no 'd'"),
-        (("a,,0.5,0.5,1",), "no viewer", "a, line 6: the cell is empty"),
-        (("a,anna,0.5",), "wrong number of cells", "a, line 6: 3 in place of 5"),
+        (("a,anna,0.5,0.5,-3",), "negative duration_ms", "a, line 6: duration_ms = -3"),
+        (("d,anna,0.5,0.5,1",), "unknown image", "d, line 6: the set has no image 'd'"),
+        (("a,,0.5,0.5,1",), "no viewer", "a, line 6: the cell viewer is empty"),
+        (("a,anna,0.5",), "wrong number of cells", "a, line 6: 3 cells, expected 5"),
         (("a,carl,2,0.5,1",), "viewer without valid fixations", "carl"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_table_of_pictures_of_another_size(tmp_path: Path) -> None:
     table = "image,viewer,x,y,width,height\na,anna,0.5,0.5,12,8\nb,anna,0.5,0.5,8,9\n"
     found = load(tmp_path, image_set(table))
     assert [(p.kind, p.examples) for p in found.problems] == [
-        ("height differs from the image's", ("b, line 3: 9, the file has 8",)),
+        ("height differs from the image's", ("b, line 3: 9 in the table, 8 in the file",)),
         ("image without valid fixations", ("b",)),
     ]
 
@@ -198,13 +198,13 @@ def test_a_bad_row_of_a_video(tmp_path: Path, clip: bytes, row: str, kind: str) 
         ({"fixations.csv": None}, "no fixation table"),
         ({"fixations.csv.gz": gzip.compress(IMAGES.encode())}, "two fixation tables"),
         ({"images/a.png": None, "images/b.png": None}, "no images in images/ and no videos"),
-        ({"videos/clip.mkv": b"x"}, "holds images/ and videos/"),
-        ({"images/a.webp": picture(form="WEBP")}, "two files are named 'a' in images"),
+        ({"videos/clip.mkv": b"x"}, "contains both images/ and videos/"),
+        ({"images/a.webp": picture(form="WEBP")}, "two files in images have the name 'a'"),
         ({"images/a.png": b"words"}, r"images.a\.png: unreadable image"),
         ({"fixations.csv": b""}, "has no column image or viewer or x or y"),
         ({"fixations.csv": IMAGES.replace(",", ";").encode()}, "its first line is 'image;viewer"),
-        ({"fixations.csv": b"image,viewer,x,y,x\n"}, "two columns x"),
-        ({"fixations.csv": b"image,viewer,x,y\n"}, "holds no valid fixation"),
+        ({"fixations.csv": b"image,viewer,x,y,x\n"}, "two columns named x"),
+        ({"fixations.csv": b"image,viewer,x,y\n"}, "has no valid fixation"),
         (
             {"fixations.csv": b"image,viewer,x,y\na,b,2,2\n"},
             "1 x outside the picture: a, line 2: x = 2",
@@ -212,7 +212,10 @@ def test_a_bad_row_of_a_video(tmp_path: Path, clip: bytes, row: str, kind: str) 
         ({"fixations.csv": b"image,viewer,x,y\na,\xff,0,0\n"}, "line 2 is not UTF-8"),
         ({"fixations.csv": b"\x1f\x8bwords"}, "can't be unpacked"),
         ({"fixations.csv": gzip.compress(IMAGES.encode())[:-20]}, "can't be unpacked"),
-        ({"fixations.csv": b"image,viewer,x,y\n" + b"a" * 70_000}, "line 2 has more than 65,536"),
+        (
+            {"fixations.csv": b"image,viewer,x,y\n" + b"a" * 70_000},
+            "line 2 has more than the allowed 65,536",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", WRITERS)
@@ -233,22 +236,15 @@ def test_a_video_that_is_none(tmp_path: Path) -> None:
 
 def test_two_sets_in_one_folder(tmp_path: Path) -> None:
     content = {f"{top}/{k}": v for top in ("one", "two") for k, v in image_set().items()}
-    with pytest.raises(DatasetError, match="holds several datasets: one, two"):
+    with pytest.raises(DatasetError, match="contains several datasets: one, two"):
         load(tmp_path, content)
 
 
 def test_a_table_that_swells_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fixations, "MAX_TABLE_BYTES", 10_000)
     bomb = gzip.compress(with_rows(*["a,anna,0.5,0.5,1"] * 10_000).encode())
-    with pytest.raises(DatasetError, match="more than 10,000 bytes unpacked"):
+    with pytest.raises(DatasetError, match="more than the allowed 10,000 bytes after unpacking"):
         load(tmp_path, image_set(bomb, "fixations.csv.gz"))
-
-
-def test_a_member_that_swells_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_BYTES", 10_000)
-    content = {"fixations.csv": b"0" * 20_000} | image_set("0" * 20_000)
-    with pytest.raises(DatasetError, match=r"fixations\.csv: can't be read: it has more than"):
-        load(tmp_path, content, "set.zip")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -294,7 +290,9 @@ def test_a_table_without_names_belongs_to_the_video(tmp_path: Path) -> None:
 def test_a_table_of_other_videos_lists_their_names(tmp_path: Path) -> None:
     table = tmp_path / "gaze.csv"
     table.write_text(VIDEOS)
-    with pytest.raises(DatasetError, match=r"no fixations on video 'clip2'; it names 'clip'"):
+    with pytest.raises(
+        DatasetError, match=r"no fixations on the video 'clip2'; its column video names 'clip'"
+    ):
         read_fixations(table, "clip2", (64, 48))
 
 
@@ -358,7 +356,7 @@ def test_one_degree_is_taken_where_it_is_known() -> None:
 
 
 def test_without_a_fixation_there_is_no_density() -> None:
-    with pytest.raises(ValueError, match="no fixation"):
+    with pytest.raises(ValueError, match="fixations is empty"):
         gaze_density(gaze_at((0.5, 0.5)).select(np.zeros(1, bool)), 64, 36)
 
 

@@ -170,21 +170,37 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path, source: Callable[[str], F
 @pytest.mark.parametrize(
     ("layout", "change", "message"),
     [
-        ("osie", {"data/eye/fixations.mat": None}, "no images in data/stimuli/ beside data/eye"),
-        ("osie", {"data/stimuli/1.jpg": None}, "1 images with fixations are not in .* first '1'"),
+        (
+            "osie",
+            {"data/eye/fixations.mat": None},
+            "not contain data/eye.* images in data/stimuli/",
+        ),
+        ("osie", {"data/stimuli/1.jpg": None}, "1 images with fixations are missing in .* is '1'"),
         ("osie", {"data/stimuli/1.jpg": b"words"}, "unreadable image"),
         (
             "osie",
             {"data/eye/fixations.mat": b"words" * 99},
-            "does not hold fixations in the layout",
+            "is not a MATLAB file of the layout",
         ),
-        ("osie", {"data/eye/fixations.mat": saved(other=1)}, "does not hold fixations in the la"),
-        ("osie", {"data/eye/fixations.mat": saved(fixations=1)}, "does not hold fixations in the"),
-        ("osie", structs(fix_x=np.array([[1.0, 2, 3]])), "does not hold fixations in the layout"),
-        ("osie", matrices(), "beside data/eye"),
-        ("scene", {"data/stimuli/3.jpg": picture(form="JPEG")}, "it has 2 images, the folder 3"),
-        ("hevc", {"video_database.mat": b"words" * 99}, "does not hold fixations in the layout"),
-        ("hevc", sequences([[1, 1, 0, 10, 1]]), r"fixdata has the shape \(1, 5\), not \(rows, 6\)"),
+        ("osie", {"data/eye/fixations.mat": saved(other=1)}, "is not a MATLAB file of the layout"),
+        (
+            "osie",
+            {"data/eye/fixations.mat": saved(fixations=1)},
+            "is not a MATLAB file of the layout",
+        ),
+        ("osie", structs(fix_x=np.array([[1.0, 2, 3]])), "is not a MATLAB file of the layout"),
+        ("osie", matrices(), "does not contain data/eye"),
+        (
+            "scene",
+            {"data/stimuli/3.jpg": picture(form="JPEG")},
+            "it has 2 images, but the folder has 3",
+        ),
+        ("hevc", {"video_database.mat": b"words" * 99}, "is not a MATLAB file of the layout"),
+        (
+            "hevc",
+            sequences([[1, 1, 0, 10, 1]]),
+            r"fixdata has the shape \(1, 5\), expected \(rows, 6\)",
+        ),
     ],
 )
 def test_what_is_no_such_set_is_refused_and_leaves_nothing(
@@ -194,7 +210,7 @@ def test_what_is_no_such_set_is_refused_and_leaves_nothing(
     message: str,
     source: Callable[[str], Files],
 ) -> None:
-    base = {} if message == "beside data/eye" else source(layout)
+    base = {} if message == "does not contain data/eye" else source(layout)
     content = {k: v for k, v in (base | change).items() if v is not None}
     root = write_folder(tmp_path / "in", content)
     with pytest.raises(DatasetError, match=message) as caught:
@@ -207,7 +223,7 @@ def test_a_file_that_swells_is_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     content = structs() | {"data/eye/fixations.mat": saved(fixations=np.zeros(200_000))}
     assert len(content["data/eye/fixations.mat"]) < 10_000
     monkeypatch.setattr(importers, "MAX_BYTES", 1_000_000)
-    with pytest.raises(DatasetError, match="more than 1,000,000 bytes unpacked"):
+    with pytest.raises(DatasetError, match="more than the allowed 1,000,000 bytes"):
         import_set("osie", write_folder(tmp_path / "in", content), tmp_path / "out")
 
 

@@ -1,6 +1,5 @@
 """Datasets on disk and in archives: what is found, what is refused, and how pictures are read."""
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +94,9 @@ def test_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"masks/a.png": None}, "1 files without a partner, first 'a'"),
-        ({"masks/d.png": picture()}, "1 files without a partner, first 'd'"),
-        ({"images/a.jpg": picture(form="JPEG")}, "two files are named 'a' in images"),
+        ({"masks/a.png": None}, "1 images or masks have no counterpart, the first is 'a'"),
+        ({"masks/d.png": picture()}, "1 images or masks have no counterpart, the first is 'd'"),
+        ({"images/a.jpg": picture(form="JPEG")}, "two files in images have the name 'a'"),
         ({f"masks/{n}.png": None for n in "abc"}, "no pictures in a folder named masks"),
         ({f"{f}/{n}.png": None for n in "abc" for f in ("images", "masks")}, "no pictures in a"),
     ],
@@ -115,28 +114,8 @@ def test_what_is_missing_is_named(
 
 def test_two_datasets_in_one_folder_are_refused(tmp_path: Path) -> None:
     root = write_folder(tmp_path, files(wrapper="one/") | files(wrapper="two/"))
-    with pytest.raises(DatasetError, match="holds several datasets: one, two"):
+    with pytest.raises(DatasetError, match="contains several datasets: one, two"):
         find_pairs(root)
-
-
-def test_no_dataset_at_all(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no such dataset"):
-        find_pairs(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.bin"])
-def test_a_file_that_is_no_archive(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"words" * 300)
-    with pytest.raises(DatasetError, match=rf"{name}: (neither|not a readable)"):
-        find_pairs(tmp_path / name)
-
-
-def test_a_compressed_tar_says_what_to_do(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
-        tar.add(write_folder(tmp_path / "set", files()), "set")
-    with pytest.raises(DatasetError) as caught:
-        find_pairs(tmp_path / "set.tar.gz")
-    assert "unpack a compressed" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["set.tar", "set.zip"])
@@ -214,7 +193,7 @@ def test_a_truncated_picture_is_refused(tmp_path: Path) -> None:
 def test_sizes_that_differ_are_counted(tmp_path: Path) -> None:
     change = {f"masks/{n}.png": picture(size=(5, 4)) for n in "bc"}
     pairs = find_pairs(write_folder(tmp_path, files() | change))
-    with pytest.raises(DatasetError, match=r"2 masks differ.*first b: image 12x8, mask 5x4"):
+    with pytest.raises(DatasetError, match=r"2 masks differ.*first is b: image 12x8, mask 5x4"):
         check_sizes(pairs)
 
 
@@ -269,13 +248,13 @@ def test_one_set_stays_as_it_is(tmp_path: Path) -> None:
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     a = make_set(tmp_path / "a", {"1.png": smooth(1)})
     test = make_set(tmp_path / "test", {"1.png": smooth(1)})
-    with pytest.raises(DatasetError, match="every picture repeats"):
+    with pytest.raises(DatasetError, match="every picture duplicates"):
         find_union([a], without=[test])
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
     sets = [make_set(tmp_path / d / "set", {"1.png": smooth(i)}) for i, d in enumerate("ab")]
-    with pytest.raises(DatasetError, match="two datasets are named set"):
+    with pytest.raises(DatasetError, match="two datasets have the name set"):
         find_union(sets)
 
 

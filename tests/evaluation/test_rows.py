@@ -92,7 +92,7 @@ def test_single_pixels_are_refused(tmp_path: Path) -> None:
     """E-measure divides by the number of pixels less one."""
     one = np.full((1, 1), 255, np.uint8)
     root = write_pairs(tmp_path / "set", {"a": (one, one), "b": (one, one)})
-    with pytest.raises(DatasetError, match="2 images are a single pixel, first a"):
+    with pytest.raises(DatasetError, match="2 images have a single pixel, the first is a"):
         load_dataset(root)
 
 

@@ -108,7 +108,7 @@ def test_images_of_one_pixel_are_refused(tmp_path: Path) -> None:
     root = make_discs(tmp_path / "set", count=20)
     for folder in ("images", "masks"):
         Image.new("L", (1, 1), 255).save(root / folder / "005.png")
-    with pytest.raises(DatasetError, match=r"1 images are a single pixel, first 005"):
+    with pytest.raises(DatasetError, match=r"1 images have a single pixel, the first is 005"):
         load_object_arrays(find_pairs(root), 32, 0.3, tmp_path / "cache", ignore)
 
 

@@ -9,11 +9,11 @@
 
 | file | subject |
 |---|---|
-| `pairs.py` | image/mask pairs, and several sets without the pictures that they share |
+| `pairs.py` | image/mask pairs, and the union of several datasets without near-duplicate images |
 | `fixations.py` | fixation sets, and the density of gaze |
-| `importers.py` | fixation sets from their authors' layouts |
-| `files.py` | files of a set, found and read in folders and archives |
-| `catalogue.py`, `catalogue.toml` | sources of known sets |
+| `importers.py` | conversion of published gaze recordings to fixation sets |
+| `files.py` | search and reading of a dataset's files in folders and archives |
+| `catalogue.py`, `catalogue.toml` | terms and download addresses of known datasets |
 
-This module imports nothing, because the catalogue does not need Pillow.
+This module imports nothing, so that the catalogue can be read without Pillow.
 """

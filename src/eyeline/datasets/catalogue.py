@@ -1,4 +1,4 @@
-"""The catalogue of datasets: `catalogue.toml` as records, and the download of one."""
+"""Read the catalogue of datasets, `catalogue.toml`, and download a dataset."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class CatalogueEntry(Strict):
     """A known dataset.
 
     Attributes:
-        title: name and size.
-        use: purpose.
-        paper: publication.
-        terms: terms that its authors state.
-        page: its authors' page.
-        url: address of the archive, if its bytes are pinned.
-        sha256: hex digest of the archive.
-        size: bytes of the archive.
+        title: name of the dataset and number of its images or videos.
+        use: what the dataset is used for here.
+        paper: publication that introduced the dataset.
+        terms: terms of use that the authors of the dataset state.
+        page: web page of the authors.
+        url: download address of the archive; None if no checksum is recorded.
+        sha256: SHA-256 hex digest of the archive.
+        size: size of the archive in bytes.
     """
 
     title: str
@@ -39,13 +39,13 @@ class CatalogueEntry(Strict):
 
 
 def catalogue() -> dict[str, CatalogueEntry]:
-    """Return the datasets by id."""
+    """Return the known datasets by id."""
     text = (resources.files("eyeline.datasets") / "catalogue.toml").read_text()
     return {key: CatalogueEntry.model_validate(row) for key, row in tomllib.loads(text).items()}
 
 
 def find_entry(name: str) -> CatalogueEntry:
-    """Return one dataset; raise DatasetError for an unknown id."""
+    """Return a dataset of the catalogue; raise DatasetError for an unknown id."""
     known = catalogue()
     if name not in known:
         raise DatasetError(
@@ -62,21 +62,21 @@ def fetch(
 ) -> Path:
     """Download a dataset's archive, or resume an earlier download, and check its digest.
 
-    `eyeline.datasets.pairs.find_pairs` reads the archive in place.
+    `eyeline.datasets.pairs.find_pairs` reads the archive without unpacking it.
 
     Args:
-        entry: from `find_entry`.
-        target: name of the archive.
-        on_progress: called with bytes done and in all.
-        mirror: another address of the same bytes.
+        entry: dataset that `find_entry` returned.
+        target: path to write the archive to.
+        on_progress: called with the number of bytes downloaded and the total.
+        mirror: another address of the same archive.
 
     Raises:
-        DatasetError: the bytes of the set are not pinned.
-        DownloadError: see `eyeline.files.download`.
+        DatasetError: the catalogue has no address and checksum for the dataset.
+        DownloadError: the download failed, or the digest differs.
     """
     if entry.url is None or entry.sha256 is None or entry.size is None:
         raise DatasetError(
-            f"{entry.title}: its bytes are not pinned, so it can't be downloaded",
-            f"get it from {entry.page}",
+            f"{entry.title}: the catalogue has no checksum of it, so eyeline does not download it",
+            f"download it yourself from {entry.page}",
         )
     return download(Asset(mirror or entry.url, entry.sha256, entry.size), target, on_progress)

@@ -1,7 +1,7 @@
-"""Find the files of a dataset in a folder, .tar or .zip, and read them in place.
+"""Find the files of a dataset in a folder, .tar or .zip, and read them without unpacking.
 
-A dataset has folders with known names, at its top or inside one wrapping folder. Only a reader that
-needs a path, such as a video decoder, gets a temporary copy of an archive's member.
+A dataset has folders with known names, at its top level or inside a single top-level folder. A reader
+that needs a path, such as a video decoder, gets a temporary copy of the file in the archive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eyeline.files import output_error
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 MAX_BYTES = 2**29
-"""Largest file that is read into memory: a larger picture or table is a mistake, or a bomb."""
+"""Size limit in bytes of a file that is read into memory; a larger image or table is taken for an error."""
 
 _BLOCK = 1 << 20
 
@@ -34,10 +34,10 @@ class Member:
     """A file inside an uncompressed .tar or a .zip.
 
     Attributes:
-        archive: the archive's path.
-        name: path in the archive.
-        size: bytes in a .tar.
-        offset: of the data in a .tar, bytes; None for a .zip.
+        archive: path of the archive.
+        name: path of the file inside the archive.
+        size: size of the file in bytes; 0 for a .zip.
+        offset: byte offset of the file's data in a .tar; None for a .zip.
     """
 
     archive: Path
@@ -57,7 +57,7 @@ class Member:
                     while block := f.read(_BLOCK):
                         yield block
             except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as exc:
-                raise OSError(None, f"damaged in the archive: {exc}") from exc
+                raise OSError(None, f"its data in the archive are damaged: {exc}") from exc
             return
         left = self.size
         with self.archive.open("rb") as f:
@@ -65,23 +65,23 @@ class Member:
             while left:
                 block = f.read(min(_BLOCK, left))
                 if not block:
-                    raise OSError(None, "the archive ends in the middle of it")
+                    raise OSError(None, "the archive ends before the end of this file")
                 left -= len(block)
                 yield block
 
 
 @lru_cache(maxsize=4)
 def _zip(path: Path, modified_ns: int, size: int) -> zipfile.ZipFile:
-    """Open an archive once: its list of files is long, and its members are read one by one.
+    """Open a .zip, and cache it, because parsing the list of files is slow.
 
-    `modified_ns` and `size` are part of the key, so that an archive that was replaced is opened anew.
+    `modified_ns` and `size` are part of the cache key, so a replaced archive is opened again.
     """
-    # Given an open file, ZipFile never closes it, so that threads may share it.
+    # ZipFile does not close a file object that it was given, so threads can share it.
     return zipfile.ZipFile(path.open("rb"))
 
 
 Source = Path | Member
-"""Where a file is."""
+"""Location of a file: a path, or a file inside an archive."""
 
 
 def find_files(
@@ -90,12 +90,14 @@ def find_files(
     wanted: Callable[[PurePosixPath], bool],
     beside: Iterable[str] = (),
 ) -> list[tuple[PurePosixPath, Source]]:
-    """List the wanted files in `folders`, and the files `beside` them, with their paths in the dataset.
+    """List the files of a dataset that `wanted` accepts, each with its path inside the dataset.
 
-    Names are in lower case. Of an archive all files are listed.
+    A folder is searched in the subfolders `folders` and for files named in `beside` next to them; an
+    archive is searched as a whole. `folders` and `beside` are in lower case.
 
     Raises:
-        DatasetError: there is no such dataset, the archive cannot be read, or a name leads out of it.
+        DatasetError: there is no such dataset, the archive cannot be read, or a path in the archive
+            contains `..`.
     """
     if root.is_dir():
         found: list[tuple[PurePosixPath, Source]] = []
@@ -111,7 +113,10 @@ def find_files(
     listed = [(PurePosixPath(member.name), member) for member in members]
     for place, member in listed:
         if ".." in place.parts:
-            raise DatasetError(f"{member}: its name leads out of the archive", "pack it again")
+            raise DatasetError(
+                f"{member}: the path contains '..' and leads out of the archive",
+                "pack the archive again",
+            )
     return [(place, member) for place, member in listed if wanted(place)]
 
 
@@ -125,25 +130,25 @@ def _folders_named(top: Path, name: str) -> list[Path]:
 def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except PermissionError:  # such as a disk's `lost+found`
+    except PermissionError:  # for example `lost+found` at the top of a disk
         return []
 
 
 def has_suffix(path: Path | PurePosixPath, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a visible file's name ends in one of these suffixes, in any case."""
-    # macOS puts "._name.jpg" beside name.jpg in archives: no picture.
+    """Return whether a file has one of these suffixes, in upper or lower case, and is not hidden."""
+    # macOS adds "._name.jpg" to archives next to name.jpg; it holds metadata and no image.
     return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 def _tar_members(path: Path) -> list[Member]:
     try:
-        # "r:" takes plain .tar alone: a compressed one has no offsets to read from.
+        # Mode "r:" rejects compressed archives, whose files have no offsets to read from.
         with tarfile.open(path, "r:") as archive:
             return [Member(path, m.name, m.size, m.offset_data) for m in archive if m.isreg()]
     except (OSError, tarfile.TarError) as exc:
         raise DatasetError(
-            f"{path}: neither a folder nor a readable .tar or .zip: {exc}",
-            "unpack a compressed .tar first",
+            f"{path}: is not a folder, a .zip or a readable .tar: {exc}",
+            "give one of them; unpack a compressed .tar first",
         ) from exc
 
 
@@ -153,30 +158,33 @@ def _zip_members(path: Path) -> list[Member]:
             infos = [i for i in archive.infolist() if not i.is_dir()]
     except (OSError, zipfile.BadZipFile) as exc:
         raise DatasetError(
-            f"{path}: not a readable .zip: {exc}", "check that it is complete"
+            f"{path}: is not a readable .zip: {exc}", "check that the file is complete"
         ) from exc
     for info in infos:
         if info.flag_bits & 1:
-            raise DatasetError(f"{path}: {info.filename} is encrypted", "unpack the archive first")
+            raise DatasetError(
+                f"{path}: {info.filename} is encrypted", "unpack the archive and give the folder"
+            )
     return [Member(path, i.filename) for i in infos]
 
 
 def files_under(
     root: Path, found: list[tuple[PurePosixPath, Source]], folders: Iterable[str]
 ) -> tuple[PurePosixPath, dict[str, Source]] | None:
-    """Return the files in the first folder of these names, by their path in it without suffix.
+    """Return the files below the first of `folders` that has any.
 
     Args:
-        root: the dataset, named in errors.
-        found: from `find_files`, without files of other kinds.
-        folders: names in lower case, the preferred one first; at the top or in one wrapping folder.
+        root: path of the dataset, for error messages.
+        found: files that `find_files` returned.
+        folders: folder names in lower case, in order of preference; each is searched at the top level,
+            then inside a single top-level folder.
 
     Returns:
-        The folder that holds the named one (`.` or the wrapping folder), and the files; None if there
-        are none.
+        The parent of that folder, relative to `root`, and its files by their path below it without
+        suffix; None if no folder has files.
 
     Raises:
-        DatasetError: several wrapping folders hold such a folder, or two files have one name.
+        DatasetError: several top-level folders hold such a folder, or two files have the same name.
     """
     for depth in (0, 1):
         for folder in folders:
@@ -191,14 +199,15 @@ def files_under(
             wrappers = sorted({parts[:depth] for parts, _ in inside})
             if len(wrappers) > 1:
                 raise DatasetError(
-                    f"{root}: holds several datasets: {', '.join('/'.join(w) for w in wrappers)}",
-                    "give the path of one of them",
+                    f"{root}: contains several datasets: {', '.join('/'.join(w) for w in wrappers)}",
+                    "give the path of one dataset",
                 )
             names = [PurePosixPath(*p[below:]).with_suffix("").as_posix() for p, _ in inside]
             name, times = Counter(names).most_common(1)[0]
             if times > 1:
                 raise DatasetError(
-                    f"{root}: two files are named {name!r} in {folder}", "keep one of them"
+                    f"{root}: two files in {folder} have the name {name!r}",
+                    "remove or rename one of them",
                 )
             sources = dict(zip(names, (source for _, source in inside), strict=True))
             return PurePosixPath(*wrappers[0]), sources
@@ -216,7 +225,7 @@ def _blocks(source: Source) -> Iterator[bytes]:
                 yield block
     except OSError as exc:
         raise DatasetError(
-            f"{source}: can't be read: {exc.strerror}", "check that it is complete"
+            f"{source}: can't be read: {exc.strerror}", "check that the file is complete"
         ) from exc
 
 
@@ -224,21 +233,21 @@ def read_bytes(source: Source) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        DatasetError: the file cannot be read, or it has more than `MAX_BYTES`.
+        DatasetError: the file cannot be read, or it has more than `MAX_BYTES` bytes.
     """
     kept = bytearray()
     for block in _blocks(source):
         kept += block
         if len(kept) > MAX_BYTES:
             raise DatasetError(
-                f"{source}: can't be read: it has more than {MAX_BYTES:,} bytes",
-                "check that it is the right file",
+                f"{source}: has more than the allowed {MAX_BYTES:,} bytes",
+                "check that this is the right file",
             )
     return bytes(kept)
 
 
 def file_digest(source: Source) -> str:
-    """Return the sha256 hex digest of a file's bytes; raise DatasetError if it cannot be read."""
+    """Return the SHA-256 hex digest of a file; raise DatasetError if it cannot be read."""
     digest = hashlib.sha256()
     for block in _blocks(source):
         digest.update(block)
@@ -262,10 +271,10 @@ def copy_file(source: Source, target: Path) -> None:
 
 @contextlib.contextmanager
 def local_path(source: Source) -> Iterator[Path]:
-    """Yield a path to a file: its own, or that of a temporary copy of an archive's member.
+    """Yield the path of a file; a file inside an archive is copied to a temporary file.
 
     Raises:
-        DatasetError: the member cannot be read.
+        DatasetError: the file in the archive cannot be read.
         OutputError: the temporary copy cannot be written.
     """
     if isinstance(source, Path):

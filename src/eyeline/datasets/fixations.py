@@ -1,20 +1,20 @@
-"""Fixation sets: pictures or videos with the recorded gaze of their viewers, and its density.
+"""Read fixation sets, which are pictures or videos with recorded gaze, and compute gaze densities.
 
-A fixation set is a folder, a .tar or a .zip that holds `images/` or `videos/` and one table,
-`fixations.csv` or `fixations.csv.gz`, at its top or inside one wrapping folder:
+A fixation set is a folder, a .tar or a .zip with a subfolder `images/` or `videos/` and one table,
+`fixations.csv` or `fixations.csv.gz`, at the top level or inside a single top-level folder:
 
 | kind | columns | coordinates |
 |---|---|---|
 | images | image, viewer, x, y, duration_ms | fractions of the picture's width and height |
 | videos | video, viewer, onset_ms, duration_ms, x, y | pixels of the video |
 
-The name of an image or video is its path below `images/` or `videos/` without its suffix. Columns may
-come in any order. `duration_ms` of images, and `width` and `height` (pixels of the picture that the
-viewers saw), may be absent; further columns are ignored.
+The name of an image or video is its path below `images/` or `videos/` without the suffix. Columns may
+come in any order. Three columns are optional: `duration_ms` of images, and `width` and `height`, the size
+in pixels at which the viewers saw the picture. Further columns are ignored.
 
-The density of gaze is the sum of one Gaussian per fixation. The blur stands for the accuracy of an eye
-tracker and the size of the fovea. Metrics compare predicted maps with the density, and scores of encodes
-weight errors by it.
+The gaze density is the sum of one Gaussian per fixation. Its width models the accuracy of an eye tracker
+and the size of the fovea. Saliency metrics compare predicted maps with the gaze density, and
+`eyeline score` weights the errors of an encode by it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from eyeline.media.types import VIDEO_SUFFIXES
 TABLES = ("fixations.csv", "fixations.csv.gz")
 MAX_TABLE_BYTES = 2**30
 MAX_ROWS = 20_000_000
-"""Largest table, unpacked, and most rows: more is a mistake, or a bomb."""
+"""Limits of an unpacked table; a larger table is taken for an error."""
 
 _MAX_LINE = 2**16
 _EXAMPLES = 5
@@ -74,14 +74,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Fixations:
-    """The fixations of all viewers on one image or video, in the order of the table.
+    """The fixations of all viewers on one image or video, in the row order of the table.
 
     Attributes:
-        viewer: int64 (N,), index into `FixationSet.viewers`.
-        x: float64 (N,), fraction of the width, 0 <= x < 1, left to right.
-        y: float64 (N,), fraction of the height, 0 <= y < 1, top to bottom.
-        onset_ms: float64 (N,), milliseconds from the first frame; 0 for images.
-        duration_ms: float64 (N,), milliseconds; NaN where the table does not say.
+        viewer: int64 (N,), index into `FixationSet.viewers` or `Recording.viewers`.
+        x: float64 (N,), fraction of the width, 0 <= x < 1, from the left edge.
+        y: float64 (N,), fraction of the height, 0 <= y < 1, from the top edge.
+        onset_ms: float64 (N,), start of the fixation, milliseconds after the first frame; 0 for images.
+        duration_ms: float64 (N,), milliseconds; NaN if the table has no durations.
     """
 
     viewer: Ints
@@ -94,11 +94,11 @@ class Fixations:
         return len(self.x)
 
     def select(self, rows: npt.NDArray[np.bool_] | Ints) -> Fixations:
-        """Return the chosen rows: a bool (N,) mask or int64 (M,) indices."""
+        """Return the fixations that `rows`, a bool (N,) mask or int64 (M,) indices, selects."""
         return Fixations(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def active_at(self, time_ms: float) -> Fixations:
-        """Return the fixations that have begun and not ended, `time_ms` after the first frame."""
+        """Return the fixations in progress at `time_ms`, milliseconds after the first frame."""
         started = self.onset_ms <= time_ms
         return self.select(started & (time_ms < self.onset_ms + self.duration_ms))
 
@@ -109,12 +109,12 @@ class Stimulus:
 
     Attributes:
         name: path below `images/` or `videos/` without suffix, unique in its set.
-        source: where the file is.
-        size: (width, height) as shown, pixels.
-        digest: sha256 hex digest of the file's bytes.
+        source: location of the file.
+        size: (width, height) in pixels, after rotation and at square pixels.
+        digest: SHA-256 hex digest of the file.
         fixations: valid fixations; may be empty.
-        fps: average frame rate of a video that states one, else None.
-        duration_ms: length of a video that states it, milliseconds, else None.
+        fps: average frame rate of a video; None if it is not known, and for an image.
+        duration_ms: length of a video in milliseconds; None if it is not known, and for an image.
     """
 
     name: str
@@ -128,12 +128,12 @@ class Stimulus:
 
 @dataclass(frozen=True)
 class FixationProblem:
-    """One kind of invalid row or file in a set, with its count.
+    """A kind of invalid row or file in a fixation set, and how often it occurs.
 
     Attributes:
-        kind: such as `outside the picture`.
-        count: number of rows, images, videos or viewers.
-        examples: the first few, each as `NAME, line 12: x = 1.02`.
+        kind: kind of the problem, for example `outside the picture`.
+        count: number of rows, images, videos or viewers with this problem.
+        examples: the first few cases, each in the form `NAME, line 12: x = 1.02`.
     """
 
     kind: str
@@ -150,12 +150,12 @@ class FixationSet:
     """A checked fixation set.
 
     Attributes:
-        name: of its folder or archive, without suffix.
+        name: name of the folder, or of the archive without suffix.
         kind: whether the stimuli are images or videos.
-        stimuli: sorted by name.
-        viewers: names of the viewers, in the order of their first row.
-        digest: sha256 hex digest over the table and the names and digests of all stimuli.
-        problems: of invalid rows, which are not in `stimuli`.
+        stimuli: the images or videos, sorted by name.
+        viewers: names of the viewers with a valid row, in the order of their first valid row.
+        digest: SHA-256 hex digest of the table and of the names and digests of all stimuli.
+        problems: problems of the rows that were left out.
     """
 
     name: str
@@ -168,13 +168,13 @@ class FixationSet:
 
 @dataclass(frozen=True)
 class Recording:
-    """The fixations on one video, read from a table without its set.
+    """The fixations on one video, read from a table without a fixation set.
 
     Attributes:
         fixations: valid fixations; at least one.
-        viewers: names of the viewers of this video, in the order of their first row.
-        digest: sha256 hex digest of the table's unpacked bytes.
-        problems: of invalid rows, which are not in `fixations`.
+        viewers: names of the viewers with a valid row, in the order of their first valid row.
+        digest: SHA-256 hex digest of the unpacked table.
+        problems: problems of the rows that were left out.
     """
 
     fixations: Fixations
@@ -184,17 +184,17 @@ class Recording:
 
 
 def fold_of(digest: str) -> Fold:
-    """Return the fold of an image, decided by its content alone: copies share a fold.
+    """Return the data split (fold) of an image; identical files always get the same fold.
 
-    One tenth of the images of a set selects an epoch of a training run, another tenth reports how good
-    the model is, and the rest trains it. `digest` is the sha256 hex digest of the image's bytes.
+    `train` (80 % of the images) trains a model, `select` (10 %) selects the best epoch, and `report` (10 %)
+    measures the finished model. `digest` is the SHA-256 hex digest of the image file.
     """
     share = int(digest[:8], 16) / 0x100000000
     return "select" if share < 0.1 else "report" if share < 0.2 else "train"
 
 
 def is_fixation_set(root: Path) -> bool:
-    """Return whether a folder or archive holds a fixation table beside `images/` or `videos/`.
+    """Return whether a folder or archive contains a fixation table and `images/` or `videos/`.
 
     Raises:
         DatasetError: there is no such folder or archive, or it cannot be read.
@@ -210,16 +210,16 @@ def load_fixation_set(
 ) -> FixationSet:
     """Read and check a fixation set.
 
-    Rows that cannot be used are left out, counted in `FixationSet.problems` and named there.
+    Invalid rows are left out; `FixationSet.problems` counts them and gives examples.
 
     Args:
-        root: folder, .tar or .zip.
-        on_progress: called with images or videos checked and in all.
+        root: folder, .tar or .zip with the fixation set.
+        on_progress: called with the number of images or videos checked and the total.
 
     Raises:
         DatasetError: the set has no table, no stimuli, a missing column, or no valid fixation; two
-            files have one name; or an image, a video or the table cannot be read.
-        MissingExtraError: the set holds images, and Pillow is not installed.
+            files have the same name; or an image, a video or the table cannot be read.
+        MissingExtraError: the set contains images, and Pillow is not installed.
     """
     found = _find(root)
     kind, base, sources = _stimuli_of(root, found)
@@ -248,18 +248,18 @@ def load_fixation_set(
 def read_fixations(
     table: Path, video: str, size: tuple[int, int], duration_ms: float | None = None
 ) -> Recording:
-    """Read and check the fixations on one video from a table alone.
+    """Read and check the fixations on one video from a table without a fixation set.
 
     Args:
-        table: a .csv or .csv.gz with the columns of a set of videos; without the column `video`,
-            all rows belong to this video.
-        video: the video's name, as in the column `video`: its file name without suffix.
-        size: (width, height) of the video as shown, pixels; x and y are divided by them.
-        duration_ms: length of the video, milliseconds, where it is known.
+        table: a .csv or .csv.gz with the columns of a set of videos; the column `video` is optional, and
+            without it all rows belong to this video.
+        video: name of the video in the column `video`, which is its file name without suffix.
+        size: (width, height) of the video in pixels, after rotation and at square pixels; x and y of the
+            table are divided by it.
+        duration_ms: length of the video in milliseconds, if it is known.
 
     Raises:
-        DatasetError: the table cannot be read, lacks a column, has no row for this video, or no
-            valid one.
+        DatasetError: the table cannot be read, lacks a column, or has no valid row for this video.
     """
     stimulus = Stimulus(video, table, size, "", _no_fixations(), None, duration_ms)
     rows = _read_table(table, "videos", {video: stimulus}, only=video)
@@ -279,16 +279,16 @@ def _find(root: Path) -> list[tuple[PurePosixPath, Source]]:
 def _stimuli_of(
     root: Path, found: list[tuple[PurePosixPath, Source]]
 ) -> tuple[Kind, PurePosixPath, dict[str, Source]]:
-    """Return the set's kind, the folder that holds it, and its images or videos by name."""
+    """Return the kind of the set, the parent of `images/` or `videos/`, and the files by name."""
     held = {kind: under for kind in SUFFIXES if (under := files_under(root, found, (kind,)))}
     if not held:
         raise DatasetError(
             f"{root}: has no images in images/ and no videos in videos/",
-            f"supported suffixes: {', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}",
+            f"give files with one of the suffixes {', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}",
         )
     if len(held) > 1:
         raise DatasetError(
-            f"{root}: holds images/ and videos/", "keep each kind in a set of its own"
+            f"{root}: contains both images/ and videos/", "make one set of images and one of videos"
         )
     ((kind, (base, sources)),) = held.items()
     return kind, base, sources
@@ -299,8 +299,8 @@ def _table_of(root: Path, found: list[tuple[PurePosixPath, Source]], base: PureP
     if len(tables) != 1:
         what = "two fixation tables" if tables else "no fixation table"
         raise DatasetError(
-            f"{root}: has {what} beside its images or videos",
-            f"keep one of {' and '.join(TABLES)}",
+            f"{root}: has {what} next to images/ or videos/",
+            f"give one table there, {' or '.join(TABLES)}",
         )
     return tables[0]
 
@@ -338,7 +338,7 @@ def _no_fixations() -> Fixations:
 
 
 class _Problems:
-    """Problems, counted by their kind in the order in which they were found."""
+    """Counts and examples of problems by kind, in the order of the first problem of each kind."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
@@ -359,13 +359,13 @@ class _Problems:
 
 @dataclass
 class _Rows:
-    """Valid rows of a table.
+    """The valid rows of a table.
 
     Attributes:
-        digest: sha256 hex digest of the unpacked bytes.
-        viewers: index of each viewer who has a valid fixation.
-        by_stimulus: viewer, x, y, onset_ms and duration_ms of the valid rows of each stimulus.
-        problems: of the other rows.
+        digest: SHA-256 hex digest of the unpacked table.
+        viewers: index of each viewer with a valid row, by name.
+        by_stimulus: the viewer indices of the valid rows per stimulus, and their `NUMBERS` in one array.
+        problems: problems of the invalid rows.
     """
 
     digest: str = ""
@@ -389,14 +389,7 @@ class _Rows:
 def _read_table(
     table: Source, kind: Kind, stimuli: Mapping[str, Stimulus], only: str | None = None
 ) -> _Rows:
-    """Read and check all rows of a table.
-
-    Args:
-        table: where the table is.
-        kind: of its stimuli.
-        stimuli: by name.
-        only: the one video whose rows count; rows of others are no problem then.
-    """
+    """Read and check all rows of a table; if `only` is given, rows of other videos are skipped."""
     rows, digest = _Rows(), hashlib.sha256()
     reader = csv.reader(_lines(table, digest))
     try:
@@ -409,7 +402,9 @@ def _read_table(
                 continue
             line = reader.line_num
             if line > MAX_ROWS:
-                raise DatasetError(f"{table}: has more than {MAX_ROWS:,} lines", "split the set")
+                raise DatasetError(
+                    f"{table}: has more than the allowed {MAX_ROWS:,} lines", "split the set"
+                )
             name = only or ""
             if place is not None:
                 name = cells[place].strip() if place < len(cells) else ""
@@ -420,11 +415,11 @@ def _read_table(
             try:
                 if len(cells) != len(columns):
                     raise _InvalidRowError(  # noqa: TRY301 - caught with those of the cells
-                        "wrong number of cells", f"{len(cells)} in place of {len(columns)}"
+                        "wrong number of cells", f"{len(cells)} cells, expected {len(columns)}"
                     )
                 viewer = cells[columns["viewer"]].strip()
                 if not viewer:
-                    raise _InvalidRowError("no viewer", "the cell is empty")  # noqa: TRY301
+                    raise _InvalidRowError("no viewer", "the cell viewer is empty")  # noqa: TRY301
                 seen[viewer] = None
                 numbers = _valid_row(stimuli.get(name), name, cells, columns, kind)
             except _InvalidRowError as exc:
@@ -434,7 +429,7 @@ def _read_table(
             rows.add(name, viewer, numbers)
     except csv.Error as exc:
         raise DatasetError(
-            f"{table}: line {reader.line_num} is not CSV: {exc}", "save the table as CSV"
+            f"{table}: line {reader.line_num} is not valid CSV: {exc}", "save the table as CSV"
         ) from exc
     rows.digest = digest.hexdigest()
     for viewer in seen:
@@ -442,16 +437,16 @@ def _read_table(
             rows.problems.add("viewer without valid fixations", viewer)
     if not rows.by_stimulus:
         if only is not None and not rows.problems.all():
-            names = ", ".join(repr(name) for name in sorted(others)) or "nothing"
+            names = ", ".join(repr(name) for name in sorted(others)) or "none"
             raise DatasetError(
-                f"{table}: has no fixations on video {only!r}; it names {names}",
-                "name the video's file, without its suffix, as in the column `video`",
+                f"{table}: has no fixations on the video {only!r}; its column video names {names}",
+                "rename the video file to one of these names, or correct the column video",
             )
         worst = max(rows.problems.all(), key=lambda p: p.count, default=None)
         why = f": {worst}" if worst else ""
         raise DatasetError(
-            f"{table}: holds no valid fixation{why}",
-            "see docs/datasets.md for the columns and their units",
+            f"{table}: has no valid fixation{why}",
+            "correct the table; docs/datasets.md lists the columns and their units",
         )
     return rows
 
@@ -466,16 +461,16 @@ def _columns(table: Source, header: Sequence[str], kind: Kind, *, optional: bool
         raise DatasetError(
             f"{table}: has no column {' or '.join(missing)}; its first line is "
             f"{','.join(header)[:100]!r}",
-            f"a set of {kind} has the columns {', '.join(needed)}",
+            f"a table for {kind} needs the columns {', '.join(needed)}",
         )
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise DatasetError(f"{table}: has two columns {twice[0]}", "keep one of them")
+        raise DatasetError(f"{table}: has two columns named {twice[0]}", "remove one of them")
     return {name: at for at, name in enumerate(names)}
 
 
 class _InvalidRowError(Exception):
-    """The first problem of a row: its kind, and the detail of this row."""
+    """The first problem of an invalid row; the arguments are its kind and a detail of the row."""
 
 
 def _valid_row(
@@ -485,9 +480,9 @@ def _valid_row(
     columns: Mapping[str, int],
     kind: Kind,
 ) -> list[float]:
-    """Return the `NUMBERS` of a row with its viewer; x and y as fractions."""
+    """Return the `NUMBERS` of a row, with x and y as fractions of the width and height."""
     if stimulus is None:
-        raise _InvalidRowError(f"unknown {kind[:-1]}", f"there is no {name!r}")
+        raise _InvalidRowError(f"unknown {kind[:-1]}", f"the set has no {kind[:-1]} {name!r}")
     values = {"onset_ms": 0.0, "duration_ms": math.nan}
     for column in (*NUMBERS, "width", "height"):
         if column not in columns:
@@ -502,7 +497,8 @@ def _valid_row(
     for side, pixels in zip(("width", "height"), stimulus.size, strict=True):
         if (value := values.get(side, pixels)) != pixels:
             raise _InvalidRowError(
-                f"{side} differs from the {kind[:-1]}'s", f"{value:g}, the file has {pixels}"
+                f"{side} differs from the {kind[:-1]}'s",
+                f"{value:g} in the table, {pixels} in the file",
             )
     limits = stimulus.size if kind == "videos" else (1, 1)
     for axis, limit in zip(("x", "y"), limits, strict=True):
@@ -511,17 +507,18 @@ def _valid_row(
         values[axis] /= limit
     for column in ("onset_ms", "duration_ms"):
         if values[column] < 0:
-            raise _InvalidRowError(f"negative {column}", f"{values[column]:g}")
+            raise _InvalidRowError(f"negative {column}", f"{column} = {values[column]:g}")
     onset, end = values["onset_ms"], stimulus.duration_ms
     if end is not None and onset >= end:
         raise _InvalidRowError(
-            "after the end of the video", f"onset_ms = {onset:g}, the video ends at {end:.0f}"
+            "after the end of the video",
+            f"onset_ms = {onset:g}, but the video ends at {end:.0f} ms",
         )
     return [values[column] for column in NUMBERS]
 
 
 def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
-    """Yield the lines of a table, and feed their bytes to `digest`."""
+    """Yield the lines of a table, unpacked if it is gzip, and update `digest` with their bytes."""
     packed = read_bytes(table)
     plain: IO[bytes] = io.BytesIO(packed)
     if packed.startswith(b"\x1f\x8b"):
@@ -533,12 +530,13 @@ def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
             total += len(line)
             if len(line) > _MAX_LINE:
                 raise DatasetError(
-                    f"{table}: line {number} has more than {_MAX_LINE:,} bytes",
-                    "give a table in CSV",
+                    f"{table}: line {number} has more than the allowed {_MAX_LINE:,} bytes",
+                    "check that the table is CSV",
                 )
             if total > MAX_TABLE_BYTES:
                 raise DatasetError(
-                    f"{table}: has more than {MAX_TABLE_BYTES:,} bytes unpacked", "split the set"
+                    f"{table}: has more than the allowed {MAX_TABLE_BYTES:,} bytes after unpacking",
+                    "split the set",
                 )
             digest.update(line)
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -548,35 +546,35 @@ def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
         ) from exc
     except (OSError, EOFError, zlib.error) as exc:
         raise DatasetError(
-            f"{table}: can't be unpacked: {exc}", "check that it is complete"
+            f"{table}: can't be unpacked: {exc}", "check that the file is complete"
         ) from exc
 
 
 DEFAULT_SIGMA = 0.03
-"""Standard deviation as a share of the picture's width where the viewing distance is not known. One
-degree of visual angle is the field's choice (Le Meur & Baccino, "Methods for comparing scanpaths and
-saliency maps", Behavior Research Methods 45, 2013); a screen is some 30 to 40 degrees wide."""
+"""Standard deviation of the Gaussian, as a fraction of the picture's width, if the viewing distance is not
+known. It is about one degree of visual angle, the usual choice (Le Meur & Baccino, "Methods for comparing
+scanpaths and saliency maps", Behavior Research Methods 45, 2013), on a screen 30 to 40 degrees wide."""
 
 PIXELS_PER_DEGREE = (1.0, 1000.0)
-"""Least and most pixels per degree of visual angle: beyond them a density is a point, or flat."""
+"""Allowed range of pixels per degree of visual angle; outside it, a gaze density is a point or flat."""
 
 NARROWEST = 0.5
-"""Least standard deviation, samples: a narrower Gaussian falls between the samples, so that fixations
-would count by their distance from the middle of one."""
+"""Smallest standard deviation in samples. The sum of a narrower Gaussian over the samples depends on how
+far the fixation is from the centre of a sample, so fixations would not count equally."""
 
 
 def check_pixels_per_degree(pixels_per_degree: float | None) -> None:
-    """Raise a UsageError for a number out of `PIXELS_PER_DEGREE`."""
+    """Raise a UsageError for a number outside `PIXELS_PER_DEGREE`."""
     least, most = PIXELS_PER_DEGREE
     if pixels_per_degree is not None and not least <= pixels_per_degree <= most:
         raise UsageError(
             f"--pixels-per-degree is {pixels_per_degree:g}; it must be between {least:g} and {most:g}",
-            "a screen of 1920 pixels that is 40 degrees wide has 48",
+            "divide the screen's width in pixels by its visual angle: 1920 pixels at 40 degrees are 48",
         )
 
 
 def sigma_of(width: int, pixels_per_degree: float | None) -> float:
-    """Return the standard deviation of the density as a share of the picture's width (pixels).
+    """Return the standard deviation of the gaze density as a fraction of the picture's width in pixels.
 
     It is one degree of visual angle if `pixels_per_degree` is known, else `DEFAULT_SIGMA`.
     """
@@ -586,28 +584,29 @@ def sigma_of(width: int, pixels_per_degree: float | None) -> float:
 def gaze_density(
     fixations: Fixations, width: int, height: int, sigma: float = DEFAULT_SIGMA
 ) -> npt.NDArray[np.float32]:
-    """Return the density of gaze over a picture; every fixation counts the same.
+    """Return the gaze density over a picture, in which every fixation has the same weight.
 
-    Positions are not rounded to samples. Gaussians are cut off at the edges of the picture.
+    Positions are not rounded to samples. The Gaussians are cut off at the edges of the picture.
 
     Args:
-        fixations: at least one.
-        width: columns of the result, which has the aspect of the picture as shown.
-        height: rows of the result.
-        sigma: standard deviation of the Gaussian, share of the width; at least `NARROWEST` samples.
+        fixations: fixations on the picture; at least one.
+        width: number of columns of the result.
+        height: number of rows of the result; `width` / `height` is the picture's display aspect ratio.
+        sigma: standard deviation of the Gaussian, fraction of the width; raised to `NARROWEST` samples
+            if it is smaller.
 
     Returns:
         float32 (height, width), positive or zero, sum 1.
 
     Raises:
-        ValueError: there is no fixation.
+        ValueError: `fixations` is empty.
     """
     if not len(fixations):
-        raise ValueError("no fixation, so there is no density")
+        raise ValueError("fixations is empty; a gaze density needs at least one fixation")
     narrowest = max(sigma * width, NARROWEST)
     across = _gaussians(fixations.x * width, width, narrowest)
     down = _gaussians(fixations.y * height, height, narrowest)
-    # No matrix product: BLAS would wake a thread per core for a millisecond's work.
+    # Not a matrix product: BLAS would start a thread per core for a millisecond of work.
     total = np.einsum("nh,nw->hw", down, across)
     density: npt.NDArray[np.float32] = (total / total.sum()).astype(np.float32)
     return density
@@ -615,7 +614,7 @@ def gaze_density(
 
 @dataclass(frozen=True)
 class CentreGaussian:
-    """A Gaussian over the picture with independent axes.
+    """A Gaussian over the picture without correlation between x and y.
 
     Attributes:
         x, y: mean, fractions of the width and height.
@@ -628,7 +627,7 @@ class CentreGaussian:
     std_y: float
 
     def density(self, width: int, height: int) -> npt.NDArray[np.float64]:
-        """Return the density at the pixel centres as float64 (height, width), sum 1."""
+        """Return the density at the sample centres as float64 (height, width), sum 1."""
         stds = max(self.std_x * width, NARROWEST), max(self.std_y * height, NARROWEST)
         across = _gaussians(np.array([self.x * width]), width, stds[0])[0]
         down = _gaussians(np.array([self.y * height]), height, stds[1])[0]
@@ -640,6 +639,6 @@ class CentreGaussian:
 def _gaussians(
     centres: npt.NDArray[np.float64], samples: int, sigma: float
 ) -> npt.NDArray[np.float64]:
-    """Return float64 (fixations, samples): each Gaussian at the samples' centres."""
+    """Return the values of each Gaussian at the sample centres, float64 (centres, samples)."""
     distance = np.arange(samples) + 0.5 - centres[:, None]
     return np.exp(-0.5 * np.square(distance / sigma))

@@ -1,7 +1,8 @@
-"""Convert published gaze recordings from their authors' layouts to fixation sets.
+"""Convert published gaze recordings to fixation sets.
 
-A layout is a row of `LAYOUTS`: the places of its images or videos and of its MATLAB file, and a function
-that reads that file. To add one, write such a function and a row, and a row of `catalogue.toml`.
+A layout describes how a dataset is published: the folder of its images or videos, its MATLAB file and a
+function that reads the MATLAB file. To add a layout, write such a function, and add an entry to `LAYOUTS`
+and to `catalogue.toml`.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ _DAMAGED = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, MemoryError),
     zlib.error,
 )
-"""Errors of SciPy, h5py and the readers below for files of another form."""
+"""Exceptions that SciPy, h5py and the functions below raise for a file in another format."""
 
 
 class RawFixations(NamedTuple):
     """Fixations of one viewer on one image or video, as the authors recorded them.
 
     Attributes:
-        name: of the image or video, without suffix; empty if the file gives none.
-        viewer: the viewer's number in the authors' file, from 1.
-        x, y: float64 (N,), pixels.
-        onset_ms: float64 (N,), milliseconds.
-        duration_ms: float64 (N,), milliseconds.
+        name: name of the image or video, without suffix; empty if the file has no name.
+        viewer: number of the viewer in the MATLAB file, from 1.
+        x, y: float64 (N,), pixels from the upper left corner.
+        onset_ms: float64 (N,), start of each fixation, milliseconds.
+        duration_ms: float64 (N,), duration of each fixation, milliseconds.
     """
 
     name: str
@@ -71,13 +72,13 @@ class RawFixations(NamedTuple):
 
 
 class GazeLayout(NamedTuple):
-    """How a set is published.
+    """The files of a published dataset.
 
     Attributes:
-        kind: of its stimuli.
-        stimuli: folder of the images or videos, lower case.
-        table: the MATLAB file, lower case.
-        read: reads the MATLAB file, given the sorted names of the stimuli.
+        kind: whether the dataset has images or videos.
+        stimuli: folder of the images or videos, in lower case.
+        table: path of the MATLAB file, in lower case.
+        read: function of the bytes of the MATLAB file and the sorted names of the images or videos.
     """
 
     kind: Kind
@@ -92,22 +93,22 @@ def import_set(
     target: Path,
     on_progress: Callable[[str, int, int], None] = lambda part, done, total: None,
 ) -> FixationSet:
-    """Write a fixation set from its authors' files: a folder that `load_fixation_set` reads.
+    """Convert the published files of a dataset to a folder that `load_fixation_set` reads.
 
-    The images or videos are copied as they are. All recorded rows are kept; x and y of images
-    become fractions of the width and height. The table's bytes depend on the input alone.
+    The images or videos are copied unchanged. All recorded fixations are kept; x and y of images
+    become fractions of the width and height. Equal input gives the same bytes of the table.
 
     Args:
         layout: a key of `LAYOUTS`.
-        source: folder, .tar or .zip with the authors' files.
-        target: the folder to write; it appears whole or not at all.
-        on_progress: called with the part's name, files done, and files in all.
+        source: folder, .tar or .zip with the published files.
+        target: folder to write; it is created only if the conversion succeeds.
+        on_progress: called with `copy` or `check`, the number of files done, and the total.
 
     Returns:
-        The written set, with its problems.
+        The written set, with the problems of its rows.
 
     Raises:
-        DatasetError: the layout is unknown, or the source has another one.
+        DatasetError: the layout is unknown, or the files in `source` do not have this layout.
         OutputError: the target exists, or it cannot be written.
         MissingExtraError: the extra `datasets` is not installed.
     """
@@ -118,14 +119,14 @@ def import_set(
         recorded = list(form.read(data, sorted(stimuli)))
     except _DAMAGED as exc:
         raise DatasetError(
-            f"{table}: does not hold fixations in the layout {layout!r}: {exc}",
-            "give the file as its authors publish it",
+            f"{table}: is not a MATLAB file of the layout {layout!r}: {exc}",
+            "give the file as its authors published it",
         ) from exc
     missing = sorted({g.name for g in recorded if g.name} - stimuli.keys())
     if missing:
         raise DatasetError(
-            f"{source}: {len(missing)} {form.kind} with fixations are not in "
-            f"{form.stimuli}, first {missing[0]!r}",
+            f"{source}: {len(missing)} {form.kind} with fixations are missing in "
+            f"{form.stimuli}/, the first is {missing[0]!r}",
             "check that the copy is complete",
         )
     with whole_folder(target) as folder:
@@ -144,7 +145,7 @@ def import_set(
 
 
 def find_layout(name: str) -> GazeLayout:
-    """Return a row of `LAYOUTS`; raise DatasetError for an unknown name."""
+    """Return a layout by name; raise DatasetError for an unknown name."""
     if name not in LAYOUTS:
         raise DatasetError(
             f"{name!r} is not a known layout", f"choose one of: {', '.join(LAYOUTS)}"
@@ -153,7 +154,7 @@ def find_layout(name: str) -> GazeLayout:
 
 
 def _find(form: GazeLayout, source: Path) -> tuple[dict[str, Source], Source]:
-    """Return the stimuli by name, without spaces, and the MATLAB file."""
+    """Return the images or videos, by name without spaces, and the MATLAB file."""
     table = PurePosixPath(form.table)
     found = find_files(
         source,
@@ -168,10 +169,10 @@ def _find(form: GazeLayout, source: Path) -> tuple[dict[str, Source], Source]:
     tables = [s for path, s in found if path.as_posix().lower() == place]
     if under is None or not tables:
         raise DatasetError(
-            f"{source}: has no {form.kind} in {form.stimuli}/ beside {form.table}",
-            "give the folder or archive that the authors publish",
+            f"{source}: does not contain {form.table} and {form.kind} in {form.stimuli}/",
+            "give the folder or archive that the authors published",
         )
-    # The HEVC set has "Basketball Drive.avi" for BasketballDrive.
+    # The MATLAB file of the HEVC set names "Basketball Drive.avi" BasketballDrive.
     return {name.replace(" ", ""): s for name, s in under[1].items()}, tables[0]
 
 
@@ -183,7 +184,7 @@ def _write_table(
         sizes = {name: probe_stimulus(kind, name, path).size for name, path in files.items()}
     with (
         target.open("wb") as raw,
-        # Neither a name nor a time, so that equal input gives equal bytes.
+        # The gzip header gets no name and no time, so that equal input gives equal bytes.
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
         io.TextIOWrapper(packed, "utf-8", newline="") as text,
     ):
@@ -210,10 +211,10 @@ def _matlab_cells(data: bytes) -> npt.NDArray[Any]:
 
 
 def _check_unpacked(data: bytes) -> None:
-    """Refuse a MATLAB file whose variables have more than `MAX_BYTES` when they are unpacked.
+    """Raise a ValueError if the variables of a MATLAB file unpack to more than `MAX_BYTES`.
 
-    MathWorks, MAT-File Format, "Level 5 MAT-File Format": a header of 128 bytes, then elements that
-    begin with a type and a length of 4 bytes each.
+    The file has a header of 128 bytes, then elements that begin with a type and a length of 4 bytes each
+    (MathWorks, MAT-File Format, "Level 5 MAT-File Format").
     """
     order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
     at, total = 128, 0
@@ -227,13 +228,14 @@ def _check_unpacked(data: bytes) -> None:
             total += len(unpack.decompress(body, 1 << 20))
             body = unpack.unconsumed_tail
         if total > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes unpacked")
+            raise ValueError(f"it has more than the allowed {MAX_BYTES:,} bytes after unpacking")
 
 
 def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
-    """Read OSIE and Crowd: a cell per image with a struct (img, subjects), a struct per subject.
+    """Read the MATLAB file of OSIE or Crowd.
 
-    fix_x and fix_y are pixels from the upper left corner, fix_duration milliseconds.
+    The file has one cell per image with a struct (img, subjects), and one struct per subject: fix_x and
+    fix_y in pixels from the upper left corner, and fix_duration in milliseconds.
     """
     for cell in _matlab_cells(data).flat:
         image = cell[0, 0]
@@ -253,13 +255,14 @@ def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
 
 
 def _read_matrices(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
-    """Read Scene: cells (images, viewers) in the order of the images' names.
+    """Read the MATLAB file of Scene.
 
-    A row of a cell is y, x (pixels), onset, duration (seconds).
+    The file has an array of cells (images, viewers), with the images sorted by name. A row of a cell is
+    y, x (pixels), onset, duration (seconds).
     """
     cells = _matlab_cells(data)
     if len(cells) != len(names):
-        raise ValueError(f"it has {len(cells)} images, the folder {len(names)}")
+        raise ValueError(f"it has {len(cells)} images, but the folder has {len(names)}")
     for name, row in zip(names, cells, strict=True):
         for number, cell in enumerate(row, 1):
             if cell.size:
@@ -268,9 +271,10 @@ def _read_matrices(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
 
 
 def _read_hevc(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
-    """Read the HEVC sequences: MATLAB 7.3, which is HDF5; a row per fixation, stored transposed.
+    """Read the MATLAB 7.3 file, which is HDF5, of the HEVC sequences.
 
-    Its columns are subject, video (from 1), onset and duration (milliseconds), x, y (pixels).
+    `fixdata` is stored transposed and has one row per fixation: subject, video (from 1), onset and
+    duration (milliseconds), x, y (pixels).
     """
     try:
         import h5py
@@ -281,11 +285,11 @@ def _read_hevc(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
         listed = root["video_names_list"]
         rows = root["fixdata"]
         if rows.ndim != 2 or len(rows) != 6 or rows.size > 6 * MAX_ROWS or listed.size > MAX_ROWS:
-            raise ValueError(f"fixdata has the shape {rows.shape[::-1]}, not (rows, 6)")
+            raise ValueError(f"fixdata has the shape {rows.shape[::-1]}, expected (rows, 6)")
         videos = ["".join(map(chr, file[ref][()].flat)) for ref in listed[()].flat]
         fixations = np.asarray(rows[()], np.float64).T
     for viewer, video, *values in fixations:
-        known = 1 <= video <= len(videos)  # one published row has no video
+        known = 1 <= video <= len(videos)  # one published row has no valid video number
         onset, duration, x, y = (np.array([value]) for value in values)
         yield RawFixations(
             videos[int(video) - 1] if known else "", int(viewer), x, y, onset, duration
@@ -298,4 +302,4 @@ LAYOUTS = {
     "scene": GazeLayout("images", "data/stimuli", "data/tidy/fixations.mat", _read_matrices),
     "hevc": GazeLayout("videos", "videos", "video_database.mat", _read_hevc),
 }
-"""By the id of the set in the catalogue."""
+"""Layouts by the id of the dataset in the catalogue."""

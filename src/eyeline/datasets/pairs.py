@@ -1,11 +1,11 @@
 """Find, check and read image/mask pairs, for training and for evaluation.
 
-A dataset is a folder, a .tar or a .zip that holds `images/` and `masks/`, or the folders that its
-authors chose (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at its top or inside one wrapping folder. Folders below
-these are kept in the names: DAVIS has one for each video. Archives are read in place.
+A dataset is a folder, a .tar or a .zip with the subfolders `images/` and `masks/`, or with the subfolders
+of a known dataset (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at the top level or inside a single top-level folder.
+The name of a pair includes the subfolders below these: DAVIS has one per video. Archives are not unpacked.
 
-A picture that two sets have in common, whether copied, scaled or compressed again, would count twice in
-training, or leak from a test set into it. `find_union` keeps the first one and names the others.
+Two datasets can contain the same picture, copied, scaled or compressed again. It would count twice in
+training, or leak from a test set into training. `find_union` keeps the first copy and reports the others.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from eyeline.datasets.files import (
 from eyeline.errors import DatasetError
 from eyeline.parallel import map_in_threads, usable_cores
 
-# Lower case, for any case is read; the first existing one counts.
+# Folders in order of preference, in lower case; they are matched in any case.
 IMAGE_FOLDERS = (
     *("images", "duts-tr-image", "duts-te-image"),
     *("jpegimages/480p", "image", "imgs", "img"),  # DAVIS-2016 first
 )
 MASK_FOLDERS = (
-    *("masks", "ground_truth_mask", "duts-tr-mask", "duts-te-mask"),  # ECSSD's authors' is second
+    *("masks", "ground_truth_mask", "duts-tr-mask", "duts-te-mask"),  # the second one is ECSSD's
     *("annotations/480p", "mask", "gt"),
 )
 MASK_THRESHOLD = 127
-"""A pixel is foreground above this value, as the sets' authors evaluate."""
+"""Mask pixels above this value are foreground, as in the evaluation code of the datasets' authors."""
 
-# Pillow raises SyntaxError for broken PNG chunks and its own class for absurd sizes.
+# Pillow raises SyntaxError for broken PNG chunks and DecompressionBombError for huge images.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -53,10 +53,10 @@ class Pair:
     """One image and its ground-truth mask.
 
     Attributes:
-        name: path inside the folder of images without suffix, unique in its dataset.
-        image: where the image is.
-        mask: where the mask is.
-        digest: sha256 hex digest of the image file's bytes; decides the split in training.
+        name: path of the image below the image folder, without suffix; unique in the dataset.
+        image: location of the image file.
+        mask: location of the mask file.
+        digest: SHA-256 hex digest of the image file; training derives the data split from it.
     """
 
     name: str
@@ -69,11 +69,11 @@ def find_pairs(root: Path) -> list[Pair]:
     """List the image/mask pairs of a dataset, sorted by name.
 
     Args:
-        root: folder, .tar or .zip with `images/` + `masks/`, or a known set's own folder names.
+        root: folder, .tar or .zip in a layout that the module's docstring describes.
 
     Raises:
-        DatasetError: there is no such dataset, it has no pairs, an image has no mask (or the reverse),
-            two files have one name, or a file cannot be read.
+        DatasetError: there is no such dataset, it has no pairs, an image has no mask, a mask has no image,
+            two files have the same name, or a file cannot be read.
     """
     found = find_files(
         root, (*IMAGE_FOLDERS, *MASK_FOLDERS), lambda path: has_suffix(path, IMAGE_SUFFIXES)
@@ -82,8 +82,8 @@ def find_pairs(root: Path) -> list[Pair]:
     lonely = sorted(images.keys() ^ masks.keys())
     if lonely:
         raise DatasetError(
-            f"{root}: {len(lonely)} files without a partner, first {lonely[0]!r}",
-            "give every image a mask of the same name",
+            f"{root}: {len(lonely)} images or masks have no counterpart, the first is {lonely[0]!r}",
+            "give every image a mask of the same name, and every mask an image",
         )
     return [Pair(n, images[n], masks[n], file_digest(images[n])) for n in sorted(images)]
 
@@ -94,8 +94,8 @@ def _under(
     under = files_under(root, found, folders)
     if under is None:
         raise DatasetError(
-            f"{root}: no pictures in a folder named {' or '.join(folders)}",
-            f"supported suffixes: {', '.join(IMAGE_SUFFIXES)}",
+            f"{root}: has no pictures in a folder named {' or '.join(folders)}",
+            f"give files with one of the suffixes {', '.join(IMAGE_SUFFIXES)}",
         )
     return under[1]
 
@@ -108,7 +108,7 @@ def _open(source: Source, kind: str) -> Iterator[Image.Image]:
             yield image
     except _UNREADABLE as exc:
         reason = (
-            exc.strerror if isinstance(exc, OSError) and exc.strerror else "not a whole picture"
+            exc.strerror if isinstance(exc, OSError) and exc.strerror else "damaged or incomplete"
         )
         raise DatasetError(
             f"{source}: unreadable {kind}: {reason}", "replace or remove the file"
@@ -116,7 +116,7 @@ def _open(source: Source, kind: str) -> Iterator[Image.Image]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Reduce 16-bit grey to its upper byte: Pillow's own conversion would clip it."""
+    """Convert 16-bit grey to 8 bits by its upper byte, because Pillow's conversion clips values."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64) >> 8
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
@@ -124,7 +124,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def read_image(source: Source) -> Image.Image:
-    """Return an image as upright 8-bit RGB: EXIF rotation applied, alpha dropped, CMYK converted.
+    """Return an image as 8-bit RGB, with the EXIF rotation applied and without an alpha channel.
 
     Raises:
         DatasetError: the file is unreadable or truncated.
@@ -134,7 +134,7 @@ def read_image(source: Source) -> Image.Image:
 
 
 def read_mask(source: Source) -> Image.Image:
-    """Return a mask as upright 8-bit grey with only 0 and 255, split at `MASK_THRESHOLD`.
+    """Return a mask as 8-bit grey, 255 above `MASK_THRESHOLD`, else 0, with the EXIF rotation applied.
 
     Raises:
         DatasetError: the file is unreadable or truncated.
@@ -145,7 +145,7 @@ def read_mask(source: Source) -> Image.Image:
 
 
 def upright_size(source: Source) -> tuple[int, int]:
-    """Return (width, height) of a picture as it is shown, from its header.
+    """Return (width, height) of a picture from its header, with the EXIF rotation applied.
 
     Raises:
         DatasetError: the header is unreadable.
@@ -157,10 +157,11 @@ def upright_size(source: Source) -> tuple[int, int]:
 
 
 def check_sizes(pairs: Iterable[Pair]) -> None:
-    """Compare the sizes of every image and its mask, from their headers.
+    """Check that every image is as large as its mask; only the file headers are read.
 
     Raises:
-        DatasetError: pairs differ in size, or are a single pixel; or a header is unreadable.
+        DatasetError: an image and its mask differ in size or have a single pixel, or a header is
+            unreadable.
     """
     wrong: list[str] = []
     single: list[str] = []
@@ -170,20 +171,22 @@ def check_sizes(pairs: Iterable[Pair]) -> None:
             wrong.append(f"{pair.name}: image {image[0]}x{image[1]}, mask {mask[0]}x{mask[1]}")
         elif image == (1, 1):
             single.append(pair.name)
-    hint = "fix or remove these pairs"
+    hint = "replace or remove these pairs"
     if single:
-        raise DatasetError(f"{len(single)} images are a single pixel, first {single[0]}", hint)
+        raise DatasetError(
+            f"{len(single)} images have a single pixel, the first is {single[0]}", hint
+        )
     if wrong:
         raise DatasetError(
-            f"{len(wrong)} masks differ from their image in size, first {wrong[0]}", hint
+            f"{len(wrong)} masks differ in size from their image, the first is {wrong[0]}", hint
         )
 
 
 HASH_SIDE = 16  # 16 x 16 comparisons = 256 bits
 NEAR = 28
-"""Most different bits of two versions of one picture. Measured on 300 images of ECSSD scaled to 288 and
-compressed as WebP at quality 60: 7 in the median, 27 at most; the nearest of 10,553 unrelated pictures
-differs in 36 or more (1,000 images)."""
+"""Pictures whose hashes differ in at most this number of bits count as duplicates. Measured: 300 images of
+ECSSD differ from their copies at 288 pixels and WebP quality 60 in 7 bits (median) and at most 27 bits;
+1,000 images differ from the nearest of 10,553 unrelated pictures in at least 36 bits."""
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -193,8 +196,8 @@ class Union:
     """Pairs of several datasets.
 
     Attributes:
-        pairs: the pairs to use; with several sets, names begin with the set's name.
-        dropped: (name of the pair left out, name of the picture that it repeats).
+        pairs: the pairs to use; with several datasets, their names begin with the name of the dataset.
+        dropped: pairs that were left out: (name, name of the picture that it duplicates).
     """
 
     pairs: list[Pair]
@@ -202,9 +205,9 @@ class Union:
 
 
 def difference_hash(image: Image.Image) -> Hashes:
-    """Return the signs of horizontal differences of a 17 x 16 thumbnail, uint64 (4,).
+    """Return the dHash of an image, uint64 (4,): signs of horizontal differences of a 17 x 16 thumbnail.
 
-    The dHash of N. Krawetz, "Kind of Like That" (hackerfactor.com, 2013), with 16 lines instead of 8.
+    Krawetz, "Kind of Like That" (hackerfactor.com, 2013); his thumbnail is 9 x 8.
     """
     small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
     grey = np.asarray(small, np.int16)
@@ -216,24 +219,24 @@ def find_union(
     without: Sequence[Path] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Union:
-    """Return the pairs of all `roots`, in order, without near-duplicates of an earlier set.
+    """Return the pairs of all datasets in `roots`, without near-duplicates of pictures in earlier datasets.
 
-    One set alone is returned as it is: its own duplicates share a fold and do no harm.
+    Duplicates within a dataset are kept.
 
     Args:
-        roots: datasets, see `find_pairs`.
-        without: datasets for testing: a picture that resembles one of theirs is dropped, too.
-        on_progress: called with pictures compared and in all.
+        roots: folders or archives that `find_pairs` reads.
+        without: test datasets; near-duplicates of their pictures are left out, too.
+        on_progress: called with the number of pictures compared and the total.
 
     Raises:
-        DatasetError: see `find_pairs`; two sets have one name; or no pair is left.
+        DatasetError: a dataset cannot be read, two datasets have the same name, or no pair is left.
     """
     sets = [find_pairs(root) for root in roots]
     if len(sets) == 1 and not without:
         return Union(sets[0], [])
     names = [root.stem for root in roots]
     if len(set(names)) < len(names):
-        raise DatasetError(f"two datasets are named {names[-1]}", "rename one of the folders")
+        raise DatasetError(f"two datasets have the name {names[-1]}", "rename one of the folders")
     apart = [find_pairs(root) for root in without]
     every = [pair for pairs in (*apart, *sets) for pair in pairs]
     hashes: Iterator[Hashes] = map_in_threads(
@@ -259,19 +262,19 @@ def find_union(
             own.append(name)
             if number >= len(apart):
                 kept.append(replace(pair, name=name) if len(sets) > 1 else pair)
-        # Only now: duplicates within a set are kept.
+        # Appended after the whole dataset, so that duplicates within a dataset are kept.
         seen = np.concatenate([seen, np.array(rows, np.uint64).reshape(-1, 4)])
         seen_names += own
     if not kept:
         raise DatasetError(
-            f"{', '.join(names)}: every picture repeats one of the sets that are kept apart",
-            "give other sets",
+            f"{', '.join(names)}: every picture duplicates a picture of the test datasets",
+            "train on other datasets, or exclude fewer test datasets",
         )
     return Union(kept, dropped)
 
 
 def _twin(one: Hashes, others: Hashes) -> int | None:
-    """Return the index of the nearest of `others` within `NEAR` bits."""
+    """Return the index of the nearest hash in `others` if it differs in at most `NEAR` bits."""
     if not len(others):
         return None
     distances = np.bitwise_count(others ^ one).sum(1)
