@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the heads of the columns, and rows of cells as text."""
+    """A table of text cells with a title and column headings."""
 
     title: str
     heads: Sequence[str]
@@ -17,12 +17,12 @@ class Table:
 
 
 def escape_cell(text: str) -> str:
-    """Escape what would end a cell of a Markdown table; other Markdown in the text stays active."""
+    """Escape bars and line breaks for a Markdown table cell; keep all other Markdown as it is."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def escape_markdown(text: str) -> str:
-    """Escape untrusted text: it cannot add formatting, links, HTML, cells or lines to Markdown."""
+    """Escape untrusted text so that it cannot add formatting, links, HTML, cells or lines."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     for mark in "\\`*_[]<>|":
         text = text.replace(mark, f"\\{mark}")
@@ -40,11 +40,11 @@ def markdown_table(
     """Return the lines of a Markdown table.
 
     Args:
-        heads: heads of the columns.
-        rows: cells of each row, as many as there are heads.
-        aligned: pad the cells, so that the columns line up in a text editor, too.
-        rule: text between two bars of the line below the heads; ignored if `aligned`.
-        escape: how the text of heads and cells is escaped.
+        heads: column headings.
+        rows: cells of each row; each row has as many cells as there are headings.
+        aligned: pad the cells so that the columns also line up in a text editor.
+        rule: text of each cell of the line below the headings; ignored if `aligned`.
+        escape: function that escapes the text of headings and cells.
     """
     cells = [[escape(cell) for cell in row] for row in (heads, *rows)]
     if not aligned:
@@ -58,7 +58,7 @@ def markdown_table(
 
 
 def markdown_tables(tables: Iterable[Table]) -> str:
-    """Return tables as Markdown, each under its title."""
+    """Return tables as Markdown with a title above each table."""
     parts = [(f"### {t.title}", "", *markdown_table(t.heads, t.rows), "") for t in tables]
     return "\n".join(line for part in parts for line in part)
 
@@ -75,7 +75,7 @@ li { max-width: 75ch; color: #555 }
 
 
 def html_page(title: str, tables: Iterable[Table], notes: Iterable[str]) -> str:
-    """Return tables, each under its title, and a list of notes as one self-contained HTML page."""
+    """Return a self-contained HTML page with titled tables and a list of notes."""
     parts = [
         "<!DOCTYPE html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',

@@ -261,7 +261,7 @@ def test_a_small_picture_leaves_ms_ssim_out_and_says_why(tmp_path: Path) -> None
     log = score(ref, ref, options=ScoreOptions(weight=0)).log
     assert "176" in log.provenance["left_out"]["ms_ssim"]
     assert "float_ms_ssim" not in log.columns
-    with pytest.raises(QualityError, match="64x48 is too small for ms_ssim"):
+    with pytest.raises(QualityError, match="frames of 64x48 are too small for ms_ssim"):
         run(ref, ref, "ms_ssim", weight=0)
 
 
@@ -271,7 +271,9 @@ def test_a_log_of_another_pair_is_refused(pair, tmp_path: Path) -> None:
         other.append(i, i / 25, {"psnr_y": 20.0 + i, "vmaf": 50.0})
     write_log(other, tmp_path / "other.json")
     log = run(*pair)
-    with pytest.raises(LogError, match="is the log of another pair: psnr_y of frame 0 is 20"):
+    with pytest.raises(
+        LogError, match="is the log of another pair of videos: its psnr_y of frame 0 is 20"
+    ):
         save_scores(log, (str(tmp_path / "both.json"),), str(tmp_path / "other.json"))
     assert not (tmp_path / "both.json").exists()
 

@@ -131,7 +131,7 @@ def test_rows_that_are_left_out_are_named(pair, tmp_path: Path) -> None:
     fixations = table(tmp_path / "f.csv", "park,a,0,400,20,60", "park,a,0,400,900,60")
     result = score(*pair, options=ScoreOptions(("psnr",), fixations=str(fixations)))
     assert sum(result.log.provenance["fixations_left_out"].values()) == 1
-    assert any("f.csv: 1 left out" in warning for warning in result.warnings)
+    assert any("f.csv: 1 rows left out" in warning for warning in result.warnings)
 
 
 def test_a_fixation_set_gives_the_fixations_on_the_video_of_that_name(pair, tmp_path: Path) -> None:
@@ -150,7 +150,10 @@ def test_a_set_without_the_reference_names_what_it_holds(pair, tmp_path: Path) -
     (root / "videos").mkdir(parents=True)
     (root / "videos" / "other.mkv").write_bytes(pair[0].read_bytes())
     table(root / "fixations.csv", "other,a,0,400,180,60")
-    with pytest.raises(DatasetError, match="no video named park with fixations; it holds other"):
+    with pytest.raises(
+        DatasetError,
+        match="needs one video named park with fixations, has none; the set holds other",
+    ):
         ew_psnr(pair, root)
 
 
@@ -162,7 +165,7 @@ def test_a_table_without_the_reference_is_refused(pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"maps": "a.npz", "fixations": "f.csv"}, "--maps and --fixations are given together"),
+        ({"maps": "a.npz", "fixations": "f.csv"}, "--maps and --fixations cannot be combined"),
         ({"fixations": "f.csv", "weight": 0.0}, "--fixations has no effect with --weight 0"),
         ({"pixels_per_degree": 40.0}, "without --fixations"),
         ({"fixations": "f.csv", "pixels_per_degree": -1.0}, "must be between 1 and 1000"),

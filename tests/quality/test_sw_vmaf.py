@@ -224,7 +224,7 @@ def test_motion_of_the_first_frame_is_zero_and_a_cut_does_not_count():
         ({"weight": np.ones((32, 40), np.float32)}, "the map is 40x32"),
         ({"weight": np.zeros((64, 80), np.float32)}, "zero everywhere"),
         ({"weight": np.full((64, 80), -1, np.float32)}, "negative"),
-        ({"weight": np.full((64, 80), np.nan, np.float32)}, "not finite"),
+        ({"weight": np.full((64, 80), np.nan, np.float32)}, "NaN or infinite"),
     ],
 )
 def test_input_that_has_no_score(change, message):

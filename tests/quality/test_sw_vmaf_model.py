@@ -62,7 +62,7 @@ def test_gain_limits_are_read():
         ({"model_type": "RESIDUEBOOTSTRAP_LIBSVMNUSVR"}, "not supported"),
         ({"feature_names": ["speed_chroma", "adm2", "vif_scale0"]}, "speed_chroma"),
         ({"feature_opts_dicts": [{"adm_norm_view_dist": 5}, {}, {}]}, "adm_norm_view_dist"),
-        ({"slopes": [1, 2]}, "1 scalings for 3 features"),
+        ({"slopes": [1, 2]}, "slopes and intercepts for 1 and 3 features"),
         ({"model": "svm_type nu_svr\nkernel_type linear\nSV\n"}, "kernel linear"),
         ({"model": "svm_type nu_svr"}, "not a VMAF model"),
     ],
@@ -96,7 +96,7 @@ def test_the_published_model_loads_with_its_pin():
 def test_a_packaged_file_of_other_bytes_is_refused(monkeypatch, tmp_path):
     (tmp_path / "vmaf_v0.6.1.json").write_bytes(record())
     monkeypatch.setattr(svr, "_packaged", lambda name: tmp_path / f"{name}.json")
-    with pytest.raises(VerificationError, match="is not the pinned"):
+    with pytest.raises(VerificationError, match=r"the SHA-256 is \w+, expected"):
         load_model("vmaf_v0.6.1")
 
 

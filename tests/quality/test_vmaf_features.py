@@ -158,7 +158,7 @@ def test_weights_in_the_left_out_border_alone_are_an_error():
     frame = noise(160)
     weight = np.zeros((160, 160), np.float32)
     weight[:4] = 1
-    with pytest.raises(QualityError, match="border of a tenth"):
+    with pytest.raises(QualityError, match="outer 10 % on each side"):
         adm(frame, frame, weight)
 
 

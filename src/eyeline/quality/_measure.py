@@ -1,8 +1,9 @@
-"""Measure all metrics of one pair of frames, without any state: this runs on worker threads.
+"""Measure all metrics of one pair of frames. The functions hold no state and run on worker threads.
 
-`crop` makes pairs for an older way to look at a region with VMAF, for comparison: libvmaf runs on a
-window of half the width and height that follows the map's centre. It measures a rectangle, not the
-subject, and where the window moves, VMAF's motion feature takes that for motion.
+`crop` supports `--method crop`, an older way to measure a region with VMAF, kept for comparison. It
+runs libvmaf on a window of half the width and height around the centre of the map. The method is
+biased: it measures a rectangle and not the subject, and VMAF's motion feature counts the movement of
+the window as motion.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ PLANE_NAMES = ("y", "cb", "cr")
 SW_FEATURES = ("vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "adm2", "motion2")
 
 CROP_BIAS = (
-    "window of half the width and height on the map's centre: a rectangle, not the subject; "
-    "its movement counts as motion"
+    "window of half the width and height around the centre of the map: it measures a rectangle, "
+    "not the subject, and its movement counts as motion"
 )
-"""The bias of `crop`, for the log's provenance."""
+"""Description of the bias of `crop`, for the provenance of the log."""
 
 Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """The planes of a pair, of one size and depth, and the weights of its frame."""
+    """The planes of a reference and a distorted frame, of equal size and depth, and their weights."""
 
     reference: Planes
     distorted: Planes
     weights: Weights
 
     def luma(self) -> LumaPair:
-        """Return what `SwVmaf` takes."""
+        """Return the luma planes and weights in the form that `SwVmaf` takes."""
         from eyeline.quality.sw_vmaf import LumaPair
 
         height, width = self.reference.luma.shape
@@ -49,7 +50,7 @@ class MeasuredPair:
 
 
 def columns(metrics: tuple[str, ...], *, grey: bool) -> list[str]:
-    """Return the columns that `measure` and `vmaf_columns` fill, plain and weighted side by side."""
+    """Return the names of the columns that `measure` and `vmaf_columns` fill."""
     names: list[str] = []
     if "psnr" in metrics:
         planes = ("y",) if grey else (*PLANE_NAMES, "611")
@@ -69,20 +70,20 @@ def measure(
     metrics: tuple[str, ...],
     engine: SwVmaf | None,
 ) -> tuple[Metrics, FramePart | None]:
-    """Measure a pair with every metric that needs no later frame.
+    """Measure a pair with every metric that does not need the next frame.
 
     Args:
-        pair: the pair.
-        previous: the pair before it; None for the first.
+        pair: the pair to measure.
+        previous: the previous pair; None for the first pair.
         metrics: names of the metrics.
-        engine: of `sw_vmaf`, or None.
+        engine: computes `sw_vmaf`; None if that metric is not measured.
 
     Raises:
         QualityError: the picture is too small for a metric.
     """
     found: Metrics = {}
     depth = pair.reference.depth
-    weights = pair.weights if pair.weights.strength else None  # uniform: the whole frame's numbers
+    weights = pair.weights if pair.weights.strength else None  # strength 0: whole values only
     if "psnr" in metrics:
         found |= _psnr(pair)
     luma = pair.reference.luma, pair.distorted.luma, depth, weights
@@ -96,7 +97,7 @@ def measure(
 
 
 def vmaf_columns(score: VmafScore) -> Metrics:
-    """Return the columns of a finished frame: plain VMAF, weighted VMAF and its features."""
+    """Return the columns of a frame: whole VMAF, weighted VMAF and the weighted features."""
     weighted = score.weighted or score.whole
     found = {"eyeline_vmaf": score.whole["vmaf"], "sw_vmaf": weighted["vmaf"]}
     return found | {f"sw_{feature}": weighted[feature] for feature in SW_FEATURES}
@@ -117,12 +118,12 @@ def _psnr(pair: MeasuredPair) -> Metrics:
 
 
 def crop_size(width: int, height: int) -> tuple[int, int]:
-    """Return the (width, height) of the window of `crop`: half of each, even."""
+    """Return the (width, height) of the window of `crop`: half of the frame's, rounded to even."""
     return max(2, width // 4 * 2), max(2, height // 4 * 2)
 
 
 def crop(pair: MeasuredPair) -> tuple[Planes, Planes]:
-    """Cut out the window around the map's centre, inside the picture, on even samples."""
+    """Crop both frames to a window around the centre of the map, inside the frame, at even x and y."""
     height, width = pair.reference.luma.shape
     w, h = crop_size(width, height)
     features = map_features(pair.weights.saliency, None)

@@ -1,23 +1,23 @@
 """The elementary features of VMAF (VIF, ADM, motion) as libvmaf computes them, whole and weighted.
 
-Each feature is a ratio or a mean of sums over pixels. One pass computes the sums twice, plain and with
-a weight per pixel. Uniform weights give libvmaf's values. docs/sw_vmaf.md explains where the weights
-enter.
+Each feature is a mean, or a ratio of sums, over pixels. One pass computes the sums twice: without
+weights ("whole") and with one weight per pixel ("weighted"). Uniform weights give libvmaf's values.
+docs/sw_vmaf.md explains where the weights enter the formulas.
 
-- VIF, visual information fidelity: how much information of the reference survives in the distorted
-  picture, at four scales. Definition: Sheikh & Bovik, "Image information and visual quality", IEEE TIP
+- VIF (visual information fidelity): the share of the reference's information that the distorted frame
+  keeps, at four scales. Definition: Sheikh & Bovik, "Image information and visual quality", IEEE TIP
   15(2), 2006, in the pixel domain. Constants, borders and flat areas follow libvmaf's `integer_vif`.
-- ADM, detail loss: both pictures go through a Daubechies-2 wavelet. The coefficients that the distorted
-  picture keeps of the reference are separated from the added ones (decoupling), scaled by contrast
-  sensitivity, masked by the added ones near them, and pooled: the cube root of a sum of cubes, over that
-  of the reference. Definition: Li, Zhang, Ma & Ngan, "Image quality assessment by separately evaluating
-  detail losses and additive impairments", IEEE TMM 13(5), 2011. Constants and borders follow libvmaf's
-  `integer_adm`.
+- ADM (detail loss measure): a Daubechies-2 wavelet transforms both frames. Decoupling splits the
+  distorted coefficients into detail kept from the reference and added detail. Kept detail is scaled by
+  contrast sensitivity and masked by the added detail around it. The feature is the cube root of the sum
+  of cubes of kept detail, divided by the same for the reference. Definition: Li, Zhang, Ma & Ngan,
+  "Image quality assessment by separately evaluating detail losses and additive impairments", IEEE TMM
+  13(5), 2011. Constants and borders follow libvmaf's `integer_adm`.
 - Motion: the mean absolute difference of two blurred luma frames of the reference. A frame's feature
-  (`motion2`) is the smaller of the differences to its two neighbours, so a cut does not count. Window
-  and border follow libvmaf's `integer_motion`.
+  (`motion2`) is the smaller of its differences to the previous and the next frame, so a cut does not
+  count as motion. Window and border follow libvmaf's `integer_motion`.
 
-This module also owns OpenCV, which every metric filters with, and the memory that threads work in.
+This module also imports OpenCV for all metrics and holds the working memory of their threads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DOUBLE = np.dtype(np.float64)
 
 
 def opencv() -> ModuleType:
-    """Import OpenCV, which filters float32 planes with vector instructions and without the GIL.
+    """Import OpenCV, which filters float32 planes with SIMD instructions and releases the GIL.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -55,17 +55,17 @@ def opencv() -> ModuleType:
 
 
 class Scratch(threading.local):
-    """Memory that a thread works in, kept from frame to frame.
+    """Working memory of a thread, reused from frame to frame.
 
-    The allocator would get each plane anew from the system and give it back, and the page faults would
-    double the time.
+    Otherwise the allocator would get every plane from the system and return it, and the page faults
+    would double the run time.
     """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an uninitialised array, valid until the next call with its name and dtype."""
+        """Return an uninitialised array, valid until the next call with the same name and dtype."""
         size = math.prod(shape)
         plane = self._kept.get((name, dtype))
         if plane is None or plane.size < size:
@@ -77,68 +77,71 @@ scratch = Scratch()
 
 
 def sum_of(plane: Plane) -> float:
-    """Sum a float32 or float64 plane (H, W) in float64, in an order that no address changes.
+    """Sum a float32 or float64 plane (H, W) in float64, in a fixed order.
 
-    The order of OpenCV's `sumElems` depends on the address, so its last bits change from run to run.
+    OpenCV's `sumElems` sums in an order that depends on the memory address of the plane, so the last bits
+    of its result change from run to run.
     """
     cv2 = opencv()
     return float(cv2.reduce(plane, 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F).sum())
 
 
 def sum_of_products(a: Plane, b: Plane) -> float:
-    """Sum a * b, in float32 within a row; a BLAS product would wait for threads of its own."""
+    """Sum a * b, in float32 within each row, without BLAS, which would wait for its own threads."""
     return float(np.einsum("ij,ij->i", a, b).sum(dtype=np.float64))
 
 
 SCALES = 4
 GAIN_LIMIT = 100.0
-"""libvmaf's default `vif_enhn_gain_limit` and `adm_enhn_gain_limit`: in effect no limit. The "neg"
-models set 1."""
+"""libvmaf's default of `vif_enhn_gain_limit` and `adm_enhn_gain_limit`: practically no limit. The "neg"
+models set both to 1."""
 
 BORDER = 0.1
-"""Share of the width and height that ADM leaves out at each side."""
+"""Width of the border that ADM leaves out at each side, as a share of the width or height."""
 
 LOW = tuple(
     round((a + b * math.sqrt(3)) / (4 * math.sqrt(2)) * 2**15) / 2**15
     for a, b in ((1, 1), (3, 1), (3, -1), (1, -1))
 )
-"""Low-pass taps of the Daubechies-2 wavelet in 15 bits; the high-pass is (c3, -c2, c1, -c0)."""
+"""Low-pass taps of the Daubechies-2 wavelet, rounded to 15 bits. With these taps as (c0, c1, c2, c3),
+the high-pass taps are (c3, -c2, c1, -c0)."""
 
 HIGH = (LOW[3], -LOW[2], LOW[1], -LOW[0])
 
 MIDDLE = np.float32(128)
-"""Subtracted from luma as in libvmaf: it changes the rounding of the approximation."""
+"""Value that is subtracted from luma, as in libvmaf, because it affects the rounding of the wavelet."""
 
 BITS_DOWN, BITS_ACROSS = (7, 21, 20, 18), (6, 21, 19, 18)
-"""Fractional bits that libvmaf keeps of each scale's columns, then of its rows."""
+"""Fractional bits that libvmaf keeps after the vertical and after the horizontal filter, by scale."""
 
-COS_SQUARED = math.cos(math.radians(1)) ** 2  # an angle under one degree is a change of contrast
+COS_SQUARED = math.cos(math.radians(1)) ** 2  # within 1 degree, only the contrast changed
 NOISE = 1 / 32  # libvmaf's adm_noise_weight: keeps the ratio of flat pictures near 1
-PIXELS_PER_DEGREE = 3.0 * 1080 * math.pi / 180  # three heights from a screen of 1080 rows
+PIXELS_PER_DEGREE = 3.0 * 1080 * math.pi / 180  # a 1080-row screen viewed from 3 screen heights
 
 # Watson, Yang, Solomon & Villasenor, "Visibility of wavelet quantization noise", IEEE TIP 6(8),
-# 1997: luma of table IV, and table V's amplitudes (horizontal or vertical, diagonal) by scale.
+# 1997: luma constants of table IV, and amplitudes of table V by scale, each as (horizontal or
+# vertical, diagonal).
 WATSON_A, WATSON_K, WATSON_F0 = 0.495, 0.466, 0.401
 WATSON_G = (1.0, 0.534)
 WATSON_AMPLITUDE = ((0.67234, 0.72709), (0.41317, 0.49428), (0.22727, 0.28688), (0.11792, 0.15214))
 
 
 class Adm(NamedTuple):
-    """ADM over all scales together, and of each scale, finest first."""
+    """ADM over all scales together, and ADM of each scale, finest first."""
 
     adm2: float
     scales: tuple[float, ...]
 
 
 class AdmPair(NamedTuple):
-    """ADM over the whole frame and with weights."""
+    """ADM over the whole frame, and weighted ADM; `weighted` is None without weights."""
 
     whole: Adm
     weighted: Adm | None
 
 
 def sensitivity(scale: int) -> tuple[float, float]:
-    """Return the contrast sensitivity (Watson, eq. 9) to (horizontal or vertical, diagonal) detail."""
+    """Return the contrast sensitivity (Watson, eq. 9) for (horizontal or vertical, diagonal) detail."""
     both = []
     for g, amplitude in zip(WATSON_G, WATSON_AMPLITUDE[scale], strict=True):
         octaves = math.log10(2 ** (scale + 1) * WATSON_F0 * g / PIXELS_PER_DEGREE)
@@ -149,13 +152,13 @@ def sensitivity(scale: int) -> tuple[float, float]:
 def adm(
     reference: Plane, distorted: Plane, weight: Plane | None = None, gain_limit: float = GAIN_LIMIT
 ) -> AdmPair:
-    """Return the ADM of a frame, whole and (where a weight is given) weighted.
+    """Return the ADM of a frame, whole and (if `weight` is given) weighted.
 
     Args:
         reference: float32 (H, W), luma in 8-bit codes.
-        distorted: the same of the distorted frame.
+        distorted: luma of the distorted frame, in the same form.
         weight: float32 (H, W), 0 or more; only the ratios between pixels matter.
-        gain_limit: how much raised contrast counts at most, 1 or more (`adm_enhn_gain_limit`).
+        gain_limit: greatest contrast gain that counts, 1 or more (`adm_enhn_gain_limit`).
 
     Raises:
         QualityError: all weight lies in the border that ADM leaves out.
@@ -176,8 +179,8 @@ def adm(
         total = sum_of(inside)
         if not total > 0:
             raise QualityError(
-                "the map has no weight outside the border of a tenth that ADM leaves out",
-                "blend it with uniform weights (--weight below 1)",
+                "the map is zero everywhere except in the outer 10 % on each side, which ADM leaves out",
+                "give a --weight below 1, which adds a uniform weight to the map",
             )
         for cubes in (*kept, *there):
             np.multiply(cubes, inside, out=cubes)
@@ -187,16 +190,16 @@ def adm(
 
 
 def inner(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the rows and columns of a band inside the border, with libvmaf's rounding."""
+    """Return the rows and columns of a band inside the border, rounded as in libvmaf."""
     height, width = shape
     top, left = int(height * BORDER - 0.5), int(width * BORDER - 0.5)
     return slice(top, height - top), slice(left, width - left)
 
 
 def halve_blocks(weight: Plane) -> Plane:
-    """Average each 2x2 block: (H, W) to the halves rounded up, the weights of wavelet coefficients.
+    """Return the weights of wavelet coefficients: the mean of each 2x2 block, rounding sizes up.
 
-    A coefficient's four taps are centred on its block, so its weight is the block's mean.
+    The four taps of a coefficient are centred on its 2x2 block, so the block's mean is its weight.
     """
     cv2 = opencv()
     height, width = weight.shape
@@ -208,15 +211,16 @@ def halve_blocks(weight: Plane) -> Plane:
 
 
 def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
-    """Compute one level of the Daubechies-2 wavelet, with libvmaf's rounding at this scale.
+    """Compute one level of the Daubechies-2 wavelet, rounded as libvmaf does at this scale.
 
-    This rounding decides whether two small coefficients have the same direction, and flat areas must
-    give exact zeros. So float64 is used where float32 cannot hold the sums.
+    The rounding decides whether two small coefficients have the same direction, and flat areas must
+    give exact zeros. So sums that float32 cannot hold exactly use float64.
 
     Args:
         plane: float32 (H, W), or float64 from scale 1.
         scale: 0 to 3, finest first.
-        name: name of the result's memory; the next call with that name and scale reuses it.
+        name: name of the working memory for the result; the next call with this name and scale
+            overwrites it.
 
     Returns:
         float64 (4, ceil(H / 2), ceil(W / 2)): approximation, vertical edges (high-pass along
@@ -224,7 +228,7 @@ def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
     """
     height, width = plane.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    dtype = DOUBLE if scale else FLOAT  # 24 bits hold one pass over codes, not two
+    dtype = DOUBLE if scale else FLOAT  # float32 is exact for the first pass only
     # As in libvmaf, row -1 is row 1, and the rows after the last one repeat backwards from it.
     padded = scratch("padded", (2 * rows + 2, width), dtype)
     padded[1 : height + 1] = plane
@@ -255,7 +259,7 @@ def wavelet(plane: Plane, scale: int, name: str = "") -> Plane:
 def _round(plane: Plane, bits: int) -> None:
     plane *= 2.0**bits
     plane += 0.5
-    np.floor(plane, out=plane)  # a half rounds up, as in libvmaf's shifts
+    np.floor(plane, out=plane)  # halves round up, as with libvmaf's bit shifts
     plane *= 2.0**-bits
 
 
@@ -270,13 +274,14 @@ def _combine(taps: tuple[float, ...], samples: list[Plane], out: Plane) -> None:
 def _details(
     ref: Plane, dist: Plane, scale: int, gain_limit: float
 ) -> tuple[list[Plane], list[Plane]]:
-    """Return cubes of kept detail and of the reference's detail, three planes each, in the border.
+    """Return the cubes of kept detail and of the reference's detail, without the border.
 
-    `ref` and `dist` are float32 (3, H, W): vertical, horizontal and diagonal details.
+    Each list has three planes. `ref` and `dist` are float32 (3, H, W): vertical, horizontal and diagonal
+    detail.
     """
     cv2 = opencv()
     rows, columns = inner(ref.shape[1:])
-    # One coefficient more on each side, for the masking window, where the band has it.
+    # The masking window needs one more coefficient on each side, if the band has one.
     top, left = min(rows.start, 1), min(columns.start, 1)
     crop = (
         slice(None),
@@ -287,8 +292,8 @@ def _details(
     o, t = scratch("o", shape, FLOAT), scratch("t", shape, FLOAT)
     o[:], t[:] = ref[crop], dist[crop]
     size = np.abs(o, out=scratch("size", shape, FLOAT))
-    # Kept is the part of t in o's direction, at most o, or at most o times the limit where only the
-    # contrast changed. This equals libvmaf's clip of t / o to [0, 1], without the division.
+    # Kept detail is t where it has the sign of o, limited to |o|, or to |o| * gain_limit where only the
+    # contrast changed. The result equals libvmaf's clip of t / o to [0, 1], without the division.
     limit = size
     if gain_limit > 1:
         gain = _contrast_only(o, t)
@@ -326,7 +331,7 @@ def _details(
 
 
 def _contrast_only(o: Plane, t: Plane) -> Plane:
-    """Return 1 where (vertical, horizontal) of both have the same direction within one degree."""
+    """Return 1 where the (vertical, horizontal) vectors of `o` and `t` differ by less than 1 degree."""
     shape = o.shape[1:]
     across, lengths, other, product = (
         scratch(name, shape, FLOAT) for name in ("across", "lengths", "other", "crossed")
@@ -375,9 +380,9 @@ class Vif(NamedTuple):
 
 
 def gaussian(width: int) -> Plane:
-    """Return VIF's window, float32 (width,), sum 1, standard deviation a fifth of the width.
+    """Return VIF's window, float32 (width,): sum 1, standard deviation width / 5.
 
-    The taps have 16 bits as in libvmaf; the middle three taps take the rounding error.
+    The taps are rounded to 16 bits as in libvmaf; the middle three taps absorb the rounding error.
     """
     x = np.arange(width) - width // 2
     taps = np.exp(-0.5 * (x / (width / 5)) ** 2)
@@ -389,12 +394,12 @@ def gaussian(width: int) -> Plane:
 
 
 FIRST_DOUBLE = 2
-"""First scale in float64. Coarse scales have so few pixels that one pixel on the other side of a
-threshold changes the result; in the finer scales, in float32, such differences cancel."""
+"""First scale that is computed in float64. Coarse scales have so few pixels that float32 rounding of one
+pixel across a threshold changes the result. In the finer scales such differences cancel out."""
 
 STRIP = 1 << 21
-"""Pixels per step after the windows: bounds the memory of large frames. Smaller strips fit the cache,
-but each call waits for the GIL, which costs more (`benchmarks/sw_vmaf.py --threads`)."""
+"""Pixels per step after filtering, which bounds the memory for large frames. Smaller strips would fit
+into the cache, but more calls wait for the GIL, which costs more (`benchmarks/sw_vmaf.py --threads`)."""
 
 ONE = np.ones(1, np.float32)
 WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
@@ -403,13 +408,13 @@ WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES)) 
 def vif(
     reference: Plane, distorted: Plane, weight: Plane | None = None, gain_limit: float = GAIN_LIMIT
 ) -> Vif:
-    """Return the VIF of a frame, whole and (where a weight is given) weighted.
+    """Return the VIF of a frame, whole and (if `weight` is given) weighted.
 
     Args:
         reference: float32 (H, W), luma in 8-bit codes.
-        distorted: the same of the distorted frame.
+        distorted: luma of the distorted frame, in the same form.
         weight: float32 (H, W), 0 or more; only the ratios between pixels matter.
-        gain_limit: how much a local gain counts at most, 1 or more (`vif_enhn_gain_limit`).
+        gain_limit: greatest local gain that counts, 1 or more (`vif_enhn_gain_limit`).
     """
     whole: list[float] = []
     weighted: list[float] = []
@@ -429,8 +434,8 @@ def vif(
 def halve_centred(weight: Plane) -> Plane:
     """Return the weights at every second pixel, as in VIF's pyramid: (H, W) to (H // 2, W // 2).
 
-    A low-pass of 5 binomial taps is centred on the kept pixels and mirrored at the border, so the
-    weights of a scale lie on its pixels, and a constant stays the same.
+    The low-pass has 5 binomial taps, is centred on the kept pixels and mirrored at the border. So
+    weights stay aligned with the pixels of each scale, and constant weights stay constant.
     """
     height, width = weight.shape
     half = opencv().pyrDown(weight)
@@ -438,10 +443,10 @@ def halve_centred(weight: Plane) -> Plane:
 
 
 def _mean(plane: Plane, window: Plane, name: str) -> Plane:
-    """Return local means, with libvmaf's rounding to 8 fractional bits after the columns.
+    """Return local means, rounded to 8 fractional bits after the vertical filter as in libvmaf.
 
-    A variance is the small difference of two large numbers, so at the coarse scales this rounding
-    changes the third decimal of the feature.
+    Variances are small differences of large numbers, so at coarse scales this rounding changes the third
+    decimal of the feature.
     """
     mean = _filter(plane, ONE, window, name)
     _round(mean, 8)
@@ -473,7 +478,7 @@ def _halve(plane: Plane, window: Plane) -> Plane:
 def _sums(
     ref: Plane, dist: Plane, window: Plane, gain_limit: float, weight: Plane | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the sums of (numerator, denominator) over a scale's pixels, plain and weighted."""
+    """Return the sums of (numerator, denominator) over all pixels, whole and weighted."""
     planes = (
         _mean(ref, window, "mean1"),
         _mean(dist, window, "mean2"),
@@ -498,12 +503,12 @@ def _sums(
 def _information(
     mean1: Plane, mean2: Plane, s1: Plane, s2: Plane, s12: Plane, gain_limit: float
 ) -> tuple[Plane, Plane]:
-    """Return the numerator and denominator of every pixel, in nats; overwrites the given planes.
+    """Return the numerator and denominator of every pixel, in nats; overwrite the given planes.
 
-    `s1`, `s2` and `s12` are local means of squares and products, which become variances and
-    covariance. With g = s12 / s1 and sv = s2 - g * s12 the numerator is log(1 + g^2 s1 / (sv + 2)), the
-    denominator log(1 + s1 / 2). Where the reference is flat (s1 < 2), libvmaf instead takes the
-    numerator 1 - 4 s2 / 255^2 over a denominator of one bit.
+    `s1`, `s2` and `s12` are local means of squares and products; the function turns them into variances
+    and the covariance. With g = s12 / s1 and sv = s2 - g * s12, the numerator is
+    log(1 + g^2 s1 / (sv + 2)) and the denominator is log(1 + s1 / 2). Where the reference is flat
+    (s1 < 2), libvmaf instead uses the numerator 1 - 4 s2 / 255^2 and the denominator 1, in bits.
     """
     cv2 = opencv()
     square = mean1 * mean1
@@ -514,9 +519,9 @@ def _information(
     s2 -= square
     cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
 
-    textured, flat = mean1, mean2  # these planes are free now
+    textured, flat = mean1, mean2  # reuse the memory of the means
     cv2.threshold(s1, NOISE_VARIANCE, 1, cv2.THRESH_BINARY, dst=textured)
-    np.maximum(s1, NOISE_VARIANCE, out=s1)  # so that a flat denominator is log(2)
+    np.maximum(s1, NOISE_VARIANCE, out=s1)  # makes the denominator log(2) in flat areas
     np.multiply(s2, -4 * math.log(2) / 255**2, out=flat)
     flat += math.log(2)
 
@@ -525,7 +530,7 @@ def _information(
     s2 -= s12
     cv2.threshold(s2, 0, 0, cv2.THRESH_TOZERO, dst=s2)
     s2 += NOISE_VARIANCE
-    cv2.threshold(gain, 0, 0, cv2.THRESH_TOZERO, dst=gain)  # a negative gain keeps nothing
+    cv2.threshold(gain, 0, 0, cv2.THRESH_TOZERO, dst=gain)  # a negative gain keeps no information
     if gain_limit < GAIN_LIMIT:
         cv2.threshold(gain, gain_limit, 0, cv2.THRESH_TRUNC, dst=gain)
     gain *= gain
@@ -547,7 +552,7 @@ WINDOW = gaussian(5)
 
 
 class MotionDifference(NamedTuple):
-    """Mean difference between a frame and the one before it, in 8-bit codes.
+    """Mean absolute difference between a frame and the previous frame, in 8-bit codes.
 
     Attributes:
         whole: over all pixels.
@@ -566,13 +571,13 @@ def motion(
     weight: Plane | None = None,
     previous_weight: Plane | None = None,
 ) -> MotionDifference:
-    """Return the difference of two reference frames.
+    """Return the mean absolute difference of two blurred reference frames.
 
     Args:
-        reference: float32 (H, W), luma in 8-bit codes (an offset does not matter).
-        previous: the same of the frame before.
-        weight: float32 (H, W) of the frame.
-        previous_weight: float32 (H, W) of the frame before.
+        reference: float32 (H, W), luma in 8-bit codes (a constant offset does not matter).
+        previous: luma of the previous frame, in the same form.
+        weight: float32 (H, W), weights of the frame.
+        previous_weight: float32 (H, W), weights of the previous frame.
     """
     cv2 = opencv()
     change = reference - previous

@@ -1,7 +1,8 @@
-"""Plain VMAF from libvmaf itself, in the FFmpeg that the extra `vmaf` installs.
+"""Unweighted VMAF by libvmaf itself, in the FFmpeg that the extra `vmaf` installs.
 
 One FFmpeg process reads the pairs from its stdin: a reference frame, then its distorted frame, and so
-on. So libvmaf measures the same planes as the other metrics: same alignment, size, crop and depth.
+on. So libvmaf measures the same planes as the other metrics, with equal alignment, size, crop and
+depth.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ DEPTHS = (8, 10, 12, 16)
 
 
 def check_depth(depth: int) -> None:
-    """Refuse a bit depth that libvmaf does not support.
+    """Check that libvmaf supports a bit depth.
 
     Raises:
         QualityError: the depth is not one of `DEPTHS`.
     """
     if depth not in DEPTHS:
         raise QualityError(
-            f"libvmaf does not support {depth} bits per sample", "leave vmaf out of --metrics"
+            f"libvmaf does not support {depth} bits per sample, only {', '.join(map(str, DEPTHS))}",
+            "leave vmaf out of --metrics",
         )
 
 
@@ -48,17 +50,18 @@ def find_ffmpeg() -> str:
 
 
 class LibvmafRun:
-    """Run libvmaf on pairs that are written one by one.
+    """An FFmpeg process that runs libvmaf on pairs of frames, which `write` sends one by one.
 
     Args:
-        width: width of luma, samples.
-        height: height of luma, samples.
+        width: width of the luma plane in samples.
+        height: height of the luma plane in samples.
         layout: layout of the planes.
-        model: name of libvmaf's model, such as `vmaf_v0.6.1`.
-        threads: number of libvmaf's threads.
+        model: name of a built-in model of libvmaf, such as `vmaf_v0.6.1`.
+        threads: number of threads that libvmaf uses.
 
     Raises:
-        MissingExtraError: the extra is not installed.
+        EncoderError: FFmpeg cannot be started.
+        MissingExtraError: imageio-ffmpeg is not installed.
         QualityError: libvmaf does not support the bit depth.
     """
 
@@ -71,7 +74,7 @@ class LibvmafRun:
         threads: int = 1,
     ) -> None:
         check_depth(layout.depth)
-        # Grey is written as 4:2:0 with flat chroma, which VMAF ignores.
+        # FFmpeg gets grey video as 4:2:0 with constant chroma, since VMAF ignores chroma.
         self._neutral = layout.chroma == "grey"
         self._layout = PlaneLayout("420", layout.depth) if self._neutral else layout
         self._folder = tempfile.TemporaryDirectory(prefix="eyeline-vmaf-")
@@ -104,10 +107,10 @@ class LibvmafRun:
         self._stdin = cast("BinaryIO", self._process.stdin)
 
     def write(self, reference: Planes, distorted: Planes) -> None:
-        """Write a pair.
+        """Send a pair to libvmaf.
 
         Raises:
-            EncoderError: FFmpeg has ended.
+            EncoderError: FFmpeg ended early.
         """
         try:
             for planes in (reference, distorted):
@@ -124,7 +127,7 @@ class LibvmafRun:
         return planes.luma, flat, flat
 
     def finish(self) -> dict[str, list[float]]:
-        """Return one value per pair for each metric, by libvmaf's names.
+        """Wait for libvmaf to end and return one value per pair for each metric, by libvmaf's names.
 
         Raises:
             EncoderError: FFmpeg or libvmaf failed.
@@ -141,7 +144,7 @@ class LibvmafRun:
             self.discard()
 
     def discard(self) -> None:
-        """End the process and remove its files; calling it again does nothing."""
+        """End the process and remove its files; further calls do nothing."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

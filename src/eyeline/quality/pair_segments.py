@@ -1,12 +1,12 @@
-"""`score` in segments: where two videos are split, and the rows of a range of pairs.
+"""`score` in segments: split two videos into ranges of frame pairs, and score one range.
 
-Each video is sought by its own index, to its own keyframe. The row of a pair depends on the pair and
-on its two neighbours (VMAF's motion looks at the frame before and at the next, in libvmaf as in
-`sw_vmaf`), and its map on a few frames of the reference (`eyeline.segments.extract.frames_of`). So a
-segment also measures `REACH` pairs before and after its own, and drops their rows.
+A segment seeks in each video with the video's own index, to a keyframe. The scores of a pair depend on
+the pair and on its two neighbours, because VMAF's motion compares a frame with the previous and the next
+one. The map of a pair depends on a few frames of the reference (`eyeline.segments.extract.frames_of`).
+So a segment also measures `REACH` pairs before and after its range, and drops their rows.
 
-At each seam both neighbours measured the last pair of the one and the first of the other, and note
-a digest of the samples, the maps and the rows.
+Where two segments meet (a seam), both measure the last pair of the first segment and the first pair of
+the second one. Both record a digest of the samples, maps and scores, and the digests must agree.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from eyeline.segments.split import (
 )
 
 REACH = 2
-"""Pairs that a segment measures on each side of its own: the first row depends on the pair before it,
-and that pair's row, which the neighbour has too, on one more."""
+"""Number of pairs that a segment measures on each side of its range: one whose row is compared at the
+seam, and one that this row depends on."""
 
 
 def may_split(options: ScoreOptions) -> bool:
-    """Return whether rows depend on a few pairs around them alone.
+    """Return whether two videos can be scored in segments.
 
-    They don't when frames are paired by time, nor when maps depend on whole scenes (`reach_of`).
-    Nor is a score by recorded gaze split, since its provenance counts frames over the whole run.
+    They cannot if frames are paired by time, if maps depend on whole scenes (`reach_of`), or if recorded
+    gaze gives the weights, because its provenance counts frames over the whole run.
 
     Args:
-        options: of `ScoreOptions.for_model`, since a temporal filter that is left to the model
-            counts as one that remembers whole scenes.
+        options: result of `ScoreOptions.for_model`; without it, a temporal filter that the model chooses
+            counts as one that depends on whole scenes.
     """
     by_scene = options.needs_model and reach_of(options.extract_options()) is None
     return not (options.pairs.resample or by_scene or options.fixations)
@@ -65,11 +65,11 @@ def plan_pairs(
         ref: index of the reference.
         dist: index of the distorted video.
         options: see `may_split`.
-        length: pairs per segment.
+        length: approximate number of pairs per segment.
 
     Returns:
-        A single segment also where the videos can't be split: see `may_split`, and where their
-        lengths differ though that is to be refused.
+        The segments. There is a single one if `may_split` is false, or if the lengths of the videos
+        differ and `options` does not allow that.
     """
     if not may_split(options):
         return [Segment(0, None)]
@@ -80,7 +80,7 @@ def plan_pairs(
 
 
 def _count(indexes: Indexes, options: ScoreOptions) -> int:
-    """Return how many pairs there are; 0 where the lengths differ and nothing allows that."""
+    """Return the number of pairs; 0 if the lengths differ and the options do not allow that."""
     o = options.pairs
     counts = len(indexes[0]) - o.ref_offset, len(indexes[1]) - o.dist_offset
     count = min(counts)
@@ -90,13 +90,13 @@ def _count(indexes: Indexes, options: ScoreOptions) -> int:
 
 
 class ScoreSegments(SegmentedRun):
-    """`score` of two videos, in segments.
+    """Run `score` on two videos in segments.
 
     Args:
-        reference: the pristine video.
-        distorted: the video to be scored.
-        model: of the maps; unused where the options need none.
-        options: what the whole run does.
+        reference: path of the original video.
+        distorted: path of the video to score.
+        model: saliency model; unused if the options need no model.
+        options: options of the whole run.
         video_options: how to read both videos.
     """
 
@@ -112,25 +112,25 @@ class ScoreSegments(SegmentedRun):
         self._options = options.for_model(model.io)
 
     def index(self) -> Indexes | None:
-        """Index each source, without decoding."""
+        """Index the frames of both videos without decoding; None if they cannot be split."""
         if not may_split(self._options):
             return None
-        # In the order in which `score` opens them, for the same error.
+        # `score` opens the distorted video first, so index it first for the same error.
         dist = index_frames(self._paths[1], self._video_options)
         ref = index_frames(self._paths[0], self._video_options)
         return None if ref is None or dist is None else (ref, dist)
 
     def plan(self, indexes: Indexes, length: int) -> list[Segment]:
-        """Split the title after its keyframes."""
+        """Split the two videos at their keyframes."""
         return plan_pairs(indexes[0], indexes[1], self._options, length)
 
     def rows(self, segment: Segment, indexes: Indexes, on_frame: OnFrame) -> SegmentRows:
-        """Run the segment and a few frames more, and drop their rows."""
+        """Score a segment and `REACH` pairs on each side, and drop the rows of these extra pairs."""
         total = _count(indexes, self._options)
         end = total if segment.stop is None else segment.stop
         start, stop = max(0, segment.start - REACH), min(end + REACH, total)
         watch = _SeamWatch(segment.start, end, self._options.pairs.ref_offset)
-        # The last segment reads on to the ends of the videos, as a single run does.
+        # The last segment reads to the end of both videos, as an unsplit run does.
         last = None if segment.stop is None else stop
         result = score(
             *self._paths,
@@ -145,7 +145,9 @@ class ScoreSegments(SegmentedRun):
             raise result.stopped
         log = result.log
         if list(log.frame_num) != list(range(start, stop)):
-            raise SeamError(f"some of the pairs {start} to {stop} are missing", READ_WHOLE)
+            raise SeamError(
+                f"some of the frame pairs {start} to {stop - 1} are missing", READ_WHOLE
+            )
         part = log.sliced(segment.start - start, end - start)
         part.provenance["frames"] = len(part)
         return SegmentRows(
@@ -157,7 +159,7 @@ class ScoreSegments(SegmentedRun):
         )
 
     def _frames(self, start: int, stop: int | None) -> FrameRange | None:
-        """Return what a model looks at for the maps of these pairs."""
+        """Return the frames that the model must read for the maps of pairs `start` to `stop`."""
         if not self._options.needs_model:
             return None
         how = self._options.extract_options()
@@ -166,12 +168,12 @@ class ScoreSegments(SegmentedRun):
 
 
 class _SeamWatch:
-    """Takes digests of the pairs on both sides of a segment's two seams.
+    """Compute digests of the pairs next to the start and the end of a segment.
 
     Args:
-        start: first pair of the segment.
-        stop: the pair after its last.
-        offset: frames of the reference that are left out.
+        start: number of the first pair of the segment.
+        stop: number after its last pair.
+        offset: number of frames left out at the start of the reference.
     """
 
     def __init__(self, start: int, stop: int, offset: int) -> None:
@@ -190,7 +192,7 @@ class _SeamWatch:
         self._digests[number] = digest
 
     def digest(self, log: Log, at: int) -> str:
-        """Digest the pairs before and after a seam: samples, map and row."""
+        """Return a digest of pairs `at` - 1 and `at`: their samples, maps and scores."""
         found = []
         for number in (at - 1, at):
             row = number - log.frame_num[0]

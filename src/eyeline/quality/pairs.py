@@ -1,7 +1,7 @@
-"""Pair the frames of two videos: which frame with which, and at what size.
+"""Pair the frames of two videos, and convert each pair to one size, bit depth and chroma format.
 
-Nothing is adapted silently: a difference between the two videos is refused unless an option says how to
-resolve it.
+Nothing is adapted silently: a difference between the two videos is an error unless an option says how
+to resolve it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from eyeline.media.types import DEFAULT_FPS, IMAGE_SUFFIXES, RAW_SUFFIXES, Video
 T = TypeVar("T")
 
 SAME_RATE = 0.0005
-"""Frame rates that differ by less than this share are equal: 29.97 and 30000/1001, not 24 and 23.976."""
+"""Frame rates that differ by less than this share count as equal, such as 29.97 and 30000/1001, but not
+24 and 23.976."""
 
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How the frames of two videos are paired; the defaults resolve no difference.
+    """How to pair the frames of two videos; with the defaults, any difference is an error.
 
     Attributes:
         ref_offset, dist_offset: number of frames to leave out at the start of each video.
         resample: pair by time: each reference frame with the distorted frame shown at that time.
         scale: scale both videos to the size of the reference or of the distorted video (bicubic).
-        crop: (width, height, x, y) in luma samples, after scaling; None = all.
+        crop: window (width, height, x, y) in luma samples, applied after scaling; None = no crop.
         shortest: stop where the shorter video ends.
-        frames: number of pairs at most; None = all.
+        frames: greatest number of pairs; None = no limit.
     """
 
     ref_offset: int = 0
@@ -69,20 +70,20 @@ class TimedFrame:
 
 
 class Aligner:
-    """The common ground of two videos, checked before a frame is compared.
+    """Check that two videos can be compared, and convert their frames to common planes.
 
     Args:
-        reference: facts of the reference.
-        distorted: facts of the other.
+        reference: properties of the reference.
+        distorted: properties of the distorted video.
         options: see `PairOptions`.
 
     Attributes:
-        width, height: of the luma planes that are compared.
-        depth: bits a sample: the deeper one's; the other is shifted left.
+        width, height: size of the luma planes that are compared.
+        depth: bits per sample of the deeper video; samples of the other video are shifted left.
         chroma: see `media.colour.PlaneLayout`.
 
     Raises:
-        QualityError: sizes, rates, lengths, colour or layout that differ without a say.
+        QualityError: sizes, rates, lengths, colour or layout differ, and no option resolves it.
     """
 
     def __init__(self, reference: VideoInfo, distorted: VideoInfo, options: PairOptions) -> None:
@@ -93,7 +94,8 @@ class Aligner:
         sizes = [(i.width, i.height) for i in (reference, distorted)]
         if sizes[0] != sizes[1] and options.scale is None:
             raise QualityError(
-                f"{reference.path} is {_size(sizes[0])}, {distorted.path} is {_size(sizes[1])}",
+                f"the videos differ in size: {reference.path} is {_size(sizes[0])}, "
+                f"{distorted.path} is {_size(sizes[1])}",
                 "give --scale ref to scale both to the reference's size, or --scale dist",
             )
         self.full = sizes[1] if options.scale == "dist" else sizes[0]
@@ -102,7 +104,8 @@ class Aligner:
         self.chroma = self._common_chroma(*layouts)
         self.width, self.height = self._cropped()
         colours = reference.colour, distorted.colour
-        # RGB becomes YUV by the other's matrix and range; two RGB videos by the reference's.
+        # RGB is converted to YUV with the matrix and range of the YUV video, or of the reference if both
+        # videos are RGB.
         target = colours[1] if layouts[0].rgb and not layouts[1].rgb else colours[0]
         self._readers = [
             PlaneReader(
@@ -113,14 +116,14 @@ class Aligner:
         ]  # fmt: skip
 
     def planes(self, which: Literal[0, 1], frame: av.VideoFrame) -> Planes:
-        """Return the planes of a decoded frame, scaled, deepened and cropped.
+        """Return the planes of a decoded frame at the common size and bit depth, cropped.
 
         Args:
             which: 0 = the reference, 1 = the distorted video.
-            frame: as decoded.
+            frame: the decoded frame.
 
         Raises:
-            QualityError: the frame has another size than those before it, without `scale`.
+            QualityError: the frame size changes within the video, and `scale` is not set.
         """
         info = (self._ref, self.distorted)[which]
         if (frame.width, frame.height) != (info.width, info.height) and not self.options.scale:
@@ -135,9 +138,9 @@ class Aligner:
         r, d = self._ref.colour, self.distorted.colour
         if r.transfer != d.transfer:
             raise QualityError(
-                f"{self._ref.path} is {r.transfer.upper()}, {self.distorted.path} is "
-                f"{d.transfer.upper()}: their codes mean different light",
-                "compare HDR with HDR of the same transfer, SDR with SDR",
+                f"the videos differ in transfer function: {self._ref.path} is {r.transfer.upper()}, "
+                f"{self.distorted.path} is {d.transfer.upper()}",
+                "convert one of them to the transfer function of the other first",
             )
         for name in ("matrix", "color_range"):
             tagged = name not in r.assumed and name not in d.assumed
@@ -147,13 +150,14 @@ class Aligner:
             )
             if tagged and not rgb and getattr(r, name) != getattr(d, name):
                 raise QualityError(
-                    f"{self._ref.path} is {getattr(r, name)}, {self.distorted.path} is {getattr(d, name)}",
+                    f"the videos differ in {name.replace('_', ' ')}: {self._ref.path} has "
+                    f"{getattr(r, name)}, {self.distorted.path} has {getattr(d, name)}",
                     "convert one of them first",
                 )
         if self._ref.rotation != self.distorted.rotation:
             raise QualityError(
-                f"{self._ref.path} is rotated by {self._ref.rotation} degrees, "
-                f"{self.distorted.path} by {self.distorted.rotation}",
+                f"the videos differ in rotation: {self._ref.path} is rotated by {self._ref.rotation} "
+                f"degrees, {self.distorted.path} by {self.distorted.rotation}",
                 "rotate one of them first",
             )
 
@@ -165,13 +169,13 @@ class Aligner:
             return
         if abs(r - d) > Fraction(SAME_RATE) * max(r, d):
             raise QualityError(
-                f"{self._ref.path} has {float(r):.3f} frames per second, "
-                f"{self.distorted.path} has {float(d):.3f}",
+                f"the videos differ in frame rate: {self._ref.path} has {float(r):.3f} frames per "
+                f"second, {self.distorted.path} has {float(d):.3f}",
                 "give --resample to pair frames by time",
             )
 
     def _check_lengths(self) -> None:
-        """Check the containers' frame counts, so that a long run does not fail at its end."""
+        """Compare the frame counts in the containers, so that a long run does not fail at its end."""
         o = self.options
         if o.shortest or o.resample or self._ref.frames is None or self.distorted.frames is None:
             return
@@ -188,7 +192,8 @@ class Aligner:
             else ""
         )
         return QualityError(
-            f"{self._ref.path} has {reference} frames, {self.distorted.path} has {distorted}{skipped}",
+            f"the videos differ in length: {self._ref.path} has {reference} frames, "
+            f"{self.distorted.path} has {distorted}{skipped}",
             "give --shortest to score the common part, or --ref-offset or --dist-offset to align them",
         )
 
@@ -198,8 +203,8 @@ class Aligner:
         if distorted.rgb or reference.chroma == distorted.chroma:
             return reference.chroma
         raise QualityError(
-            f"{self._ref.path} is {self._ref.pix_fmt}, {self.distorted.path} is {self.distorted.pix_fmt}: "
-            "their chroma planes have different sizes",
+            f"the videos differ in chroma format: {self._ref.path} is {self._ref.pix_fmt}, "
+            f"{self.distorted.path} is {self.distorted.pix_fmt}",
             "convert one of them first",
         )
 
@@ -211,8 +216,8 @@ class Aligner:
         inside = w > 0 and h > 0 and x >= 0 and y >= 0
         if not inside or x + w > self.full[0] or y + h > self.full[1] or even:
             raise UsageError(
-                f"crop {w}x{h} at {x},{y} does not fit {_size(self.full)}",
-                "give W:H:X:Y inside the picture, X and Y even",
+                f"the crop window {w}x{h} at {x},{y} does not fit the frame of {_size(self.full)}",
+                "give W:H:X:Y inside the frame, with even X and Y for subsampled chroma",
             )
         return w, h
 
@@ -224,14 +229,14 @@ def pair_by_index(
     first: int = 0,
     stop: int | None = None,
 ) -> Iterator[tuple[T, TimedFrame]]:
-    """Yield the first frames as a pair, then the second ones, and so on.
+    """Yield the first frame of each video as a pair, then the second frame of each, and so on.
 
     Args:
-        reference: frames of the reference, without the `ref_offset` first ones.
-        distorted: frames of the distorted video, without the `dist_offset` first ones.
-        aligner: its options count.
-        first: number of the pair that both begin at.
-        stop: number after the last pair; None = all.
+        reference: frames of the reference, without the first `ref_offset` frames.
+        distorted: frames of the distorted video, without the first `dist_offset` frames.
+        aligner: provides the options and the error messages.
+        first: number of the first pair that the iterators hold.
+        stop: number after the last pair; None = up to `PairOptions.frames`.
 
     Raises:
         QualityError: one video ends before the other, and `shortest` is not set.
@@ -257,10 +262,10 @@ def pair_by_index(
 def pair_by_time(
     reference: Iterator[tuple[float, T]], distorted: Iterator[TimedFrame], aligner: Aligner
 ) -> Iterator[tuple[T, TimedFrame]]:
-    """Yield each frame of the reference with the distorted frame shown at its time.
+    """Pair each frame of the reference with the distorted frame that is shown at the same time.
 
     Times count from the first frame of each video. A frame is shown until the time of the next one,
-    the last frame for one frame's duration. Rounding of time stamps up to 1 ms is allowed for.
+    and the last frame for 1 / (frame rate). Timestamps may be off by up to 1 ms due to rounding.
 
     Raises:
         QualityError: the distorted video ends before the reference, and `shortest` is not set.
@@ -282,21 +287,21 @@ def pair_by_time(
             if o.shortest:
                 return
             raise QualityError(
-                f"{info.path} ends at {current.seconds + lasts - start:.3f} s, after {count} frames of "
-                "the reference, which is longer",
+                f"{info.path} ends before the reference: at {current.seconds + lasts - start:.3f} s, "
+                f"after {count} frames of the reference",
                 "give --shortest to score the common part",
             )
         yield r, current
 
 
 def timed_frames(video: Video, start: int, stop: int | None = None) -> Iterator[TimedFrame]:
-    """Yield the frames of a video as they are coded."""
+    """Yield the frames of a video in coded orientation, without rotating them."""
     for decoded in video.pictures(start, stop):
         yield TimedFrame(decoded.seconds, decoded.frame)
 
 
 def _assumed_rate(info: VideoInfo) -> bool:
-    """Return whether the rate is our default: raw video and images have no rate, but Y4M does."""
+    """Return whether the file states no frame rate (raw video, images), so that a default is used."""
     source = Path(info.path)
     carries_none = source.is_dir() or source.suffix.lower() in (*RAW_SUFFIXES, *IMAGE_SUFFIXES)
     return carries_none and info.fps == DEFAULT_FPS

@@ -1,8 +1,8 @@
-"""PSNR of a plane, whole and weighted.
+"""PSNR of a plane, over all samples equally ("whole") and weighted by a map.
 
 PSNR = 10 log10(peak^2 / MSE), where peak = 2^depth - 1 and MSE is the mean or the weighted mean of
-squared differences. As in libvmaf's `psnr` feature it is at most 6 * depth + 12 dB (60 dB at 8 bits),
-so identical frames have a finite value.
+squared differences. As in libvmaf's `psnr` feature, PSNR is limited to 6 * depth + 12 dB (60 dB at 8
+bits), so that identical frames have a finite value.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from eyeline.media.colour import Samples
 from eyeline.quality._vmaf_features import FLOAT, opencv, scratch, sum_of, sum_of_products
 from eyeline.quality.weights import Weights
 
-_ROWS = 256  # rows per step: bounds the memory beside the map
+_ROWS = 256  # rows per step, which bounds the temporary memory
 
 
 class SquaredError(NamedTuple):
-    """Mean squared error of a plane, in squared codes."""
+    """Mean squared error of a plane, in squared code values."""
 
     whole: float
     weighted: float
 
 
 def cap(depth: int) -> float:
-    """Return the greatest PSNR in dB: libvmaf's `integer_psnr` has 6 dB per bit and 12 dB more."""
+    """Return the upper limit of PSNR in dB: 6 dB per bit plus 12 dB, as in libvmaf's `integer_psnr`."""
     return 6.0 * depth + 12
 
 
@@ -49,12 +49,12 @@ def combined(y: float, cb: float, cr: float) -> float:
 def squared_error(reference: Samples, distorted: Samples, weights: Weights | None) -> SquaredError:
     """Return the mean squared error of one plane.
 
-    The whole one is exact up to 16 bits; the weighted one sums each row in float32.
+    The whole error is exact up to 16 bits; the weighted error sums each row in float32.
 
     Args:
         reference: uint8 or uint16 (H, W).
-        distorted: the same.
-        weights: of the frame; None gives all samples the same weight.
+        distorted: same shape and type as `reference`.
+        weights: weights of the frame; None gives all samples the same weight.
 
     Raises:
         MissingExtraError: OpenCV is not installed.

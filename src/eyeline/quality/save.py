@@ -1,4 +1,4 @@
-"""Write scores: in logs of their own, or beside the columns of a libvmaf log."""
+"""Write scores to new logs, or merge their columns into an existing libvmaf log."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from eyeline.quality.pairs import SAME_RATE, PairOptions
 from eyeline.quality.score import GAZE_PREFIX
 
 TOLERANCE = {"psnr": 0.05, "float": 0.002}
-"""How far a number of the same name may differ from ours (dB; index of similarity) in a log of this
-pair. Other decoders and scalers round differently; another video, or another encode, differs much more.
+"""Tolerance for a column that the existing log also has: dB for PSNR, absolute for SSIM and MS-SSIM.
+Decoders and scalers round differently, but another video or another encode differs much more.
 """
 
 ANOTHER_PAIR = "give the log of these two videos, aligned the same way"
 
 
 def check_clip(path: str, ref: VideoInfo, dist: VideoInfo, pairs: PairOptions) -> None:
-    """Refuse a log of another video before the work begins, as far as the log states its video.
+    """Check before scoring that an existing log describes these two videos.
 
-    eyeline's logs hold size, rate and count; libvmaf's XML holds size and count, its JSON and CSV only
-    the count. `save_scores` compares the numbers, too.
+    Logs of eyeline state the frame size, rate and count; libvmaf's XML states the size and the count, and
+    libvmaf's JSON and CSV only the count. After scoring, `save_scores` also compares the scores.
 
     Raises:
-        LogError: the log cannot be read, or is of another video.
+        LogError: the log cannot be read, or describes another video.
     """
     theirs = read_log(path)
     scaled = dist if pairs.scale == "dist" else ref
     ours = {
-        "size compared": pairs.crop[:2] if pairs.crop else (scaled.width, scaled.height),
-        "size of the reference": (ref.display_width, ref.display_height),
-        "frames per second": None if ref.fps is None else float(ref.fps),
+        "compared size": pairs.crop[:2] if pairs.crop else (scaled.width, scaled.height),
+        "reference size": (ref.display_width, ref.display_height),
+        "frame rate": None if ref.fps is None else float(ref.fps),
     }
     _check_facts(path, _facts(theirs), ours)
     if ref.frames is None or dist.frames is None or pairs.shortest or pairs.resample:
         return
     count = min(ref.frames - pairs.ref_offset, dist.frames - pairs.dist_offset)
     count = count if pairs.frames is None else min(count, pairs.frames)
-    _check_facts(path, {"frames": len(theirs)}, {"frames": count})
+    _check_facts(path, {"frame count": len(theirs)}, {"frame count": count})
 
 
 def _facts(log: Log) -> dict[str, Any]:
-    """Return what a log states about its video; None for a value that is missing or malformed."""
+    """Return the properties of the video that a log states; None if missing or malformed."""
     facts = log.provenance
 
     def pair(holder: object, key: str) -> tuple[int, int] | None:
@@ -54,10 +54,10 @@ def _facts(log: Log) -> dict[str, Any]:
         return (numbers[0], numbers[1]) if numbers and len(numbers) == 2 else None
 
     return {
-        "size compared": pair(facts, "compared_size"),
+        "compared size": pair(facts, "compared_size"),
         # The logs of `score` have `reference`, those of `extract` have `video`.
-        "size of the reference": pair(facts.get("reference", facts.get("video")), "display_size"),
-        "frames per second": log.fps,
+        "reference size": pair(facts.get("reference", facts.get("video")), "display_size"),
+        "frame rate": log.fps,
     }
 
 
@@ -72,19 +72,19 @@ def _check_facts(path: str, theirs: dict[str, Any], ours: dict[str, Any]) -> Non
                 "x".join(map(str, v)) if isinstance(v, tuple) else f"{v:g}" for v in (there, here)
             ]
             raise LogError(
-                f"{path}: is the log of another video: {what}: {words[0]} there, {words[1]} here",
+                f"{path}: is the log of another video: its {what} is {words[0]}, expected {words[1]}",
                 ANOTHER_PAIR,
             )
 
 
 def _drop_shared(log: Log, path: str) -> list[str]:
-    """Remove from `log` the columns that the log at `path` holds, if the numbers agree.
+    """Remove from `log` the columns that the log at `path` also has, if their values agree.
 
     Returns:
         The removed columns.
 
     Raises:
-        LogError: the log cannot be read, or is of another pair.
+        LogError: the log cannot be read, or describes another pair of videos.
     """
     theirs = read_log(path)
     _check_facts(path, _facts(theirs), _facts(log))
@@ -96,11 +96,11 @@ def _drop_shared(log: Log, path: str) -> list[str]:
             continue
         for number, ours in zip(log.frame_num, log.values[name], strict=True):
             row = rows.get(number)
-            # The merge reports missing frames; NaN stands for a number that was not computed.
+            # The merge reports missing frames. NaN (not computed) passes the comparison.
             if row is not None and abs(theirs.values[name][row] - ours) > tolerance:
                 raise LogError(
-                    f"{path}: is the log of another pair: {name} of frame {number} is "
-                    f"{theirs.values[name][row]:.4f} there and {ours:.4f} here",
+                    f"{path}: is the log of another pair of videos: its {name} of frame {number} is "
+                    f"{theirs.values[name][row]:.4f}, expected {ours:.4f}",
                     ANOTHER_PAIR,
                 )
     for name in shared:
@@ -110,19 +110,19 @@ def _drop_shared(log: Log, path: str) -> list[str]:
 
 
 def save_scores(log: Log, logs: tuple[str, ...], with_log: str | None = None) -> list[str]:
-    """Write scores.
+    """Write scores to log files.
 
     Args:
-        log: from `eyeline.score`.
-        logs: JSON, CSV, XML or Parquet files, or `-`.
-        with_log: a libvmaf log to merge the columns into. Columns that it already holds are compared
-            with ours and kept.
+        log: log of `eyeline.score`.
+        logs: paths of the JSON, CSV, XML or Parquet files to write, or `-` for stdout.
+        with_log: existing libvmaf log to add the columns to. If it already has a column, that column is
+            compared with the computed one and kept.
 
     Returns:
-        Columns that the existing log already held.
+        The names of the columns that the existing log already had.
 
     Raises:
-        LogError: the existing log is of another pair, or cannot be read.
+        LogError: the existing log describes another pair of videos, or cannot be read.
         OutputError: a file cannot be written.
     """
     dropped = _drop_shared(log, with_log) if with_log else []
@@ -132,11 +132,11 @@ def save_scores(log: Log, logs: tuple[str, ...], with_log: str | None = None) ->
 
 
 def check_logs(logs: tuple[str, ...], with_log: str | None, inputs: tuple[str, str]) -> None:
-    """Check the outputs before the work begins.
+    """Check the output paths before scoring.
 
     Raises:
-        UsageError: two outputs have one name, or an output is an input.
-        OutputError: a suffix is unknown, or a file cannot be written.
+        UsageError: two outputs have the same path, or an output is also an input.
+        OutputError: a file name has an unknown suffix, or a file cannot be written.
         LogError: the log to merge into cannot be read.
     """
     check_outputs(logs, inputs=inputs)
@@ -154,11 +154,11 @@ _SUMMARY = (
     ("VMAF", "vmaf", "sw_vmaf"),
     ("VMAF, crop (biased)", "vmaf_crop", ""),
 )
-"""Label, plain and weighted column of each line."""
+"""Label, whole column and weighted column of each line of the summary."""
 
 
 def summary(log: Log) -> list[str]:
-    """Return means over all frames, whole and weighted side by side, as lines of text."""
+    """Return lines of text with the mean of each metric over all frames, whole and weighted."""
     lines = [f"{'mean of ' + str(len(log)) + ' frames':24}{'whole':>10}{'weighted':>10}"]
     for label, plain, weighted in _SUMMARY:
         names = (

@@ -1,10 +1,10 @@
-"""Score a video against its reference where viewers look: decode, pair, weight and measure, in order.
+"""Score a video against its reference, weighted by where viewers look.
 
-Each video is decoded once. The reference's frames come with their maps, worker threads measure the
-pairs, and libvmaf runs beside them in a process of its own. Memory does not grow with the length.
+Both videos are decoded once. Each frame of the reference gets a saliency map, worker threads measure the
+pairs of frames, and libvmaf runs in a separate process. Memory use does not grow with the length.
 
-To add a metric, add it to `METRICS`, check in `_ScoreRun.check` that it can run, and measure it in
-`_measure.measure`.
+To add a metric, add its name to `METRICS`, add to `_ScoreRun.check` what it needs to run, and measure it
+in `_measure.measure`.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ if TYPE_CHECKING:
     from eyeline.quality.sw_vmaf import FramePart, SwVmaf
 
 METRICS = ("psnr", "ssim", "ms_ssim", "sw_vmaf", "vmaf")
-"""The metrics; `vmaf` is libvmaf's own, of the whole frame."""
+"""Names of the metrics; `vmaf` is the unweighted VMAF that libvmaf computes."""
 
 GAZE_PREFIX = "ew_"
-"""Prefix of the columns that recorded gaze weighted, in place of `sw_`."""
+"""Prefix of columns that are weighted by recorded gaze, instead of `sw_`."""
 
 PathLike = str | os.PathLike[str]
 PlanePair = tuple[ReferenceFrame, Planes, Planes]
@@ -87,23 +87,23 @@ PlanePair = tuple[ReferenceFrame, Planes, Planes]
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How `score` runs; the log's provenance holds every value.
+    """Options of `score`.
 
     Attributes:
-        metrics: names of `METRICS`; None = all that the picture and the installation allow. The log
-            gives the reason for each missing metric under `left_out`.
-        weight: 0 = uniform weights, 1 = the map alone.
-        pairs: how the frames of the two videos are paired.
-        maps: ready maps instead of a model's: an output of `extract --maps`.
-        masks: a folder of ground-truth masks instead of a model's maps.
-        fixations: a fixation table or set instead of a model's maps (see `weights.read_gaze`);
-            weighted columns then begin with `ew_`, not `sw_`.
+        metrics: names from `METRICS`; None = all metrics that the frame size, the bit depth and the
+            installed extras allow. The log gives the reason for each missing metric under `left_out`.
+        weight: strength of the map, from 0 (uniform weights) to 1 (weights from the map alone).
+        pairs: how to pair the frames of the two videos.
+        maps: path of maps written by `extract --maps`, used instead of a model.
+        masks: path of a folder of ground-truth masks, used instead of a model.
+        fixations: path of a fixation table or set, used instead of a model (see `weights.read_gaze`);
+            weighted columns then begin with `ew_` instead of `sw_`.
         pixels_per_degree: pixels of the reference per degree of visual angle, for `fixations`;
-            None if it is not known.
+            None if not known.
         method: `crop` also runs libvmaf on a window that follows the map (see `_measure`).
-        vmaf_model: model of `vmaf` and `sw_vmaf`.
-        extract: how the model reads the reference.
-        workers: threads that measure; 0 = one per core.
+        vmaf_model: name or path of the VMAF model for `vmaf` and `sw_vmaf`.
+        extract: how the saliency model reads the reference.
+        workers: number of threads that measure; 0 = one per core.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -122,19 +122,23 @@ class ScoreOptions:
         unknown = [m for m in self.metrics or () if m not in METRICS]
         if unknown or self.metrics == ():
             raise UsageError(
-                f"--metrics names {', '.join(map(repr, unknown)) or 'no metric'}",
+                f"--metrics names {', '.join(map(repr, unknown))}, which is not a metric"
+                if unknown
+                else "--metrics names no metric",
                 f"choose from {', '.join(METRICS)}",
             )
         if not 0 <= self.weight <= 1:
             raise UsageError(
                 f"--weight is {self.weight:g}; it must be between 0 and 1",
-                "0 gives uniform weights, 1 the map alone",
+                "give 0 for uniform weights, 1 for the map alone, or a value between them",
             )
         given = [f"--{n}" for n in ("maps", "masks", "fixations") if getattr(self, n)]
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} are given together", "give one of them")
+            raise UsageError(
+                f"{' and '.join(given)} cannot be combined", "give only one of these options"
+            )
         if self.fixations and self.weight == 0:
-            raise UsageError("--fixations has no effect with --weight 0", "give a weight above 0")
+            raise UsageError("--fixations has no effect with --weight 0", "give a --weight above 0")
         if self.pixels_per_degree is not None:
             if not self.fixations:
                 raise UsageError(
@@ -143,7 +147,9 @@ class ScoreOptions:
                 )
             check_pixels_per_degree(self.pixels_per_degree)
         if self.method not in (None, "crop"):
-            raise UsageError(f"--method {self.method!r} is not a method", "choose crop")
+            raise UsageError(
+                f"--method {self.method!r} is not supported", "give --method crop, or leave it out"
+            )
 
     @property
     def needs_model(self) -> bool:
@@ -155,19 +161,19 @@ class ScoreOptions:
         return replace(self, extract=self.extract.for_model(io))
 
     def extract_options(self) -> ExtractOptions:
-        """Return how a model reads the frames of the reference that are scored."""
+        """Return how the model reads the scored frames of the reference."""
         return replace(self.extract, start=self.pairs.ref_offset, stop=None, keep_source=True)
 
 
 @dataclass
 class ScoreResult:
-    """The result of a run.
+    """The result of `score`.
 
     Attributes:
-        log: one row per pair, with provenance.
-        stopped: the error that ended the run early; None when the run is complete.
-        warnings: lines for the user.
-        reports: how many frames of the reference and of the distorted video were damaged.
+        log: one row per pair of frames, and the provenance.
+        stopped: the error that ended the run early; None if the run is complete.
+        warnings: warnings to show to the user.
+        reports: counts of damaged frames in the reference and in the distorted video.
     """
 
     log: Log
@@ -180,13 +186,13 @@ class ScoreResult:
 
 @dataclass(frozen=True)
 class ScorePart:
-    """The pairs that one of several runs over two videos measures.
+    """The range of pairs that one segment measures, if `score` runs in segments.
 
     Attributes:
         start: number of the first pair.
-        stop: number after the last pair; None = to the end.
-        frames: frames of the reference that a model reads for the maps of these pairs; None = all.
-        look: called with each pair before it is measured.
+        stop: number after the last pair; None = up to the end.
+        frames: frames of the reference that the model reads for the maps of these pairs; None = all.
+        look: function that is called with each pair before it is measured.
     """
 
     start: int = 0
@@ -197,7 +203,7 @@ class ScorePart:
     )
 
     def range_after(self, offset: int) -> tuple[int, int | None]:
-        """Return the first frame, and the one after the last, of a video without `offset` frames."""
+        """Return `start` and `stop` as frame numbers of a video that skips its first `offset` frames."""
         return self.start + offset, None if self.stop is None else self.stop + offset
 
 
@@ -214,7 +220,7 @@ def score(
     on_frame: Callable[[], None] = lambda: None,
     part: ScorePart | None = None,
 ) -> ScoreResult:
-    """Score a video against its reference, whole and weighted by where viewers look.
+    """Score a video against its reference, unweighted and weighted by where viewers look.
 
     ::
 
@@ -222,29 +228,29 @@ def score(
         result.log.values["sw_psnr_y"][0]
 
     Args:
-        reference: the pristine video, where the map is taken from; see `eyeline.extract` for kinds.
+        reference: the original video, from which the maps are computed; `eyeline.extract` lists the
+            kinds of input.
         distorted: the video to score.
-        model: id, path or `Model` of the saliency model; the registry's default when None.
-        registry: the user's own registry folder.
-        options: what to measure, and how.
+        model: id, path or `Model` of the saliency model; None = the default of the registry.
+        registry: path of the user's registry folder.
+        options: options of the run.
         ref_options: how to read the reference.
         dist_options: how to read the distorted video.
-        on_start: called once both are open and found comparable.
-        on_frame: called after each pair.
-        part: the pairs to measure; all when None.
+        on_start: function that is called once both videos are open and can be compared.
+        on_frame: function that is called after each pair.
+        part: the range of pairs to measure; None = all.
 
     Returns:
-        The rows. `stopped` holds the `DamagedMediaError` or `KeyboardInterrupt` of a run that ended
-        part-way.
+        The scores. `stopped` is the `DamagedMediaError` or `KeyboardInterrupt` if the run ended early.
 
     Raises:
-        QualityError: two videos that cannot be compared as asked, or a map without weight.
-        MediaError: a video or map that cannot be read.
-        DatasetError: fixations that cannot be read, or are not of this reference.
-        ModelError: a model that cannot be used.
-        MissingExtraError: OpenCV is not installed, or what a given metric needs.
+        QualityError: the videos cannot be compared with these options, or a map is zero everywhere.
+        MediaError: a video or map cannot be read.
+        DatasetError: the fixations cannot be read, or belong to another reference.
+        ModelError: the model cannot be used.
+        MissingExtraError: OpenCV, or an extra that a named metric needs, is not installed.
     """
-    opencv()  # every metric needs it: fail before a video is opened
+    opencv()  # fail before a video is opened if OpenCV is missing
     o, part = options or ScoreOptions(), part or ScorePart()
     ref_options, dist_options = _share_cores(ref_options), _share_cores(dist_options)
     with contextlib.ExitStack() as stack:
@@ -294,7 +300,7 @@ def score(
 
 
 def _share_cores(options: VideoOptions | None) -> VideoOptions:
-    """Give each decoder half of the cores: more threads than cores cost an eighth more CPU time."""
+    """Give each decoder half of the cores, because more threads than cores cost 12 % more CPU time."""
     o = options or VideoOptions()
     return o if o.threads else replace(o, threads=max(1, usable_cores() // 2))
 
@@ -302,7 +308,7 @@ def _share_cores(options: VideoOptions | None) -> VideoOptions:
 def _given_maps(
     o: ScoreOptions, ref: Video, gaze: RecordedGaze | None, start: int, stop: int | None
 ) -> tuple[Iterator[ReferenceFrame], dict[str, Any]]:
-    """Return the frames of the reference with maps that no model makes, and their provenance."""
+    """Return the frames of the reference with maps that need no model, and the maps' provenance."""
     if gaze is not None:
         return from_gaze(ref, gaze, start, stop), {"map": "recorded gaze"}
     if o.weight == 0:
@@ -321,7 +327,7 @@ def _planes(
 
 
 def _rename_columns(log: Log) -> None:
-    """Give the weighted columns the prefix of recorded gaze."""
+    """Replace the prefix `sw_` of column names by the prefix for recorded gaze."""
     names = {
         c: GAZE_PREFIX + c.removeprefix("sw_") if c.startswith("sw_") else c for c in log.columns
     }
@@ -343,7 +349,7 @@ def _facts(info: VideoInfo) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A pair for the worker threads, without its decoded frames."""
+    """A pair of planes for a worker thread; it does not keep the decoded frames in memory."""
 
     index: int
     seconds: float
@@ -352,7 +358,7 @@ class _Job:
 
 
 class _ScoreRun:
-    """Measure pairs on worker threads, with libvmaf beside them, and gather the rows in order."""
+    """Measure pairs on worker threads and with libvmaf, and collect the rows in order."""
 
     def __init__(self, options: ScoreOptions, aligner: Aligner, info: VideoInfo) -> None:
         self._o, self._aligner, self._info = options, aligner, info
@@ -380,11 +386,11 @@ class _ScoreRun:
         return True
 
     def check(self, name: str) -> None:
-        """Check that a metric can run.
+        """Check that a metric can be measured.
 
         Raises:
-            MissingExtraError: the extra is not installed.
-            QualityError: the picture is too small or too deep.
+            MissingExtraError: the extra that the metric needs is not installed.
+            QualityError: the frames are too small, or libvmaf does not support their bit depth.
         """
         a = self._aligner
         least = {"ssim": TAPS, "ms_ssim": SMALLEST_MS}.get(name, 0)
@@ -394,7 +400,7 @@ class _ScoreRun:
             least = SMALLEST
         if min(a.width, a.height) < least:
             raise QualityError(
-                f"a picture of {a.width}x{a.height} is too small for {name}, which needs at least "
+                f"frames of {a.width}x{a.height} are too small for {name}, which needs at least "
                 f"{least}x{least}",
                 f"leave {name} out of --metrics",
             )
@@ -403,7 +409,7 @@ class _ScoreRun:
             check_depth(a.depth)
 
     def collect(self, pairs: Iterator[PlanePair], on_frame: Callable[[], None]) -> ScoreResult:
-        """Measure all pairs and return their rows."""
+        """Measure all pairs and return the scores."""
         o, a = self._o, self._aligner
         fps = float(self._info.fps) if self._info.fps else None
         names = columns(self._metrics, grey=a.chroma == "grey")
@@ -422,8 +428,8 @@ class _ScoreRun:
                 result.stopped = exc
             if not len(log):
                 raise MediaError(
-                    f"{self._info.path}: there are no pairs of frames to compare",
-                    "check the offsets",
+                    f"{self._info.path}: no frame pairs are left to compare",
+                    "check --ref-offset and --dist-offset",
                 )
             for column, run in self._libvmaf.items():
                 values = run.finish()["vmaf"][: len(log)]
@@ -455,7 +461,7 @@ class _ScoreRun:
             previous = pair if self._engine else None
 
     def _rows(self, pairs: Iterator[PlanePair]) -> Generator[tuple[_Job, Metrics]]:
-        """Yield rows in order; with `sw_vmaf` one behind, since VMAF's motion needs the next frame."""
+        """Yield rows in order; with `sw_vmaf` one pair late, because its motion needs the next frame."""
         held: tuple[_Job, Metrics, FramePart] | None = None
 
         def finish(following: FramePart | None) -> Iterator[tuple[_Job, Metrics]]:
@@ -478,7 +484,7 @@ class _ScoreRun:
                     yield from finish(part)
                     held = job, metrics, part
             except DamagedMediaError:
-                yield from finish(None)  # the pairs before the damage keep their rows
+                yield from finish(None)  # keep the row of the last pair before the damage
                 raise
             yield from finish(None)
 

@@ -1,18 +1,20 @@
-"""SSIM and MS-SSIM of luma, whole and weighted, equal to libvmaf's `float_ssim` and `float_ms_ssim`.
+"""SSIM and MS-SSIM of luma, whole and weighted by a map.
+
+The whole values equal libvmaf's `float_ssim` and `float_ms_ssim`.
 
 SSIM: Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural
-similarity", IEEE TIP 13(4), 2004; 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255
-(deeper samples are scaled to 8 bits), and only windows inside the picture. As in libvmaf and in the
-authors' program, the picture is first averaged down by round(short side / 256).
+similarity", IEEE TIP 13(4), 2004. The window is an 11x11 Gaussian of sigma 1.5 and must lie inside the
+frame; K1 = 0.01, K2 = 0.03, L = 255 (deeper samples are scaled to 8 bits). As in libvmaf and in the
+authors' program, the frame is first downscaled by averaging, by the factor round(short side / 256).
 
 MS-SSIM: Wang, Simoncelli & Bovik, "Multiscale structural similarity for image quality assessment",
-Asilomar 2003: five scales, exponents below. As in libvmaf, luminance, contrast and structure are pooled
-separately, and the low-pass of the 9/7 wavelet halves the picture.
+Asilomar 2003, with five scales and the exponents below. As in libvmaf, luminance, contrast and structure
+are pooled separately, and the low-pass of the 9/7 wavelet halves the frame between scales.
 
-Weighted: the map weights the pooling at every scale, as Wang & Li do with information content
+Weighted values: the map weights the pooling at every scale, as information content does in Wang & Li
 ("Information content weighting for perceptual image quality assessment", IEEE TIP 20(5), 2011). The
-weight of a window is its own Gaussian mean of the map, so that no sample's weight is lost at the
-border. Unlike them we weight the luminance term of the last scale, too.
+weight of a window is the mean of the map under the same Gaussian window, so that samples near the border
+count, too. Unlike Wang & Li, this module also weights the luminance term of the last scale.
 """
 
 from __future__ import annotations
@@ -37,17 +39,17 @@ C2 = (0.03 * 255) ** 2
 C3 = C2 / 2
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of contrast and structure, finest scale first; the last one is luminance's, too."""
+"""Exponents of contrast and structure by scale, finest first; luminance also uses the last one."""
 
 _right_half = (0.602914, 0.266846, -0.078201, -0.016828, 0.026727)
 LOW_PASS = np.array([*_right_half[:0:-1], *_right_half], np.float32)
-"""The 9/7 analysis low-pass (Cohen, Daubechies & Feauveau, 1992)."""
+"""Analysis low-pass filter of the 9/7 wavelet (Cohen, Daubechies & Feauveau, 1992)."""
 
 SMALLEST_MS = TAPS << (len(EXPONENTS) - 1)
-"""Least side for five scales, pixels: 176."""
+"""Smallest side of a frame for five scales, in pixels (176)."""
 
 _BAND = 1 << 19
-"""Bytes of a float32 plane per step: all planes of a step fit into the cache."""
+"""Bytes of a float32 plane per step, chosen so that all planes of a step fit into the cache."""
 
 _gauss = np.exp(-0.5 * ((np.arange(TAPS) - TAPS // 2) / SIGMA) ** 2)
 WINDOW = (_gauss / _gauss.sum()).astype(np.float32)
@@ -62,7 +64,7 @@ class Similarity(NamedTuple):
 
 
 Terms = Callable[[Plane, Plane], tuple[Plane, ...]]
-"""A function of two bands of planes (less 128), (n, W), that returns the terms of each window,
+"""A function from n rows of two planes (codes - 128), (n, W), to the SSIM terms of each window,
 (n - 10, W)."""
 
 
@@ -71,12 +73,12 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
 
     Args:
         reference: uint8 or uint16 (H, W).
-        distorted: the same.
+        distorted: same shape and type as `reference`.
         depth: bits per sample.
-        weights: of the frame, or None.
+        weights: weights of the frame, or None.
 
     Raises:
-        QualityError: a picture smaller than the window.
+        QualityError: the frame is smaller than the window.
         MissingExtraError: OpenCV is not installed.
     """
     factor = shrink_factor(reference)
@@ -87,7 +89,7 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
 
 
 def shrink_factor(plane: Samples) -> int:
-    """Return the factor by which SSIM averages a picture down: round(short side / 256), at least 1."""
+    """Return the factor by which SSIM downscales a frame: round(short side / 256), at least 1."""
     return max(1, int(min(plane.shape) / 256 + 0.5))
 
 
@@ -97,7 +99,7 @@ def ms_ssim(
     """Return the MS-SSIM of a luma plane; the arguments are those of `ssim`.
 
     Raises:
-        QualityError: a side under `SMALLEST_MS`.
+        QualityError: a side of the frame is shorter than `SMALLEST_MS`.
         MissingExtraError: OpenCV is not installed.
     """
     _check(reference, SMALLEST_MS, "MS-SSIM")
@@ -117,14 +119,14 @@ def _check(plane: npt.NDArray[np.generic], least: int, name: str) -> None:
     height, width = plane.shape
     if min(width, height) < least:
         raise QualityError(
-            f"a picture of {width}x{height} is too small for {name}, which needs at least "
+            f"a frame of {width}x{height} is too small for {name}, which needs at least "
             f"{least}x{least}",
             f"leave {name} out of --metrics",
         )
 
 
 def _centred(plane: Samples, depth: int) -> Plane:
-    """Return 8-bit codes less 128: the variances stay, and float32 holds more of their digits."""
+    """Return 8-bit codes - 128: variances do not change, and float32 rounds them less."""
     x = plane.astype(np.float32)
     if depth != 8:
         x *= np.float32(2.0 ** (8 - depth))
@@ -133,21 +135,21 @@ def _centred(plane: Samples, depth: int) -> Plane:
 
 
 def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
-    """Average factor x factor samples, mirrored at the border, less 128 as in `_centred`.
+    """Average blocks of factor x factor samples, mirrored at the border, and subtract 128.
 
-    On libvmaf's grid: from sample -(factor // 2) on, and one more where a side is odd.
+    As in libvmaf, the blocks begin at sample -(factor // 2), and an odd side gets one more block.
     """
     if factor == 1:
         return _centred(plane, depth)
     cv2 = opencv()
     height, width = plane.shape
     rows, columns = height // factor + (height & 1), width // factor + (width & 1)
-    before, after = factor // 2, factor  # more than is needed where a side is even
+    before, after = factor // 2, factor  # `after` is one too many for even sides
     padded = cv2.copyMakeBorder(
         plane, before, after, before, after, cv2.BORDER_REFLECT,
         dst=scratch("padded", (before + height + after, before + width + after), plane.dtype),
     )  # fmt: skip
-    # uint16 holds the sum of 16 rows of 8 bits, uint32 the sum of deeper or more rows.
+    # uint16 holds the sum of up to 16 rows of 8-bit samples; other sums need uint32.
     narrow = plane.dtype == np.uint8 and factor <= 16
     kind = np.dtype(np.uint16 if narrow else np.uint32)
     down = scratch("down", (rows, padded.shape[1]), kind)
@@ -163,7 +165,7 @@ def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
 
 
 def _halved(x: Plane) -> Plane:
-    """Low-pass, mirrored at the border, and keep every second sample; sides are rounded up."""
+    """Low-pass filter, mirrored at the border, and keep every second sample; round sides up."""
     rows = _filtered(x, _ONE, LOW_PASS, "down")[::2]
     return np.ascontiguousarray(
         _filtered(np.ascontiguousarray(rows), LOW_PASS, _ONE, "across")[:, ::2]
@@ -171,7 +173,7 @@ def _halved(x: Plane) -> Plane:
 
 
 def _filtered(x: Plane, across: Plane, down: Plane, name: str) -> Plane:
-    """Apply a separable filter, mirrored at the border; the result is in memory of that name."""
+    """Apply a separable filter, mirrored at the border; the result is in the scratch memory `name`."""
     cv2 = opencv()
     out: Plane = cv2.sepFilter2D(
         x, -1, across, down, dst=scratch(name, x.shape, FLOAT), borderType=cv2.BORDER_REFLECT
@@ -180,9 +182,9 @@ def _filtered(x: Plane, across: Plane, down: Plane, name: str) -> Plane:
 
 
 def _means(x: Plane, name: str) -> Plane:
-    """Return Gaussian means of the windows that hold no row outside: (n, W) to (n - 10, W).
+    """Return Gaussian means of all windows whose rows lie inside the plane: (n, W) to (n - 10, W).
 
-    Windows of the first and last five columns reach beyond the picture and are not pooled.
+    Windows of the first and last five columns reach outside the plane; the caller leaves them out.
     """
     return _filtered(x, WINDOW, WINDOW, name)[TAPS // 2 : len(x) - TAPS // 2]
 
@@ -190,13 +192,13 @@ def _means(x: Plane, name: str) -> Plane:
 def _pooled(
     x: Plane, y: Plane, weights: Weights | None, terms: Terms
 ) -> tuple[list[float], list[float] | None]:
-    """Return the means of terms over all windows of two planes (less 128), whole and weighted."""
+    """Return the means of the terms over all windows of two planes, whole and weighted."""
     height, width = x.shape
     valid = height - TAPS + 1
     count = max(8, _BAND // (4 * width) - TAPS + 1)
     inside = np.s_[:, TAPS // 2 : width - TAPS // 2]
     saliency = None if weights is None else weights.map_at(width, height)
-    whole: list[list[float]] = []  # sums of each band
+    whole: list[list[float]] = []  # per band, the sum of each term
     salient: list[list[float]] = []
     mass = 0.0
     for top in range(0, valid, count):
@@ -218,11 +220,11 @@ def _pooled(
 
 
 def _index(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """Return the SSIM of each window from s = x + y and d = x - y: four filters instead of five.
+    """Return the SSIM of each window from s = x + y and d = x - y, with four filters instead of five.
 
-    As C2 = 2 C3, contrast times structure is 1 - 2 var(d) / (var(s) + var(d) + 2 C2). Luminance is
-    1 - 2 mean(d)^2 / (mean(s)^2 + mean(d)^2 + 2 C1), with the 128 added again. Both are exactly 1
-    where x and y agree.
+    Because C2 = 2 C3, contrast times structure is 1 - 2 var(d) / (var(s) + var(d) + 2 C2). Luminance is
+    1 - 2 mean(d)^2 / (mean(s)^2 + mean(d)^2 + 2 C1), where s has the 128 of both planes added back. Both
+    factors are exactly 1 where x and y are equal.
     """
     s = np.add(x, y, out=scratch("s", x.shape, FLOAT))
     d = np.subtract(x, y, out=scratch("d", x.shape, FLOAT))
@@ -247,7 +249,7 @@ def _index(x: Plane, y: Plane) -> tuple[Plane, ...]:
 
 
 def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """Return contrast and structure of each window, by libvmaf's formulas."""
+    """Return contrast and structure of each window, with libvmaf's formulas."""
     cv2 = opencv()
     product = scratch("product", x.shape, FLOAT)
     mx, my = _means(x, "mx"), _means(y, "my")
@@ -264,7 +266,7 @@ def _contrast_and_structure(x: Plane, y: Plane) -> tuple[Plane, ...]:
     np.sqrt(deviations, out=deviations)
     xx += yy
     xx += np.float32(C2)
-    # As in libvmaf, rounding in the covariance of a flat window must not count.
+    # As in libvmaf, limit the covariance, so that rounding errors in flat windows do not count.
     cv2.max(xy, np.negative(deviations, out=yy), dst=xy)
     xy += np.float32(C3)
     deviations += np.float32(C3)

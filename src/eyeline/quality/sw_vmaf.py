@@ -1,8 +1,9 @@
-"""VMAF, and VMAF weighted by where viewers look, from the same pass over a frame.
+"""VMAF, and VMAF weighted by where viewers look, computed in one pass over a frame.
 
-VMAF's elementary features (VIF, ADM, motion) are ratios or means of sums over pixels. `SwVmaf`
-computes those sums twice, plain and with a weight per pixel, and gives both sets to the published
-regression. Uniform weights give VMAF. The caller decodes, pairs and weights the frames.
+VMAF's elementary features (VIF, ADM, motion) are means, or ratios of sums, over pixels. `SwVmaf`
+computes the sums twice, without weights ("whole") and with one weight per pixel ("weighted"), and feeds
+both sets of features to the published regression model. Uniform weights give the same score as VMAF. The
+caller decodes and pairs the frames and computes the weights.
 
     engine = SwVmaf(load_model("vmaf_v0.6.1"))
     first = engine.part(pairs[0])                      # LumaPair: reference, distorted, weight
@@ -13,8 +14,8 @@ regression. Uniform weights give VMAF. The caller decodes, pairs and weights the
 `part` may be called in any order and from any thread.
 
 A model file (Netflix's JSON) holds a support vector regression with an RBF kernel in LIBSVM's text
-form, and the linear scalings around it. The files are not part of eyeline: the package
-ffmpeg-quality-metrics (extra `vmaf`) holds those of `PINNED`; other files are named by path.
+format, and linear scalings of its inputs and its output. The files are not part of eyeline: the package
+ffmpeg-quality-metrics (extra `vmaf`) provides those in `PINNED`; other files are given by path.
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ PINNED = {
     "vmaf_v0.6.1neg": "1fcda193aaa2a3136471b7516b3c5dc344546c05fcde2d58609f8c60a2387392",
     "vmaf_4k_v0.6.1": "73b187001309703c89d57cf58baab01660bd11e4ea6fac62bc064c5f5da6dac8",
 }
-"""SHA-256 of the files under `model/` of github.com/Netflix/vmaf, by name."""
+"""SHA-256 digests of model files in `model/` of github.com/Netflix/vmaf, by model name."""
 
-SUPPORTED = f"choose one of {', '.join(PINNED)}, or give the path of a .json file like these"
+SUPPORTED = f"choose one of {', '.join(PINNED)}, or give the path of a VMAF model in JSON"
 
 PACKAGE = "ffmpeg-quality-metrics"
 PREFIX, SUFFIX = "VMAF_integer_feature_", "_score"
 FEATURES = ("adm2", "motion2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3")
 
 SMALLEST = 33
-"""Least width and height in pixels: below it libvmaf's coarsest wavelet band has under 3 rows."""
+"""Smallest width and height in pixels; with less, libvmaf's coarsest wavelet band has under 3 rows."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,18 @@ class VmafModel:
     """A support vector regression from elementary features to a score of 0 to 100.
 
     Attributes:
-        name: name for the log.
-        sha256: digest of the model file.
+        name: name of the model in logs.
+        sha256: SHA-256 digest of the model file.
         features: names of the elementary features, in the order of the vectors.
-        slopes: float64 (1 + F,), of the score, then of each feature.
-        intercepts: float64 (1 + F,), the same order.
+        slopes: float64 (1 + F,), slope of the score, then slope of each feature.
+        intercepts: float64 (1 + F,), intercepts in the same order.
         vectors: float64 (V, F), support vectors.
-        coefficients: float64 (V,).
-        gamma: of the RBF kernel.
+        coefficients: float64 (V,), coefficient of each support vector.
+        gamma: gamma of the RBF kernel.
         rho: constant that the decision function subtracts.
-        clip: least and greatest score, or None.
-        vif_gain_limit: `vif_enhn_gain_limit`.
-        adm_gain_limit: `adm_enhn_gain_limit`.
+        clip: smallest and greatest score, or None.
+        vif_gain_limit: libvmaf's option `vif_enhn_gain_limit`.
+        adm_gain_limit: libvmaf's option `adm_enhn_gain_limit`.
     """
 
     name: str
@@ -96,7 +97,7 @@ class VmafModel:
     adm_gain_limit: float
 
     def score(self, features: Mapping[str, float]) -> float:
-        """Return the score of a frame from its features by name, at least `self.features`."""
+        """Return the score of a frame; `features` must hold at least the names in `self.features`."""
         x = np.array([features[name] for name in self.features])
         x = self.slopes[1:] * x + self.intercepts[1:]
         distances = ((self.vectors - x) ** 2).sum(axis=1)
@@ -106,11 +107,11 @@ class VmafModel:
 
 
 def load_model(name: str | Path = "vmaf_v0.6.1") -> VmafModel:
-    """Read a model: a name of `PINNED`, or the path of a JSON file.
+    """Read a model, given by a name in `PINNED` or by the path of a JSON file.
 
     Raises:
-        MissingExtraError: the package that holds the files of `PINNED` is not installed.
-        VerificationError: the package's file is not the pinned one.
+        MissingExtraError: the package that provides the files in `PINNED` is not installed.
+        VerificationError: the SHA-256 of the package's file differs from `PINNED`.
         ModelError: the file is not a VMAF model, or eyeline cannot compute its features.
     """
     pinned = PINNED.get(str(name))
@@ -119,7 +120,9 @@ def load_model(name: str | Path = "vmaf_v0.6.1") -> VmafModel:
     else:
         path = Path(name)
         if path.suffix != ".json":
-            raise ModelError(f"{name}: is not a VMAF model", SUPPORTED)
+            raise ModelError(
+                f"{name}: is not the name or the .json file of a VMAF model", SUPPORTED
+            )
     try:
         data = path.read_bytes()
     except OSError as exc:
@@ -127,7 +130,7 @@ def load_model(name: str | Path = "vmaf_v0.6.1") -> VmafModel:
     digest = sha256_hex(data)
     if pinned is not None and digest != pinned:
         raise VerificationError(
-            f"{path}: SHA-256 {digest} is not the pinned {pinned}",
+            f"{path}: the SHA-256 is {digest}, expected {pinned}",
             f"reinstall {PACKAGE}, or give the path of a model that you trust",
         )
     return parse_model(data, name=path.stem, sha256=digest, where=str(path))
@@ -142,7 +145,7 @@ def _packaged(name: str) -> Path:
 
 
 def parse_model(data: bytes, *, name: str, sha256: str, where: str) -> VmafModel:
-    """Read the JSON of a model file; `where` begins the error messages.
+    """Parse the JSON of a model file; error messages begin with `where`.
 
     Raises:
         ModelError: the data is not a VMAF model, or eyeline cannot compute its features.
@@ -179,7 +182,9 @@ def parse_model(data: bytes, *, name: str, sha256: str, where: str) -> VmafModel
         ) from exc
     if model.slopes.shape != (1 + len(features),) or model.intercepts.shape != model.slopes.shape:
         raise ModelError(
-            f"{where}: has {model.slopes.size - 1} scalings for {len(features)} features", SUPPORTED
+            f"{where}: has slopes and intercepts for {model.slopes.size - 1} and "
+            f"{model.intercepts.size - 1} features, expected {len(features)}",
+            SUPPORTED,
         )
     return model
 
@@ -187,7 +192,7 @@ def parse_model(data: bytes, *, name: str, sha256: str, where: str) -> VmafModel
 def _gain_limits(
     features: tuple[str, ...], options: list[dict[str, Any]] | None, where: str
 ) -> tuple[float, float]:
-    """Return the (vif, adm) gain limits; refuse any other option of a feature."""
+    """Return the (VIF, ADM) gain limits; any other option of a feature is an error."""
     unknown = [f for f in features if f not in FEATURES]
     found: dict[str, set[float]] = {"vif": set(), "adm": set()}
     for feature, given in zip(features, options or [{}] * len(features), strict=True):
@@ -203,7 +208,7 @@ def _gain_limits(
         )
     if any(len(values) != 1 for values in found.values()):
         raise ModelError(
-            f"{where}: needs several gain limits for one kind of feature; one is supported",
+            f"{where}: has different gain limits within VIF or ADM, or none; eyeline supports one for each",
             SUPPORTED,
         )
     return found["vif"].pop(), found["adm"].pop()
@@ -212,23 +217,27 @@ def _gain_limits(
 def _libsvm(
     text: str, count: int
 ) -> tuple[dict[str, str], NDArray[np.float64], NDArray[np.float64]]:
-    """Read the header, support vectors and coefficients of LIBSVM's text form.
+    """Parse the header, support vectors and coefficients of LIBSVM's text format.
 
-    The vectors are sparse (`index:value`, from 1); values that are not named are 0.
+    The vectors are sparse: `index:value`, with indices from 1; missing values are 0.
     """
     head_text, _, body = text.partition("\nSV\n")
     head = dict(line.split(" ", 1) for line in head_text.splitlines())
     if head["svm_type"] != "nu_svr" or head["kernel_type"] != "rbf":
-        raise ValueError(f"{head['svm_type']} with kernel {head['kernel_type']}")
+        raise ValueError(
+            f"the model is {head['svm_type']} with kernel {head['kernel_type']}, expected nu_svr, rbf"
+        )
     lines = [line.split() for line in body.splitlines() if line.strip()]
     if len(lines) != int(head["total_sv"]):
-        raise ValueError(f"{len(lines)} support vectors of {head['total_sv']}")
+        raise ValueError(f"has {len(lines)} support vectors, expected {head['total_sv']}")
     vectors = np.zeros((len(lines), count))
     for i, line in enumerate(lines):
         for item in line[1:]:
             index, value = item.split(":")
             if not 1 <= int(index) <= count:
-                raise ValueError(f"support vector {i} has a value for feature {index} of {count}")
+                raise ValueError(
+                    f"support vector {i} has a value for feature {index}, expected 1 to {count}"
+                )
             vectors[i, int(index) - 1] = float(value)
     return head, vectors, np.array([float(line[0]) for line in lines])
 
@@ -238,9 +247,10 @@ class LumaPair(NamedTuple):
 
     Attributes:
         reference: uint8 or uint16 (H, W), luma codes.
-        distorted: the same of the distorted frame.
-        bit_depth: of both.
-        weight: float32 (H, W), 0 or more, or None for plain VMAF alone. Only ratios count.
+        distorted: luma of the distorted frame, with the same shape and type.
+        bit_depth: bits per sample of both planes.
+        weight: float32 (H, W), 0 or more; only the ratios between pixels matter. None = measure
+            unweighted VMAF alone.
     """
 
     reference: Luma
@@ -250,19 +260,19 @@ class LumaPair(NamedTuple):
 
 
 class SpatialFeatures(NamedTuple):
-    """The elementary features that depend on one frame alone."""
+    """The features that do not depend on neighbouring frames."""
 
     vif: tuple[float, ...]
     adm: Adm
 
 
 class FramePart(NamedTuple):
-    """The features of one frame, before motion is compared with that of the next frame.
+    """The features of one frame, before its motion to the next frame is known.
 
     Attributes:
-        whole: features over all pixels.
-        weighted: features with weights, or None.
-        motion: difference from the frame before, None for the first.
+        whole: features without weights.
+        weighted: features with weights; None if the frame has no weights.
+        motion: difference from the previous frame; None for the first frame.
     """
 
     whole: SpatialFeatures
@@ -271,13 +281,13 @@ class FramePart(NamedTuple):
 
 
 class VmafScore(NamedTuple):
-    """A frame's features and score, by libvmaf's names without its prefixes.
+    """Features and score of a frame, by libvmaf's names without prefixes.
 
     Keys: `vif_scale0` to `vif_scale3`, `adm2`, `adm_scale0` to `adm_scale3`, `motion2`, `vmaf`.
 
     Attributes:
-        whole: over the whole frame; these are libvmaf's values.
-        weighted: with weights; None where the pair had none.
+        whole: values without weights; they equal libvmaf's values.
+        weighted: values with weights; None if the pair has no weights.
     """
 
     whole: Mapping[str, float]
@@ -285,26 +295,26 @@ class VmafScore(NamedTuple):
 
 
 class SwVmaf:
-    """Compute VMAF and weighted VMAF with one model; holds no state between frames.
+    """Compute VMAF and weighted VMAF with one model, without state between frames.
 
     Args:
-        model: see `load_model`. Its gain limits apply (the "neg" models set them to 1).
+        model: result of `load_model`; its gain limits apply (the "neg" models set them to 1).
     """
 
     def __init__(self, model: VmafModel) -> None:
         self.model = model
 
     def part(self, pair: LumaPair, previous: LumaPair | None = None) -> FramePart:
-        """Compute the features of a frame; threads may call it, and most of it releases the GIL.
+        """Compute the features of a frame. Any thread may call it; most of the work releases the GIL.
 
         Args:
-            pair: the frame.
-            previous: the frame before, of which the reference and the weight are used; None for
-                the first frame.
+            pair: the planes and weights of the frame.
+            previous: the previous frame, whose reference and weight are used; None for the first
+                frame.
 
         Raises:
-            QualityError: shapes that differ, a frame under 33 x 33, or a weight that is negative, not
-                finite, or zero outside the border that ADM leaves out.
+            QualityError: the shapes differ, the frame is smaller than 33x33, or the weights are
+                negative, not finite, or zero everywhere inside the border that ADM leaves out.
             MissingExtraError: OpenCV is not installed.
         """
         _check(pair)
@@ -329,12 +339,12 @@ class SwVmaf:
         return FramePart(SpatialFeatures(fidelity.whole, detail.whole), weighted, change)
 
     def finish(self, part: FramePart, following: FramePart | None = None) -> VmafScore:
-        """Return the score of a frame from its part and the next frame's (None for the last)."""
+        """Return the score of a frame; `following` is the next frame's part, None for the last frame."""
         before, after = part.motion, None if following is None else following.motion
         whole = self._score(part.whole, before and before.whole, after and after.whole)
         if part.weighted is None:
             return VmafScore(whole, None)
-        # Both differences get this frame's weights: what moves where viewers look in it.
+        # Weight both differences with this frame's weights, so that motion counts where viewers look.
         weighted = self._score(
             part.weighted, before and before.weighted, after and after.weighted_by_previous
         )
@@ -343,7 +353,7 @@ class SwVmaf:
     def _score(
         self, spatial: SpatialFeatures, before: float | None, after: float | None
     ) -> dict[str, float]:
-        # libvmaf: 0 for the first frame, else the smaller difference of those that exist.
+        # As in libvmaf, motion2 is 0 for the first frame, else the smaller of the known differences.
         motion2 = 0.0 if before is None else before if after is None else min(before, after)
         features = {f"vif_scale{i}": value for i, value in enumerate(spatial.vif)}
         features |= {"adm2": spatial.adm.adm2}
@@ -369,22 +379,23 @@ def _check(pair: LumaPair) -> None:
     reference, distorted, weight = pair.reference, pair.distorted, pair.weight
     if reference.ndim != 2 or reference.shape != distorted.shape:
         raise QualityError(
-            f"the reference is {_size(reference)}, the distorted frame {_size(distorted)}",
+            f"the frames differ in size: the reference is {_size(reference)}, the distorted frame "
+            f"{_size(distorted)}",
             "scale one of them to the other's size",
         )
     if min(reference.shape) < SMALLEST:
         raise QualityError(
             f"the frame is {_size(reference)}; VMAF needs at least {SMALLEST}x{SMALLEST} pixels",
-            "leave VMAF out",
+            "leave sw_vmaf out of the metrics",
         )
     if weight is None:
         return
-    hint = "give a finite map of the frame's size, 0 or more, with a value above 0"
+    hint = "give a map of the frame's size with finite values of 0 or more, not all 0"
     if weight.shape != reference.shape:
-        raise QualityError(f"the map is {_size(weight)}, the frame {_size(reference)}", hint)
+        raise QualityError(f"the map is {_size(weight)}, but the frame is {_size(reference)}", hint)
     total = sum_of(weight)
     if not math.isfinite(total):
-        raise QualityError("the map has values that are not finite numbers", hint)
+        raise QualityError("the map has NaN or infinite values", hint)
     if float(weight.min()) < 0:
         raise QualityError("the map has negative values", hint)
     if total == 0:

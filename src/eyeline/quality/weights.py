@@ -1,12 +1,12 @@
-"""How much each sample of a frame counts, and where the maps of a reference come from.
+"""Compute the weight of each sample of a frame, and read the maps of a reference.
 
-With a strength k, the weight of a sample is (1 - k) + k * m / mean(m), where m is the map. Only the
-shape of the map matters, not its level. k = 0 gives uniform weights, k = 1 the map alone.
+For a map m and a strength k, the weight of a sample is (1 - k) + k * m / mean(m). So scaling the map has
+no effect. k = 0 gives uniform weights, and k = 1 weights from the map alone.
 
-The `from_...` functions yield the frames of a reference with their maps, in one decode: the maps of a
-model, of files, of ground-truth masks, of recorded gaze, or uniform ones.
+The `from_...` functions decode a reference and yield its frames with maps from a model, from files, from
+ground-truth masks or from recorded gaze. `uniform` yields them with uniform maps.
 
-Weighting squared errors by a Gaussian density around recorded fixations gives the
+PSNR with squared errors weighted by a Gaussian density around recorded fixations is known as
 eye-tracking-weighted PSNR, EWPSNR (Li, Qin & Itti, "Visual attention guided bit allocation in video
 compression", Image and Vision Computing 29, 2011). The same density weights SSIM and VMAF.
 """
@@ -48,20 +48,20 @@ Map = npt.NDArray[np.float32]
 PathLike = str | os.PathLike[str]
 
 UNIFORM: Map = np.ones((1, 1), np.float32)
-"""A map that weighs all samples the same; it stands for any size."""
+"""A map that gives all samples the same weight, for frames of any size."""
 
 SAMPLES_PER_SIGMA = 8
-"""Columns of a density per standard deviation of its Gaussian. Linear interpolation between them is
-off by at most 1 / (8 * 8**2) = 0.2 % of the peak."""
+"""Columns of a gaze density map per standard deviation of its Gaussian. The error of linear interpolation
+between them is at most 1 / (8 * 8**2) = 0.2 % of the peak."""
 
 
 class Weights:
     """The weights of one frame, at any resolution.
 
     Args:
-        saliency: float32 (h, w), finite, 0 or more, of any size with the frame's aspect.
-        strength: k, 0 to 1.
-        where: begins an error message, such as `frame 12`.
+        saliency: map, float32 (h, w), finite, 0 or more, of any size with the frame's aspect ratio.
+        strength: strength k of the map, 0 to 1.
+        where: begins error messages, such as `frame 12`.
 
     Raises:
         QualityError: the map has NaN, infinite or negative values, or is 0 everywhere.
@@ -81,34 +81,34 @@ class Weights:
             )
         if high == 0 and strength > 0:
             raise QualityError(
-                f"{where}: the map is zero everywhere, so nothing has weight",
-                "give another map, or --weight 0 for uniform weights",
+                f"{where}: the map is zero everywhere, so no sample has a weight",
+                "give another map, or give --weight 0 for uniform weights",
             )
         self.saliency = np.ascontiguousarray(saliency, np.float32)
         self.strength = strength
         self.level = float(saliency.mean(dtype=np.float64)) or 1.0
 
     def map_at(self, width: int, height: int) -> Map:
-        """Return the map alone, float32 (height, width); the thread's next call reuses its memory."""
+        """Return the resized map, float32 (height, width); the thread's next call overwrites it."""
         out = scratch("map", (height, width), FLOAT)
         return resample(self.saliency, width, height, out)
 
     def blend(self, plain: float, salient: float) -> float:
-        """Return a weighted sum from the plain sum and the sum of the same terms times the map."""
+        """Return a weighted sum from the sum of terms (`plain`) and of terms times the map (`salient`)."""
         return (1 - self.strength) * plain + self.strength / self.level * salient
 
     def at(self, width: int, height: int) -> Map:
-        """Return the weights, float32 (height, width), mean about 1."""
+        """Return the weights, float32 (height, width), with a mean of about 1."""
         m = self.map_at(width, height) * np.float32(self.strength / self.level)
         m += np.float32(1 - self.strength)
         return m
 
 
 def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
-    """Scale a float32 map: linear interpolation upwards, area averages downwards.
+    """Resize a float32 map with linear interpolation to enlarge it and area averages to shrink it.
 
-    Upwards it interpolates between pixel centres and repeats the outermost values. An enlarged map is
-    written to `out`, float32 (height, width), if that is given.
+    Interpolation runs between pixel centres and repeats the outermost values. An enlarged map is written
+    to `out`, float32 (height, width), if `out` is given.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -126,7 +126,7 @@ def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
 
 
 def _average_rows(m: Map, rows: int) -> Map:
-    """Average each output row's share of the input rows; BLAS threads would stall a busy machine."""
+    """Average rows by area, without BLAS, whose threads would slow down a busy machine."""
     if len(m) % rows == 0:
         by = len(m) // rows
         total: Map = m[::by].copy()
@@ -134,14 +134,14 @@ def _average_rows(m: Map, rows: int) -> Map:
             total += m[i::by]
         total *= np.float32(1 / by)
         return total
-    # Differences of the running sum, read linearly between rows.
+    # Subtract running sums, which are interpolated linearly between rows.
     running = np.zeros((len(m) + 1, m.shape[1]))
     np.cumsum(m, axis=0, out=running[1:])
     edges = np.arange(rows + 1) * (len(m) / rows)
     left = np.minimum(edges.astype(np.intp), len(m) - 1)
     at = running[left] + (running[left + 1] - running[left]) * (edges - left)[:, None]
     means = np.diff(at, axis=0) * (rows / len(m))
-    # Rounding may leave a difference of sums below zero.
+    # Rounding may make a difference of sums negative.
     return np.maximum(means, 0).astype(np.float32)
 
 
@@ -150,10 +150,10 @@ class ReferenceFrame:
     """A frame of the reference and the map of where viewers look in it.
 
     Attributes:
-        index: position in the reference, from 0.
-        seconds: presentation time.
-        frame: as decoded.
-        map: float32 (h, w), upright, any size with the frame's aspect.
+        index: frame number in the reference, from 0.
+        seconds: presentation time in seconds.
+        frame: the decoded frame.
+        map: float32 (h, w), upright, of any size with the frame's aspect ratio.
     """
 
     index: int
@@ -163,7 +163,7 @@ class ReferenceFrame:
 
 
 def from_model(extraction: Extraction, start: int) -> Iterator[ReferenceFrame]:
-    """Yield frames and the maps of a model; the extraction keeps its source frames."""
+    """Yield frames and their maps from a model; `extraction` must keep its source frames."""
     for f in extraction:
         if f.index >= start:
             yield ReferenceFrame(f.index, f.pts_time, cast(av.VideoFrame, f.frame.source), f.map)
@@ -172,7 +172,7 @@ def from_model(extraction: Extraction, start: int) -> Iterator[ReferenceFrame]:
 def from_files(
     video: Video, path: PathLike, start: int, stop: int | None = None
 ) -> Iterator[ReferenceFrame]:
-    """Yield frames and ready maps, matched by frame number (see `saliency.maps.read_maps`).
+    """Yield frames and their maps from files, matched by frame number (see `saliency.maps.read_maps`).
 
     Raises:
         MediaError: the maps cannot be read.
@@ -198,7 +198,7 @@ def from_files(
 def from_masks(
     video: Video, folder: PathLike, start: int, stop: int | None = None
 ) -> Iterator[ReferenceFrame]:
-    """Yield frames and ground-truth masks: the n-th image of the folder, by name, for frame n.
+    """Yield frames and their ground-truth masks; frame n gets the n-th image of the folder by name.
 
     Raises:
         MediaError: the folder holds no images.
@@ -223,7 +223,7 @@ def from_masks(
 def from_gaze(
     video: Video, gaze: RecordedGaze, start: int, stop: int | None = None
 ) -> Iterator[ReferenceFrame]:
-    """Yield frames and the density of recorded gaze; a uniform map where no fixation is active."""
+    """Yield frames and their gaze densities; a frame without an active fixation gets a uniform map."""
 
     def density(index: int, seconds: float) -> Map:
         m = gaze.density(index, seconds)
@@ -233,7 +233,7 @@ def from_gaze(
 
 
 def uniform(video: Video, start: int, stop: int | None = None) -> Iterator[ReferenceFrame]:
-    """Yield frames with a uniform map."""
+    """Yield frames with uniform maps."""
     return _with_maps(video, lambda index, seconds: UNIFORM, start, stop)
 
 
@@ -246,17 +246,17 @@ def _with_maps(
 
 def _missing(path: PathLike, index: int, last: int) -> QualityError:
     return QualityError(
-        f"{path}: holds no map for frame {index} of the reference (the last map is of frame {last})",
-        "give one map for every frame; check that the maps are of this video",
+        f"{path}: has no map for frame {index} of the reference; the last map found is of frame {last}",
+        "give one map per frame, and check that the maps belong to this video",
     )
 
 
 def as_coded(m: Map, rotation: int) -> Map:
-    """Turn an upright map to the orientation of the coded frame.
+    """Rotate an upright map to the orientation of the coded frame.
 
     Args:
-        m: float32 (h, w).
-        rotation: clockwise degrees that make the coded frame upright.
+        m: map, float32 (h, w).
+        rotation: degrees by which the coded frame must be rotated clockwise to be upright.
     """
     return np.ascontiguousarray(np.rot90(m, rotation // 90)) if rotation else m
 
@@ -266,14 +266,14 @@ class RecordedGaze:
     """The gaze of all viewers on one reference.
 
     Attributes:
-        name, digest: name and sha256 hex digest of the file or set with the fixations.
+        name, digest: name and hex SHA-256 of the file or set with the fixations.
         fixations: valid fixations.
-        start: presentation time of the reference's first frame, seconds.
-        size: (width, height) of the density maps, samples.
-        sigma: standard deviation of the Gaussian around a fixation, share of the width.
-        still: whether the reference is an image, so that all fixations count at any time.
-        problems: kinds of invalid rows of the table; these rows are left out.
-        empty: numbers of the frames so far at which no fixation was active.
+        start: presentation time of the reference's first frame in seconds.
+        size: (width, height) of the density maps in samples.
+        sigma: standard deviation of the Gaussian around a fixation, as a share of the width.
+        still: whether the reference is an image; then all fixations count at any time.
+        problems: kinds of invalid rows in the fixation table; these rows are left out.
+        empty: numbers of the frames at which no fixation was active; `density` adds to it.
     """
 
     name: str
@@ -287,9 +287,9 @@ class RecordedGaze:
     empty: set[int] = field(default_factory=set)
 
     def density(self, index: int, seconds: float) -> Map | None:
-        """Return the density of gaze at a frame, or None where no fixation is active.
+        """Return the gaze density at a frame; None, and add `index` to `empty`, if no fixation is active.
 
-        It is float32 (height, width) of `size`, upright, sum 1. `index` is noted in `empty`.
+        The density is float32 (height, width) of `size`, upright, with a sum of 1.
         """
         since = 1000 * (seconds - self.start)
         active = self.fixations if self.still else self.fixations.active_at(since)
@@ -299,7 +299,7 @@ class RecordedGaze:
         return gaze_density(active, *self.size, self.sigma)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the weights depend on, as JSON values; call it after the last frame."""
+        """Return the sources of the weights as JSON values; call it after the last frame."""
         return {
             "fixations": self.name,
             "fixations_sha256": self.digest,
@@ -311,9 +311,9 @@ class RecordedGaze:
         }
 
     def warnings(self, frames: int) -> list[str]:
-        """Return warnings for a reader of the scores of `frames` frames, after the last one."""
+        """Return warnings about scores of `frames` frames; call it after the last frame."""
         lines = [
-            f"{self.name}: {p.count} left out: {p.kind}, such as {p.examples[0]}"
+            f"{self.name}: {p.count} rows left out: {p.kind}, such as {p.examples[0]}"
             for p in self.problems
         ]
         if self.empty:
@@ -325,16 +325,16 @@ class RecordedGaze:
 
 
 def read_gaze(path: Path, info: VideoInfo, pixels_per_degree: float | None = None) -> RecordedGaze:
-    """Read the gaze that was recorded on a reference.
+    """Read the fixations that were recorded for a reference.
 
     Args:
         path: a fixation table (`fixations.csv`, `.csv.gz`), or a fixation set (folder, .tar, .zip)
-            that holds an image or video with the reference's name.
+            with an image or video of the same name as the reference.
         info: size, times and name of the reference.
         pixels_per_degree: pixels of the reference per degree of visual angle; None if not known.
 
     Raises:
-        DatasetError: the table or set cannot be read, or has no fixation on this reference.
+        DatasetError: the table or set cannot be read, or has no fixations for this reference.
     """
     name = Path(info.path).stem
     width, height = info.display_width, info.display_height
@@ -345,17 +345,17 @@ def read_gaze(path: Path, info: VideoInfo, pixels_per_degree: float | None = Non
         if path.exists() and not is_fixation_set(path):
             raise DatasetError(
                 f"{path}: is not a fixation set",
-                f"give {TABLES[0]}, or a folder, .tar or .zip with it and images/ or videos/",
+                f"give {TABLES[0]}, or a folder, .tar or .zip with this file and images/ or videos/",
             )
         loaded = load_fixation_set(path)
         found = [s for s in loaded.stimuli if name in (s.name, Path(s.name).name)]
         if len(found) != 1 or not len(found[0].fixations):
             held = ", ".join(s.name for s in loaded.stimuli[:8])
-            many = "more than one" if len(found) > 1 else "no"
+            many = "more than one" if len(found) > 1 else "none"
             kind = loaded.kind[:-1]
             raise DatasetError(
-                f"{path}: has {many} {kind} named {name} with fixations; it holds {held}",
-                "name the reference's file as in the set, or give a table of its own",
+                f"{path}: needs one {kind} named {name} with fixations, has {many}; the set holds {held}",
+                "give the reference the same file name as in the set, or give a table for it alone",
             )
         return RecordedGaze(
             loaded.name, loaded.digest, found[0].fixations, info.start, size, sigma,
