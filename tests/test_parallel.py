@@ -90,7 +90,7 @@ def test_processes_give_results_in_the_order_of_the_items() -> None:
 def test_a_killed_process_is_one_error() -> None:
     with pytest.raises(EyelineError, match="a worker process was killed") as caught:
         list(map_in_processes(Worker, (3,), [1, 2, -1, 4], 1))
-    assert caught.value.hint == "out of memory? try fewer with --workers"
+    assert caught.value.hint == "use fewer --workers"
 
 
 def test_a_prefetched_error_is_raised_after_the_last_item() -> None:

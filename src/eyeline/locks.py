@@ -1,4 +1,4 @@
-"""One writer at a time: a kernel lock on a file, which ends with the process that holds it."""
+"""A file lock that lets one process write at a time; the kernel releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from eyeline.files import output_error
 def file_lock(
     path: Path, refusal: Callable[[str], EyelineError], *, note: str = ""
 ) -> Iterator[None]:
-    """Hold the lock of a file while the block runs; do not wait for it.
+    """Lock a file while the block runs; fail at once if another process holds the lock.
 
     Args:
-        path: the lock file, in a folder that exists. It is created, and stays; a symbolic link is
-            refused.
-        refusal: called with the note of the process that holds the lock; returns the error to raise.
-        note: what the file says about this process to those that are refused.
+        path: the lock file, in a folder that exists. The file is created if needed and is not removed.
+            A symbolic link is an error.
+        refusal: makes the error to raise from the note of the process that holds the lock.
+        note: text about this process, written into the file for other processes to read.
 
     Raises:
-        EyelineError: of `refusal`, when another process holds the lock.
+        EyelineError: another process holds the lock; the error is the one that `refusal` returns.
         OutputError: the file can't be opened or written.
     """
     import fcntl  # not on Windows

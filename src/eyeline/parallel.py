@@ -1,10 +1,11 @@
-"""Many items through one function on several cores: the one owner of pools, and of the core count.
+"""Thread and process pools for the whole package, and the number of usable cores.
 
-- `usable_cores`: how many cores there are.
-- `Prefetch`: run an iterator in a thread, a few items ahead.
-- `map_in_threads`, `map_in_processes`: results in the order of the items, with a bounded number of
-  items in flight, so that memory does not grow with the number of items.
-- `become_worker`: end a child process together with its parent.
+- `usable_cores` returns the number of cores.
+- `Prefetch` runs an iterator in a thread, a few items ahead of its consumer.
+- `map_in_threads` and `map_in_processes` apply a function to many items in parallel and yield the
+  results in the order of the items. The number of items in flight is bounded, so memory does not grow
+  with the number of items.
+- `become_worker` makes a child process end together with its parent.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ _work: Callable[[Any], Any] | None = None
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may run on; all cores where the system can't say."""
+    """Return the number of cores this process may run on, or of all cores if the system has no affinity."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def become_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it; called first in a child of `multiprocessing`.
+    """Make this `multiprocessing` child ignore Ctrl-C and end when its parent ends.
 
-    A child that waits on a pipe would wait for ever for a parent that was killed.
+    Call this first in the child. Otherwise a child that reads from a pipe would wait for ever after
+    its parent was killed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -54,13 +56,14 @@ def _end_with(sentinel: int) -> None:
 
 
 class Prefetch(Iterator[Item], Generic[Item]):
-    """Run an iterator in a thread, a few items ahead; its error is raised after the last item.
+    """Run an iterator in a thread, a few items ahead of the consumer.
 
-    The thread refers to this object, so it ends only with the items, or when `close` is called.
+    If the iterator raises an error, the consumer gets it after the last item. The thread runs until
+    the iterator ends or `close` is called.
 
     Args:
-        items: consumed by the thread.
-        ahead: number of items to hold.
+        items: the iterator, which the thread consumes.
+        ahead: largest number of items that wait for the consumer.
         name: name of the thread.
     """
 
@@ -79,7 +82,7 @@ class Prefetch(Iterator[Item], Generic[Item]):
                 self._put((item,))
                 if self._closed.is_set():
                     return
-        except BaseException as exc:  # noqa: BLE001 - carried to the consumer, raised there
+        except BaseException as exc:  # noqa: BLE001 - the consumer raises it
             self._put(exc)
         else:
             self._put(None)
@@ -102,7 +105,7 @@ class Prefetch(Iterator[Item], Generic[Item]):
         raise StopIteration
 
     def close(self) -> None:
-        """End the thread, once the item that it works on is there."""
+        """Stop the thread and wait until it has finished its current item."""
         self._closed.set()
         self._thread.join()
 
@@ -117,15 +120,15 @@ def map_in_threads(
 ) -> Generator[Answer]:
     """Yield `function(item)` for each item, in order, computed by threads.
 
-    The items are drawn in one more thread, so that it goes on while the consumer is busy. An error
-    of the items is raised after the results of the items before it. Closing the generator cancels
-    what has not begun, waits for the rest, and ends all threads.
+    One more thread prefetches the items. If the iterable `items` raises an error, the results of the
+    earlier items come first. Closing the generator cancels the calls that have not begun, waits for
+    the running ones, and ends all threads.
 
     Args:
-        function: called by several threads at a time.
-        items: drawn ahead by one thread.
+        function: called by several threads at the same time.
+        items: iterable, prefetched by a thread.
         workers: number of threads.
-        ahead: number of items that may wait for the consumer; 2 per worker and 2 more when None.
+        ahead: largest number of results that wait for the consumer; None = 2 * workers + 2.
         name: prefix of the names of the threads.
     """
     pool = ThreadPoolExecutor(workers, f"{name}-work")
@@ -140,25 +143,27 @@ def map_in_processes(
 ) -> Generator[Answer]:
     """Yield `make(*arguments)(item)` for each item, in order, computed by processes.
 
-    The processes end with this one, whatever ends it.
+    The worker processes end when this process ends, even if it is killed.
 
     Args:
-        make: called once in each process; a top-level name, so that it pickles.
-        arguments: of `make`.
-        items: drawn ahead by a thread.
+        make: called once in each process; returns the function that is applied to the items. It must
+            be a top-level function, so that it can be pickled.
+        arguments: arguments of `make`.
+        items: iterable, prefetched by a thread.
         workers: number of processes.
 
     Raises:
-        EyelineError: what the work raises; or a process that was killed.
+        EyelineError: a worker raised this error, or a worker process was killed.
     """
-    # spawn: a forked child would inherit ONNX Runtime's threads half-dead.
+    # spawn, since a forked child would inherit the locks of ONNX Runtime without its threads.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(make, arguments))
     try:
         yield from _results(pool, _do, items, 4 * workers, "eyeline")
     except BrokenProcessPool as exc:
         raise EyelineError(
-            "a worker process was killed", "out of memory? try fewer with --workers"
+            "a worker process was killed, perhaps because memory ran out",
+            "use fewer --workers",
         ) from exc
 
 
@@ -174,18 +179,18 @@ def _results(
         for future in futures:
             yield future.result()
     finally:
-        # The pool first: a thread that still submits fails at once, and `close` waits less.
+        # Shut down the pool first: then the feeding thread fails at once, and `close` returns sooner.
         pool.shutdown(wait=True, cancel_futures=True)
         futures.close()
 
 
 def _begin(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
-    global _work  # noqa: PLW0603 - the one thing that a worker process is for
+    global _work  # noqa: PLW0603 - a worker process has one function
     become_worker()
     _work = make(*arguments)
 
 
 def _do(item: Any) -> Any:
     if _work is None:
-        raise RuntimeError("the process has no work")
+        raise RuntimeError("the worker process was not initialized")
     return _work(item)

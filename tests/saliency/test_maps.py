@@ -99,7 +99,7 @@ def test_a_video_of_maps_has_one_size_and_no_gap(tmp_path):
         sink.write(5, 0.2, first)
         with pytest.raises(OutputError, match="frame 7 follows frame 5"):
             sink.write(7, 0.28, first)
-        with pytest.raises(OutputError, match="frame 6 has another size"):
+        with pytest.raises(OutputError, match="frame 6 differs in size"):
             sink.write(6, 0.24, other)
 
 

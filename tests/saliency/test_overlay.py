@@ -241,7 +241,10 @@ def test_the_source_frame_is_left_as_it_was(tmp_path):
 
 
 def test_a_frame_without_its_source_is_a_mistake_of_the_caller(tmp_path):
-    with pytest.raises(ValueError, match="source"), OverlayWriter(tmp_path / "a.mp4", 64, 48) as w:
+    with (
+        pytest.raises(ValueError, match="keep_source"),
+        OverlayWriter(tmp_path / "a.mp4", 64, 48) as w,
+    ):
         w.write(Frame(0, 0.0, NO_RGB, 0.0, (64, 48)), SDR, np.zeros((9, 16), np.float32))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Saliency maps of a video, frame by frame: where viewers look.
+"""Saliency maps of a video, one per frame: they show where viewers look.
 
 ::
 
@@ -7,7 +7,7 @@
     for frame in extract("clip.mp4", options=ExtractOptions(stride=2)):
         print(frame.index, frame.features["saliency_mean"], frame.map.shape)
 
-`pipeline` decodes, infers and writes all outputs; `temporal` fills skipped frames and smooths maps
-over time; `features` computes the numbers per map and plots them; `maps` reads and writes maps;
-`overlay` draws them over the video.
+`pipeline` decodes, infers and writes all outputs. `temporal` interpolates the maps of skipped frames
+and smooths maps over time. `features` computes the numbers per map and plots them. `maps` reads and
+writes map files. `overlay` draws the maps over the video.
 """

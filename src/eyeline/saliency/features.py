@@ -1,7 +1,7 @@
-"""The features of a saliency map: the numbers per frame that logs hold, and their plot over time.
+"""The features of a saliency map, which are the columns of a log, and their plot over time.
 
-To add one, add it to `FEATURES`, `map_features` and `PANELS`. All are computed in float64 over the
-visible frame, after padding is cropped. Their names are part of the API.
+To add a feature, add it to `FEATURES`, `map_features` and `PANELS`. All features are computed in
+float64 over the visible frame, after padding is cropped. Their names are part of the API.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEATURES = {
     "saliency_cy": "vertical centroid, 0 = top edge, 1 = bottom edge",
     "saliency_flicker": "mean absolute change from the previous frame's map; 0 across a cut",
 }
-"""Features and their meaning, in the order of every log's columns."""
+"""Features and their meaning, in the order of the log columns."""
 
 Map = npt.NDArray[np.float32]
 
@@ -45,11 +45,12 @@ def _centre(weights: npt.NDArray[np.float64], total: float) -> float:
 def _entropy(m: Map, total: float) -> float:
     """Return the Shannon entropy of the map as a distribution over N pixels, divided by log2(N).
 
-    With p = m / T: H = log2(T) - sum(m log2 m) / T (Shannon 1948). An empty map has entropy 0.
+    With T = sum(m) and p = m / T: H = log2(T) - sum(m log2 m) / T (Shannon 1948). A map of zeros has
+    entropy 0.
     """
     if total <= 0 or m.size < 2:
         return 0.0
-    terms = np.maximum(m, _TINY)  # 0 log 0 = 0: the product below is zero where m is
+    terms = np.maximum(m, _TINY)  # avoids log2(0); 0 log 0 = 0 follows from the product below
     np.log2(terms, out=terms)
     terms *= m
     spread = math.log2(total) - float(terms.sum(dtype=np.float64)) / total
@@ -57,18 +58,18 @@ def _entropy(m: Map, total: float) -> float:
 
 
 def map_features(m: Map, previous: Map | None) -> dict[str, float]:
-    """Return a number per name of `FEATURES`.
+    """Compute all `FEATURES` of a map.
 
     Args:
         m: float32 (h, w) in [0, 1].
-        previous: the map of the frame before; None at the start and across a cut.
+        previous: the map of the previous frame; None at the start and across a cut.
     """
     exact = m.astype(np.float64)
     columns = exact.sum(axis=0)
     rows = exact.sum(axis=1)
     total = float(rows.sum())
     mean = total / m.size
-    exact -= mean  # centred first: E[m^2] - mean^2 would leave the round-off of a flat map
+    exact -= mean  # E[m^2] - mean^2 would be inexact for a nearly flat map
     variance = float(np.einsum("ij,ij->", exact, exact)) / m.size
     if previous is not None and previous.shape == m.shape:
         flicker = float(np.abs(m - previous).mean(dtype=np.float64))
@@ -89,21 +90,21 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # title, unit, columns
     ("mean", "0..1", ("saliency_mean",)),
     ("spread", "0..1", ("saliency_std",)),
-    ("coverage", "share above .5", ("saliency_coverage",)),
+    ("coverage", "share above 0.5", ("saliency_coverage",)),
     ("entropy", "1 = even", ("saliency_entropy",)),
     ("centroid", "0..1 of the frame", ("saliency_cx", "saliency_cy")),
-    ("flicker", "change a frame", ("saliency_flicker",)),
+    ("flicker", "change per frame", ("saliency_flicker",)),
 )
-"""The panels from the top; one whose columns the log lacks is left out."""
+"""The panels from top to bottom; a panel without a column in the log is left out."""
 
 COLOURS = ("#1b5e8c", "#c2571a")
 INK, FAINT, CUT = "#333333", "#dddddd", "#999999"
 
 WIDTH_INCHES, PANEL_INCHES, DPI = 12.0, 1.15, 100
-"""A PNG is 1200 pixels wide."""
+"""Width of the plot, height of a panel, and resolution: a PNG is 1200 pixels wide."""
 
 MOST_POINTS = 4800
-"""Largest number of points per line; of longer series the extremes of each stretch are drawn."""
+"""Largest number of points per line; longer series are reduced by `_envelope`."""
 
 SUFFIXES = (".svg", ".png")
 
@@ -111,21 +112,21 @@ Series = npt.NDArray[np.float64]
 
 
 def _envelope(times: Series, values: Series) -> tuple[Series, Series]:
-    """Thin a long line to the least and greatest value of each stretch, so that no peak is lost."""
+    """Reduce a long line to the minimum and maximum of each interval, so that no peak is lost."""
     if len(values) <= MOST_POINTS:
         return times, values
     stretch = -(-len(values) * 2 // MOST_POINTS)
     whole = len(values) // stretch * stretch
     blocks = values[:whole].reshape(-1, stretch)
     first = np.arange(0, whole, stretch)
-    # A stretch with a NaN shows it: argmin and argmax return its place.
+    # argmin and argmax return the place of a NaN, so the line keeps its gaps.
     both = np.stack([first + blocks.argmin(1), first + blocks.argmax(1)], 1)
     at = np.append(np.sort(both, 1).ravel(), np.arange(whole, len(values)))
     return times[at], values[at]
 
 
 def _times(log: Log) -> tuple[Series, str]:
-    """Return presentation times and a label; frame numbers where the log has no times."""
+    """Return the x values and their label: presentation times, or frame numbers if the log has no times."""
     times = np.array(log.pts_time, np.float64)
     if np.isnan(times).any():
         return np.array(log.frame_num, np.float64), "frame"
@@ -150,12 +151,12 @@ def check_plot_path(path: str | Path) -> str:
 def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str = "") -> None:
     """Draw a log's features over time, with scene cuts as thin vertical lines.
 
-    The same log gives the same bytes, with one version of matplotlib.
+    The same log and the same version of matplotlib give the same bytes.
 
     Args:
         log: with at least one column of `PANELS`.
         path: `.svg` or `.png`.
-        cuts: times at which scenes begin, on the axis of `pts_time`, seconds.
+        cuts: presentation times at which scenes begin, seconds.
         title: text above the panels.
 
     Raises:
@@ -168,7 +169,7 @@ def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str 
     if not len(log) or not panels:
         raise LogError(
             "the log has no rows or no saliency features, so there is nothing to plot",
-            "give a log of extract",
+            "give a log that `eyeline extract` wrote",
         )
     try:
         import matplotlib as mpl
@@ -179,8 +180,8 @@ def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str 
     style: Any = {
         "font.family": "sans-serif",
         "font.size": 10,
-        "svg.hashsalt": "eyeline",  # ids in the SVG no longer depend on the run
-        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "eyeline",  # gives the SVG the same ids in every run
+        "svg.fonttype": "none",  # keeps text as text, not outlines
         "text.color": INK,
         "axes.edgecolor": FAINT,
         "xtick.color": INK,
@@ -188,9 +189,9 @@ def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str 
     }
     times, unit = _times(log)
     with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the user's matplotlibrc says, until the block ends
+        mpl.rcdefaults()  # ignores the user's matplotlibrc
         mpl.rcParams.update(style)
-        # Figure and canvas, not pyplot: no window system, and no state that outlives the call.
+        # Not pyplot, which needs a window system and keeps global state.
         figure = Figure(
             figsize=(WIDTH_INCHES, 0.9 + PANEL_INCHES * len(panels)),
             dpi=DPI,
@@ -217,7 +218,6 @@ def _draw(
     times: Series,
     cuts: Sequence[float],
 ) -> None:
-    """One panel: its lines, the cuts, and its name at the left."""
     title, unit, columns = panel
     present = [name for name in columns if name in log.values]
     for name, colour in zip(present, COLOURS, strict=False):
@@ -231,7 +231,7 @@ def _draw(
         )
     for cut in cuts:
         axis.axvline(cut, color=CUT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
-    # Placed by hand: a y label would move with the width of its panel's tick labels.
+    # Not a y label, which would move with the width of the panel's tick labels.
     label = f"{title}\n{unit}"
     axis.text(-0.14, 0.5, label, transform=axis.transAxes, va="center", fontsize=9)
     axis.margins(y=0.12)

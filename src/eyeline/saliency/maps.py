@@ -1,4 +1,4 @@
-"""Write saliency maps to files, and read them: a PNG per frame, an `.npz`, or a lossless grey video.
+"""Write saliency maps to files, and read them: one PNG per frame, an `.npz`, or a lossless grey video.
 
 | path | content | largest error |
 |---|---|---|
@@ -6,9 +6,9 @@
 | `.npz` | float32 arrays named `000123`, not compressed | 0 |
 | `.mkv` | FFV1, `gray` or `gray16le`, full range | 1/510 or 1/131070 |
 
-Integers are `floor(map * max + 0.5)`, rounded half up; a reader divides by the maximum. The name of
-a PNG or of an array is the number of its frame; a video has the number of its first frame in the tag
-`eyeline_first_index`. Memory does not grow with the length of the video.
+Integers are `floor(map * max + 0.5)`, where max is 255 or 65535; a reader divides by max. The name of
+a PNG or of an array is its frame number. The tag `eyeline_first_index` of a video holds the number of
+its first frame. Memory does not grow with the length of the video.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Depth = Literal[8, 16]
 
 FIRST_INDEX = "eyeline_first_index"
 
-# Measured on 1080p maps: `sub` with level 1 takes 9 ms at 8 bits and 34 ms at 16 bits. Level 6 takes
-# 47 and 106 ms, for files that are one third and one fifth smaller.
+# Measured on 1080p maps: `sub` with level 1 takes 9 ms per map at 8 bits and 34 ms at 16 bits. Level 6
+# takes 47 ms and 106 ms; its files are one third (8 bits) and one fifth (16 bits) smaller.
 PNG_OPTIONS = {"compression_level": "1", "pred": "sub"}
 
 _NUMBERED = re.compile(r"^\d{6,}\.png$")
@@ -57,12 +57,12 @@ def quantise(saliency: Map, depth: Depth) -> Samples:
     scaled = np.multiply(saliency, top, dtype=np.float32 if depth == 8 else np.float64)
     scaled += 0.5
     np.clip(scaled, 0, top, out=scaled)
-    # astype truncates, which is the floor of a number that is not negative.
+    # astype truncates, which equals floor for numbers that are not negative.
     return scaled.astype(np.uint8) if depth == 8 else scaled.astype(np.uint16)
 
 
 class MapSink(Sink):
-    """Takes the maps of a video, one by one, and writes them on `commit`."""
+    """A file or folder that takes the maps of a video one by one; `commit` completes it."""
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
         """Add the map of a frame.
@@ -79,15 +79,15 @@ class MapSink(Sink):
 
 
 class PngFolder(MapSink):
-    """A PNG per frame; each file appears whole.
+    """A folder with one PNG per frame; each PNG is written to a temporary file and renamed.
 
     Args:
-        path: the folder, made if its parent exists. A folder that holds numbered PNGs is refused:
-            maps of two runs would mix.
+        path: the folder; it is created if its parent exists. A folder that holds numbered PNGs is an
+            error, because the maps of two runs would mix.
         depth: bits per sample.
 
     Raises:
-        OutputError: the folder can't be made, or holds maps.
+        OutputError: the folder can't be created, or already holds maps.
     """
 
     def __init__(self, path: str | Path, depth: Depth) -> None:
@@ -103,7 +103,7 @@ class PngFolder(MapSink):
             raise output_error(path, exc) from exc
         if taken is not None:
             raise OutputError(
-                f"{path}: already holds maps, such as {taken.name}", "name another folder"
+                f"{path}: already holds maps, such as {taken.name}", "give another folder"
             )
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
@@ -129,7 +129,7 @@ class PngFolder(MapSink):
         return b"".join(map(bytes, self._encoder[1].encode(frame)))
 
     def commit(self) -> None:
-        """Keep the files, which are complete already."""
+        """Keep the files; each of them is complete since it was written."""
         self._written.clear()
         self._made = False
 
@@ -143,13 +143,13 @@ class PngFolder(MapSink):
 
 
 class NpzFile(MapSink):
-    """A zip of `.npy` members with the exact float32 values, written as a stream.
+    """A `.npz` file with the exact float32 values of each map, written one map at a time.
 
-    float16 would lose up to 2.4e-4, more than PNG or FFV1 of 16 bits. The zip is not compressed, since
-    mantissas hardly shrink.
+    float16 would have an error of up to 2.4e-4, more than 16-bit PNG or FFV1. The file is not
+    compressed, since float mantissas hardly shrink.
 
     Args:
-        path: ends in `.npz`.
+        path: the file, ending in `.npz`.
 
     Raises:
         OutputError: the file can't be written.
@@ -161,8 +161,8 @@ class NpzFile(MapSink):
         self._zip = zipfile.ZipFile(self._pending.temporary, "w", zipfile.ZIP_STORED)
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Add a member named after the frame."""
-        # Dated 1980, so that the same maps give the same bytes.
+        """Add an array named by the frame number."""
+        # ZipInfo sets the date to 1980, so the same maps give the same bytes.
         member = zipfile.ZipInfo(f"{index:06d}.npy")
         try:
             with self._zip.open(member, "w", force_zip64=True) as f:
@@ -172,7 +172,7 @@ class NpzFile(MapSink):
             raise output_error(self.path, exc) from exc
 
     def commit(self) -> None:
-        """Write the directory of the zip and give the file its name."""
+        """Write the zip directory and rename the temporary file to its final name."""
         if self._pending is None:
             return
         try:
@@ -190,17 +190,17 @@ class NpzFile(MapSink):
         pending, self._pending = self._pending, None
         if self._zip.fp is not None:
             self._zip.fp.close()
-            self._zip.fp = None  # so that its destructor does not write the directory
+            self._zip.fp = None  # stops the destructor from writing the zip directory
         pending.discard()
 
 
 class GreyVideo(MapSink):
-    """FFV1 in Matroska: maps of one size, whose frame numbers have no gap.
+    """FFV1 video in Matroska. All maps must have one size, and their frame numbers must have no gap.
 
     Args:
-        path: ends in `.mkv`.
+        path: the file, ending in `.mkv`.
         depth: bits per sample.
-        fps: average frame rate, or None.
+        fps: average frame rate; None = not known.
 
     Raises:
         OutputError: the file can't be written.
@@ -212,10 +212,10 @@ class GreyVideo(MapSink):
         self.fps = fps
         self._writer: VideoWriter | None = None
         self._next = 0
-        PendingFile(path).discard()  # fails now, not at the first frame
+        PendingFile(path).discard()  # an unwritable path fails here, not at the first frame
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Add a frame; refuse a gap in the numbers, and a map of another size."""
+        """Add a map; raise `OutputError` after a gap in the frame numbers or a change of size."""
         if self._writer is None:
             self._next = index
             self._writer = VideoWriter(
@@ -228,12 +228,12 @@ class GreyVideo(MapSink):
             )
         if index != self._next:
             raise OutputError(
-                f"{self.path}: frame {index} follows frame {self._next - 1}, and a video can't have a gap",
+                f"{self.path}: frame {index} follows frame {self._next - 1}, but a video can't have gaps",
                 "write the maps to a folder or an .npz",
             )
         if saliency.shape != (self._writer.height, self._writer.width):
             raise OutputError(
-                f"{self.path}: the map of frame {index} has another size than those before it",
+                f"{self.path}: the map of frame {index} differs in size from the maps before it",
                 "write the maps to a folder or an .npz",
             )
         self._writer.write(quantise(saliency, self.depth), pts_time)
@@ -253,12 +253,13 @@ class GreyVideo(MapSink):
 def open_map_sink(
     path: str | Path, *, depth: Depth = 8, fps: Fraction | float | None = None
 ) -> MapSink:
-    """Open a file or folder for maps.
+    """Open a file or folder to write maps to.
 
     Args:
-        path: a folder (it exists, ends in a slash or has no suffix), or `.npz`, or `.mkv`.
-        depth: bits of PNG and video samples; `.npz` is float32.
-        fps: average frame rate of the video, for `.mkv`.
+        path: an `.npz` file, an `.mkv` file or a folder. A path that is a folder, ends in a slash or
+            has no suffix is taken as a folder.
+        depth: bits per sample of PNG and video; `.npz` is always float32.
+        fps: average frame rate, used for `.mkv`; None = not known.
 
     Raises:
         OutputError: the suffix is unknown, or the path can't be written.
@@ -279,7 +280,9 @@ def open_map_sink(
 def _from_frame(frame: av.VideoFrame) -> Map:
     name = frame.format.name
     if not name.startswith("gray"):
-        raise MediaError(f"the pixel format is {name}, not grey", "give maps that extract wrote")
+        raise MediaError(
+            f"the pixel format is {name}, not grey", "give maps that `eyeline extract` wrote"
+        )
     top = np.float32((1 << frame.format.components[0].bits) - 1)
     return frame.to_ndarray().astype(np.float32) / top
 
@@ -296,7 +299,7 @@ def _read_video(path: Path, first: int | None = None) -> Iterator[tuple[int, Map
 def _read_folder(path: Path) -> Iterator[tuple[int, Map]]:
     numbered = {int(f.stem): f for f in path.iterdir() if _NUMBERED.match(f.name)}
     if not numbered:
-        raise MediaError(f"{path}: holds no maps", "name the maps by frame, such as 000123.png")
+        raise MediaError(f"{path}: holds no maps", "name each map by its frame, such as 000123.png")
     for index in sorted(numbered):
         yield from _read_video(numbered[index], index)
 
@@ -314,7 +317,7 @@ def read_maps(path: str | Path) -> Iterator[tuple[int, Map]]:
         path: a folder of PNGs, an `.npz` or an `.mkv`.
 
     Yields:
-        Number of the frame, and its map: float32 (H, W) in [0, 1].
+        The frame number and the map, float32 (H, W) in [0, 1].
 
     Raises:
         MediaError: the path can't be read, or holds no maps.
@@ -329,4 +332,6 @@ def read_maps(path: str | Path) -> Iterator[tuple[int, Map]]:
             yield from _read_video(source)
     except (OSError, ValueError, IndexError, zipfile.BadZipFile, av.error.FFmpegError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        raise MediaError(f"{path}: can't be read as maps: {reason}") from exc
+        raise MediaError(
+            f"{path}: can't be read as maps: {reason}", "give a folder of PNGs, an .npz or an .mkv"
+        ) from exc

@@ -1,8 +1,8 @@
-"""Write a video with the heat map over the picture.
+"""Write a copy of a video with the saliency map drawn over it as a heat map.
 
-Regions of low saliency are dimmed, regions of high saliency are coloured, and a thin line runs along
-the level 0.5 (the level that `saliency_coverage` counts). The heat is painted at a small size. FFmpeg
-enlarges, blends and encodes it, so that a 1080p frame costs about as much as its encoding.
+Regions of low saliency are dimmed and regions of high saliency are coloured. A thin line marks the
+level 0.5, which is the threshold of `saliency_coverage`. The heat map is painted at a small size; FFmpeg
+enlarges and blends it. Most of the time per 1080p frame is thus the encoding.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ RAMP: tuple[tuple[float, int, int, int, float], ...] = (
     (0.75, 255, 85, 15, 0.46),
     (1.00, 255, 205, 45, 0.52),
 )
-"""From dark through violet and red to yellow; its brightness rises, for colour-blind eyes and prints."""
+"""Colours from dark over violet and red to yellow; their brightness rises, so they work in grey, too."""
 
 CONTOUR_LEVEL = 128  # of 255: a map value of 0.5
 CONTOUR = np.array([255, 255, 255, 215], np.uint8)
 
 HEAT_SIZE = 640
-"""Long side of the painted heat, pixels: enough for a smooth line at 1080p."""
+"""Long side of the painted heat map, pixels; enough for a smooth line at 1080p."""
 
 _DIGITS = {
     "0": ("111", "101", "101", "101", "111"),
@@ -49,15 +49,15 @@ _DIGITS = {
     ".": ("0", "0", "0", "0", "1"),
     "5": ("111", "100", "111", "001", "111"),
 }
-"""Glyphs of the legend, 3 by 5 pixels."""
+"""Glyphs of the legend, at most 3 by 5 pixels."""
 
 
 @lru_cache(maxsize=1)
 def ramp() -> npt.NDArray[np.uint32]:
-    """Return `RAMP` at 256 levels, one packed integer per level.
+    """Return `RAMP` interpolated at 256 levels, one packed integer per level.
 
     Returns:
-        uint32 (256,); viewed as uint8 (256, 4) it is R, G, B, A with straight alpha.
+        uint32 (256,). A view as uint8 (256, 4) has R, G, B and A, with straight alpha.
     """
     points = np.array(RAMP)
     levels = np.arange(256) / 255
@@ -81,9 +81,8 @@ def paint(saliency: npt.NDArray[np.float32], width: int, height: int) -> Rgba:
     level = np.clip(upscale(saliency, width, height) * 255 + 0.5, 0, 255).astype(np.uint8)
     rgba = ramp()[level].view(np.uint8).reshape(height, width, 4)
     inside = level >= CONTOUR_LEVEL
-    core = (
-        inside.copy()
-    )  # pixels with all four neighbours inside; the frame's border is not an edge
+    # Pixels with all four neighbours inside; no line is drawn along the border of the frame.
+    core = inside.copy()
     core[1:] &= inside[:-1]
     core[:-1] &= inside[1:]
     core[:, 1:] &= inside[:, :-1]
@@ -99,7 +98,7 @@ def paint(saliency: npt.NDArray[np.float32], width: int, height: int) -> Rgba:
 
 @lru_cache(maxsize=4)
 def _legend(width: int, height: int) -> Rgba | None:
-    """Draw a bar from 0 to 1 with a mark at 0.5; None where the picture is too small for it."""
+    """Draw a colour bar from 0 to 1 with a mark at 0.5; return None if the picture is too small for it."""
     length, thick = max(90, width // 6), 6
     if width < 2 * length or height < 60:
         return None
@@ -121,21 +120,21 @@ def _legend(width: int, height: int) -> Rgba | None:
 
 
 def _fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest even size inside `box` with the aspect of `size`."""
+    """Return the largest even size inside `box` with the aspect ratio of `size`."""
     scale = min(box[0] / size[0], box[1] / size[1])
     return max(2, int(size[0] * scale) & ~1), max(2, int(size[1] * scale) & ~1)
 
 
 class _Blend:
-    """A filter graph that makes frames upright, scales them to BT.709 limited, and adds the heat.
+    """A filter graph that rotates frames upright, converts them to BT.709 and blends the heat map in.
 
     Args:
-        source: a frame of the kind that it takes.
-        colour: how its samples become RGB.
-        rotation: clockwise degrees that make it upright.
+        source: a sample frame; later frames have the same size and pixel format.
+        colour: colour description of the source.
+        rotation: degrees clockwise by which the source is rotated to be upright.
         display: upright size in square pixels.
-        box: size of the video that is written, even.
-        heat: size of the painted heat.
+        box: size of the output video; both sides are even.
+        heat: size of the painted heat map.
     """
 
     def __init__(
@@ -150,14 +149,14 @@ class _Blend:
         whole = encodable_size(*display, H264) == box
         width, height = display if whole else _fit(display, box)
         size = f"{width}:{height}"
-        # swscale guesses the matrix and range of untagged frames, so both are always given.
+        # swscale guesses the matrix and the range of untagged frames, so give them always.
         tags = "out_color_matrix=bt709:out_range=limited"
         given = f"in_color_matrix={colour.matrix}:in_range={colour.color_range}"
         rgb = is_rgb(source.format)
         shape = kind_of(source)
         self._to_sdr = None
         if colour.transfer != "sdr":
-            # `Scaler` maps HDR, and returns upright full-range RGB.
+            # `Scaler` tone-maps HDR to SDR and returns upright full-range RGB.
             self._to_sdr = Scaler(source, display, colour, rotation)
             rgb, shape, rotation = True, (*display, "rgb24"), 0
         into = tags if rgb else f"{given}:{tags}"
@@ -166,7 +165,7 @@ class _Blend:
         self._picture = self._buffer(*shape)
         self._heat = self._buffer(*heat, "rgba")
         crop = (("crop", f"{width & ~1}:{height & ~1}:0:0"),) if whole else ()
-        # setpts pairs the two inputs by count, without a change of the caller's frame.
+        # setpts numbers the frames of the two inputs, so that `overlay` pairs them in order.
         picture = self._chain(
             self._picture,
             ("setpts", "N"),
@@ -185,7 +184,7 @@ class _Blend:
         overlay = self._graph.add("overlay", "0:0:format=yuv420:alpha=straight")
         picture.link_to(overlay, 0, 0)
         glow.link_to(overlay, 0, 1)
-        # After a change of size the picture is centred on black.
+        # A picture of another size is centred on black.
         x, y = (box[0] - width) // 4 * 2, (box[1] - height) // 4 * 2
         bars = () if whole else (("pad", f"{box[0]}:{box[1]}:{x}:{y}"),)
         self._out = self._chain(overlay, *bars, ("format", "yuv420p"), ("buffersink", ""))
@@ -214,24 +213,25 @@ class _Blend:
         self._heat.push(av.VideoFrame.from_ndarray(heat, format="rgba"))
         frame = self._out.pull()
         if not isinstance(frame, av.VideoFrame):
-            raise TypeError("the filter graph returned no picture")
+            raise TypeError("the filter graph returned no frame")
         return frame
 
 
 class OverlayWriter(Sink):
-    """Writes the heat map over the source as H.264, upright and with square pixels.
+    """Writes an H.264 video of the source with the heat map, upright and with square pixels.
 
-    An odd width or height loses its last column or row. Time begins at the first frame written.
-    A later frame of another size is scaled to fit into the size of the first.
+    If the width or height is odd, the last column or row is cropped. Timestamps begin at 0. A later
+    frame of another size is scaled to fit into the size of the first frame.
 
     Args:
-        path: `.mp4` or `.mkv`.
+        path: the output, ending in `.mp4` or `.mkv`.
         width, height: display size of the first frame, pixels.
-        fps: average frame rate, or None.
+        fps: average frame rate; None = not known.
         threads: encoder threads; 0 = one per core.
 
     Raises:
-        OutputError: the suffix is unknown, the picture is under 2x2, or the file can't be written.
+        OutputError: the suffix is unknown, the picture is smaller than 2x2, or the file can't be
+            written.
     """
 
     def __init__(
@@ -252,18 +252,18 @@ class OverlayWriter(Sink):
         """Add a frame.
 
         Args:
-            frame: a frame with its `source`.
-            colour: how the source's samples become RGB.
-            saliency: float32 (h, w) in [0, 1], of the whole upright picture, at any size.
+            frame: a frame that was decoded with `keep_source`.
+            colour: colour description of the source.
+            saliency: float32 (h, w) in [0, 1] of the whole upright picture; any size.
 
         Raises:
-            OutputError: the encoder fails, or the disk is full.
+            OutputError: the encoder failed, or the disk is full.
             MediaError: FFmpeg can't convert the pixel format of the source.
-            ValueError: the frame has no source.
+            ValueError: the frame has no `source`.
         """
         source = frame.source
         if source is None:
-            raise ValueError("an overlay needs frames with their source")
+            raise ValueError("an overlay needs frames decoded with keep_source")
         scale = min(1.0, HEAT_SIZE / max(frame.display_size))
         wide, high = (max(1, round(side * scale)) for side in frame.display_size)
         kind = (kind_of(source), colour, frame.rotation, frame.display_size)
@@ -276,7 +276,9 @@ class OverlayWriter(Sink):
             picture = self._blend[1](source, paint(saliency, wide, high))
         except av.error.FFmpegError as exc:
             raise MediaError(
-                f"frame {frame.index}: {source.format.name} can't be drawn on: {exc.strerror}"
+                f"frame {frame.index}: the pixel format {source.format.name} can't be converted: "
+                f"{exc.strerror}",
+                "convert the video to yuv420p, or leave the overlay out",
             ) from exc
         if self._start is None:
             self._start = frame.pts_time

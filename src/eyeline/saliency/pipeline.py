@@ -1,11 +1,11 @@
-"""From a video to its saliency maps, and on into files.
+"""Compute the saliency maps of a video and write them to files.
 
-`extract` decodes in a thread, infers on one-thread workers that share a session, and filters the
-maps over time. Results come in frame order, and are bit-identical for any number of workers. All
+`extract` decodes in a thread, infers in single-threaded workers that share a session, and filters the
+maps over time. Results come in frame order and are bit-identical for any number of workers. All
 queues are bounded, so memory does not grow with the length of the video.
 
-`run_extraction` writes log, maps, overlay and plot in one pass. When a run stops part-way, the
-outputs are written with the rows so far, and the log says `complete: false`.
+`run_extraction` writes the log, maps, overlay and plot in one pass. If a run stops early, the outputs
+hold the rows so far, and the provenance of the log has `complete: false`.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ Map = npt.NDArray[np.float32]
 
 
 LONGEST_STILL = 50
-"""Frames after which a still picture is inferred again: frames that wait to be filled take memory."""
+"""Infer at least every 50th frame of a still picture, because frames that wait to be filled take memory."""
 
 MACHINE = ("workers", "keep_source", "device")
-"""Options that change how long a run takes, but not its results."""
+"""Options that affect the speed of a run, but not its results."""
 
 AVERAGES = ("ema", "motion")
 """Temporal filters that have a time constant."""
@@ -63,22 +63,23 @@ AVERAGES = ("ema", "motion")
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """What `extract` does to a video; the log's provenance holds every value.
+    """Options of `extract`. The provenance of the log holds all that affect the results.
 
     Attributes:
-        lines: short side of the working size in pixels, or `native`; None = as the model's I/O spec
-            says.
-        stride: infer every n-th frame and the first frame of every scene; fill those between.
-        still: percent of full scale. Fill a frame, too, whose green plane differs from that of the
-            last inferred frame by less on average; 0 = off.
-        fill: how frames between are filled.
-        temporal: filter on the maps; `model` is the filter that the model's I/O spec names.
+        lines: short side of the working size in pixels, or `native`; None = the size in the model's
+            I/O spec.
+        stride: infer every n-th frame and the first frame of every scene; interpolate the maps of the
+            other frames.
+        still: threshold in percent of full scale. A frame is not inferred either if its green plane
+            differs from the one of the last inferred frame by less on average; 0 = off.
+        fill: how the maps of frames that are not inferred are interpolated.
+        temporal: temporal filter of the maps; `model` = the filter in the model's I/O spec.
         temporal_ms: time constant of `ema` and `motion`, milliseconds, above 0 and at most 2000;
-            None = the model's own, or 80 where it has none.
-        start, stop: first frame, and the frame after the last; None = all.
-        device: where the model runs.
-        workers: inference threads; 0 = one per core.
-        keep_source: keep each decoded frame for the consumer (an overlay needs it).
+            None = the value in the model's I/O spec, or 80 if it has none.
+        start, stop: first frame, and the frame after the last; `stop` None = to the end.
+        device: device that runs the model.
+        workers: number of inference threads; 0 = one per core.
+        keep_source: keep each decoded frame for the consumer; an overlay needs it.
     """
 
     lines: int | Literal["native"] | None = None
@@ -100,47 +101,53 @@ class ExtractOptions:
             ("device", self.device, get_args(Device)),
         ):
             if value not in known:
-                raise UsageError(f"{name} is {value!r}", f"choose one of {', '.join(known)}")
+                raise UsageError(
+                    f"{value!r} is not a known value of {name}", f"choose one of {', '.join(known)}"
+                )
         if self.stride < 1:
             raise UsageError(
-                f"the stride is {self.stride}",
-                "give at least 1: 1 infers every frame, 2 every second one",
+                f"the stride {self.stride} is too small",
+                "give at least 1: 1 infers every frame, 2 every second frame",
             )
         if not 0 <= self.still <= 100:
             raise UsageError(
-                f"still is {self.still:g}", "give 0 to 100 percent of full scale, such as 0.5"
+                f"the still threshold {self.still:g} is out of range",
+                "give 0 to 100 percent of full scale, such as 0.5",
             )
         if isinstance(self.lines, int) and not 16 <= self.lines <= 4320:
             raise UsageError(
-                f"the working size is {self.lines} lines", "give 16 to 4320, or 'native'"
+                f"a working size of {self.lines} lines is out of range",
+                "give 16 to 4320, or 'native'",
             )
         if self.temporal_ms is not None:
             if self.temporal not in AVERAGES:
                 raise UsageError(
-                    f"a time constant of {self.temporal_ms:g} ms is given, and the temporal filter is "
+                    f"a time constant ({self.temporal_ms:g} ms) can't be used with the temporal filter "
                     f"{self.temporal!r}",
-                    f"choose one of {', '.join(AVERAGES)}, or leave the time constant out",
+                    f"choose the filter {' or '.join(AVERAGES)}, or leave the time constant out",
                 )
             if not 0 < self.temporal_ms <= MAX_TIME_CONSTANT_MS:
                 raise UsageError(
-                    f"the time constant is {self.temporal_ms:g} ms",
+                    f"a time constant of {self.temporal_ms:g} ms is out of range",
                     f"give more than 0 and at most {MAX_TIME_CONSTANT_MS:g} ms",
                 )
         if self.workers < 0:
-            raise UsageError(f"workers is {self.workers}", "give 0 for one per core, or more")
+            raise UsageError(
+                f"{self.workers} workers are too few", "give at least 1, or 0 for one per core"
+            )
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise UsageError(
-                f"frames {self.start}:{self.stop} selects no frames",
+                f"the frame range {self.start}:{self.stop} selects no frames",
                 "give A:B with 0 <= A < B",
             )
 
     @property
     def skips(self) -> bool:
-        """Return whether some frames are filled, not inferred."""
+        """Return whether the maps of some frames are interpolated, not inferred."""
         return self.stride > 1 or self.still > 0
 
     def for_model(self, io: IoSpec) -> ExtractOptions:
-        """Return these options with the temporal filter and time constant of a model's I/O spec."""
+        """Fill in the temporal filter and time constant from a model's I/O spec, and return the options."""
         if self.temporal == "model":
             own = io.temporal_ms or None
             return replace(self, temporal="ema" if own else "none", temporal_ms=own)
@@ -151,14 +158,14 @@ class ExtractOptions:
 
 @dataclass(frozen=True)
 class FrameRange:
-    """The frames that an extraction decodes and infers, where several share a video.
+    """The frames that an extraction decodes and infers, if it processes one segment of a video.
 
     Attributes:
         start: first frame to decode.
         stop: the frame after the last to decode; None = to the end.
-        infer_from: first frame to infer; frames before it only serve to score scene changes.
-        start_at_cut: begin to infer only at a cut, or at the first frame of `ExtractOptions`.
-        stop_at_cut_after: end before the first cut at or after this frame; None = at `stop`.
+        infer_from: first frame to infer; earlier frames are decoded only to detect scene changes.
+        start_at_cut: begin to infer only at a cut, or at `ExtractOptions.start`.
+        stop_at_cut_after: end before the first cut at or after this frame; None = end at `stop`.
     """
 
     start: int
@@ -170,15 +177,15 @@ class FrameRange:
 
 @dataclass(frozen=True)
 class FrameSaliency:
-    """Where viewers look in one frame.
+    """The saliency map of one frame, and its features.
 
     Attributes:
-        index: position in the stream, from 0 (`frameNum` of logs).
+        index: frame number in the stream, from 0 (`frameNum` in logs).
         pts_time: presentation time, seconds.
-        features: a number per name of `eyeline.saliency.features.FEATURES`.
+        features: values of `eyeline.saliency.features.FEATURES` by name.
         map: float32 (h, w) in [0, 1] at the working size.
         cut: whether a scene starts here.
-        filled: whether the map was interpolated (see `ExtractOptions.stride`).
+        filled: whether the map was interpolated rather than inferred.
         frame: the decoded frame.
     """
 
@@ -202,19 +209,17 @@ class FrameSaliency:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A decoded frame, and what to do with it."""
-
     frame: Frame
-    wanted: bool = False
+    wanted: bool = False  # the frame gets a result
     cut: bool = False
-    due: bool = False
+    due: bool = False  # the frame is inferred
 
 
 class _ExtractionLoop:
     """The threads and filters of one extraction.
 
-    Nothing here refers to the `Extraction` or to the generator that `results` returns. So a caller
-    who leaves the loop drops the last reference to that generator, which ends the threads.
+    This object must not refer to the `Extraction` or to the generator that `results` returns. Only then
+    does Python close the generator, which ends the threads, when the caller drops the `Extraction`.
     """
 
     def __init__(
@@ -231,7 +236,7 @@ class _ExtractionLoop:
         return input_size(width, height, self._session.model.io, self.options.lines)
 
     def _frames(self) -> Iterator[_Decoded]:
-        """Decode, and decide which frames to infer."""
+        """Decode frames, and decide which frames to infer."""
         o, wanted = self.options, self._range
         since = 0
         inferred: npt.NDArray[np.uint8] | None = None
@@ -279,12 +284,12 @@ class _ExtractionLoop:
                     else:
                         self.frame_before = decoded.frame
         except DamagedMediaError as exc:
-            self._damage = exc  # raised after the frames that the filters still hold
+            self._damage = exc  # `results` raises it after the frames that the filters hold
         finally:
             self._video.close()
 
     def results(self) -> Generator[FrameSaliency]:
-        """Yield the results; closing the generator ends the threads and closes the video."""
+        """Yield the results. Closing the generator ends the threads and closes the video."""
         frames: Iterator[FrameMap] = self._inferred()
         if self.options.skips:
             frames = fill_skipped(frames, self.options.fill)
@@ -303,20 +308,20 @@ class _ExtractionLoop:
 
 
 class Extraction:
-    """A running extraction: iterate over it once, for `FrameSaliency` in frame order.
+    """A running extraction; iterate over it once to get a `FrameSaliency` per frame, in order.
 
     Args:
         video: an open video.
         session: a loaded model.
-        options: see `ExtractOptions`; the model's I/O spec fills in what they leave to the model.
-        frames: what to decode and infer, where several runs share the video; the range of
-            `options` when None.
+        options: options of the extraction; `ExtractOptions.for_model` is applied to them.
+        frames: the frames to decode and infer for one segment of the video; None = the range in
+            `options`.
 
     Attributes:
         model: the model that makes the maps.
-        info: facts of the video.
-        report: damage and changes of size that the decoder met; complete when the iteration ends.
-        provenance: model id, digest, task, options and versions, JSON values.
+        info: size, frame rate and other properties of the video.
+        report: damage and size changes that the decoder found; complete when the iteration ends.
+        provenance: model id, digest, task, options and versions, as JSON values.
     """
 
     def __init__(
@@ -365,12 +370,12 @@ class Extraction:
 
     @property
     def frame_before(self) -> Frame | None:
-        """Return the last frame before the first inferred one, once that was decoded."""
+        """Return the last frame before the first inferred frame; None until it was decoded."""
         return self._run.frame_before
 
     @property
     def stopped_at_cut(self) -> bool:
-        """Return whether it ended at `FrameRange.stop_at_cut_after`, before the last frame."""
+        """Return whether the extraction ended at a cut because of `FrameRange.stop_at_cut_after`."""
         return self._run.stopped_at_cut
 
     def close(self) -> None:
@@ -395,21 +400,21 @@ def extract(
             print(frame.index, frame.saliency_mean, frame.map.shape)
 
     Args:
-        video: path of a video, of Y4M or of raw YUV (with size and format in `video_options`), a
+        video: path of a video, Y4M or raw YUV file (with size and format in `video_options`), a
             folder of images, a list of image paths, or `-` for Y4M on stdin.
-        model: id, path, or `Model`; None = the registry's default. For a map of viewers' gaze, give
-            `resolve_model(task="gaze")`.
-        registry: the user's own registry folder.
+        model: model id, path of a model, or `Model`; None = the default model of the registry. For maps
+            of viewers' gaze, give `resolve_model(task="gaze")`.
+        registry: path of a registry folder of the user.
         video_options: how to read the video.
-        options: what to do with it.
+        options: stride, temporal filter and other options of the extraction.
 
     Returns:
-        An `Extraction`: iterable once, and a context manager.
+        An `Extraction`, which is a context manager and can be iterated once.
 
     Raises:
         MediaError: the video can't be read.
         ModelError: the model can't be used.
-        DamagedMediaError: raised while iterating, after the last good frame.
+        DamagedMediaError: decoding failed; raised during the iteration, after the last good frame.
     """
     o = options or ExtractOptions()
     session = Session(resolve_model(model, registry), o.device)
@@ -418,15 +423,15 @@ def extract(
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the results go; the suffix of a path chooses the format.
+    """Paths of the outputs; the suffix of a path selects the format.
 
     Attributes:
         logs: JSON, CSV or Parquet files, or `-` for JSON on stdout.
-        with_log: a libvmaf log to merge the columns into.
+        with_log: a libvmaf log; the logs then hold its columns, too.
         maps: folder, `.npz` or `.mkv` for the maps.
         map_depth: bits per sample of PNG and FFV1 maps.
-        overlay: `.mp4` or `.mkv` with the heat map over the source.
-        plot: `.svg` or `.png` of the features over time.
+        overlay: `.mp4` or `.mkv` for the video with the heat map.
+        plot: `.svg` or `.png` for a plot of the features over time.
     """
 
     logs: tuple[str, ...] = ()
@@ -437,10 +442,10 @@ class Outputs:
     plot: str | None = None
 
     def check(self, source: str) -> None:
-        """Refuse, before the work begins, outputs that would fail at its end.
+        """Check, before the work begins, that all outputs can be written.
 
         Raises:
-            UsageError: two outputs have the same name, or one is the input.
+            UsageError: two outputs have the same path, or an output is the input.
             OutputError: a suffix is unknown, or a file cannot be written.
             MissingExtraError: the library of a format is not installed.
         """
@@ -453,12 +458,12 @@ class Outputs:
 
 @dataclass
 class ExtractResult:
-    """What `run_extraction` made.
+    """The result of `run_extraction`.
 
     Attributes:
         log: the rows, with provenance.
         cuts: presentation times of scene starts, seconds.
-        stopped: error that ended the run early; None when it is complete.
+        stopped: the error that ended the run early; None if the run is complete.
         written: paths of the outputs.
     """
 
@@ -469,19 +474,19 @@ class ExtractResult:
 
 
 def open_log(extraction: Extraction) -> Log:
-    """Return the empty log of an extraction."""
+    """Return a log without rows, with the columns and provenance of an extraction."""
     fps = extraction.info.fps
     return Log(list(FEATURES), extraction.provenance, float(fps) if fps else None)
 
 
 def outcome(log: Log, report: DecodeReport, cuts: list[float], complete: bool) -> dict[str, Any]:
-    """Return the part of the provenance that says how a run went.
+    """Return the part of the provenance that is known at the end of a run.
 
     Args:
         log: the rows.
-        report: what the decoder met.
+        report: damage and size changes that the decoder found.
         cuts: presentation times of scene starts, seconds.
-        complete: whether the run came to its end.
+        complete: whether the run reached the last frame.
     """
     return {
         "complete": complete,
@@ -499,17 +504,17 @@ def run_extraction(
     on_frame: Callable[[FrameSaliency], None] = lambda frame: None,
     shield: AbstractContextManager[None] | None = None,
 ) -> ExtractResult:
-    """Iterate an extraction and write every output.
+    """Run an extraction to its end, write every output, and close the extraction.
 
     Args:
-        extraction: from `eyeline.extract`; needs `keep_source` for an overlay. It is closed.
-        outputs: where results go.
+        extraction: an extraction from `eyeline.extract`; an overlay needs its option `keep_source`.
+        outputs: paths of the outputs.
         on_frame: called after each frame, for progress.
-        shield: entered around work that an interrupt must not split: the writes of one frame, and
-            the finishing of files.
+        shield: context manager that delays interrupts; it is entered to write one frame, and to
+            complete the files.
 
     Returns:
-        The result. If the run ended part-way, its rows are written, and `stopped` holds the
+        The result. If the run ended early, the rows so far are written, and `stopped` holds the
         `DamagedMediaError` or `KeyboardInterrupt`.
 
     Raises:
@@ -551,7 +556,9 @@ def run_extraction(
                 raise
             result.stopped = exc
     if not len(log):
-        raise MediaError(f"{info.path}: has no frames in the given range", "check --frames")
+        raise MediaError(
+            f"{info.path}: has no frames in the given range", "give another range with --frames"
+        )
     log.provenance |= outcome(log, extraction.report, result.cuts, result.stopped is None)
     with whole:
         for path in outputs.logs:

@@ -1,11 +1,11 @@
-"""Maps over time: scene cuts, filling skipped frames, and smoothing, as one iterator over another.
+"""Saliency maps over time: interpolate the maps of skipped frames, and smooth maps within a scene.
 
-Every function takes `FrameMap` records in frame order, yields them in frame order, and never looks
-across a cut. Optical flow (OpenCV's DIS) needs the extra `motion`.
+The functions are iterators that can be chained. Each takes and yields `FrameMap` records in frame order
+and never combines maps across a cut. Optical flow (OpenCV's DIS) needs the extra `motion`.
 
-The averages `ema` and `motion` weigh the past by time, not by frames: after dt seconds it keeps the
-share exp(-dt / tau), so that tau means the same at every frame rate. The first map of a scene stays
-as it is.
+The filters `ema` and `motion` weigh the past maps by time, not by frames: after dt seconds their weight
+is exp(-dt / tau), so the time constant tau means the same at every frame rate. The first map of a
+scene is not changed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ TemporalFilter = Literal["model", "none", "ema", "median", "motion"]
 Fill = Literal["linear", "motion", "hold"]
 
 CUT_THRESHOLD = 10.0
-"""Scene score (0..100) from which a frame starts a new scene: the default of FFmpeg's `scdet`."""
+"""A frame with at least this scene score (0..100) starts a new scene; the default of FFmpeg's `scdet`."""
 
 TIME_CONSTANT_MS = 80.0
-"""Time constant of the averages where neither the user nor the model names one, milliseconds: the
-new map has a share of 0.39 at 25 frames per second."""
+"""Default time constant of `ema` and `motion`, milliseconds. At 25 frames per second, the new map then
+has a weight of 0.39."""
 
 MAX_TIME_CONSTANT_MS = 2000.0
 MEDIAN_WINDOW = 5  # frames, centred: removes flashes of up to two frames
@@ -46,7 +46,7 @@ class FrameMap:
     Attributes:
         frame: the decoded frame.
         cut: whether a scene starts here.
-        map: float32 (h, w) in [0, 1]; None while a skipped frame waits to be filled.
+        map: float32 (h, w) in [0, 1]; None for a skipped frame before `fill_skipped`.
         filled: whether the map was interpolated rather than inferred.
     """
 
@@ -57,13 +57,13 @@ class FrameMap:
 
     @property
     def known_map(self) -> Map:
-        """Return the map of a frame that does not wait to be filled."""
+        """Return the map, which must not be None."""
         assert self.map is not None  # noqa: S101 - the filters run after `fill_skipped`
         return self.map
 
 
 class Flow:
-    """Dense optical flow, and maps moved along it (DIS: Kroeger et al., ECCV 2016).
+    """Warp maps by dense optical flow (DIS: Kroeger et al., ECCV 2016).
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -77,15 +77,12 @@ class Flow:
         self._cv2: Any = cv2
 
     def warp(self, m: Map, from_frame: Frame, to_frame: Frame) -> Map:
-        """Return a map of `from_frame`, moved to where its content is in `to_frame`."""
-        grey_to, grey_from = (
-            to_frame.rgb[1],
-            from_frame.rgb[1],
-        )  # green has the largest share in luma
-        if min(grey_to.shape) < 16:  # DIS needs a patch pyramid
+        """Return the map of `from_frame`, warped to the positions of the content in `to_frame`."""
+        grey_to, grey_from = to_frame.rgb[1], from_frame.rgb[1]  # green has the largest luma weight
+        if min(grey_to.shape) < 16:  # too small for the patch pyramid of DIS
             return m
         cv2 = self._cv2
-        # A new object per pair: the result of a used one depends on the frames that it saw before.
+        # One object per pair, since its result depends on the frames of earlier calls.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         flow = dis.calc(np.ascontiguousarray(grey_to), np.ascontiguousarray(grey_from), None)
         h, w = m.shape
@@ -99,8 +96,9 @@ class Flow:
 def fill_skipped(frames: Iterable[FrameMap], how: Fill) -> Iterator[FrameMap]:
     """Give every skipped frame a map, made from the inferred maps before and after it.
 
-    `linear` blends both by distance; `motion` first moves each along the optical flow; `hold`
-    repeats the earlier one, as all do after the last inferred frame of a scene.
+    `linear` interpolates between the two maps. `motion` first warps each of them by optical flow.
+    `hold` repeats the earlier map. After the last inferred frame of a scene, only the earlier map is
+    used.
     """
     flow = Flow() if how == "motion" else None
     left: FrameMap | None = None
@@ -150,9 +148,9 @@ def ema(
     Args:
         frames: frames in order, each with a map.
         tau_ms: time constant, milliseconds, above 0.
-        fps: nominal frame rate. A frame whose presentation time is not after that of the frame
-            before it counts as one frame at this rate.
-        flow: moves the past along the motion of the picture first.
+        fps: nominal frame rate. A frame whose timestamp does not increase is given the duration
+            1 / fps.
+        flow: optical flow by which the past map is warped first; None = no warping.
     """
     previous: FrameMap | None = None
     for e in frames:
@@ -169,12 +167,12 @@ def ema(
 
 
 def new_share(seconds: float, tau_ms: float) -> float:
-    """Return the share of a new map that comes `seconds` after the last: 1 - exp(-seconds / tau)."""
+    """Return the weight of a new map `seconds` after the previous map: 1 - exp(-seconds / tau)."""
     return -math.expm1(-1000 * seconds / tau_ms)
 
 
 def median(frames: Iterable[FrameMap], window: int = MEDIAN_WINDOW) -> Iterator[FrameMap]:
-    """Take the median per pixel in a centred window, which is shorter at the ends of a scene.
+    """Replace each map by the median per pixel over a centred window, shorter at the ends of a scene.
 
     Args:
         frames: frames in order, each with a map.
@@ -214,14 +212,14 @@ FILTERS: dict[TemporalFilter, Callable[[Iterable[FrameMap], float, float], Itera
     "motion": lambda frames, tau_ms, fps: ema(frames, tau_ms, fps, Flow()),
 }
 """Temporal filters by name: functions of the frames, the time constant in milliseconds and the
-nominal frame rate. To add one, add a function, a row here and a row below."""
+nominal frame rate. To add a filter, add a function, and a row to `FILTERS` and to `REACH`."""
 
 REACH: dict[TemporalFilter, tuple[int, int] | None] = {
-    "model": None,  # not known before `ExtractOptions.for_model`, so the widest
+    "model": None,  # `ExtractOptions.for_model` replaces it; until then assume the largest
     "none": (0, 0),
     "ema": None,
     "median": (MEDIAN_WINDOW // 2, MEDIAN_WINDOW // 2),
     "motion": None,
 }
-"""How many frames before and after a frame its filtered map depends on; None = all earlier frames of
-its scene."""
+"""Numbers of frames before and after a frame on which its filtered map depends; None = all earlier
+frames of its scene."""

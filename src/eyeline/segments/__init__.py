@@ -1,19 +1,22 @@
-"""How one title is split into segments, run anywhere, and joined, bit for bit as in a single run.
+"""Split a video into segments, process them in any order, and join the logs.
+
+The joined log is bit-identical to the log of a single run.
 
 ::
 
     run = ExtractSegments("film.mkv", session, options, video_options)
-    indexes = run.index()                               # None: the title can't be split
+    indexes = run.index()                               # None: the video can't be split
     plan = run.plan(indexes, length=1500)
     logs = [run_segment(run, s, indexes) for s in plan]  # anywhere, in any order
     log = join_segments(logs)
 
-Nothing is taken on trust. Neighbours, of which one sought what the other decoded straight on, note
-digests of the pictures around their seam. Where these differ, or where a source is damaged, the
-title has to be run in one piece (`SeamError`).
+A segment starts with a seek, where the previous segment decodes without one. To verify that the seek
+found the right frames, each segment stores digests of the pictures at its two ends. If the digests of
+neighbouring segments differ, or a source is damaged, `SeamError` says that the video must be processed
+in one piece.
 
-`split` holds the plan, the run of one segment and the join; `extract` what the extraction adds.
-What `score` adds is in `eyeline.quality.pair_segments`.
+`split` plans, runs and joins segments. `extract` implements them for `eyeline extract`, and
+`eyeline.quality.pair_segments` for `eyeline score`.
 """
 
 from eyeline.segments.split import (

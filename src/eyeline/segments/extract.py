@@ -1,10 +1,9 @@
-"""`extract` in segments: which frames a segment decodes and infers, and its rows.
+"""`extract` in segments: the frames that a segment decodes and infers, and its rows.
 
-How far rows depend on each other decides that. Without a stride, a row depends on a few frames on its
-two sides (`temporal.REACH`): each segment also runs over those and drops their rows. With a stride,
-or a filter that remembers a whole scene, all state begins anew at a cut: a segment then begins at
-the first cut in its range and goes on to the first cut after its range, so its neighbours need not
-know where that is. A segment whose range has no cut is empty.
+Without a stride, a row depends on a few frames before and after it (`temporal.REACH`). Each segment
+also processes those frames and drops their rows. With a stride, or with a filter that uses all earlier
+frames of a scene, a row may depend on its whole scene. A segment then begins at the first cut in its
+range and ends at the first cut after its range. A segment without a cut in its range has no rows.
 """
 
 from __future__ import annotations
@@ -28,34 +27,35 @@ from eyeline.segments.split import (
 )
 
 SCORE_REACH = 2
-"""Frames before one on which its scene score depends (see `eyeline.media.source.SceneScore`)."""
+"""Number of earlier frames on which a scene score depends (see `eyeline.media.source.SceneScore`)."""
 
 
 def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
-    """Return how many frames before and after one its map depends on; None = its whole scene.
+    """Return how many frames before and after a frame its map depends on; None = its whole scene.
 
     Args:
-        options: of `ExtractOptions.for_model`; others count as depending on the most.
+        options: the result of `ExtractOptions.for_model`. With the filter `model`, which is not
+            resolved, the result is None.
     """
     return None if options.skips else REACH[options.temporal]
 
 
 def lead_of(options: ExtractOptions) -> int:
-    """Return how many frames before a segment's first are to be decoded."""
+    """Return the number of frames to decode before the first frame of a segment."""
     reach = reach_of(options)
-    # The features of a row look at the map before it, that map at those it depends on.
+    # Flicker compares a row's map with the previous map, which depends on `reach[0]` more frames.
     return SCORE_REACH + (0 if reach is None else reach[0])
 
 
 def plan_extract(index: FrameIndex, options: ExtractOptions, length: int) -> list[Segment]:
-    """Split a video; see `SegmentedRun.plan`."""
+    """Plan the segments of a video, as `SegmentedRun.plan` describes."""
     end = len(index) if options.stop is None else min(options.stop, len(index))
     places = index.keyframes + lead_of(options)
     return split_frames([places], options.start, end, options.stop, length)
 
 
 def frames_of(segment: Segment, options: ExtractOptions) -> FrameRange:
-    """Return what to decode and infer for the rows of a segment."""
+    """Return the frames to decode and to infer for the rows of a segment."""
     reach = reach_of(options)
     start = max(options.start, segment.start - lead_of(options))
     if reach is None:
@@ -75,7 +75,7 @@ class ExtractSegments(SegmentedRun):
     Args:
         path: the video.
         session: a loaded model.
-        options: what the whole run does.
+        options: options of the extraction.
         video_options: how to read the video.
     """
 
@@ -95,11 +95,11 @@ class ExtractSegments(SegmentedRun):
         return None if index is None else (index,)
 
     def plan(self, indexes: Indexes, length: int) -> list[Segment]:
-        """Split the title after its keyframes."""
+        """Plan segments that begin shortly after keyframes."""
         return plan_extract(indexes[0], self._options, length)
 
     def rows(self, segment: Segment, indexes: Indexes, on_frame: OnFrame) -> SegmentRows:
-        """Run the segment and a few frames more, and drop their rows."""
+        """Process the segment with a few frames around it, and keep the rows of the segment."""
         o = self._options
         by_scene = reach_of(o) is None
         cuts: list[float] = []
@@ -128,7 +128,7 @@ class ExtractSegments(SegmentedRun):
 
 
 def _digest(frame: Frame | None) -> str | None:
-    """Digest a frame at the working size: equal for pictures that are equal."""
+    """Return a digest of the frame's pixels at the working size."""
     if frame is None:
         return None
     digest = hashlib.blake2b(frame.rgb.tobytes(), digest_size=16)

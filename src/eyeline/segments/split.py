@@ -1,7 +1,7 @@
-"""Split a title into segments, run one, and join their logs: the same for every command.
+"""Split a video into segments, process one segment, and join the logs of all segments.
 
-A command takes part by a `SegmentedRun`, which says where its segments may begin and makes the rows
-of one. `eyeline.segments.extract` and `eyeline.quality.pair_segments` are the two.
+Each command that works in segments implements `SegmentedRun`, which plans the segments and makes the
+rows of one: `eyeline.segments.extract` for `extract`, `eyeline.quality.pair_segments` for `score`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from eyeline.logs.base import Log, compact
 from eyeline.media.types import READ_WHOLE, DecodeReport, FrameIndex
 
 SEAM = "seam"
-"""Key in the provenance of a segment's log; the joined log does not have it."""
+"""Key in the provenance of a segment's log; the joined log does not have this key."""
 
 SLACK = 4
-"""A segment may be 1/4 longer than asked for, where decoding of the next one begins closer to it."""
+"""A segment may be 1/SLACK longer than requested if the next one then begins closer to a keyframe."""
 
 Frames = npt.NDArray[np.int64]
 Indexes = tuple[FrameIndex, ...]
-"""One index per source of the title, made by `eyeline.media.index.index_frames`."""
+"""One index per source video, made by `eyeline.media.index.index_frames`."""
 
 OnFrame = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A range of frames; where rows depend on whole scenes, the cuts after its ends count instead.
+    """A range of frames.
+
+    If rows depend on whole scenes, the segment runs from the first cut at or after `start` to the first
+    cut at or after `stop`.
 
     Attributes:
         start: first frame.
@@ -50,15 +53,15 @@ class Segment:
 
 @dataclass
 class SegmentRows:
-    """What a run over a segment gave.
+    """The result of one segment.
 
     Attributes:
         log: the rows of the segment alone, with the provenance of a single run.
-        head: digest of what was decoded around the first row; None for the first segment.
-        tail: the same for the last row; equal to the `head` of the next segment with rows. None
-            where no row is.
-        ends: whether the rows go on to the end of the title.
-        reports: path of each source, and what its decoder met.
+        head: digest of the picture before the first row; None for the first segment.
+        tail: digest of the picture of the last row; it must equal the `head` of the next segment that
+            has rows. None if the segment has no rows.
+        ends: whether the last row is the last row of the video.
+        reports: path and decode report of each source.
     """
 
     log: Log
@@ -69,11 +72,11 @@ class SegmentRows:
 
 
 class SegmentedRun(ABC):
-    """A run over one title that may be done in segments."""
+    """The work of one command on one video, or pair of videos, that can be split into segments."""
 
     @abstractmethod
     def index(self) -> Indexes | None:
-        """Index the sources; return None where the title can't be split.
+        """Index the sources; return None if the video can't be split.
 
         Raises:
             MediaError: a source can't be read.
@@ -81,10 +84,10 @@ class SegmentedRun(ABC):
 
     @abstractmethod
     def plan(self, indexes: Indexes, length: int) -> list[Segment]:
-        """Split the title by `split_frames` into segments of about `length` frames.
+        """Split the video with `split_frames` into segments of about `length` frames.
 
         Returns:
-            The segments, in order. They depend on nothing but the options and arguments.
+            The segments, in order. Equal options and arguments give equal segments.
         """
 
     @abstractmethod
@@ -92,26 +95,26 @@ class SegmentedRun(ABC):
         """Make the rows of a segment.
 
         Raises:
-            SeamError, SeekError, DamagedMediaError: the title must be run in one piece.
-            EyelineError: it can't be run.
+            SeamError, SeekError, DamagedMediaError: the video must be processed in one piece.
+            EyelineError: the segment can't be processed.
         """
 
 
 def split_frames(
     places: Sequence[Frames], start: int, end: int, stop: int | None, length: int
 ) -> list[Segment]:
-    """Split a range of frames where the least has to be decoded for nothing.
+    """Split a range of frames at the places where segments decode the fewest frames twice.
 
     Args:
-        places: for each source, int64 (K,): the frames at which a segment costs nothing extra;
-            they rise.
+        places: per source, int64 (K,): frames at which a segment can begin without decoding extra
+            frames, in ascending order.
         start: first frame.
-        end: the frame after the last that the sources have.
+        end: the frame after the last frame of the sources.
         stop: end of the last segment; None = to the end of the sources.
-        length: frames per segment, at least; the last one may have half of them.
+        length: least number of frames per segment; the last segment may have half of them.
 
     Raises:
-        UsageError: a length below 1.
+        UsageError: the length is below 1.
     """
     if length < 1:
         raise UsageError(
@@ -136,18 +139,18 @@ def split_frames(
 def run_segment(
     run: SegmentedRun, segment: Segment, indexes: Indexes, on_frame: OnFrame = lambda: None
 ) -> Log:
-    """Make the log of a segment, with what `join_segments` needs in its provenance.
+    """Make the log of a segment; its provenance holds the data that `join_segments` needs.
 
     Args:
-        run: the run over the whole title.
-        segment: one of several, from `run.plan`.
-        indexes: that it was planned by.
+        run: the work on the whole video.
+        segment: a segment from `run.plan`.
+        indexes: the indexes that `run.plan` was called with.
         on_frame: called after each row, for progress.
 
     Raises:
-        SeamError: the title must be run in one piece: damage, a change of size, or frames that are
-            not where the indexes say.
-        EyelineError: it can't be run.
+        SeamError: the video must be processed in one piece, because it is damaged, its picture size
+            changes, or its frames differ from the indexes.
+        EyelineError: the segment can't be processed.
     """
     try:
         rows = run.rows(segment, indexes, on_frame)
@@ -156,7 +159,7 @@ def run_segment(
     for path, report in rows.reports:
         what = "is damaged" if report.corrupt else "changes its size" if report.size_changes else ""
         if what:
-            raise SeamError(f"{path}: {what}, so its segments can't be joined", READ_WHOLE)
+            raise SeamError(f"{path}: {what}, so it can't be split into segments", READ_WHOLE)
     rows.log.provenance[SEAM] = {
         "segment": [segment.start, segment.stop],
         "head": rows.head,
@@ -167,17 +170,17 @@ def run_segment(
 
 
 def join_segments(logs: Sequence[Log]) -> Log:
-    """Join the logs of all segments of one title.
+    """Join the logs of all segments of one video.
 
     Args:
-        logs: from `run_segment`, in the order of the plan; they may have been written and read.
+        logs: results of `run_segment`, in the order of the plan; they may have been saved to files.
 
     Returns:
-        The log that a single run gives, bit for bit.
+        A log that is bit-identical to the log of a single run.
 
     Raises:
-        SeamError: a segment is missing, was made by another model, version or machine, met damage,
-            or does not fit its neighbour.
+        SeamError: a segment is missing or damaged, was made by another model, version or machine, or
+            its digest differs from the one of its neighbour.
     """
     if not logs or any(SEAM not in log.provenance for log in logs):
         raise SeamError(
@@ -186,8 +189,8 @@ def join_segments(logs: Sequence[Log]) -> Log:
     for one, following in pairwise(_segment_of(log) for log in logs):
         if one.stop != following.start:
             raise SeamError(
-                f"segments {one} and {following} follow each other: a segment is missing, or they are "
-                "out of order",
+                f"segment {one} is followed by segment {following}: a segment is missing, or the "
+                "segments are out of order",
                 READ_WHOLE,
             )
     for log in logs:
@@ -214,7 +217,7 @@ def _segment_of(log: Log) -> Segment:
 
 
 def _common(log: Log) -> dict[str, Any]:
-    """Return the provenance that all segments share; what differs has a place, but no value."""
+    """Return the provenance with None for the values that may differ between segments."""
     own = ("frames", "cuts")
     return {k: None if k in own else v for k, v in log.provenance.items() if k != SEAM}
 
@@ -224,32 +227,32 @@ def _check_whole(log: Log) -> None:
     sound = said["complete"] and not said.get("corrupt_frames") and not said.get("size_changes")
     rows = range(log.frame_num[0], log.frame_num[0] + len(log)) if len(log) else range(0)
     if not sound or said["frames"] != len(log) or list(log.frame_num) != list(rows):
-        raise SeamError(f"segment {_segment_of(log)} is not whole", READ_WHOLE)
+        raise SeamError(f"segment {_segment_of(log)} is incomplete or damaged", READ_WHOLE)
 
 
 def _check_same(first: Log, log: Log) -> None:
     same = compact([_common(log), log.fps]) == compact([_common(first), first.fps])
-    # Some formats forget the columns of a log without rows.
+    # Some log formats do not store the columns of a log without rows.
     if not same or (len(log) and len(first) and log.columns != first.columns):
         raise SeamError(
-            f"segment {_segment_of(log)} was made by another model, version, machine or set of "
-            "options than the first",
+            f"segment {_segment_of(log)} was made with another model, version, machine or set of "
+            "options than the first segment",
             READ_WHOLE,
         )
 
 
 def _check_seam(left: Log, right: Log) -> None:
-    """Refuse neighbours that don't meet, or saw different pictures where they do."""
+    """Raise a `SeamError` if rows are missing between two segments, or their digests differ."""
     at = right.frame_num[0]
     if left.frame_num[-1] + 1 != at:
         raise SeamError(
-            f"a segment ends with row {left.frame_num[-1]} and the next begins with row {at}",
+            f"a segment ends with row {left.frame_num[-1]}, but the next one begins with row {at}",
             READ_WHOLE,
         )
     tail = left.provenance[SEAM]["tail"]
     if tail is None or tail != right.provenance[SEAM]["head"]:
         raise SeamError(
-            f"the pictures at frame {at} differ between a decode from a keyframe near it and one "
-            "from further back",
+            f"the pictures at frame {at} differ between decoding after a seek and decoding from an "
+            "earlier frame",
             READ_WHOLE,
         )
