@@ -1,4 +1,4 @@
-# One runner for people and CI. `make dev` makes .venv; every other target uses it.
+# People and CI run the same targets. `make dev` makes .venv, and every other target uses it.
 .DEFAULT_GOAL := help
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -10,7 +10,7 @@ OUT ?= build
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-# The main job on a bare machine: nothing but the package. `make run VIDEO=clip.mp4` for your own.
+# `make run` needs only the package, without extras. `make run VIDEO=clip.mp4` takes your own clip.
 run: $(VENV)/.installed $(VIDEO)  ## extract saliency and a heat map of VIDEO=clip.mp4 (or of a demo clip)
 	mkdir -p $(OUT)
 	$(VENV)/bin/eyeline extract $(VIDEO) -o $(OUT)/saliency.json --overlay $(OUT)/heat.mp4
@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml
 
 dev: $(VENV)/.ready  ## make .venv with all extras and the development tools
 
-# torch is pinned and comes first, so that no extra asks for a build with CUDA.
+# torch is pinned and installed first, so that no extra installs a build with CUDA.
 $(VENV)/.ready: pyproject.toml $(VENV)/.installed
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
 	$(PY) -m pip install -q torch==2.13.0
