@@ -1,10 +1,12 @@
-"""What `eyeline batch` costs, as ratios in one run: `python benchmarks/batch.py [--rounds N] [--quick]`.
+"""Measure the cost of `eyeline batch`: `python benchmarks/batch.py [--rounds N] [--quick]`.
 
-Rounds are interleaved and medians quoted. Prints frames a second of a batch against pure inference,
-decode alone and the native-resolution way; one worker against two; Ray against local processes;
-memory of a worker; one long pair of `score` by one worker and by two (`--pair`: that alone); how cost
-grows with length, resolution and number of titles; what was tried to come nearer the limit; and a
-sizing table. Ray's rows are left out where Ray is not installed.
+The measured jobs run in turn, and every number is a median over rounds. The script prints:
+
+- frames per second of a batch, of inference, of decoding, and of inference at native resolution;
+- one worker and two workers, local processes and Ray (if Ray is installed), and the memory of a worker;
+- one long pair of `score` with one worker and with two (`--pair` prints only this);
+- the time per frame by length, resolution and number of titles;
+- variants of inference that were tried, the effect of `--still` and `--stride`, and a sizing table.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ from eyeline.saliency.pipeline import Extraction, ExtractOptions
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 CLIP = 120  # frames of `make_clip`
-PAIR = 5  # times that: the pair
-MINUTE = 12  # times that, at 25 frames a second: titles of about a minute
+PAIR = 5  # clips that are joined to the pair
+MINUTE = 12  # clips that are joined to a title of about a minute, at 25 frames per second
 
 
 def make_job(out: Path, segment: int = 1500, work: Work | None = None) -> Job:
@@ -54,7 +56,7 @@ def make_job(out: Path, segment: int = 1500, work: Work | None = None) -> Job:
 
 
 class Peak:
-    """The greatest resident memory of any worker while the block runs, MiB."""
+    """Measure the largest resident memory of any worker while the block runs, MiB."""
 
     def __enter__(self) -> Peak:
         self.mebibytes, self._over = 0.0, threading.Event()
@@ -83,7 +85,7 @@ def run_once(
     segment: int = 1500,
     work: Work | None = None,
 ) -> tuple[float, int]:
-    """Seconds and frames of a batch; the engine is open before, as it is in a long batch."""
+    """Return seconds and frames of a batch. The engine is started before, as in a long batch."""
     with tempfile.TemporaryDirectory() as out:
         job = make_job(Path(out), segment, work)
         titles = read_titles(str(source), pairs=job.work.pairs)
@@ -106,7 +108,7 @@ def on_ray(job: Job) -> Engine:
 
 
 def start_ray() -> None:
-    """A cluster that is up already, as it is for a long batch."""
+    """Start a cluster before the measurement, because a long batch starts it only once."""
     import ray
 
     begun = time.perf_counter()
@@ -118,11 +120,11 @@ def start_ray() -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
-    print(f"Ray took {time.perf_counter() - begun:.1f} s to start; not counted below")
+    print(f"Ray took {time.perf_counter() - begun:.1f} s to start; this is not counted below")
 
 
 def pinned(work: Callable[[], int]) -> float:
-    """Milliseconds a frame of `work` on one core, as a worker has it."""
+    """Return milliseconds per frame of `work` on one core, which is what a worker uses."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -151,7 +153,7 @@ def many(work: Callable[[], Any], times: int = 100) -> Callable[[], int]:
 
 
 def bench_engines(folder: Path, clip: Path, titles: int, rounds: int, ray: bool) -> None:
-    """Titles of a minute on every engine, beside the floors."""
+    """Measure titles of one minute on every engine, beside inference and decoding alone."""
     source = folder / "minutes"
     source.mkdir()
     long = folder / "minute.mp4"
@@ -185,7 +187,7 @@ def bench_engines(folder: Path, clip: Path, titles: int, rounds: int, ray: bool)
         f"\n{titles} titles of {MINUTE * CLIP} frames, 720p H.264; {rounds} rounds, {CORES} cores"
     )
     for name, value in ms.items():
-        print(f"  {name:12}{value:8.2f} ms a frame {1e3 / value:8.1f} frames/s")
+        print(f"  {name:12}{value:8.2f} ms per frame {1e3 / value:8.1f} frames/s")
     floor = ms["inference"] + ms["decode"]
     two = ms["2 workers"]
 
@@ -195,23 +197,23 @@ def bench_engines(folder: Path, clip: Path, titles: int, rounds: int, ray: bool)
     ratio("1 worker / (inference + decode, one core)", ms["1 worker"] / floor)
     ratio("2 workers / inference of one core", two / ms["inference"])
     ratio("2 workers / decode of one core", two / ms["decode"])
-    ratio("times the native-resolution way", ms["native"] / two)
-    ratio("1 worker / 2 workers", ms["1 worker"] / two, "bar 1.80")
+    ratio("times as fast as native resolution", ms["native"] / two)
+    ratio("1 worker / 2 workers", ms["1 worker"] / two, "target 1.80")
     if ray:
-        ratio("ray / 2 workers", ms["ray"] / two, "bar 1.10")
-    ratio("memory of a worker, at most, MiB", peak.mebibytes)
+        ratio("ray / 2 workers", ms["ray"] / two, "target 1.10")
+    ratio("largest memory of a worker, MiB", peak.mebibytes)
     sizing(folder, source, ms["1 worker"])
 
 
 def sizing(folder: Path, source: Path, ms: float) -> None:
-    """What a catalogue of 1,000 hours takes."""
+    """Print what a catalogue of 1,000 hours needs."""
     out = folder / "sizing"
     job = make_job(out)
     titles = read_titles(str(source))
     with LocalEngine(job, CORES) as engine:
         result = run_batch(titles, job, engine)
     parts = list(out.glob("version=*/title=*/*.parquet"))
-    bytes_a_frame = sum(p.stat().st_size for p in parts) / result.frames
+    bytes_per_frame = sum(p.stat().st_size for p in parts) / result.frames
     again = time.perf_counter()
     with LocalEngine(job, CORES) as engine:
         skipped = run_batch(titles, job, engine).skipped
@@ -219,15 +221,15 @@ def sizing(folder: Path, source: Path, ms: float) -> None:
     assert len(skipped) == len(titles)
     frames = 1000 * 3600 * 25
     print("\nsizing, 720p at 25 frames/s")
-    print(f"  frames/s of a core                 {1e3 / ms:10.1f}")
-    print(f"  times real time, a core            {1e3 / ms / 25:10.1f}")
-    print(f"  core hours of 1,000 h              {frames * ms / 3.6e6:10.1f}")
-    print(f"  GB of results of 1,000 h           {frames * bytes_a_frame / 1e9:10.2f}")
-    print(f"  a rerun, ms an unchanged title     {again / len(titles) * 1e3:10.1f}")
+    print(f"  frames/s per core                  {1e3 / ms:10.1f}")
+    print(f"  times real time, per core          {1e3 / ms / 25:10.1f}")
+    print(f"  core hours for 1,000 h             {frames * ms / 3.6e6:10.1f}")
+    print(f"  GB of results for 1,000 h          {frames * bytes_per_frame / 1e9:10.2f}")
+    print(f"  a rerun, ms per unchanged title    {again / len(titles) * 1e3:10.1f}")
 
 
 def bench_pair(folder: Path, clip: Path, rounds: int) -> None:
-    """One long pair: whole, in segments by one worker, in segments by two."""
+    """Measure one long pair: in one piece, in segments with one worker, in segments with two."""
     ref, dist, manifest = (folder / n for n in ("ref.mp4", "dist.mp4", "pair.csv"))
     rough = folder / "rough.mp4"
     make_clip(rough, *SIZES["360p"], crf=38)
@@ -244,14 +246,14 @@ def bench_pair(folder: Path, clip: Path, rounds: int) -> None:
     ms = {name: statistics.median(times) for name, times in wall.items()}
     print(f"\none pair of {PAIR * CLIP} frames, 360p, sw_vmaf, segments of {CLIP}; {rounds} rounds")
     for name, value in ms.items():
-        print(f"  {name:20}{value:8.2f} ms a pair {1e3 / value:8.1f} pairs/s", flush=True)
+        print(f"  {name:20}{value:8.2f} ms per pair {1e3 / value:8.1f} pairs/s", flush=True)
     print(f"  whole / segments, 1 worker  {ms['whole, 1 worker'] / ms['segments, 1 worker']:8.2f}")
     print(f"  whole / 2 workers           {ms['whole, 1 worker'] / ms['2 workers']:8.2f}")
 
 
 def bench_growth(folder: Path, clips: dict[str, Path]) -> None:
-    """Milliseconds a frame by length, resolution and number of titles: all flat, or said so."""
-    print("\ngrowth, 2 workers, ms a frame")
+    """Print milliseconds per frame by length, resolution and number of titles."""
+    print("\ngrowth, 2 workers, ms per frame")
     for times in (2, 8, 32):
         source = folder / f"length{times}"
         source.mkdir()
@@ -275,7 +277,7 @@ def bench_growth(folder: Path, clips: dict[str, Path]) -> None:
 
 
 def bench_limits(folder: Path, clip: Path) -> None:
-    """What was tried to come nearer the limit, a piece at a time, on one core."""
+    """Measure variants of inference that could be faster, each alone, on one core."""
     import onnxruntime as ort
     from onnx import TensorProto, helper, load, numpy_helper, save
 
@@ -286,7 +288,7 @@ def bench_limits(folder: Path, clip: Path) -> None:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     plain = ort.InferenceSession(str(model.path), options, ["CPUExecutionProvider"])
     (name,) = [i.name for i in plain.get_inputs()]
-    # Scaling and normalising inside the graph, fed with uint8.
+    # A graph that takes uint8 and normalises it.
     graph = load(str(model.path))
     mean = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1) * 255
     std = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1) * 255
@@ -323,13 +325,13 @@ def bench_limits(folder: Path, clip: Path) -> None:
     for _ in range(7):
         for key, (run, frames) in work.items():
             samples[key].append(pinned(many(run, 40)) / frames)
-    print("\ntried, ms a frame on one core")
+    print("\ntried, ms per frame on one core")
     for key, values in samples.items():
         print(f"  {key:26}{statistics.median(values):8.3f}")
 
 
 def bench_still() -> None:
-    """What `--still` and `--stride` save on real films, and what they cost in the maps."""
+    """Print what `--still` and `--stride` save on real films, and how much the maps change."""
     session = Session(resolve_model(None), "cpu")
 
     def maps(clip: Path, **how: Any) -> tuple[list[np.ndarray], float, float]:
@@ -362,8 +364,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=4)
-    parser.add_argument("--quick", action="store_true", help="the engines alone")
-    parser.add_argument("--pair", action="store_true", help="the long pair alone")
+    parser.add_argument("--quick", action="store_true", help="measure only the engines")
+    parser.add_argument("--pair", action="store_true", help="measure only the long pair")
     arguments = parser.parse_args()
     ray = (
         importlib.util.find_spec("ray") is not None

@@ -1,7 +1,7 @@
-"""A clip to try things on, drawn here: `python benchmarks/demo_clip.py OUT.mp4`.
+"""Draw a demo clip: `python benchmarks/demo_clip.py OUT.mp4`.
 
-A ball bounces over a meadow under a hazy sky, with a cut to a second ball on sand: a subject whose
-place is known, moving, with texture around it.
+A ball bounces over a meadow; after a cut, a second ball bounces over sand. The clip has a moving
+subject whose position is known, and texture around it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCENES = (
 
 
 def background(sky_top: Colour, sky_bottom: Colour, ground: Colour, seed: int) -> Image:
-    """Sky and textured ground, float32 (H, W, 3) in 0..255."""
+    """Draw sky and textured ground, float32 (H, W, 3) in 0..255."""
     rng = np.random.default_rng(seed)
     horizon = int(HEIGHT * 0.45)
     t = np.linspace(0, 1, horizon, dtype=np.float32)[:, None, None]
@@ -47,7 +47,7 @@ def background(sky_top: Colour, sky_bottom: Colour, ground: Colour, seed: int) -
 
 
 def draw_ball(picture: Image, x: float, y: float, radius: float, colour: Colour) -> Image:
-    """A shaded ball and its shadow on the ground."""
+    """Draw a shaded ball and its shadow on the ground."""
     yy, xx = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     ground = HEIGHT * 0.86
     shadow = ((xx - x) / (radius * 1.1)) ** 2 + ((yy - ground) / (radius * 0.22)) ** 2
@@ -63,7 +63,7 @@ def draw_ball(picture: Image, x: float, y: float, radius: float, colour: Colour)
 
 
 def frames() -> Iterator[npt.NDArray[np.uint8]]:
-    """The clip's frames, uint8 (H, W, 3), in order."""
+    """Yield the frames of the clip, uint8 (H, W, 3), in order."""
     for scene, (top, bottom, ground, colour) in enumerate(SCENES):
         stage = background(top, bottom, ground, seed=scene)
         count = FPS * SECONDS // len(SCENES)
@@ -76,7 +76,7 @@ def frames() -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def write_clip(path: str) -> None:
-    """Encode the clip: H.264, BT.709 tagged."""
+    """Encode the clip as H.264, tagged BT.709."""
     with av.open(path, "w") as out:
         stream = out.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -89,7 +89,7 @@ def write_clip(path: str) -> None:
 
 
 def write_picture(clip: str, path: str) -> None:
-    """Three frames above, their heat maps below, as one JPEG of 1280 pixels width."""
+    """Write three frames, and their heat maps below them, as one JPEG that is 1280 pixels wide."""
     heat = str(Path(clip).with_suffix(".heat.mp4"))
     outputs = Outputs(overlay=heat)
     run_extraction(eyeline.extract(clip, options=ExtractOptions(keep_source=True)), outputs)
@@ -109,8 +109,8 @@ def write_picture(clip: str, path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", help="the clip")
-    parser.add_argument("--picture", help="also draw frames and heat maps into this JPEG")
+    parser.add_argument("out", help="path of the clip")
+    parser.add_argument("--picture", help="also write frames and heat maps to this JPEG")
     arguments = parser.parse_args()
     write_clip(arguments.out)
     if arguments.picture:

@@ -1,9 +1,10 @@
-"""What `eyeline.extract` costs, as ratios in one run: `python benchmarks/extract.py [--long]`.
+"""Measure the cost of `eyeline.extract`: `python benchmarks/extract.py [--long]`.
 
-Rounds are interleaved and medians quoted, because machines are shared and noisy. Prints, for 720p
-and 1080p H.264, wall time against pure one-thread inference and against total CPU / cores, the CPU
-that is neither decode nor inference, the speed against the native-resolution way, peak memory,
-and whether results are bit-identical whatever the number of workers.
+The measured jobs run in turn, and every number is a median over rounds, because other jobs may use
+the machine. For 720p and 1080p H.264 the script prints the ratios of wall time to one-thread
+inference and to total CPU time / cores, the CPU time beyond decoding and inference, the speed
+against inference at native resolution, the peak memory, and whether results have the same bits for
+every number of workers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SIZES = {"720p": (1280, 720), "1080p": (1920, 1080)}
 
 
 def source_frames() -> list[av.VideoFrame]:
-    """Frames to encode: a real clip when it is at hand, else drifting texture."""
+    """Return frames to encode: from a real clip if it exists, else moving texture."""
     clip = SHARED / "video" / "bigbuckbunny.mp4"
     if clip.exists():
         with av.open(str(clip)) as container:
@@ -51,7 +52,7 @@ def source_frames() -> list[av.VideoFrame]:
 
 
 def make_clip(path: Path, width: int, height: int, crf: int = 23) -> None:
-    """Encode the source at a size: x264 medium, CRF 23, as people's files are."""
+    """Encode the source at a size, by default with common settings: x264 medium, CRF 23."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -64,7 +65,7 @@ def make_clip(path: Path, width: int, height: int, crf: int = 23) -> None:
 
 
 def repeat_clip(path: Path, out_path: Path, times: int) -> None:
-    """Join a clip to itself without encoding."""
+    """Join copies of a clip without encoding them again."""
     with av.open(str(out_path), "w") as out:
         stream = None
         offset = 0
@@ -104,7 +105,7 @@ def run_inference(session: Session, x: np.ndarray) -> int:
 
 
 def run_native(clip: Path, session: Session, frames: int) -> int:
-    """The reference way: one frame at a time, NumPy BT.709 conversion, native resolution."""
+    """Run inference as the reference system does: single frames, colours by NumPy, native resolution."""
     mean = np.array(IMAGENET_MEAN, np.float32)
     std = np.array(IMAGENET_STD, np.float32)
     done = 0
@@ -127,7 +128,7 @@ def run_native(clip: Path, session: Session, frames: int) -> int:
 
 
 def timed(work: Callable[[], int]) -> tuple[float, float]:
-    """Wall and CPU milliseconds a frame."""
+    """Return wall and CPU milliseconds per frame."""
     wall, cpu = time.perf_counter(), time.process_time()
     n = work()
     return (time.perf_counter() - wall) * 1e3 / n, (time.process_time() - cpu) * 1e3 / n
@@ -142,15 +143,13 @@ def _report_memory(
             if n in marks:
                 resident = int(Path("/proc/self/statm").read_text().split()[1])
                 at[n] = resident * resource.getpagesize() / 2**20
-    status = Path(
-        "/proc/self/status"
-    ).read_text()  # ru_maxrss would include the parent, before exec
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent before exec
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     pipe.send((at, peak))
 
 
 def memory(clip: Path, marks: list[int]) -> tuple[dict[int, float], float]:
-    """Resident MiB at some frames, and the peak, of a fresh process."""
+    """Return the resident MiB of a new process at some frames, and its peak."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_report_memory, args=(str(clip), marks, there))
@@ -192,25 +191,29 @@ def bench_size(name: str, clip: Path, model: Model, rounds: int, native: Model) 
     other = cpu["extract"] - cpu["decode"] - cpu["inference"]
     floor = cpu["extract"] / CORES
     print(f"\n{name} H.264 -> {w}x{h}, {model.id}, {CORES} cores, median of {rounds} rounds")
-    print(f"  {'':34}{'wall ms':>9}{'CPU ms':>9}   a frame")
+    print(f"  {'':34}{'wall ms':>9}{'CPU ms':>9}   per frame")
     for key in work:
         print(f"  {key:34}{wall[key]:9.2f}{cpu[key]:9.2f}")
-    print(f"  wall / (CPU / cores)              {wall['extract'] / floor:9.2f}   bar 1.10")
+    print(f"  wall / (CPU / cores)              {wall['extract'] / floor:9.2f}   target 1.10")
     print(
-        f"  wall / one-thread inference       {wall['extract'] / wall['inference']:9.2f}   bar 1.00"
+        f"  wall / one-thread inference       {wall['extract'] / wall['inference']:9.2f}   target 1.00"
     )
     least = (cpu["decode"] + cpu["inference"]) / CORES
     print(f"  wall / ((decode + inference)/cores){wall['extract'] / least:8.2f}")
-    print(f"  CPU beside decode and inference   {other:9.2f}   ms, bar 1.50 at 1080p")
+    print(f"  CPU beyond decode and inference   {other:9.2f}   ms, target 1.50 at 1080p")
     times = wall["native"] / wall["extract"]
-    print(f"  times the native way ({Path(native.id).stem}) {times:.1f}   bar 45 at 1080p")
+    print(
+        f"  times as fast as native resolution ({Path(native.id).stem}) {times:.1f}   target 45 at 1080p"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", help="registry id or path; the default model")
-    parser.add_argument("--long", action="store_true", help="memory over 10,000 frames at 1080p")
+    parser.add_argument("--model", help="registry id or path; by default the default model")
+    parser.add_argument(
+        "--long", action="store_true", help="measure memory over 10,000 frames at 1080p"
+    )
     arguments = parser.parse_args()
     model = resolve_model(arguments.model)
     reference = SHARED / "reference" / "saliency_student_v2.onnx"
@@ -230,7 +233,7 @@ def main() -> None:
             marks = [100, 1_000, 10_000]
         at, peak = memory(clip, marks)
         shown = ", ".join(f"{mib:.0f} at frame {n}" for n, mib in at.items())
-        print(f"memory at 1080p: {shown}; peak {peak:.0f} MiB (bar 250)")
+        print(f"memory at 1080p: {shown}; peak {peak:.0f} MiB (target 250)")
 
 
 if __name__ == "__main__":

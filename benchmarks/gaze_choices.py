@@ -1,10 +1,10 @@
-"""How a gaze model's prior and time constant were chosen: the tables of docs/research/gaze.md.
+"""Print the tables by which a gaze model's prior and time constant were chosen (docs/research/gaze.md).
 
     python benchmarks/gaze_choices.py runs/gaze --videos hevc-dev.tar --images osie.tar
 
-RUN is the folder that `eyeline train` left. The net is exported once per weight of the prior (`centre` in
-the recipe) and judged as `eyeline evaluate` does: on the videos with each time constant, and on the images
-that no recipe learned from.
+The first argument is the output folder of `eyeline train`. The script exports the net once per
+weight of the prior (`centre` in the recipe). It evaluates each net as `eyeline evaluate` does: on
+the videos with each time constant, and on the images that no recipe learned from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eyeline.evaluation.benchmark import evaluate
 from eyeline.evaluation.gaze import EvaluateOptions, GazeOptions
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model
-from eyeline.roi.compare.report import table
+from eyeline.tables import markdown_table
 
 WEIGHTS = (0.0, 0.5, 1.0)
 TIMES = (0.0, 100.0, 200.0, 300.0, 450.0)
@@ -29,7 +29,7 @@ MEASURES = {"nss": "NSS", "cc": "CC", "auc_judd": "AUC-Judd", "information_gain"
 
 
 def exported(run: Path, centre: float, folder: Path) -> Path:
-    """The run's net with another weight of the prior."""
+    """Export the net of a run with another weight of the prior."""
     copy = folder / f"run-{centre:g}"
     copy.mkdir()
     shutil.copy(run / "weights.pt", copy)
@@ -40,7 +40,7 @@ def exported(run: Path, centre: float, folder: Path) -> Path:
 
 
 def cells(onnx: Path, data: Path, milliseconds: float) -> list[str]:
-    """The means of a model on a set."""
+    """Return the mean scores of a model on a set, as table cells."""
     model = Model(str(onnx), onnx, IoSpec(multiple=16, temporal_ms=milliseconds))
     options = EvaluateOptions(draws=10, gaze=GazeOptions(fold="report"))
     values = evaluate([model], [data], options).gaze.results[0].estimates
@@ -63,7 +63,7 @@ def main() -> None:
         rows += [[f"0.5, {t:g} ms", "videos", *cells(nets[0.5], a.videos, t)] for t in TIMES]
         rows += [["0, 0 ms", "videos", *cells(nets[0.0], a.videos, 0.0)]]
     sys.stdout.write(
-        "\n".join(table(["weight of the prior", "on", *MEASURES.values()], rows)) + "\n"
+        "\n".join(markdown_table(["weight of the prior", "on", *MEASURES.values()], rows)) + "\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""Frames beside their maps of gaze and of objects: the picture of docs/gaze.md.
+"""Draw frames beside their gaze maps and objects maps: the picture of docs/gaze.md.
 
     python benchmarks/gaze_picture.py clip.mp4:40 other.mp4:100 -o docs/images/gaze_or_objects.jpg
 
-Each argument is a video and the number of a frame. Both maps come from the production models.
+Each argument is a video and the number of a frame. The maps come from the production models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WIDTH, GAP, LINE = 400, 8, 22
 
 
 def picture(video: str, index: int, task: str) -> tuple[Image.Image, Image.Image, float]:
-    """The frame, its map in colour over it, and the map's mean."""
+    """Return the frame, the frame with its map in colour, and the mean of the map."""
     options = eyeline.ExtractOptions(start=0, stop=index + 1, keep_source=True)
     model = eyeline.resolve_model(task=task)  # type: ignore[arg-type]
     with eyeline.extract(video, model=model, options=options) as extraction:

@@ -1,10 +1,11 @@
-"""How near a score weighted by a predicted map comes to one weighted by recorded gaze.
+"""Compare scores weighted by a predicted map with scores weighted by recorded gaze.
 
     python benchmarks/gaze_scores.py --data ../shared/data/gaze/hevc-dev.tar --work work
 
-Every video of a fixation set is encoded three times at one rate factor (x264): plainly, steered by the
-gaze model, and steered by the model of objects. One table has the mean distance of each score from that of
-recorded gaze. The other has the mean distance of the differences of steered and plain encodes.
+The script encodes every video of a fixation set three times with x264 at one CRF: plainly, steered
+by the gaze model, and steered by the objects model. The first table has the mean absolute
+difference between each score and the score weighted by recorded gaze. The second table has the same
+for the gain of the steered encodes over the plain encode.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from eyeline.datasets.fixations import load_fixation_set
-from eyeline.roi.compare.report import table
+from eyeline.tables import markdown_table
 from gaze_steering import SHARED, prepared
 
 MEASURES = {"psnr_y": "PSNR, dB", "ssim": "SSIM"}
@@ -86,9 +87,9 @@ def main() -> None:
         gains.append([weight, *moved])
     head = ["weighted by", *MEASURES.values()]
     sys.stdout.write(f"distance from recorded gaze, {len(clips)} clips, 3 encodes each\n")
-    sys.stdout.write("\n".join(table(head, rows)) + "\n\n")
+    sys.stdout.write("\n".join(markdown_table(head, rows)) + "\n\n")
     sys.stdout.write("distance of the differences between steered and plain encodes\n")
-    sys.stdout.write("\n".join(table(head, gains)) + "\n")
+    sys.stdout.write("\n".join(markdown_table(head, gains)) + "\n")
 
 
 if __name__ == "__main__":

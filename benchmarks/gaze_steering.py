@@ -1,11 +1,11 @@
-"""What steering by gaze gains, judged by recorded gaze: the table of docs/measurements/roi_steering.md.
+"""Measure what steering by gaze gains, judged by recorded gaze (docs/measurements/roi_steering.md).
 
     python benchmarks/gaze_steering.py --data ../shared/data/gaze/hevc-dev.tar --work work
     python benchmarks/gaze_steering.py --data hevc-dev --work work --multiples 0.5,1,2 --plot curve.png
 
-Every video of a fixation set is encoded plainly and steered by each map, x264 medium, one encode at a
-time. Videos wider than `--width` are scaled down. What is finished lies in the work folder, so a run
-that was interrupted goes on.
+The script encodes every video of a fixation set plainly and steered by each map, with x264 medium,
+one encode at a time. It scales down videos that are wider than `--width`. Finished encodes stay in
+the work folder, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from eyeline.files import whole_file
 from eyeline.media import open_video
 from eyeline.roi import steering
 from eyeline.roi.compare import CompareOptions, TradeOff, compare_maps, mean_lines, steer_map
-from eyeline.roi.compare.report import delta_cell, plot_trade_off, table
+from eyeline.roi.compare.report import delta_cell, plot_trade_off
 from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
+from eyeline.tables import markdown_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaze" / "hevc-dev.tar"
 METRICS = {"sw_psnr": "EWPSNR", "psnr_whole": "PSNR whole", "vmaf": "VMAF whole"}
 
 
 def prepared(stimulus: Stimulus, work: Path, width: int, frames: int) -> Path:
-    """The first frames of a video at most `width` pixels wide, lossless, by the name of the stimulus."""
+    """Write the first frames of a video, at most `width` pixels wide, to a lossless file."""
     out = work / f"{width}x{frames}" / f"{Path(stimulus.name).name}.mkv"
     if out.exists():
         return out
@@ -88,25 +89,27 @@ def mean_rows(clips: list[TradeOff]) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=SHARED, help="fixation set of videos")
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps what is done")
-    parser.add_argument("--clips", nargs="+", help="names of videos; all")
+    parser.add_argument("--work", type=Path, required=True, help="folder for finished encodes")
+    parser.add_argument("--clips", nargs="+", help="names of videos; by default all")
     parser.add_argument(
         "--steer", nargs="+", default=["centre", "objects", "gaze", "recorded"],
         help="maps, as `eyeline roi compare --steer` takes them",
     )  # fmt: skip
-    parser.add_argument("--multiples", default="1", help="of the strength, apart by commas")
-    parser.add_argument("--law", help="one law for all maps; that which suits each")
+    parser.add_argument(
+        "--multiples", default="1", help="multiples of the strength, separated by commas"
+    )
+    parser.add_argument("--law", help="law for all maps; by default the law of each map's kind")
     parser.add_argument("--strength", type=float, help="one strength for all maps")
     parser.add_argument(
         "--share",
         type=float,
         default=steering.GAZE_SHARE,
-        help="k of the density law, to search for it",
+        help="constant k of the density law",
     )
     parser.add_argument("--rates", default="24,29,34,39")
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--width", type=int, default=960, help="wider videos are scaled down")
-    parser.add_argument("--plot", help="the means' curves of gain and cost")
+    parser.add_argument("--plot", help="draw the mean gain and cost to this file")
     a = parser.parse_args()
     begin = time.perf_counter()
     steering.GAZE_SHARE = a.share
@@ -123,7 +126,7 @@ def main() -> None:
             extract=ExtractOptions(workers=1),
         )  # fmt: skip
         multiples = tuple(map(float, a.multiples.split(",")))
-        # The names in a work folder depend on options alone.
+        # The file names in a work folder depend only on the options.
         folder = a.work / f"{source.parent.name}-share{a.share:g}" / source.stem
         found = compare_maps(source, folder, options, steers, multiples)
         clips.append(found)
@@ -132,7 +135,7 @@ def main() -> None:
     if not clips:
         sys.exit(f"{a.data} holds no video named {' or '.join(a.clips)}")
     head = ["clip", "steered by", "law, strength", *METRICS.values(), "bits at equal CRF"]
-    print("\n".join(table(head, [*rows, *mean_rows(clips)])))
+    print("\n".join(markdown_table(head, [*rows, *mean_rows(clips)])))
     print(f"\n{a.frames} frames per clip, {time.perf_counter() - begin:.0f} s")
     if a.plot:
         title = f"mean of {len(clips)} clips, x264 medium, judged by recorded gaze"

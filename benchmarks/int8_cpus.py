@@ -1,11 +1,12 @@
-"""Do INT8 models say the same on another CPU? Maps kept on one, compared on the other.
+"""Compare the maps of INT8 models on two CPUs: save them on one CPU, compare on the other.
 
     python benchmarks/int8_cpus.py float.onnx int8.onnx -o here.npz
     qemu-x86_64 -cpu Haswell $(which python) benchmarks/int8_cpus.py float.onnx int8.onnx -o haswell.npz
     python benchmarks/int8_cpus.py --compare here.npz haswell.npz
 
-QEMU's user mode (Debian: qemu-user) runs the same ONNX Runtime on a CPU without AVX-512 and VNNI; there an
-image takes seconds, so sizes are small. The first model is the float one that the others are held to.
+QEMU's user mode (Debian: qemu-user) runs the same ONNX Runtime on a CPU without AVX-512 and VNNI.
+An image takes seconds there, so the sizes are small. The first model is the float model that the
+others are compared with.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""A model by working size, by shape of the picture, and as INT8: quality and milliseconds.
+"""Measure the quality and time of a model by working size, by picture shape, and as INT8.
 
     python benchmarks/model.py --data ECSSD
     python benchmarks/model.py --data ECSSD --int8 DUTS-TR
 
-Prints Markdown tables. Shapes: each image is cut to 16:9, 4:3, 1:1, 3:4 and 9:16 around its object,
-so that the same pictures are judged in every shape. INT8 is `eyeline model quantize`, calibrated on
-images of the folder named, which must not be the one that is judged, and timed beside the float model.
+The script prints Markdown tables. For the table of shapes it cuts each image to 16:9, 4:3, 1:1, 3:4
+and 9:16 around its object, so that the same pictures are judged in every shape. For INT8 it runs
+`eyeline model quantize`, calibrated on the images of `--int8`, and times the result beside the
+float model. `--int8` and `--data` must be different datasets.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def head(first: str) -> str:
 
 
 def cut(root: Path, out: Path, shape: tuple[int, int]) -> Path:
-    """Every pair cut to a shape, as large as fits, centred on the object as far as the edge lets it."""
+    """Cut every pair to a shape: as large as possible, and as near to the object's centre as possible."""
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True)
     for pair in find_pairs(root):
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--model", default=None)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--int8", type=Path, help="dataset to calibrate on")
-    parser.add_argument("--only", choices=("sizes", "shapes", "int8"), help="one table of them")
+    parser.add_argument("--only", choices=("sizes", "shapes", "int8"), help="print only this table")
     args = parser.parse_args()
     model = resolve_model(args.model)
     sizes = LINES if args.only in (None, "sizes") else ()

@@ -1,10 +1,11 @@
-"""Models beside each other at equal inputs: milliseconds, multiply-adds, share of the core's peak.
+"""Compare the speed of models at equal inputs: milliseconds, multiply-adds, share of the core's peak.
 
     python benchmarks/model_speed.py --beside saliency_student_v2.onnx --beside u2netp_mirror_v1.onnx
 
-Prints a Markdown table. Everything runs in turn, round by round, in one thread each, and medians of CPU
-time are shown, so that a busy machine hits all alike. The peak is the best rate of a matrix product of
-1024 x 1024 in ONNX Runtime, measured among the others: a model's floor is its multiply-adds at that rate.
+The script prints a Markdown table. All models run in turn, on one thread each, and the times are
+medians of CPU time, so that a busy machine affects all models equally. The peak is the best rate of
+a matrix product of 1024 x 1024 in ONNX Runtime, measured in the same rounds. A model cannot take
+less time than its multiply-adds at that rate.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from eyeline.inference.session import Session
 from eyeline.registry.registry import Model, resolve_model
 
 SIZES = ((192, 144), (256, 144), (256, 192), (320, 192), (512, 288))
-PRODUCT = 1024  # side of the matrices of the peak
+PRODUCT = 1024  # side of the matrices that measure the peak
 ROUNDS = 25
 
 
 def multiply_adds(model: Model, x: np.ndarray) -> int:
-    """Multiply-adds of all convolutions for an input: each output's shape is taken from a run."""
+    """Return the multiply-adds of all convolutions for an input; output shapes come from a run."""
     graph = onnx.load_from_string(model.data)
     weights = {t.name: tuple(t.dims) for t in graph.graph.initializer}
     nodes = [n for n in graph.graph.node if n.op_type in ("Conv", "ConvTranspose")]
@@ -45,14 +46,14 @@ def multiply_adds(model: Model, x: np.ndarray) -> int:
         shape = weights[node.input[1]]
         if node.op_type == "Conv":
             total += out.size * math.prod(shape[1:])
-        else:  # each input position meets the whole kernel: strides are those of the outputs
+        else:  # every input position is multiplied by the whole kernel; strides apply to outputs
             stride = next(a.ints for a in node.attribute if a.name == "strides")
             total += out.size // math.prod(stride) * shape[0] * math.prod(shape[2:])
     return int(total)
 
 
 def matrix_product() -> Callable[[], object]:
-    """A product of two square float32 matrices in ONNX Runtime, in one thread."""
+    """Return a function that multiplies two square float32 matrices in ONNX Runtime, on one thread."""
     square = [PRODUCT, PRODUCT]
     a, b, c = (helper.make_tensor_value_info(n, TensorProto.FLOAT, square) for n in "abc")
     graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "peak", [a, b], [c])
@@ -69,8 +70,10 @@ def matrix_product() -> Callable[[], object]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default=None, help="the model that ratios refer to")
-    parser.add_argument("--beside", action="append", default=[], help="another one; repeatable")
+    parser.add_argument("--model", default=None, help="model that the ratios refer to")
+    parser.add_argument(
+        "--beside", action="append", default=[], help="model to compare; repeatable"
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
     models = [resolve_model(name) for name in (args.model, *args.beside)]

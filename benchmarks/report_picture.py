@@ -1,8 +1,8 @@
-"""The picture of docs/report.md: `python benchmarks/report_picture.py build docs/images/report.jpg`.
+"""Make the picture of docs/report.md: `python benchmarks/report_picture.py build docs/images/report.jpg`.
 
-A drawn clip is coded hard, scored by libvmaf and looked at by the default model; the page of both is
-opened in a window of a desk and of a phone. Needs the extra `vmaf`, playwright, and a
-Chromium on the path.
+The script draws a clip, encodes it at CRF 42, scores it with libvmaf, runs the default model on it,
+and makes the report. It opens the report in a window of desktop size and in one of phone size. It
+needs the extra `vmaf`, playwright, and Chromium on the path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEIGHT = 720
 
 
 def make_page(folder: Path) -> Path:
-    """Clip, distorted clip, log, page; in `folder`."""
+    """Make the clip, the distorted clip, the logs and the page in `folder`."""
     ref, dist = folder / "demo.mp4", folder / "demo_crf42.mp4"
     vmaf, both, page = folder / "vmaf.json", folder / "both.json", folder / "report.html"
     demo_clip.write_clip(str(ref))
@@ -44,7 +44,7 @@ def make_page(folder: Path) -> Path:
 
 
 def shoot(browser: Browser, page: Path, size: tuple[int, int], scheme: str) -> np.ndarray:
-    """The page in a window, uint8 (HEIGHT, w, 3)."""
+    """Return a picture of the page in a window, uint8 (HEIGHT, w, 3)."""
     window = browser.new_page(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=1
     )
@@ -62,8 +62,8 @@ def shoot(browser: Browser, page: Path, size: tuple[int, int], scheme: str) -> n
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the clips and the page go")
-    parser.add_argument("picture", help="the JPEG")
+    parser.add_argument("folder", type=Path, help="folder for the clips and the page")
+    parser.add_argument("picture", help="path of the JPEG")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     page = make_page(arguments.folder)

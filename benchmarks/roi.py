@@ -1,9 +1,9 @@
-"""What steering costs: `python benchmarks/roi.py VIDEO [--frames 60] [--repeat 3]`.
+"""Measure the cost of steering: `python benchmarks/roi.py VIDEO [--frames 60] [--repeat 3]`.
 
-Runs in turn, and as medians of the CPU time of this process and of wall time: the plain encode
-(strength 0, x264 medium), the inference of `extract` alone, and `roi encode`; then the region
-machinery alone (blocks, law, smoothing, rectangles, side data) on the same frames and maps. CPU
-time stands on a machine with neighbours, where wall time does not.
+The script runs in turn: the plain encode (strength 0, x264 medium), decoding alone, `extract`
+alone, and `roi encode`; then the computation of regions alone (blocks, law, smoothing, rectangles,
+side data) on the same frames and maps. It prints medians of the CPU time of this process and of
+wall time. On a busy machine, CPU time is reliable and wall time is not.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from eyeline.roi.encode._regions import MOST_REGIONS, RegionWriter, rectangles
 from eyeline.roi.steering import LevelMapper
 from eyeline.saliency.pipeline import ExtractOptions, extract
 
-OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with
+OBJECTS = "saliency_student_v4"  # the numbers in the docs were measured with this model
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of a call."""
+    """Return CPU and wall seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
     work()
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def machinery(video: str, options: ExtractOptions) -> Callable[[], object]:
-    """Frames and maps are read in advance; what is returned makes regions of them and attaches them."""
+    """Read frames and maps in advance; return a function that makes regions and attaches them."""
     with extract(video, options=options) as extraction:
         info = extraction.info
         frames = [(f.frame.source, f.map, f.frame.rotation, f.cut) for f in extraction]
@@ -77,7 +77,7 @@ def main() -> None:
     for column, kind in ((0, "CPU"), (1, "wall")):
         m = {name: statistics.median(r[column] for r in found) for name, found in runs.items()}
         for name, seconds in m.items():
-            print(f"{kind:5}{name:15}{1000 * seconds / args.frames:8.2f} ms a frame")
+            print(f"{kind:5}{name:15}{1000 * seconds / args.frames:8.2f} ms per frame")
         inference = m["extract"] - m["decode alone"]
         ratio = m["roi encode"] / (m["plain encode"] + inference)
         print(f"{kind:5}roi encode / (plain encode + inference): {ratio:.3f} (at most 1.25)")

@@ -1,11 +1,12 @@
-"""What regions of interest gain and cost, as the table of docs/measurements/roi_steering.md: a few minutes.
+"""Measure what regions of interest gain and cost (docs/measurements/roi_steering.md), in a few minutes.
 
     python benchmarks/roi_compare.py --judge u2netp_mirror_v1.onnx
     python benchmarks/roi_compare.py --sweep --clips bear --frames 40
 
-Three clips of the development data, x264 medium: DAVIS "bear", judged by its ground-truth masks;
-bikes and Big Buck Bunny (brought to 480 lines), judged by another model than the one that steers. The
-first command also writes the curves and stills to docs/images. `--sweep` tries strengths of both laws.
+The script encodes three clips of the development data with x264 medium: DAVIS "bear", judged by its
+ground-truth masks, and bikes and Big Buck Bunny (scaled to 480 lines), judged by a model that does
+not steer. The first command also writes the curves and stills to docs/images. `--sweep` tries
+several strengths of two laws.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from pathlib import Path
 import av
 
 from eyeline.roi.compare import CompareOptions, Comparison, compare
-from eyeline.roi.compare.report import draw_still, plot_curves, table
+from eyeline.roi.compare.report import draw_still, plot_curves
 from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
+from eyeline.tables import markdown_table
 
-OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with
+OBJECTS = "saliency_student_v4"  # the numbers in the docs were measured with this model
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -35,7 +37,7 @@ COLUMNS = ("psnr_inside", "vmaf_crop", "psnr_outside", "psnr_whole", "vmaf")
 
 
 def unpacked(work: Path) -> Path:
-    """The folder of DAVIS "bear"."""
+    """Unpack DAVIS "bear" and return its folder."""
     folder = work / "DAVIS-bear"
     if not folder.is_dir():
         with tarfile.open(SHARED / "davis-bear.tar") as archive:
@@ -44,7 +46,7 @@ def unpacked(work: Path) -> Path:
 
 
 def smaller(path: Path, work: Path) -> Path:
-    """A clip at `LINES` lines, lossless."""
+    """Scale a clip to `LINES` lines and write it to a lossless file."""
     out = work / f"{path.stem}_{LINES}.mkv"
     if out.exists():
         return out
@@ -80,9 +82,11 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", default=["bear", "bikes", "bbb"])
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--judge", help="model that judges the clips without masks")
-    parser.add_argument("--work", type=Path, help="folder that keeps what is done")
-    parser.add_argument("--sweep", action="store_true", help="strengths of both laws, no pictures")
-    parser.add_argument("--model", help="model that steers; the default model")
+    parser.add_argument("--work", type=Path, help="folder for finished encodes")
+    parser.add_argument(
+        "--sweep", action="store_true", help="try strengths of two laws; write no pictures"
+    )
+    parser.add_argument("--model", help="model that steers")
     arguments = parser.parse_args()
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
@@ -122,8 +126,8 @@ def main() -> None:
                     draw_still(c, ROOT / "docs" / "images" / f"roi_{clip}_still.jpg")
     head = ["clip", "law, strength", "judge", "subject", "PSNR inside", "VMAF box"]
     head += ["PSNR outside", "PSNR whole", "VMAF whole", "bits at equal CRF"]
-    print("\n".join(table(head, rows)))
-    print(f"\n{arguments.frames} frames a clip, {time.perf_counter() - begin:.0f} s")
+    print("\n".join(markdown_table(head, rows)))
+    print(f"\n{arguments.frames} frames per clip, {time.perf_counter() - begin:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What a scan and a signature cost: `python benchmarks/scan.py [MODEL.onnx ...]`.
+"""Measure the cost of a scan and of a signature: `python benchmarks/scan.py [MODEL.onnx ...]`.
 
-CPU time, not wall time, of this process alone; the child that loads the model is apart, in wall time.
+Times are CPU times of this process. Only the time of the child process that loads the model is wall
+time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FRESH = (
 
 
 def least_ms(call: Callable[[], object], times: int = 7) -> float:
-    """Least CPU time of a call, milliseconds."""
+    """Return the smallest CPU time of a call, milliseconds."""
     best = float("inf")
     for _ in range(times):
         began = time.process_time()
@@ -33,7 +34,7 @@ def least_ms(call: Callable[[], object], times: int = 7) -> float:
 
 
 def fresh_ms(path: Path) -> float:
-    """Imports, policy and scan in a new interpreter, beyond its start, milliseconds of CPU."""
+    """Return the CPU milliseconds of imports, policy and scan in a new interpreter, without its start."""
     runs = [
         subprocess.run([sys.executable, "-c", FRESH, str(path)], capture_output=True, check=True)
         for _ in range(5)
@@ -42,7 +43,7 @@ def fresh_ms(path: Path) -> float:
 
 
 def signature_ms() -> tuple[float, float]:
-    """Signing and verifying the default model, milliseconds."""
+    """Return the milliseconds of signing and of verifying a built-in model."""
     from eyeline.registry.signing import make_key, sign_model, verify_file
 
     with tempfile.TemporaryDirectory() as place:
@@ -69,7 +70,7 @@ def main() -> None:
             f"{path.name:28} {len(data):10,} {nodes:6} {static:8.1f} {fresh_ms(path):9.1f} {load:7.2f}"
         )
     sign, verify = signature_ms()
-    print(f"key signature of the default model: {sign:.1f} ms to sign, {verify:.1f} ms to verify")
+    print(f"key signature of saliency_student_v3: {sign:.1f} ms to sign, {verify:.1f} ms to verify")
 
 
 if __name__ == "__main__":

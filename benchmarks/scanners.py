@@ -1,6 +1,7 @@
-"""What else would have noticed: the hostile corpus of the tests against ONNX's checker and ONNX Runtime.
+"""Compare the scanner with ONNX's checker and ONNX Runtime, on the hostile files of the tests.
 
-`python benchmarks/scanners.py` takes two minutes: every file is checked and loaded in a child of its own.
+`python benchmarks/scanners.py` takes two minutes, because a child process of its own checks and
+loads each file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _limit() -> None:
 
 
 def check(data: bytes) -> str:
-    """What ONNX's full checker says, in a child with 4 GiB and 10 s."""
+    """Return the result of ONNX's full checker, in a child process limited to 4 GiB and 10 s."""
     try:
         run = subprocess.run(
             [sys.executable, "-c", CHECK],

@@ -1,11 +1,14 @@
-"""What `eyeline.score` costs, as ratios in one run: `python benchmarks/score.py [--rounds N]`.
+"""Measure the cost of `eyeline.score`: `python benchmarks/score.py [--rounds N]`.
 
-The floor is what its inputs cost anyway: `extract` of the reference plus decoding the distorted video
-with as many threads. Rounds are interleaved and medians quoted, since machines are shared and noisy.
-Prints wall and CPU time a frame for 480p, 720p and 1080p H.264, by metric, and the peak memory of a
-short and a long run. With --shift it prints instead how far weighting moves scores on real pairs, and
-where the errors lie: by quarters of the frame from the least to the most salient, squared error,
-1 - SSIM, texture and motion of the reference, each over the frame's mean. --plot draws that.
+The script compares `score` with what its inputs cost: `extract` of the reference plus decoding of
+the distorted video with as many threads. The jobs run in turn, and every number is a median over
+rounds, because other jobs may use the machine. It prints wall and CPU time per frame for 480p, 720p
+and 1080p H.264, by metric, and the peak memory of a short and a long run.
+
+With --shift it prints how much weighting changes the scores of real pairs, and where the errors
+are. It divides the frame into quarters, from the least to the most salient, and prints the squared
+error, 1 - SSIM, and the texture and motion of the reference in each, divided by the mean over the
+frame. --plot draws these numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from eyeline.quality.ssim import TAPS, _index, _shrunk, shrink_factor
 from eyeline.quality.weights import Weights, resample
 from eyeline.saliency.pipeline import ExtractOptions
 
-OBJECTS = "saliency_student_v4"  # the model that the documented numbers were measured with
+OBJECTS = "saliency_student_v4"  # the numbers in the docs were measured with this model
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
 FRAMES = 60
@@ -48,7 +51,7 @@ METRICS = {
 
 
 def encode(path: Path, size: tuple[int, int], crf: int) -> None:
-    """The source at a size: x264, medium."""
+    """Encode the source at a size with x264 medium."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -93,7 +96,7 @@ def bench(name: str, ref: Path, dist: Path, rounds: int) -> None:
     spent = cpu["extract REF"] + cpu["decode DIST"]
     print(
         f"\n{name}, {CORES} cores, median of {rounds} rounds{'wall ms':>16}{'CPU ms':>9}"
-        "   ratio, wall and CPU (bar 1.30)"
+        "   ratio, wall and CPU (target 1.30)"
     )
     for key in work:
         ratio = (
@@ -104,7 +107,7 @@ def bench(name: str, ref: Path, dist: Path, rounds: int) -> None:
 
 
 def alone(ref: Path, dist: Path) -> None:
-    """CPU ms a frame of each metric by itself, one thread, on decoded planes."""
+    """Print the CPU ms per frame of each metric alone, on one thread, for decoded planes."""
     saliency = np.random.default_rng(0).random((192, 341), np.float32)
     with open_video(ref) as a, open_video(dist) as b:
         aligner = Aligner(a.info, b.info, PairOptions())
@@ -131,7 +134,7 @@ def _peak(ref: str, dist: str, pipe: multiprocessing.connection.Connection) -> N
 
 
 def peak_memory(ref: Path, dist: Path) -> float:
-    """Peak resident MiB of a fresh process."""
+    """Return the peak resident MiB of a new process."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_peak, args=(str(ref), str(dist), there))
@@ -147,10 +150,10 @@ KINDS = ("weight", "squared error", "1 - SSIM", "texture", "motion")
 
 
 def split(ref: Path, dist: Path, options: VideoOptions | None) -> np.ndarray:
-    """(kinds, quarters): means over a quarter of the frame, by the map, over the frame's mean.
+    """Return (kinds, quarters): means over a quarter of the frame, divided by the mean over the frame.
 
-    Texture is the mean absolute difference of neighbours in a row, motion that of a sample from the
-    frame before, both of the reference's luma.
+    Texture is the mean absolute difference between neighbours in a row. Motion is the mean absolute
+    difference from the previous frame. Both are of the reference's luma.
     """
     sums = np.zeros((len(KINDS), len(QUARTERS)))
     wanted = ExtractOptions(keep_source=True)
@@ -190,7 +193,7 @@ def print_split(name: str, found: np.ndarray) -> None:
 
 
 def draw_split(found: dict[str, np.ndarray], path: Path) -> None:
-    """A panel a pair: where the map is, and where errors, texture and motion are."""
+    """Draw one panel per pair: errors, texture and motion by quarter of the frame."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -205,7 +208,7 @@ def draw_split(found: dict[str, np.ndarray], path: Path) -> None:
         axis.set_title(name, fontsize=10)
         axis.set_xticks(range(len(QUARTERS)), ("least", "2nd", "3rd", "most"))
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("over the frame's mean")
+    axes[0].set_ylabel("divided by the frame's mean")
     figure.supxlabel("quarter of the frame, by saliency", fontsize=10)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4,
                   frameon=False)  # fmt: skip
@@ -214,7 +217,7 @@ def draw_split(found: dict[str, np.ndarray], path: Path) -> None:
 
 
 def shift(folder: Path, plot: Path | None) -> None:
-    """Whole and weighted means of real pairs, and their errors by the map's level."""
+    """Print the whole and weighted means of real pairs, and their errors by quarter of the frame."""
     video = SHARED / "video"
     raw = VideoOptions(width=576, height=324, pix_fmt="yuv420p10le")
     pairs = [
@@ -252,9 +255,11 @@ def shift(folder: Path, plot: Path | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shift", action="store_true", help="how far weighting moves scores")
     parser.add_argument(
-        "--plot", type=Path, metavar="PNG", help="with --shift: draw where errors lie"
+        "--shift", action="store_true", help="print how much weighting changes scores"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="with --shift: draw where the errors are"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

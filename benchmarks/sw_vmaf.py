@@ -1,11 +1,12 @@
-"""What `sw_vmaf` costs beside libvmaf, as ratios in one run, and what its weights see.
+"""Compare `sw_vmaf` with libvmaf: cost and scores; and show the effect of the weights.
 
     python benchmarks/sw_vmaf.py [--long]        # times, worst differences, memory
-    python benchmarks/sw_vmaf.py --threads       # what threads gain, alone
+    python benchmarks/sw_vmaf.py --threads       # only the gain from threads
     python benchmarks/sw_vmaf.py --plot docs/images/sw_vmaf.png
 
-Both score the same 854x480 pair on one thread; CPU time a frame, rounds interleaved, medians. The
-libvmaf is that of imageio-ffmpeg (extra `vmaf`); its start is taken off by a run over one frame.
+Both score the same 854x480 pair on one thread, in turn. Times are medians of CPU time per frame.
+libvmaf is the one of imageio-ffmpeg (extra `vmaf`). The time of a run over one frame is subtracted,
+which removes the start of FFmpeg.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def ffmpeg(*arguments: str | Path) -> float:
-    """Run FFmpeg quietly; its CPU seconds."""
+    """Run FFmpeg and return its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([FFMPEG, "-y", "-nostdin", "-v", "error", *arguments], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -46,7 +47,7 @@ def ffmpeg(*arguments: str | Path) -> float:
 
 
 def make_pair(folder: Path) -> list[LumaPair]:
-    """A real clip where it is at hand, else a test pattern, and what x264 makes of it at CRF 32."""
+    """Make a pair: a real clip if it exists, else a test pattern, and its x264 encode at CRF 32."""
     clip = SHARED / "video" / "bigbuckbunny.mp4"
     pattern = ["-f", "lavfi", "-i", f"mandelbrot=size={WIDTH}x{HEIGHT}:rate=25"]
     source = ["-i", clip] if clip.exists() else pattern
@@ -65,7 +66,7 @@ def make_pair(folder: Path) -> list[LumaPair]:
 
 
 def libvmaf(folder: Path, model: str, frames: int) -> float:
-    """CPU seconds of libvmaf on one thread; its log is left in the folder."""
+    """Run libvmaf on one thread, write its log to the folder, and return its CPU seconds."""
     return ffmpeg(
         *("-threads", "1", "-i", folder / "dist.y4m", "-threads", "1", "-i", folder / "ref.y4m"),
         *("-filter_complex_threads", "1", "-frames:v", str(frames), "-lavfi"),
@@ -76,7 +77,7 @@ def libvmaf(folder: Path, model: str, frames: int) -> float:
 
 
 def scores(engine: SwVmaf, pairs: Iterable[LumaPair], workers: int = 1) -> Iterator[VmafScore]:
-    """Scores of a clip, as `eyeline score` makes them; one worker computes in this thread."""
+    """Yield the scores of a clip as `eyeline score` does; one worker computes in this thread."""
 
     def jobs() -> Iterator[tuple[LumaPair, LumaPair | None]]:
         previous = None
@@ -103,7 +104,7 @@ def compare(long: bool) -> None:
         folder = Path(name)
         pairs = make_pair(folder)
         plain = [pair._replace(weight=None) for pair in pairs]
-        print(f"{WIDTH}x{HEIGHT}, {FRAMES} frames, {CORES} cores; CPU ms a frame on one thread")
+        print(f"{WIDTH}x{HEIGHT}, {FRAMES} frames, {CORES} cores; CPU ms per frame on one thread")
         print(f"{'model':16} {'libvmaf':>8} {'VMAF':>8} {'x':>5} {'with sw_vmaf':>13} {'x':>5}")
         for model in ("vmaf_v0.6.1", "vmaf_v0.6.1neg"):
             engine = SwVmaf(load_model(model))
@@ -134,14 +135,14 @@ def compare(long: bool) -> None:
                     worst[key] = max(worst.get(key, 0), abs(value - other))
             print(model, {key: round(value, 5) for key, value in worst.items()})
         if long:
-            print("\nMiB resident after that many frames")
+            print("\nresident MiB by number of frames")
             for i, _ in enumerate(scores(engine, repeat(pairs, 3000), CORES), 1):
                 if i in (100, 1000, 3000):
                     print(f"{i:5} {resident():6.0f}")
 
 
 def gain(pairs: list[LumaPair]) -> None:
-    """Print wall and CPU time by threads, rounds interleaved."""
+    """Print wall and CPU time by number of threads, measured in turn."""
     engine = SwVmaf(load_model())
     samples: dict[int, list[tuple[float, float]]] = {1: [], CORES: []}
     for step in range(6):
@@ -151,18 +152,20 @@ def gain(pairs: list[LumaPair]) -> None:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if step:  # the first round warms caches
                 sample.append((wall / FRAMES * 1e3, cpu / FRAMES * 1e3))
-    print("\nwhole and weighted, ms a frame, by threads\n        wall     CPU")
+    print("\nwhole and weighted, ms per frame, by threads\n        wall     CPU")
     for workers, sample in samples.items():
         wall, cpu = (statistics.median(column) for column in zip(*sample, strict=True))
         print(f"{workers:3} {wall:8.2f}{cpu:8.2f}")
     one, many = (statistics.median(w for w, _ in sample) for sample in samples.values())
-    print(f"{CORES} threads are {one / many:.2f} times as quick as one")
+    print(f"{CORES} threads are {one / many:.2f} times as fast as one")
     apart = statistics.median(processes(pairs) for _ in range(3))
-    print(f"{CORES} processes that share nothing: {one / apart:.2f}, what the machine allows")
+    print(
+        f"{CORES} independent processes are {one / apart:.2f} times as fast: the limit of the machine"
+    )
 
 
 def processes(pairs: list[LumaPair]) -> float:
-    """Wall ms a frame of one process a core, one thread each, over the same frames."""
+    """Return wall ms per frame of one process per core, with one thread each, on the same frames."""
 
     def work(gate: Barrier) -> None:
         engine = SwVmaf(load_model())
@@ -186,18 +189,18 @@ def processes(pairs: list[LumaPair]) -> float:
 
 
 def repeat(pairs: list[LumaPair], count: int) -> Iterator[LumaPair]:
-    """These frames again and again."""
+    """Yield these frames again and again, `count` in all."""
     return (pairs[i % len(pairs)] for i in range(count))
 
 
 def resident() -> float:
-    """Resident memory, MiB."""
+    """Return the resident memory, MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A picture of texture that repeats every 96 columns, and two boxes of the same content."""
+    """Return a picture whose texture repeats every 96 columns, and two boxes with equal content."""
     rng = np.random.default_rng(6)
     frequency = np.hypot(
         *np.meshgrid(np.fft.fftfreq(192), np.fft.rfftfreq(96), indexing="ij"),
@@ -212,7 +215,7 @@ def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def plot(path: Path) -> None:
-    """The same noise on the subject or on the background: both scores against its strength."""
+    """Draw both scores by the strength of a noise, on the subject or on the background."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -251,8 +254,8 @@ def plot(path: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--long", action="store_true", help="memory over 3,000 frames, too")
-    parser.add_argument("--threads", action="store_true", help="the gain from threads alone")
+    parser.add_argument("--long", action="store_true", help="also measure memory over 3,000 frames")
+    parser.add_argument("--threads", action="store_true", help="measure only the gain from threads")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the picture of the docs")
     given = parser.parse_args()
     if given.plot:

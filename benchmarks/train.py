@@ -1,10 +1,11 @@
-"""What training costs here: milliseconds an image for recipes, and the hours of a whole run.
+"""Measure the cost of training: milliseconds per image for recipes, and the hours of a whole run.
 
     python benchmarks/train.py student_v3 student_v3_long
 
-Batches of made-up pictures at each recipe's crops, as `eyeline train` makes them, and its step, in turn, in
-one thread each: a run does both side by side on two cores, so the longer of the two decides. Times are
-CPU time. Hours are for the recipe's epochs of 10,030 images, the training fold of DUTS-TR. Prints Markdown.
+The script makes batches of artificial pictures at each recipe's crops, and runs a training step on
+them, in turn, on one thread each. A real run does both at once on two cores, so the slower of the
+two decides. Times are CPU times. Hours are for the recipe's epochs of 10,030 images, the training
+fold of DUTS-TR. The output is a Markdown table.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ IMAGES = 10_030
 
 
 def made_up(count: int, size: int) -> Arrays:
-    """Noise with masks of discs: what a batch costs does not depend on what is in it."""
+    """Make noise with masks of discs; the time of a batch does not depend on its content."""
     draw = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size]
     disc = ((x - size / 2) ** 2 + (y - size / 2) ** 2 < (size / 4) ** 2) * np.uint8(255)
@@ -40,7 +41,7 @@ def made_up(count: int, size: int) -> Arrays:
 
 
 def measure(recipe: Recipe, rounds: int) -> list[tuple[int, float, float]]:
-    """Per phase: its epochs, and milliseconds an image to make and to learn from."""
+    """Return per phase its epochs, and the milliseconds per image for making it and for learning."""
     arrays = made_up(recipe.batch, recipe.store)
     teacher = arrays.targets if recipe.teacher else None
     material = TrainingMaterial("objects", ["made up"], arrays, teacher=teacher)
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print("| recipe | epochs | making, ms an image | learning, ms an image | hours |")
+    print("| recipe | epochs | making, ms per image | learning, ms per image | hours |")
     print("|---|---|---|---|---|")
     for name in args.recipes:
         for epochs, making, learning in measure(load_recipe(name), args.rounds):

@@ -4,8 +4,9 @@
 
     python tools/licence_table.py FOLDER ... > src/eyeline/audit/licences.json
 
-A folder holds `ID.txt`, or `ID.json` with `licenseText`, for each licence: the SPDX licence list, and
-the layouts in which choosealicense.com and Creative Commons publish the same licences.
+Each folder has the text of a licence in `ID.txt`, or in the field `licenseText` of `ID.json`. One
+folder is the SPDX licence list. The others have the layouts in which choosealicense.com and
+Creative Commons publish the same licences.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from eyeline.audit.licence_text import (
 )
 from eyeline.digests import sha256_hex
 
-# Ids that code and weights are published under, by the codes that a policy may hold against them.
+# Licences under which code and weights are published, by the codes of the reasons to block them.
 PERMISSIVE = (
     "0BSD AFL-3.0 Apache-1.1 Apache-2.0 Artistic-2.0 BSD-1-Clause BSD-2-Clause BSD-2-Clause-Patent "
     "BSD-3-Clause BSD-3-Clause-Clear BSD-4-Clause BSL-1.0 CC-BY-3.0 CC-BY-4.0 CC0-1.0 ECL-2.0 HPND ISC "
@@ -79,7 +80,7 @@ def layouts(spdx: str, words: str) -> set[str]:
 
 
 def canonical_texts(folders: list[Path], spdx: str) -> list[tuple[str, str]]:
-    """Return the texts of an id, each with the licence's name where the folder has it."""
+    """Return the texts of an id, each with the name of the licence if the folder has it."""
     found = []
     for folder in folders:
         plain, structured = folder / f"{spdx}.txt", folder / f"{spdx}.json"

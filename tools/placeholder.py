@@ -1,8 +1,9 @@
-"""Write the model `placeholder`: a 1x1 Conv and a Sigmoid that test the path and predict nothing.
+"""Write the model `placeholder`: a 1x1 Conv and a Sigmoid, for tests. It does not predict saliency.
 
     python tools/placeholder.py FILE
 
-The bytes are those of `src/eyeline/registry/builtin/placeholder.onnx`. It needs onnx.
+The file has the same bytes as `src/eyeline/registry/builtin/placeholder.onnx`. The script needs
+onnx.
 """
 
 from __future__ import annotations
@@ -14,11 +15,8 @@ from onnx import TensorProto, helper
 
 from eyeline.runtime import INPUT_NAME, OUTPUT_NAME
 
-WEIGHTS = (
-    0.25,
-    0.5,
-    0.25,
-)  # brighter pixels get higher numbers, which nobody mistakes for saliency
+# The output is only the brightness of a pixel, so nobody takes it for saliency.
+WEIGHTS = (0.25, 0.5, 0.25)
 
 
 def main() -> None:
@@ -40,7 +38,7 @@ def main() -> None:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="eyeline"
     )
-    model.ir_version = 8  # that of opset 17 (ONNX 1.12)
+    model.ir_version = 8  # the IR version of opset 17 (ONNX 1.12)
     Path(sys.argv[1]).write_bytes(model.SerializeToString(deterministic=True))
 
 
