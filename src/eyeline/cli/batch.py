@@ -32,14 +32,12 @@ _MANIFEST = argument(
     show_default=False,
 )  # fmt: skip
 _OUTPUT = option(
-    REQUIRED, "--output", "-o", show_default=False, help="Folder or fsspec URL of the dataset."
+    REQUIRED, "--output", "-o", show_default=False, help="Dataset: a folder or an fsspec URL."
 )
 
 
 def _segment(frames: int) -> Any:
-    return option(
-        frames, min=0, panel=_RUN, help="Frames per segment of long titles; 0 never splits."
-    )
+    return option(frames, min=0, panel=_RUN, help="Frames per segment of a title; 0 never splits.")
 
 
 @dataclass(frozen=True)
@@ -53,16 +51,12 @@ class Execution:
         "local", help="Processes on this machine, or tasks on Ray (extra `ray`)."
     )
     address: str | None = option(None, help="Ray cluster; `auto` finds the running one.")
-    retries: int = option(
-        2, min=0, max=100, panel="Limits", help="Further attempts after a worker was killed."
-    )
+    retries: int = option(2, min=0, max=100, panel="Limits", help="Retries after a killed worker.")
     retry_failed: bool = option(
         True, "--retry-failed/--keep-failed", panel="Limits",
         help="Whether titles that failed in an earlier run are tried again.",
     )  # fmt: skip
-    timeout: float = option(
-        6 * 3600.0, min=0, panel="Limits", help="Seconds per task; 0 = no limit."
-    )
+    timeout: float = option(21600.0, min=0, panel="Limits", help="Seconds per task; 0 = no limit.")
     stall: float = option(
         600.0, min=0, panel="Limits", help="Seconds without a new frame; 0 = no limit."
     )
@@ -158,9 +152,7 @@ def score(
     scale: Literal["ref", "dist"] | None = option(
         None, help="Scale differing sizes to one side's; by default they are refused."
     ),
-    shortest: bool = option(
-        False, "--shortest", help="Score the common part of videos of different lengths."
-    ),
+    shortest: bool = option(False, "--shortest", help="Stop where the shorter video ends."),
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,
     temporal: options.TemporalFilter = group(),

@@ -32,9 +32,7 @@ def list_datasets() -> None:
 @command("eyeline data fetch duts-tr --yes -o DUTS-TR.zip")
 def fetch(
     name: str = argument("NAME", "Id, as `eyeline data list` prints it."),
-    output: Path | None = option(
-        None, "--output", "-o", help="Name of the archive; ID.zip by default."
-    ),
+    output: Path | None = option(None, "--output", "-o", help="The archive; ID.zip by default."),
     mirror: str | None = option(None, help="Another address of the same bytes."),
     yes: bool = _YES,
     quiet: bool = options.QUIET,
@@ -54,12 +52,8 @@ def fetch(
 
 @command("eyeline data import osie predicting-human-gaze-beyond-pixels.zip --yes -o osie")
 def import_(
-    layout: str = argument(
-        "LAYOUT", "Id of the set that the files belong to: osie, crowd, scene, hevc."
-    ),
-    source: Path = argument(
-        "SOURCE", "Folder, .tar or .zip with the files as their authors publish them."
-    ),
+    layout: str = argument("LAYOUT", "Id of the published set: osie, crowd, scene or hevc."),
+    source: Path = argument("SOURCE", "Folder, .tar or .zip with the files of its authors."),
     output: Path = option(REQUIRED, "--output", "-o", help="Folder to write."),
     yes: bool = _YES,
     quiet: bool = options.QUIET,

@@ -26,7 +26,7 @@ class EvaluateFiles:
     panel: ClassVar = "Output"
     output: str | None = option(None, "--output", "-o", help="Everything as JSON; `-` for stdout.")
     summary: str | None = option(
-        None, help="The same JSON without the rows of images, for a model card."
+        None, help="That JSON without the rows of images, for a model card."
     )
     markdown: str | None = option(None, help="Tables as Markdown.")
     html: str | None = option(None, help="Tables as an HTML page.")
@@ -121,14 +121,12 @@ def evaluate(
                 f"warning: {found.dataset}: {p.kind}: {p.count}, first {p.examples[0]}\n"
             )
     tables = markdown_tables(report)
-    if files.output:
-        write_bytes(files.output, report.dumps().encode())
-    if files.summary:
-        write_bytes(files.summary, report.summary().encode())
-    if files.markdown:
-        write_bytes(files.markdown, tables.encode())
-    if files.html:
-        write_bytes(files.html, html_page(report).encode())
+    for path, text in (
+        (files.output, report.dumps), (files.summary, report.summary),
+        (files.markdown, lambda: tables), (files.html, lambda: html_page(report)),
+    ):  # fmt: skip
+        if path:
+            write_bytes(path, text().encode())
     if files.contact_sheet:
         write_bytes(files.contact_sheet, contact_sheet(report, models, data, how, form))
     if not quiet and "-" not in (files.output, files.summary, files.markdown, files.html):

@@ -104,7 +104,7 @@ def check(
         help="The registry's folder; the built-in registry by default.",
     ),
     cards: Path | None = option(
-        None, help="Folder of cards and their sources, which are checked, too."
+        None, help="Also check the cards and their sources in this folder."
     ),
     as_json: bool = options.AS_JSON,
     verbose: bool = option(False, "--verbose", "-v", help="Print passed checks, too."),
@@ -189,7 +189,7 @@ def card(
     ),
     output: str = option("-", "--output", "-o", help="The card; `-` for stdout."),
     check: Path | None = option(
-        None, help="Compare this card with its sources; exit 1 if they differ."
+        None, help="Card to compare with its sources; exit 1 if they differ."
     ),
     registry: str | None = options.REGISTRY,
 ) -> None:
@@ -224,7 +224,7 @@ def fetch(
     recipe: str = argument("RECIPE", "Id of a built-in recipe, or a recipe file (.toml)."),
     registry: str | None = options.REGISTRY,
     source: Path | None = option(
-        None, "--from", help="The pinned asset as a file, in place of a download."
+        None, "--from", help="File with the pinned asset, in place of a download."
     ),
     url: str | None = option(None, help="Another address of the same bytes."),
     quiet: bool = options.QUIET,

@@ -15,11 +15,7 @@ from eyeline.errors import UsageError, VerificationError, needs_extra
 
 if TYPE_CHECKING:
     from eyeline.audit import Audit, AuditOptions, AuditPolicy
-    from eyeline.convert.mirror import Mirrored
-    from eyeline.convert.parity import ParityProof
-    from eyeline.convert.quantize import Quantized
     from eyeline.registry.signing import Verified
-    from eyeline.scan import ScanReport
 
 
 @command("eyeline model scan theirs.onnx")
@@ -27,13 +23,9 @@ def scan(
     file: Path = argument("FILE", "An ONNX file; - for stdin."),
     policy: Path | None = option(None, help="Policy file (TOML); the built-in policy by default."),
     as_json: bool = options.AS_JSON,
-    static: bool = option(
-        False, "--static", help="Only read the file; do not load it in a child process."
-    ),
+    static: bool = option(False, "--static", help="Only read the file; do not load the model."),
     quiet: bool = options.QUIET,
-    verbose: bool = option(
-        False, "--verbose", "-v", help="Print every finding, every op and the largest sizes."
-    ),
+    verbose: bool = option(False, "--verbose", "-v", help="Print all findings, ops and sizes."),
 ) -> None:
     """Scan a model file: every op, attribute, constant and tensor size against an allowlist.
 
@@ -45,41 +37,9 @@ def scan(
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=1))
     elif not quiet:
-        _print(report, verbose)
+        typer.echo(report.text(verbose))
     if not report.admitted:
         raise typer.Exit(1)
-
-
-def _print(report: ScanReport, verbose: bool) -> None:
-    shown = report.findings if verbose else report.findings[:5]
-    if report.admitted:
-        nodes = sum(report.ops.values())
-        typer.echo(f"admitted: {report.name}, {nodes} nodes of {len(report.ops)} ops")
-    else:
-        typer.echo(f"refused: {report.name}: {report.findings[0]}")
-    for finding in shown[1:]:
-        typer.echo(f"  also: {finding}")
-    if len(report.findings) > len(shown):
-        typer.echo(f"  and {len(report.findings) - len(shown)} more: --verbose, or --json")
-    for note in report.notes:
-        typer.echo(f"  note: {note}")
-    if verbose:
-        _print_details(report)
-
-
-def _print_details(report: ScanReport) -> None:
-    typer.echo(f"  sha256 {report.sha256}, {report.size:,} bytes, opset {report.opset}")
-    if report.ops:
-        typer.echo("  ops: " + ", ".join(f"{op} {count}" for op, count in report.ops.items()))
-    if (case := report.worst_case) is not None:
-        shape = "x".join(map(str, case.input))
-        typer.echo(
-            f"  at input {shape}: largest tensor {case.largest_tensor_bytes:,} bytes, "
-            f"{case.peak_bytes:,} at once, {case.work:,} multiply-adds"
-        )
-    load = report.load
-    typer.echo(f"  first load: {load.outcome}{f' ({load.detail})' if load.detail else ''}")
-    typer.echo(f"  policy {report.policy['name']} {report.policy['version']}")
 
 
 @command(
@@ -91,15 +51,11 @@ def audit(
         "CHECKOUT...",
         "Checkout, git directory (no work tree needed), folder, or a URL. Repeatable.",
     ),
-    checkpoint: Path | None = option(
-        None, help="A local weights file; its sha256 pins the distribution."
-    ),
+    checkpoint: Path | None = option(None, help="Weights file; its sha256 pins the distribution."),
     onnx: Path | None = option(None, help="An ONNX file of the model; the scanner checks its ops."),
     net: str | None = option(None, help="Class of the net, if the audit picks another one."),
     policy: Path | None = option(None, help="Policy file (TOML); the built-in policy by default."),
-    api: str | None = option(
-        None, help="Root of the forge's REST API, for a URL of your own forge."
-    ),
+    api: str | None = option(None, help="Root of the REST API, for your own forge."),
     json_out: str | None = option(None, "--json", help="Everything as JSON; `-` for stdout."),
     markdown: str | None = option(None, help="The verdict table as Markdown; `-` for stdout."),
     details: bool = option(True, help="In the Markdown, also list blockers and items to review."),
@@ -182,7 +138,7 @@ def sign(
 def verify(
     model: str = argument("ID|MODEL.onnx", "Registry id, or a file with --key."),
     key: Path | None = option(
-        None, help="Public key, PEM; by default the trust policy of the registry decides."
+        None, help="Public key, PEM; the registry's trust policy by default."
     ),
     minimum_release: int | None = option(None, min=1, help="Oldest release to accept, with --key."),
     registry: str | None = options.REGISTRY,
@@ -243,6 +199,8 @@ def export(
     licence receipt, a CycloneDX ML-BOM, an in-toto manifest and the parity report (extra `audit`;
     with --upstream-dir also `train`).
     """
+    from eyeline.cli.progress import item_progress
+
     if run is not None and (upstream_dir or from_onnx):
         raise UsageError("a training run and an upstream are given together", "give one of them")
     if checkpoint and not upstream_dir:
@@ -263,9 +221,18 @@ def export(
     if run is not None:
         _export_run(run, output, quiet)
         return
-    done = _mirror(upstream_dir, checkpoint, from_onnx, output, recipe, quiet)
+    with needs_extra("audit"):
+        from eyeline.convert.mirror import mirror_onnx, mirror_upstream
+        from eyeline.convert.upstream import load_recipe
+    chosen = load_recipe(recipe)
+    with item_progress("export", quiet) as advance:
+        if from_onnx is not None:
+            done = mirror_onnx(from_onnx, output, chosen, checkout=upstream_dir, on_step=advance)
+        else:
+            assert upstream_dir and checkpoint  # noqa: S101 - checked above
+            done = mirror_upstream(upstream_dir, checkpoint, output, chosen, on_step=advance)
     if not quiet:
-        _print_mirrored(done)
+        typer.echo(done.text())
 
 
 def _export_run(run: Path, output: Path, quiet: bool) -> None:
@@ -275,49 +242,7 @@ def _export_run(run: Path, output: Path, quiet: bool) -> None:
     if quiet:
         return
     typer.echo(f"wrote {output}, sha256 {done.sha256}")
-    _print_proof("the torch net", done.parity)
-
-
-def _mirror(
-    upstream_dir: Path | None,
-    checkpoint: Path | None,
-    from_onnx: Path | None,
-    output: Path,
-    recipe: str | None,
-    quiet: bool,
-) -> Mirrored:
-    from eyeline.cli.progress import item_progress
-
-    with needs_extra("audit"):
-        from eyeline.convert.mirror import mirror_onnx, mirror_upstream
-        from eyeline.convert.upstream import load_recipe
-    chosen = load_recipe(recipe)
-    with item_progress("export", quiet) as advance:
-        if from_onnx is not None:
-            return mirror_onnx(from_onnx, output, chosen, checkout=upstream_dir, on_step=advance)
-        if upstream_dir is None or checkpoint is None:  # the caller has checked
-            raise UsageError("nothing to export", "give --upstream-dir with --checkpoint")
-        return mirror_upstream(upstream_dir, checkpoint, output, chosen, on_step=advance)
-
-
-def _print_mirrored(done: Mirrored) -> None:
-    typer.echo(f"wrote {done.model}, sha256 {done.sha256}")
-    typer.echo(f"beside it: {', '.join(p.name for s, p in done.files.items() if s != '.onnx')}")
-    for what, proof in done.parity.proofs.items():
-        _print_proof(what, proof)
-
-
-def _print_proof(what: str, proof: ParityProof) -> None:
-    for kind, report in proof.reports.items():
-        typer.echo(
-            f"parity with {what}, {kind}: largest difference {report.max_abs:.1e} over "
-            f"{report.cases} inputs (gate {report.gate:.1e})"
-        )
-    if proof.by_float64:
-        typer.echo(
-            "float32 round-off exceeds the limit, so the source's float64 run decided: the export may "
-            "differ from it by at most twice as much as the source's own float32 run does"
-        )
+    typer.echo(done.parity.text("the torch net"))
 
 
 @command(
@@ -334,7 +259,7 @@ def quantize(
     images: int = option(200, min=1, help="Number of images to calibrate with."),
     check: int = option(100, min=1, help="Number of other images to compare both models on."),
     method: str = option(
-        "percentile", help="Ranges of activations: minmax, percentile (99.999 %) or entropy."
+        "percentile", help="Activation ranges: minmax, percentile (99.999 %), entropy."
     ),
     keep_float: list[str] | None = option(
         None, metavar="TYPE:N", help="Node that stays float, such as Conv:0 or Conv:-1. Repeatable."
@@ -381,32 +306,9 @@ def quantize(
     if report:
         write_bytes(report, canonical_json(done.report))
     if not quiet and report != "-":
-        _print_quantized(done)
+        typer.echo(done.text())
     for reason in done.verdict.reasons:
         sys.stderr.write(f"{output}: {reason}\n")
     if done.path is None:
         sys.stderr.write("the file was not written; --force would write it\n")
         raise typer.Exit(1)
-
-
-def _print_quantized(done: Quantized) -> None:
-    verdict, about = done.verdict, done.report
-    if done.path is not None:
-        typer.echo(f"wrote {done.path}, sha256 {done.sha256}")
-    sizes = about["model"]["bytes"], about["source"]["bytes"]
-    typer.echo(
-        f"{sizes[0]:,} bytes for {sizes[1]:,}; calibrated on {about['calibration']['images']} images, "
-        f"compared on {about['check']['images']} others"
-    )
-    for loss in verdict.losses:
-        typer.echo(
-            f"{loss.lines or 'its own'} lines: maps differ by {loss.map_mean:.4f} (largest "
-            f"{loss.map_max:.3f}), saliency_mean by {loss.shift:.4f} (largest {loss.shift_max:.4f}, "
-            f"limit {verdict.max_shift:g} on average), IoU {loss.iou:.4f}"
-        )
-    speed = verdict.speed
-    width, height = speed.size
-    typer.echo(
-        f"{width}x{height}, one thread: {speed.quantized_ms:.2f} ms for {speed.float_ms:.2f}, "
-        f"{speed.ratio:.2f} times as fast"
-    )

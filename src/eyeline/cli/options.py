@@ -105,20 +105,19 @@ def _parameter(field: Any, name: str, kind: Any, panel: str | None) -> inspect.P
 QUIET = option(False, "--quiet", "-q", help="Print nothing but errors.")
 VERBOSE = option(False, "--verbose", "-v", help="Print what is being run.")
 AS_JSON = option(False, "--json", help="Print JSON.")
-RUN_AS_JSON = option(
-    False, "--verbose", "-v", help="Print the options that were used, as JSON on stderr."
-)
+RUN_AS_JSON = option(False, "--verbose", "-v", help="Print the used options as JSON on stderr.")
 REGISTRY = option(None, "--registry", envvar="EYELINE_REGISTRY", help="Your own registry folder.")
 SIZE = option(
-    None, panel=MODEL,
-    help="Short side of the working size in lines, or `native`; the model's own by default.",
-)  # fmt: skip
+    None,
+    panel=MODEL,
+    help="Short side in lines, or `native`; the model's own working size by default.",
+)
 DEVICE = option("auto", panel=MODEL, help="Where the model runs.")
 INFERENCE_WORKERS = option(
     0, min=0, max=256, panel=MODEL, help="Inference threads; 0 = one per core."
 )
 STRIDE = option(
-    1, min=1, panel=FRAMES, help="Infer every n-th frame, and the first frame of every scene."
+    1, min=1, panel=FRAMES, help="Infer every n-th frame, and the first of every scene."
 )
 PIXELS_PER_DEGREE = option(
     None,
@@ -152,9 +151,7 @@ class LogFiles:
         None, "--output", "-o",
         help="Log: .json, .csv, .xml, .parquet, or `-` (JSON on stdout; the default). Repeatable.",
     )  # fmt: skip
-    with_log: str | None = option(
-        None, help="libvmaf log (.json, .csv, .xml) to merge the columns into."
-    )
+    with_log: str | None = option(None, help="libvmaf log (.json, .csv, .xml) to merge with.")
 
 
 @dataclass(frozen=True)
@@ -307,9 +304,7 @@ class SteeringOptions:
         "the logarithm of a block's weight; `symmetric`: 2s - 1, twice the span.",
     )
     clamp: float = option(12.0, help="Largest offset either way, QP.")
-    smoothing: float | None = option(
-        None, help="Share of the earlier maps in each map, 0..0.99 (0.7)."
-    )
+    smoothing: float | None = option(None, help="Weight of the earlier maps, 0..0.99 (0.7).")
     levels: int | None = option(None, help="Largest number of distinct offsets (9).")
 
     def record(self) -> SteerOptions:

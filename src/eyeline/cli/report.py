@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -48,9 +49,7 @@ class DrawnMaps(options.ModelChoice):
     """Maps that are drawn over the pictures."""
 
     panel: ClassVar = "Maps"
-    model: str | None = option(
-        None, "--model", "-m", help="Model for the maps; by default the model of the log."
-    )
+    model: str | None = option(None, "--model", "-m", help="The log's model by default.")
     maps: str | None = option(None, help="Ready maps: a folder, .npz or .mkv of `extract --maps`.")
     no_heat: bool = option(False, "--no-heat", help="Draw pictures without maps.")
 
@@ -89,18 +88,12 @@ def report(
         raise UsageError("maps are given without a clip to draw them over", "add --video CLIP")
     asked = PageOptions(title=page.title, worst=page.worst, worst_by=page.worst_by, media=media)
     with item_progress("frames", quiet) as advance:
-        done = total = 0
-
-        def on_start(frames: int) -> None:
-            nonlocal total
-            total = frames
+        done, total = itertools.count(1), [0]
 
         def on_frame() -> None:
-            nonlocal done
-            done += 1
-            advance("frames", done, total)
+            advance("frames", next(done), total[-1])
 
-        facts = write_report(logs, page.output, asked, on_frame, on_start)
+        facts = write_report(logs, page.output, asked, on_frame, on_start=total.append)
     if not quiet:
         _conclude(facts, page.output)
 

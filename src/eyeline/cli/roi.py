@@ -37,7 +37,7 @@ class SteeringMaps(options.ModelChoice):
     stride: int = options.STRIDE
     workers: int = options.INFERENCE_WORKERS
     frames: str | None = option(
-        None, panel=options.FRAMES, help="Frames A:B; a part is encoded without sound."
+        None, panel=options.FRAMES, help="Frames A:B, encoded without sound."
     )
 
     def extract_options(self) -> ExtractOptions:
@@ -74,7 +74,7 @@ class RateOptions(Codec):
 def encode(
     source: str = _SOURCE,
     output: str = option(
-        REQUIRED, "--output", "-o", help="The encoded file: .mp4, .mkv, .mov or .webm."
+        REQUIRED, "--output", "-o", help="Encoded .mp4, .mkv, .mov or .webm."
     ),
     rate: RateOptions = group(),
     steering: options.SteeringOptions = group(),
@@ -145,9 +145,7 @@ def make_map(
     format_: Literal["kvazaar", "kvazaar-binary", "svtav1", "json", "npz"] | None = option(
         None, "--format", help="The encoder or format that the file is for."
     ),
-    check: str | None = option(
-        None, help="Read a map file and print what its encoder would do with it."
-    ),
+    check: str | None = option(None, help="Print what its encoder would do with this map file."),
     block: int | None = option(None, help="Side of a cell of json and npz, pixels (16)."),
     steering: options.SteeringOptions = group(),
     maps: SteeringMaps = group(),

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -27,9 +27,7 @@ class Codec:
 
     panel: ClassVar = "Encoder"
     codec: str = option("x264", help="x264, x265, vp9 or kvazaar.")
-    preset: str | None = option(
-        None, help="A preset of the encoder (VP9: cpu-used 5..8 for `encode`)."
-    )
+    preset: str | None = option(None, help="Encoder preset (VP9: cpu-used 5..8 for `encode`).")
     codec_option: list[str] | None = option(
         None, metavar="NAME=VALUE", help="An option of the encoder by FFmpeg's name. Repeatable."
     )
@@ -45,9 +43,7 @@ class CompareFiles:
     plot: str | None = option(
         None, help="Rate-quality curves, or gain against cost of several maps: .png or .svg."
     )
-    still: str | None = option(
-        None, help="A frame of both at equal rate, the subject enlarged: .png or .jpg."
-    )
+    still: str | None = option(None, help="One frame of both at equal rate: .png or .jpg.")
     work: str | None = option(
         None, help="Folder that keeps encodes and scores; an interrupted run resumes there."
     )
@@ -71,9 +67,7 @@ class Steer:
     law: Literal["neutral", "symmetric", "density"] | None = option(
         None, help="See `eyeline roi encode`."
     )
-    maps: str | None = option(
-        None, help="Maps of `extract --maps` that steer in place of the model."
-    )
+    maps: str | None = option(None, help="Maps of `extract --maps`, in place of the model.")
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,7 @@ def compare(
     files: CompareFiles = group(),
     codec: Codec = group(),
     rates: str = option(
-        "22,27,32,37", panel="Encoder",
-        help="CRFs (QPs of kvazaar), four or more, separated by commas.",
+        "22,27,32,37", panel="Encoder", help="Four or more CRFs (kvazaar: QPs), separated by commas."
     ),
     steer: Steer = group(),
     model: options.ModelChoice = group(),
@@ -166,7 +159,13 @@ def compare(
         jobs=jobs, still=files.still is not None,
     )  # fmt: skip
     chosen = None if steer.maps or steer.steer else model.choose("roi")
-    with _folder(files.work) as folder:
+    work: AbstractContextManager[str] = (
+        contextlib.nullcontext(files.work)
+        if files.work is not None
+        else tempfile.TemporaryDirectory(prefix="eyeline-compare-")
+    )
+    with work as name_of_folder:
+        folder = Path(name_of_folder)
         with item_progress("compare", quiet) as advance:
             found: Comparison | TradeOff
             if several:
@@ -222,12 +221,3 @@ def _render(found: Comparison | TradeOff, files: CompareFiles, quiet: bool) -> N
     ]
     if wrote and not quiet:
         sys.stderr.write(f"wrote {', '.join(map(str, wrote))}\n")
-
-
-@contextlib.contextmanager
-def _folder(work: str | None) -> Iterator[Path]:
-    if work is not None:
-        yield Path(work)
-        return
-    with tempfile.TemporaryDirectory(prefix="eyeline-compare-") as folder:
-        yield Path(folder)

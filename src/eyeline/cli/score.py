@@ -16,7 +16,7 @@ from eyeline.errors import UsageError
 
 if TYPE_CHECKING:
     from eyeline.media.types import VideoInfo, VideoOptions
-    from eyeline.quality.score import ScoreOptions, ScoreResult
+    from eyeline.quality.score import ScoreResult
     from eyeline.registry.registry import Model
 
 
@@ -39,9 +39,7 @@ class WeightOptions:
     panel: ClassVar = "Weights"
     weight: float = options.WEIGHT
     maps: str | None = option(None, help="Ready maps: a folder, .npz or .mkv of `extract --maps`.")
-    masks: str | None = option(
-        None, help="Folder of ground-truth masks, one per frame, in order of their names."
-    )
+    masks: str | None = option(None, help="Folder of ground-truth masks, one per frame, by name.")
     fixations: str | None = option(
         None, metavar="FILE",
         help="Weight by recorded gaze: fixations.csv[.gz], or a fixation set (folder, .tar, .zip) "
@@ -75,9 +73,7 @@ class AlignmentOptions:
     "eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method crop -o scores.json",
 )
 def score(
-    reference: str = argument(
-        "REF", "The pristine video; the map comes from it.", show_default=False
-    ),
+    reference: str = argument("REF", "The pristine video; it gives the map.", show_default=False),
     distorted: str = argument("DIST", "The video to score.", show_default=False),
     files: options.LogFiles = group(),
     metrics: MetricOptions = group(),
@@ -93,9 +89,11 @@ def score(
     verbose: bool = options.VERBOSE,
 ) -> None:
     """Score a video against its reference, whole and weighted by where viewers look."""
+    from eyeline.cli.progress import InterruptShield, frame_progress
     from eyeline.quality.pairs import PairOptions
-    from eyeline.quality.save import check_logs
+    from eyeline.quality.save import check_clip, check_logs
     from eyeline.quality.score import ScoreOptions
+    from eyeline.quality.score import score as library_score
     from eyeline.saliency.pipeline import ExtractOptions
 
     model.refuse_ready_maps(maps=weights.maps, masks=weights.masks, fixations=weights.fixations)
@@ -110,7 +108,30 @@ def score(
         extract=ExtractOptions(lines=options.parse_size(size), **asdict(temporal)),
     )  # fmt: skip
     chosen = model.choose("score") if how.needs_model else None
-    result = _run(reference, distorted, chosen, how, video_options, files.with_log, quiet, verbose)
+    advance: Callable[[], None] | None = None  # the videos are not open yet
+
+    def begin(ref: VideoInfo, dist: VideoInfo) -> None:
+        nonlocal advance
+        if files.with_log is not None:
+            check_clip(files.with_log, ref, dist, how.pairs)
+        if verbose:
+            _introduce(chosen, ref, dist)
+        total, limit = ref.expected_frames, how.pairs.frames
+        left = None if total is None else max(0, total - how.pairs.ref_offset)
+        left = left if limit is None else min(limit, left or limit)
+        advance = stack.enter_context(frame_progress(left, quiet, "score"))
+
+    def step() -> None:
+        if advance is not None:
+            advance()
+
+    InterruptShield()
+    with contextlib.ExitStack() as stack:
+        result = library_score(
+            reference, distorted, model=chosen, options=how, on_start=begin, on_frame=step,
+            ref_options=_raw_or_not(reference, distorted, video_options),
+            dist_options=_raw_or_not(distorted, reference, video_options),
+        )  # fmt: skip
     _conclude(result, logs, files.with_log, quiet)
 
 
@@ -135,52 +156,14 @@ def _raw_or_not(path: str, other: str, raw: VideoOptions) -> VideoOptions:
     return replace(raw, width=None, height=None, pix_fmt=None, fps=None)
 
 
-def _run(
-    reference: str,
-    distorted: str,
-    model: Model | None,
-    how: ScoreOptions,
-    raw: VideoOptions,
-    with_log: str | None,
-    quiet: bool,
-    verbose: bool,
-) -> ScoreResult:
-    from eyeline.cli.progress import InterruptShield, frame_progress
-    from eyeline.quality.save import check_clip
-    from eyeline.quality.score import score as library_score
-
-    InterruptShield()
-    with contextlib.ExitStack() as stack:
-        advance: Callable[[], None] | None = None  # the videos are not open yet
-
-        def begin(ref: VideoInfo, dist: VideoInfo) -> None:
-            nonlocal advance
-            if with_log is not None:
-                check_clip(with_log, ref, dist, how.pairs)
-            if verbose:
-                if model is not None:
-                    sys.stderr.write(f"model {model.label} sha256 {model.sha256[:16]}\n")
-                for info in (ref, dist):
-                    sys.stderr.write(
-                        f"{info.path}: {info.codec} {info.pix_fmt} {info.width}x{info.height}, "
-                        f"{info.colour.matrix} {info.colour.color_range}\n"
-                    )
-            total = ref.expected_frames
-            left = None if total is None else max(0, total - how.pairs.ref_offset)
-            limit = how.pairs.frames
-            left = left if limit is None else min(limit, left or limit)
-            advance = stack.enter_context(frame_progress(left, quiet, "score"))
-
-        def step() -> None:
-            if advance is not None:
-                advance()
-
-        return library_score(
-            reference, distorted, model=model, options=how, on_start=begin,
-            on_frame=step,
-            ref_options=_raw_or_not(reference, distorted, raw),
-            dist_options=_raw_or_not(distorted, reference, raw),
-        )  # fmt: skip
+def _introduce(model: Model | None, ref: VideoInfo, dist: VideoInfo) -> None:
+    if model is not None:
+        sys.stderr.write(f"model {model.label} sha256 {model.sha256[:16]}\n")
+    for info in (ref, dist):
+        sys.stderr.write(
+            f"{info.path}: {info.codec} {info.pix_fmt} {info.width}x{info.height}, "
+            f"{info.colour.matrix} {info.colour.color_range}\n"
+        )
 
 
 def _conclude(

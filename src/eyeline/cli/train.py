@@ -26,9 +26,7 @@ def train(
         "Repeatable: the sets are joined.",
     ),
     out: Path = option(REQUIRED, help="Folder for checkpoints, curve and weights."),
-    teacher: Path | None = option(
-        None, help="ONNX file to learn from, such as u2netp.onnx; its maps are cached."
-    ),
+    teacher: Path | None = option(None, help="ONNX model to learn from, such as u2netp.onnx."),
     unlabelled: Path | None = option(
         None, help="Gaze: image/mask set whose pictures the teacher labels; masks are not used."
     ),
@@ -39,9 +37,7 @@ def train(
         None, help="A test set: pictures that resemble one of its pictures are left out."
     ),
     cache: Path | None = option(None, help="Folder for decoded images."),
-    start: Path | None = option(
-        None, help="weights.pt of an earlier run, of this net or a smaller one."
-    ),
+    start: Path | None = option(None, help="weights.pt of an earlier run or a smaller net."),
     devices: int = option(1, min=1, help="GPUs that share each batch; on a CPU, processes."),
     nodes: int = option(1, min=1, help="Machines that share each batch; each runs this command."),
     quiet: bool = options.QUIET,

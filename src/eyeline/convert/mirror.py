@@ -88,6 +88,13 @@ class Mirrored:
     files: dict[str, Path]
     parity: MirrorParity
 
+    def text(self) -> str:
+        """Return the files and the parity as lines of text."""
+        beside = ", ".join(path.name for suffix, path in self.files.items() if suffix != ".onnx")
+        proofs = (proof.text(source) for source, proof in self.parity.proofs.items())
+        head = f"wrote {self.model}, sha256 {self.sha256}\nbeside it: {beside}"
+        return "\n".join((head, *proofs))
+
 
 @dataclass(frozen=True)
 class _Origin:

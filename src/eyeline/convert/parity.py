@@ -169,6 +169,20 @@ class ParityProof:
         reports = {name: report.to_json() for name, report in self.reports.items()}
         return {"passed": self.passed, "by_float64": self.by_float64, "reports": reports}
 
+    def text(self, source: str) -> str:
+        """Return the evidence as lines of text."""
+        lines = [
+            f"parity with {source}, {kind}: largest difference {report.max_abs:.1e} over "
+            f"{report.cases} inputs (gate {report.gate:.1e})"
+            for kind, report in self.reports.items()
+        ]
+        if self.by_float64:
+            lines.append(
+                "float32 round-off exceeds the limit, so the source's float64 run decided: the export "
+                "may differ from it by at most twice as much as the source's own float32 run does"
+            )
+        return "\n".join(lines)
+
     def require(self, name: str, source: str) -> None:
         """Raise `ModelError` unless the proof passed."""
         if not self.passed:

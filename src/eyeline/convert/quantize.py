@@ -245,6 +245,26 @@ class Quantized:
     verdict: QuantizationVerdict
     report: dict[str, Any]
 
+    def text(self) -> str:
+        """Return the sizes, losses and speed as lines of text."""
+        speed, facts = self.verdict.speed, self.report
+        wrote = [] if self.path is None else [f"wrote {self.path}, sha256 {self.sha256}"]
+        sizes = (
+            f"{facts['model']['bytes']:,} bytes for {facts['source']['bytes']:,}; calibrated on "
+            f"{facts['calibration']['images']} images, compared on {facts['check']['images']} others"
+        )
+        losses = [
+            f"{loss.lines or 'its own'} lines: maps differ by {loss.map_mean:.4f} (largest "
+            f"{loss.map_max:.3f}), saliency_mean by {loss.shift:.4f} (largest {loss.shift_max:.4f}, "
+            f"limit {self.verdict.max_shift:g} on average), IoU {loss.iou:.4f}"
+            for loss in self.verdict.losses
+        ]
+        times = (
+            f"{speed.size[0]}x{speed.size[1]}, one thread: {speed.quantized_ms:.2f} ms for "
+            f"{speed.float_ms:.2f}, {speed.ratio:.2f} times as fast"
+        )
+        return "\n".join((*wrote, sizes, *losses, times))
+
 
 def quantize_model(
     model: Model,

@@ -286,6 +286,33 @@ class ScanReport:
         """Return the report as JSON values, `admitted` first."""
         return {"admitted": self.admitted, **asdict(self)}
 
+    def text(self, verbose: bool = False) -> str:
+        """Return the report as lines of text: the first five findings, or with `verbose` everything."""
+        if self.admitted:
+            nodes = sum(self.ops.values())
+            lines = [f"admitted: {self.name}, {nodes} nodes of {len(self.ops)} ops"]
+        else:
+            lines = [f"refused: {self.name}: {self.findings[0]}"]
+        shown = self.findings if verbose else self.findings[:5]
+        lines += [f"  also: {finding}" for finding in shown[1:]]
+        if len(self.findings) > len(shown):
+            lines.append(f"  and {len(self.findings) - len(shown)} more: --verbose, or --json")
+        lines += [f"  note: {note}" for note in self.notes]
+        if verbose:
+            lines.append(f"  sha256 {self.sha256}, {self.size:,} bytes, opset {self.opset}")
+            if self.ops:
+                lines.append("  ops: " + ", ".join(f"{op} {n}" for op, n in self.ops.items()))
+            if (case := self.worst_case) is not None:
+                lines.append(
+                    f"  at input {'x'.join(map(str, case.input))}: largest tensor "
+                    f"{case.largest_tensor_bytes:,} bytes, {case.peak_bytes:,} at once, "
+                    f"{case.work:,} multiply-adds"
+                )
+            detail = f" ({self.load.detail})" if self.load.detail else ""
+            lines.append(f"  first load: {self.load.outcome}{detail}")
+            lines.append(f"  policy {self.policy['name']} {self.policy['version']}")
+        return "\n".join(lines)
+
 
 def printable(text: str, limit: int = 120) -> str:
     """Escape and shorten text of a hostile file, so that a terminal can show it."""
