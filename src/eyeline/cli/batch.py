@@ -29,11 +29,8 @@ app = typer.Typer(
 _RUN = "Execution"
 _MANIFEST = argument(
     "MANIFEST", "Manifest (.csv, .jsonl, .parquet), folder, or pattern; fsspec URLs too.",
-    show_default=False,
 )  # fmt: skip
-_OUTPUT = option(
-    REQUIRED, "--output", "-o", show_default=False, help="Dataset: a folder or an fsspec URL."
-)
+_OUTPUT = option(REQUIRED, "--output", "-o", help="Dataset: a folder or an fsspec URL.")
 
 
 def _segment(frames: int) -> Any:
@@ -58,7 +55,7 @@ class Execution:
     )  # fmt: skip
     timeout: float = option(21600.0, min=0, panel="Limits", help="Seconds per task; 0 = no limit.")
     stall: float = option(
-        600.0, min=0, panel="Limits", help="Seconds without a new frame; 0 = no limit."
+        600.0, min=0, panel="Limits", help="Seconds without a frame; 0 = no limit."
     )
     memory: int | None = option(
         None, min=0, panel="Limits",

@@ -20,8 +20,7 @@ class ExtractFiles(options.LogFiles):
 
     overlay: str | None = option(None, help="Heat map over the source: .mp4 or .mkv.")
     maps: str | None = option(
-        None,
-        help="Maps at source size: a folder (PNG per frame), .npz, or .mkv (lossless grey FFV1).",
+        None, help="Maps at source size: a folder (PNG per frame), .npz, or .mkv (grey FFV1)."
     )
     map_depth: Literal["8", "16"] = option("8", help="Bits of PNG and FFV1 maps.")
     plot: str | None = option(None, help="Features over time, with cuts marked: .svg or .png.")
@@ -35,9 +34,7 @@ class ExtractFiles(options.LogFiles):
     "eyeline extract clip.mp4 --with-log vmaf.json -o both.json",
 )
 def extract(
-    video: str = argument(
-        "VIDEO", "Video, raw YUV, Y4M, folder of images, or `-` for Y4M on stdin.", show_default=False
-    ),
+    video: str = argument("VIDEO", "Video, raw YUV, Y4M, folder of images, or `-` for Y4M on stdin."),
     files: ExtractFiles = group(),
     model: options.ModelChoice = group(),
     size: str | None = options.SIZE,

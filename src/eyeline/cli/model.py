@@ -39,11 +39,10 @@ def add(
         None,
         "--id",
         metavar="ID",
-        help="Registry id; by default the name of the file without its suffix.",
+        help="Registry id; the file's name without its suffix by default.",
     ),
     source: Path | None = option(
-        None,
-        help="ONNX file that it was made from; not needed if an export's manifest is beside it.",
+        None, help="ONNX file that it was made from; not needed beside the manifest of an export."
     ),
     head: int = option(0, min=0, help="Index of the output of --source that is the map."),
     license_file: Path | None = option(
@@ -99,13 +98,9 @@ def remove(
 @command("eyeline model check --registry models")
 def check(
     registry: str | None = option(
-        None,
-        envvar="EYELINE_REGISTRY",
-        help="The registry's folder; the built-in registry by default.",
+        None, envvar="EYELINE_REGISTRY", help="The registry's folder; the built-in one by default."
     ),
-    cards: Path | None = option(
-        None, help="Also check the cards and their sources in this folder."
-    ),
+    cards: Path | None = option(None, help="Folder of cards and their sources to check, too."),
     as_json: bool = options.AS_JSON,
     verbose: bool = option(False, "--verbose", "-v", help="Print passed checks, too."),
     quiet: bool = options.QUIET,
@@ -136,8 +131,7 @@ def promote(
         None, help="JSON of `eyeline evaluate -o` with the candidate and the current default."
     ),
     policy: Path | None = option(
-        None,
-        help="Policy as TOML; by default the registry's policy for the task, or the built-in one.",
+        None, help="Policy as TOML; by default the registry's for the task, or the built-in one."
     ),
     registry: str | None = _FOLDER,
     explain: bool = option(False, "--explain", help="Print every rule with its numbers."),
@@ -189,7 +183,7 @@ def card(
     ),
     output: str = option("-", "--output", "-o", help="The card; `-` for stdout."),
     check: Path | None = option(
-        None, help="Card to compare with its sources; exit 1 if they differ."
+        None, help="Card to compare with its sources; exit 1 if it differs."
     ),
     registry: str | None = options.REGISTRY,
 ) -> None:
@@ -223,9 +217,7 @@ def card(
 def fetch(
     recipe: str = argument("RECIPE", "Id of a built-in recipe, or a recipe file (.toml)."),
     registry: str | None = options.REGISTRY,
-    source: Path | None = option(
-        None, "--from", help="File with the pinned asset, in place of a download."
-    ),
+    source: Path | None = option(None, "--from", help="The pinned asset as a file; no download."),
     url: str | None = option(None, help="Another address of the same bytes."),
     quiet: bool = options.QUIET,
 ) -> None:
@@ -277,7 +269,6 @@ def list_models(
 
 
 def _lines(io: IoSpec) -> str:
-    """Working size of a model: lines of the short side, or the size it is squashed to."""
     return "{}x{}".format(*io.squash) if io.squash else str(io.working_lines)
 
 

@@ -48,8 +48,7 @@ def scan(
 )
 def audit(
     upstream: list[str] = argument(
-        "CHECKOUT...",
-        "Checkout, git directory (no work tree needed), folder, or a URL. Repeatable.",
+        "CHECKOUT...", "Checkout, git directory (no work tree needed), folder, or URL. Repeatable."
     ),
     checkpoint: Path | None = option(None, help="Weights file; its sha256 pins the distribution."),
     onnx: Path | None = option(None, help="An ONNX file of the model; the scanner checks its ops."),
@@ -122,9 +121,7 @@ def sign(
     model_id: str = option(REQUIRED, "--id", metavar="ID", help="Registry id of the model."),
     release: int = option(REQUIRED, min=1, help="Release number, larger than any before."),
     password: str | None = option(
-        None,
-        envvar="EYELINE_KEY_PASSWORD",
-        help="Password of the key; prefer the environment variable.",
+        None, envvar="EYELINE_KEY_PASSWORD", help="Password of the key; prefer the variable."
     ),
 ) -> None:
     """Sign a model offline: write MODEL.release.json and MODEL.sig beside it (extra `sign`)."""
@@ -137,9 +134,7 @@ def sign(
 @command("eyeline model verify mine.onnx --key release.pub")
 def verify(
     model: str = argument("ID|MODEL.onnx", "Registry id, or a file with --key."),
-    key: Path | None = option(
-        None, help="Public key, PEM; the registry's trust policy by default."
-    ),
+    key: Path | None = option(None, help="Public key, PEM; the trust policy by default."),
     minimum_release: int | None = option(None, min=1, help="Oldest release to accept, with --key."),
     registry: str | None = options.REGISTRY,
     as_json: bool = options.AS_JSON,
@@ -188,8 +183,7 @@ def export(
     checkpoint: Path | None = option(None, help="Weights for --upstream-dir; tensors only."),
     from_onnx: Path | None = option(None, help="The ONNX asset that the recipe pins by digest."),
     recipe: str | None = option(
-        None,
-        help="Recipe of the conversion: a built-in id or a .toml file; u2netp_mirror_v1 by default.",
+        None, help="Recipe: a built-in id or a .toml file; u2netp_mirror_v1 by default."
     ),
     quiet: bool = options.QUIET,
 ) -> None:
@@ -259,7 +253,7 @@ def quantize(
     images: int = option(200, min=1, help="Number of images to calibrate with."),
     check: int = option(100, min=1, help="Number of other images to compare both models on."),
     method: str = option(
-        "percentile", help="Activation ranges: minmax, percentile (99.999 %), entropy."
+        "percentile", help="Ranges of activations: minmax, percentile (99.999 %) or entropy."
     ),
     keep_float: list[str] | None = option(
         None, metavar="TYPE:N", help="Node that stays float, such as Conv:0 or Conv:-1. Repeatable."
@@ -279,7 +273,6 @@ def quantize(
     Exit code 1 without a file: the maps change too much, or the INT8 model is not faster.
     """
     from eyeline.cli.progress import item_progress
-    from eyeline.errors import UsageError
     from eyeline.files import write_bytes
     from eyeline.registry.registry import resolve_model
 
@@ -290,13 +283,9 @@ def quantize(
     if chosen is None:
         raise UsageError(f"--method {method!r} is unknown", f"choose one of: {', '.join(METHODS)}")
     how = QuantizeOptions(
-        images=images,
-        check=check,
-        method=chosen,
-        keep_float=tuple(keep_float or ()),
-        full_range=full_range,
-        max_shift=max_shift,
-    )
+        images=images, check=check, method=chosen, keep_float=tuple(keep_float or ()),
+        full_range=full_range, max_shift=max_shift,
+    )  # fmt: skip
     source = resolve_model(model, registry or None)
     with item_progress("quantize", quiet) as advance:
         done = quantize_model(

@@ -193,8 +193,7 @@ class TemporalFilter:
     panel: ClassVar = FRAMES
     temporal: Temporal = TEMPORAL
     temporal_ms: float | None = option(
-        None,
-        help="Time constant of `--temporal ema` and `motion`, ms; the model's own, or 80, by default.",
+        None, help="Time constant of `ema` and `motion`, ms; the model's own, or 80, by default."
     )
 
 

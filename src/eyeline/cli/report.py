@@ -63,7 +63,6 @@ class DrawnMaps(options.ModelChoice):
 def report(
     logs: list[str] = argument(
         "LOG...", "Logs of eyeline or libvmaf: JSON, CSV, Parquet. Pictures belong to the first.",
-        show_default=False,
     ),
     page: Page = group(),
     clips: Clips = group(),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
 
-_SOURCE = argument("IN", "Video, or Y4M.", show_default=False)
+_SOURCE = argument("IN", "Video, or Y4M.")
 _FORCE = option(False, "--force", help="Replace an existing file.")
 
 

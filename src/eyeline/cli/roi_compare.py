@@ -61,8 +61,7 @@ class Steer:
     )  # fmt: skip
     strength: float | None = option(None, help="QPs; see `eyeline roi encode`.")
     multiples: str = option(
-        "1",
-        help="Multiples of the strength, separated by commas: several give a curve of gain and cost.",
+        "1", help="Multiples of the strength, separated by commas; several give a curve."
     )
     law: Literal["neutral", "symmetric", "density"] | None = option(
         None, help="See `eyeline roi encode`."
@@ -102,7 +101,7 @@ class Judge:
     "eyeline roi compare clip.mp4 --codec x265 --rates 24,28,32,36 --judge-model u2netp_mirror_v1",
 )
 def compare(
-    source: str = argument("IN", "Video, or a folder of images.", show_default=False),
+    source: str = argument("IN", "Video, or a folder of images."),
     files: CompareFiles = group(),
     codec: Codec = group(),
     rates: str = option(

@@ -73,8 +73,8 @@ class AlignmentOptions:
     "eyeline score ref.mp4 dist.mp4 --masks truth/ --metrics sw_vmaf,vmaf --method crop -o scores.json",
 )
 def score(
-    reference: str = argument("REF", "The pristine video; it gives the map.", show_default=False),
-    distorted: str = argument("DIST", "The video to score.", show_default=False),
+    reference: str = argument("REF", "The pristine video; it gives the map."),
+    distorted: str = argument("DIST", "The video to score."),
     files: options.LogFiles = group(),
     metrics: MetricOptions = group(),
     weights: WeightOptions = group(),
@@ -136,7 +136,7 @@ def score(
 
 
 def parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
-    """`W:H:X:Y` to four numbers."""
+    """Return `W:H:X:Y` as four numbers."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", text)
