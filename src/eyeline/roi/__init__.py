@@ -1,4 +1,4 @@
-"""Spend bits where viewers look: saliency maps to QP offsets per block, to encodes that follow them.
+"""Steering: convert saliency maps to QP offsets per block, and encode videos with these offsets.
 
 ::
 
@@ -8,9 +8,9 @@
 
 | file | subject |
 |---|---|
-| `steering.py` | a map to QP offsets per block, pure NumPy: laws, block means, smoothing, levels |
-| `_footage.py` | the pictures of a source, each with its levels |
-| `maps.py` | files of QP offsets: written, read back and checked |
-| `encode/` | encoders that follow the levels |
-| `compare/` | whether steering pays on a clip |
+| `steering.py` | conversion of a map to QP offsets per block, in NumPy |
+| `_footage.py` | the pictures of a source, each with its QP offsets |
+| `maps.py` | files of QP offsets: write, read and check |
+| `encode/` | encoding with QP offsets |
+| `compare/` | gain and cost of steering on one clip |
 """

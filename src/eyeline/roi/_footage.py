@@ -1,6 +1,6 @@
-"""Read the pictures of a source as they are coded, each with the levels that steer it.
+"""Read the pictures of a source in coded orientation, each with its levels, which are QP offsets per block.
 
-Maps come from the model, from a running `Extraction`, from files, or from any iterable of arrays.
+The saliency maps come from a model, from a running `Extraction`, from files, or from an iterable of arrays.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ MapSource = (
     | os.PathLike[str]
     | Iterable[npt.NDArray[np.generic] | tuple[int, npt.NDArray[np.generic]]]
 )
-"""Where maps come from: an extraction with `keep_source`, a file or folder that
-`eyeline.saliency.maps.read_maps` reads, or arrays in frame order, alone or with their frame number."""
+"""Source of saliency maps: an extraction with `keep_source`, a file or folder that
+`eyeline.saliency.maps.read_maps` reads, or arrays in frame order, or pairs of frame number and array."""
 
 SCENE_LINES = 64
-"""Lines of the pictures in which scene changes are searched for when no model runs."""
+"""Height of the downscaled pictures for the detection of scene changes, if no model runs."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Picture:
     """A picture to encode.
 
     Attributes:
-        index: position in the source.
+        index: frame number in the source.
         seconds: presentation time.
-        frame: as decoded.
-        levels: int16 (rows, columns) of the coded picture, QP; None in an encode without regions.
+        frame: the decoded frame.
+        levels: QP offset per block of the coded picture, int16 (rows, columns); None if the strength is 0.
     """
 
     index: int
@@ -56,17 +56,19 @@ class Picture:
 
 
 class Footage:
-    """Pictures with their levels. A context manager; iterate once. Without `maps` the model is asked.
+    """The pictures of a source with their levels; a context manager that can be iterated once.
+
+    If `maps` is None, the model computes the maps.
 
     Attributes:
-        info: facts of the source.
-        start, stop: first frame, and the one after the last; None = all.
-        steer: with the law and strength that suit the maps where `steer` had None.
-        provenance: the model or maps, JSON values.
+        info: properties of the source.
+        start, stop: first frame, and the frame after the last one; a `stop` of None means the end.
+        steer: the given options, with law and strength filled in if they were None.
+        provenance: JSON values that name the model or the maps.
 
     Raises:
         MediaError: the source cannot be read.
-        UsageError: an extraction without its sources.
+        UsageError: `maps` is an extraction without `keep_source`.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Footage:
                 o = replace(o, keep_source=True)
                 maps = extract(source, model=chosen, video_options=video, options=o)
             elif not maps.options.keep_source:
-                raise UsageError("the extraction keeps no sources", "set keep_source=True")
+                raise UsageError(
+                    "the extraction does not keep the decoded frames", "set keep_source=True"
+                )
             self._opened, o, shows = maps, maps.options, maps.model.task
             self.provenance = {k: v for k, v in maps.provenance.items() if k != "video"}
         else:
@@ -122,9 +126,9 @@ class Footage:
         first, now = (i.width, i.height, i.pix_fmt), (frame.width, frame.height, frame.format.name)
         if now != first:
             raise MediaError(
-                f"{i.path}: frame {index} is {now[0]}x{now[1]} {now[2]}, and the first one is "
+                f"{i.path}: frame {index} is {now[0]}x{now[1]} {now[2]}, but the first frame is "
                 f"{first[0]}x{first[1]} {first[2]}",
-                "scale the video to one size first",
+                "convert the video to one size and pixel format first",
             )
         return frame
 
@@ -156,17 +160,17 @@ class Footage:
                 index, saliency = next(numbered, (None, None))
                 where = f"{name}: frame {frame.index}"
                 if saliency is None:
-                    raise MediaError(f"{name}: no map for frame {frame.index} of {path}", hint)
+                    raise MediaError(f"{name}: has no map for frame {frame.index} of {path}", hint)
                 if index not in (None, frame.index):
                     raise MediaError(
-                        f"{name}: there is a map of frame {index}, and frame {frame.index} of {path} "
-                        "comes next",
+                        f"{name}: expected the map of frame {frame.index} of {path}, found one of "
+                        f"frame {index}",
                         hint,
                     )
                 values = valid_map(saliency, frame.display_size, where)
                 yield frame, values, frame.scene_score >= CUT_THRESHOLD
             if next(numbered, None) is not None:
-                raise MediaError(f"{name}: there are more maps than {path} has frames", hint)
+                raise MediaError(f"{name}: has more maps than {path} has frames", hint)
         finally:
             numbered.close()
 
@@ -184,7 +188,7 @@ def _small(width: int, height: int) -> tuple[int, int]:
 
 
 class LevelStore:
-    """Levels of every frame of a pass, in a temporary file."""
+    """The levels of all encoded frames, in a temporary file."""
 
     def __init__(self, width: int, height: int, block: int) -> None:
         self._shape = grid_size(width, height, block)
@@ -192,7 +196,7 @@ class LevelStore:
         self._frames = 0
 
     def append(self, levels: Levels) -> None:
-        """Keep a frame's levels: int16 (rows, columns), within an int8's range."""
+        """Append the levels of a frame, int16 (rows, columns), with values that fit into int8."""
         self._file.write(levels.astype(np.int8).tobytes())
         self._frames += 1
 
@@ -203,5 +207,5 @@ class LevelStore:
             yield data.reshape(self._shape).astype(np.int16)
 
     def close(self) -> None:
-        """Free the file."""
+        """Close and delete the temporary file."""
         self._file.close()

@@ -1,17 +1,18 @@
-"""Write files of QP offsets for encoders that read one, and check such files.
+"""Write and check map files, which pass QP offsets per block (cell) to an encoder.
 
 | format | cells | numbers | order of frames |
 |---|---|---|---|
 | `kvazaar` | 64 px, ceil(w/64) x ceil(h/64) | text: per frame `W H`, then W x H QP offsets | coding |
-| `kvazaar-binary` | as `kvazaar` | int32 little-endian W, H, then int8 offsets | coding |
+| `kvazaar-binary` | same as `kvazaar` | int32 little-endian W, H, then int8 offsets | coding |
 | `svtav1` | 64 px | text, one line per frame: number, then qindex offsets; at most 8 values | display |
 | `json` | any | QP offsets with block size and picture size | display |
 | `npz` | any | int16 (rows, columns) QP offsets, named by frame | display |
 
-kvazaar reads a frame's map when it codes the frame, so a file fits `gop=0` or `gop=lp-g4d3t1`, where
-pictures are coded in the order of display. In SVT-AV1 (1.6 or newer, its own application) a map stays in
-force until the next one. Offsets below zero have hardly any effect there, so all offsets are shifted: the
-most wanted blocks get 0 and the others more. Lower `--crf` by the shift to keep the file size.
+kvazaar reads the maps in coding order. Map files are written in display order, so they need `gop=0` or
+`gop=lp-g4d3t1`, where both orders are the same. SVT-AV1 reads map files since version 1.6, in its own
+application, and applies a map until the next one. Negative offsets have hardly any effect in SVT-AV1, so
+all offsets are shifted: the most salient blocks get 0, and all others get positive offsets. To keep the
+file size, lower `--crf` by the shift.
 
 To add a format, add a writer to `WRITERS` and a reader to `READERS`.
 """
@@ -44,26 +45,29 @@ Offsets = npt.NDArray[np.int32]
 MapFormat = Literal["kvazaar", "kvazaar-binary", "svtav1", "json", "npz"]
 
 CTU = 64
-"""Cell of kvazaar's and SVT-AV1's maps, pixels: a coding tree unit, a superblock."""
+"""Cell size in pixels of the maps of kvazaar (a coding tree unit) and SVT-AV1 (a superblock)."""
 
 DEFAULT_BLOCK = 16
 
 QINDEX_PER_QP = 4
-"""Steps of AV1's qindex (0..255) per QP: 63 quantiser steps of 4, as SVT-AV1's `--qp` (0..63) counts
-them. The scales agree in the middle of the range only."""
+"""Steps of AV1's qindex (0..255) per QP. SVT-AV1's `--qp` (0..63) has the same ratio; the QP scales of HEVC
+and AV1 agree only in the middle of the range."""
 
 SVT_MOST_VALUES = 8
-"""AV1 has eight segments, and SVT-AV1 refuses a map with more distinct values."""
+"""SVT-AV1 rejects a map with more distinct values, because AV1 has eight segments."""
 
 MOST_CELLS = 1 << 22
-"""Most cells of a map that is read: a header that claims more is damaged, or of another kind of file."""
+"""Largest number of cells per map in a file; a header with a larger number is taken for damaged."""
 
 LIMITS = {"kvazaar": 51, "kvazaar-binary": 51, "svtav1": 255, "json": 51, "npz": 51}
-"""Largest offset either way: kvazaar's QPs, AV1's qindex."""
+"""Largest absolute offset by format: QP, or qindex for `svtav1`."""
 
 
 class MapWriter(ABC):
-    """Writes levels to a binary stream in display order; SVT-AV1's 0 stands for `lowest`, QP."""
+    """Writes levels (QP offsets per cell) to a binary stream in display order.
+
+    `lowest` is the smallest possible level, QP, which `svtav1` shifts to 0.
+    """
 
     def __init__(
         self, stream: BinaryIO, width: int, height: int, block: int = CTU, lowest: int = 0
@@ -76,14 +80,14 @@ class MapWriter(ABC):
 
     @abstractmethod
     def write(self, index: int, levels: Levels) -> None:
-        """Add a frame: its number, from 0 in the file, and its levels, int16 (rows, columns), QP."""
+        """Write the levels of a frame, int16 (rows, columns), QP; `index` counts from 0."""
 
     def finish(self) -> None:  # noqa: B027 - optional
-        """Write what ends the file."""
+        """Write the end of the file."""
 
 
 class _KvazaarText(MapWriter):
-    """kvazaar's text: per frame a line `W H`, then H lines of W offsets."""
+    """Text format of kvazaar: per frame a line `W H`, then H lines of W offsets."""
 
     def write(self, index: int, levels: Levels) -> None:
         rows, columns = levels.shape
@@ -92,7 +96,7 @@ class _KvazaarText(MapWriter):
 
 
 class _KvazaarBinary(MapWriter):
-    """kvazaar's binary (suffix .bin): per frame int32 W, int32 H, then W x H int8 offsets."""
+    """Binary format of kvazaar (suffix .bin): per frame int32 W, int32 H, then W x H int8 offsets."""
 
     def write(self, index: int, levels: Levels) -> None:
         rows, columns = levels.shape
@@ -100,21 +104,21 @@ class _KvazaarBinary(MapWriter):
 
 
 class _SvtAv1Text(MapWriter):
-    """SVT-AV1's text: one line per frame, `number offset offset ...`, qindex units, at least 0."""
+    """Text format of SVT-AV1: per frame a line of its number and qindex offsets, which are at least 0."""
 
     def write(self, index: int, levels: Levels) -> None:
         shifted = np.clip((levels.astype(np.int32) - self._lowest) * QINDEX_PER_QP, 0, 255)
         if (count := len(np.unique(shifted))) > SVT_MOST_VALUES:
             raise OutputError(
-                f"frame {index} has {count} distinct offsets, and SVT-AV1 takes {SVT_MOST_VALUES}",
-                "give fewer --levels",
+                f"frame {index} has {count} distinct offsets, but SVT-AV1 allows {SVT_MOST_VALUES}",
+                f"give --levels {SVT_MOST_VALUES} or less",
             )
         numbers = " ".join(map(str, shifted.ravel().tolist()))
         self._stream.write(f"{index} {numbers}\n".encode("ascii"))
 
 
 class _JsonMaps(MapWriter):
-    """One object with the size of the picture and of a cell, and `frames` of rows of offsets."""
+    """One JSON object with the sizes of the picture and of a cell, and the offsets of all `frames`."""
 
     def _begin(self, width: int, height: int, block: int) -> None:
         head = {"format": "eyeline-roi", "version": 1, "width": width, "height": height}
@@ -133,7 +137,7 @@ class _JsonMaps(MapWriter):
 
 
 class _NpzMaps(MapWriter):
-    """A zip of int16 arrays named `000123`, with `block_size` and `picture_size` (width, height)."""
+    """An .npz with `block_size`, `picture_size` (width, height), and int16 arrays named like `000123`."""
 
     def _begin(self, width: int, height: int, block: int) -> None:
         self._zip = zipfile.ZipFile(self._stream, "w", zipfile.ZIP_DEFLATED)
@@ -162,12 +166,12 @@ WRITERS: dict[MapFormat, type[MapWriter]] = {
 
 @dataclass(frozen=True)
 class MapResult:
-    """A map file that was written.
+    """Summary of a written map file.
 
     Attributes:
         frames: number of maps.
-        grid: (rows, columns) of cells.
-        block: side of a cell, pixels.
+        grid: number of cells per map, (rows, columns).
+        block: cell size in pixels.
     """
 
     frames: int
@@ -190,33 +194,36 @@ def write_map_file(
     force: bool = True,
     on_frame: Callable[[int], None] | None = None,
 ) -> MapResult:
-    """Write the QP offsets of a video's frames to a file.
+    """Write the QP offsets of a video's frames to a map file.
 
     Args:
-        source: path of a video, or another source that `eyeline.media.open_video` takes.
-        out: the file.
-        kind: see the module.
-        steer: how maps become offsets.
-        maps: see `eyeline.roi._footage.MapSource`; None asks the model.
-        block: side of a cell, pixels, for `json` and `npz`; 16 when None.
-        video: how the source is read.
-        extract_options: how the model is run, and which frames.
-        model: registry id, path or `Model`.
-        registry: the user's own registry folder.
-        force: replace a file of that name.
+        source: path of a video, or another source that `eyeline.media.open_video` accepts.
+        out: path of the map file; `-` is stdout.
+        kind: format of the map file; the docstring of this module lists them.
+        steer: options of the conversion from saliency to QP offsets.
+        maps: saliency maps, see `eyeline.roi._footage.MapSource`; None runs the model.
+        block: cell size in pixels, for `json` and `npz`; None means 16.
+        video: options for reading the source.
+        extract_options: options for running the model, and the range of frames.
+        model: registry id, path or `Model`; None uses the default of the registry.
+        registry: folder of the user's own registry.
+        force: replace an existing file.
         on_frame: called with the number of frames done.
 
     Raises:
-        UsageError: a strength of 0, or an invalid block.
+        UsageError: the strength is 0, or `block` is invalid.
         OutputError: the file exists and `force` is False, or it cannot be written.
-        MediaError: the source or the maps cannot be read, or they do not belong together.
-        DamagedMediaError: the source ends early; the maps of the frames before are kept.
+        MediaError: the source or the maps cannot be read, or the maps do not fit the source.
+        DamagedMediaError: the source is damaged; the maps of the frames before the damage are kept.
     """
     o = steer or SteerOptions()
     if o.strength == 0:
-        raise UsageError("a strength of 0 makes no map", "give a strength in QP, such as 4")
+        raise UsageError(
+            "the strength is 0, so there are no offsets to write",
+            "give a strength in QP, such as 4",
+        )
     if str(out) != "-" and Path(out).exists() and not force:
-        raise OutputError(f"{out}: exists", "add --force to replace it")
+        raise OutputError(f"{out}: exists already", "add --force to replace it")
     size = _cell_size(kind, block)
     most = SVT_MOST_VALUES if kind == "svtav1" else None
     footage = Footage(
@@ -242,7 +249,7 @@ def write_map_file(
                 raise
             damage = exc
         if not frames:
-            raise MediaError(f"{i.path}: has no frames in the given range", "check --frames")
+            raise MediaError(f"{i.path}: has no frames in the given range", "correct --frames")
         writer.finish()
     if damage is not None:
         raise damage
@@ -255,28 +262,29 @@ def _cell_size(kind: MapFormat, wanted: int | None) -> int:
         if size < 8 or size > 256 or size % 8:
             raise UsageError(
                 f"--block is {size}; it must be a multiple of 8 between 8 and 256",
-                f"the default is {DEFAULT_BLOCK}",
+                f"give a value in this range; the default is {DEFAULT_BLOCK}",
             )
         return size
     if wanted not in (None, CTU):
         raise OutputError(
-            f"--block is {wanted}, and the cells of {kind} are {CTU} pixels", "leave out --block"
+            f"--block is {wanted}, but the cells of {kind} always have {CTU} pixels",
+            "leave out --block",
         )
     return CTU
 
 
 @dataclass
 class MapReport:
-    """The content of a map file, and what an encoder would do with it.
+    """Result of the check of a map file.
 
     Attributes:
-        format: see the module.
+        format: format of the map file.
         frames: number of maps.
-        grid: (rows, columns) of the first map.
-        offsets: least and greatest offset.
+        grid: number of cells of the first map, (rows, columns).
+        offsets: smallest and largest offset.
         values: number of distinct offsets.
-        problems: why the encoder would refuse or misread the file, one line each.
-        notes: what to know when using the file.
+        problems: reasons why the encoder would reject or misread the file, one line each.
+        notes: advice on how to use the file.
     """
 
     format: MapFormat
@@ -288,12 +296,12 @@ class MapReport:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values by attribute."""
+        """Return the attributes as JSON values."""
         return asdict(self)
 
 
 def guess_format(path: str | Path) -> MapFormat:
-    """Return the format of a file, by its suffix and first line.
+    """Guess the format of a map file from its suffix and its first line.
 
     Raises:
         MediaError: the file cannot be read.
@@ -310,20 +318,21 @@ def guess_format(path: str | Path) -> MapFormat:
 
 
 def read_levels(path: str | Path, kind: MapFormat) -> Iterator[tuple[int, Offsets]]:
-    """Yield the maps of a file as strictly as the encoder parses it.
+    """Read the maps of a file, which is parsed as strictly as the encoder does.
 
     Yields:
-        The frame's number, and int32 (rows, columns) offsets. A map of `svtav1` is one row, because the
+        The frame number and the offsets, int32 (rows, columns). A map of `svtav1` has one row, because the
         file does not contain the width of the picture.
 
     Raises:
-        MediaError: the file does not parse.
+        MediaError: the file is not valid in this format.
     """
     try:
         yield from READERS[kind](Path(path))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
         raise MediaError(
-            f"{path}: is not a valid {kind} map: {exc}", "give its format with --format"
+            f"{path}: is not a valid {kind} map file: {exc}",
+            "give the format of the file with --format, or write the file again",
         ) from exc
 
 
@@ -335,7 +344,7 @@ def _read_json(path: Path) -> Iterator[tuple[int, Offsets]]:
 def _json_document(path: Path) -> dict[str, Any]:
     document = json.loads(path.read_text("utf-8"))
     if not isinstance(document, dict) or document.get("format") != "eyeline-roi":
-        raise ValueError("its format is not eyeline-roi")
+        raise ValueError("the key format is not eyeline-roi")
     return document
 
 
@@ -360,7 +369,7 @@ def _read_kvazaar_binary(path: Path) -> Iterator[tuple[int, Offsets]]:
         index = 0
         while head := f.read(8):
             if len(head) < 8:
-                raise ValueError(f"map {index} ends in its header")
+                raise ValueError(f"the file ends in the header of map {index}")
             columns, rows = struct.unpack("<2i", head)
             data = f.read(_cell_count(index, columns, rows))
             yield index, _grid(index, np.frombuffer(data, np.int8), rows, columns)
@@ -369,13 +378,15 @@ def _read_kvazaar_binary(path: Path) -> Iterator[tuple[int, Offsets]]:
 
 def _cell_count(index: int, columns: int, rows: int) -> int:
     if rows < 1 or columns < 1 or rows * columns > MOST_CELLS:
-        raise ValueError(f"map {index} claims {columns} x {rows} cells")
+        raise ValueError(f"map {index} has an invalid size of {columns} x {rows} cells")
     return rows * columns
 
 
 def _grid(index: int, cells: npt.NDArray[Any], rows: int, columns: int) -> Offsets:
     if len(cells) < rows * columns:
-        raise ValueError(f"map {index} ends after {len(cells)} of {rows * columns} cells")
+        raise ValueError(
+            f"the file ends after {len(cells)} of the {rows * columns} cells of map {index}"
+        )
     return cells.astype(np.int32).reshape(rows, columns)
 
 
@@ -387,7 +398,9 @@ def _read_svtav1(path: Path) -> Iterator[tuple[int, Offsets]]:
             if not cells:
                 continue
             if cells[0] <= last:
-                raise ValueError(f"line {number}: frame {cells[0]} comes after frame {last}")
+                raise ValueError(
+                    f"line {number}: frame {cells[0]} follows frame {last}, but frame numbers must increase"
+                )
             last = cells[0]
             yield last, np.array([cells[1:]], np.int32)
 
@@ -408,17 +421,17 @@ def check_for(
     start: int = 0,
     stop: int | None = None,
 ) -> MapReport:
-    """Check a map file against its video, which is decoded to count the frames.
+    """Check a map file against its video; the video is decoded to count its frames.
 
     Args:
         path: the map file.
         source: the video.
-        kind: the file's format; guessed when None.
-        start: the first frame that the file describes.
-        stop: the frame after the last one; None = the end.
+        kind: format of the map file; None guesses it.
+        start: first frame of the video that the map file describes.
+        stop: frame after the last one that the map file describes; None means the end of the video.
 
     Raises:
-        MediaError: the file does not parse, or the video cannot be read.
+        MediaError: the map file is not valid in this format, or the video cannot be read.
     """
     with open_video(source) as video:
         size = video.info.width, video.info.height
@@ -432,16 +445,16 @@ def check_file(
     size: tuple[int, int] | None = None,
     frames: int | None = None,
 ) -> MapReport:
-    """Read a map file, and report what its encoder would do with it.
+    """Check whether the encoder would accept a map file and read it as intended.
 
     Args:
-        path: the file.
-        kind: its format; guessed when None.
+        path: the map file.
+        kind: format of the map file; None guesses it.
         size: coded (width, height) of the video, if known.
         frames: number of frames of the video, if known.
 
     Raises:
-        MediaError: the file does not parse.
+        MediaError: the map file is not valid in this format.
     """
     kind = kind or guess_format(path)
     report = MapReport(kind)
@@ -455,14 +468,16 @@ def check_file(
                 report.problems += _grid_problems(Path(path), report, size)
         elif grid.shape != report.grid:
             problem(
-                f"the map of frame {index} has {grid.shape[1]} x {grid.shape[0]} cells, and the first "
+                f"the map of frame {index} has {grid.shape[1]} x {grid.shape[0]} cells, but the first "
                 f"one has {report.grid[1]} x {report.grid[0]}"
             )
             break
         report.frames += 1
         values = np.unique(grid).tolist()
         if kind == "svtav1" and len(values) > SVT_MOST_VALUES:
-            problem(f"frame {index} has {len(values)} values, and SVT-AV1 takes {SVT_MOST_VALUES}")
+            problem(
+                f"frame {index} has {len(values)} distinct offsets, but SVT-AV1 allows {SVT_MOST_VALUES}"
+            )
         seen.update(values)
         last = index
     if not report.frames:
@@ -472,22 +487,23 @@ def check_file(
     report.offsets, report.values = (low, high), len(seen)
     limit = LIMITS[kind]
     if max(-low, high) > limit:
-        problem(f"offsets from {low} to {high}: the encoder's range is -{limit} to {limit}")
-    # A map of SVT-AV1 stays in force, so that not every frame needs one.
+        problem(f"offsets range from {low} to {high}, but the encoder allows -{limit} to {limit}")
+    # SVT-AV1 applies a map until the next one, so not every frame needs a map.
     if frames is not None and (last >= frames if kind == "svtav1" else report.frames != frames):
-        problem(f"the file has maps of {report.frames} frames, and the video has {frames} frames")
+        problem(f"the file has maps of {report.frames} frames, but the video has {frames} frames")
     if kind.startswith("kvazaar"):
         note("kvazaar reads the maps in coding order: encode with gop=0 or gop=lp-g4d3t1")
     elif kind == "svtav1":
         note(
-            "offsets are in qindex; a map stays in force until the next; needs SvtAv1EncApp 1.6 or newer"
+            "offsets are in qindex, and SVT-AV1 applies a map until the next one; "
+            "SvtAv1EncApp must be 1.6 or newer"
         )
         if low < 0:
-            note("offsets below zero have hardly any effect: raise the background instead")
+            note("negative offsets have hardly any effect: raise the other offsets instead")
     else:
         note("no encoder reads this format")
     if report.values == 1:
-        note("all offsets are equal, so nothing is steered")
+        note("all offsets are equal, so they do not move any bits")
     return report
 
 
@@ -502,7 +518,7 @@ def _grid_problems(path: Path, report: MapReport, size: tuple[int, int]) -> Iter
     wanted = (1, rows * columns) if report.format == "svtav1" else (rows, columns)
     if report.grid != wanted:
         yield (
-            f"the map has {report.grid[1]} x {report.grid[0]} cells, and a picture of "
-            f"{size[0]}x{size[1]} has {columns} x {rows} cells of {block} pixels, so every offset would "
-            "be read for another cell"
+            f"the map has {report.grid[1]} x {report.grid[0]} cells, but a picture of "
+            f"{size[0]}x{size[1]} has {columns} x {rows} cells of {block} pixels, so the encoder would "
+            "apply offsets to the wrong cells"
         )

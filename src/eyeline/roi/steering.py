@@ -1,26 +1,26 @@
-"""Turn saliency maps into QP offsets per block; every way to an encoder uses this module.
+"""Steering: convert saliency maps to QP offsets per block, for all encoders and map files.
 
-A frame takes four steps: the map is turned to the orientation of the coded picture, averaged over
-blocks, converted to offsets by a law, and smoothed over time into a few levels.
+Each map is rotated to the orientation of the coded picture, averaged over blocks and converted to QP
+offsets by a law. The offsets are then smoothed over time and quantised to a few values, the levels.
 
-The laws are `clamp(-strength * f(saliency))`:
+A law maps the saliency s of a block to the offset `clamp(-strength * f(s))`:
 
-| law | f | suits |
+| law | f(s) | suitable for |
 |---|---|---|
-| `symmetric` | `2 s - 1`: -strength where s is 1, +strength where s is 0 | tools that expect this law |
-| `neutral` | `s - c` | maps of objects: the file size stays, the bits move |
-| `density` | `log2(w) - c`, w = (1 - k) + k s / mean(s) | maps of gaze: the least weighted error |
+| `symmetric` | `2 s - 1`: offsets from -strength at s = 1 to +strength at s = 0 | compatibility |
+| `neutral` | `s - c`: moves bits, and keeps the file size | maps of objects |
+| `density` | `log2(w) - c`, w = (1 - k) + k s / mean(s): minimises the weighted error | maps of gaze |
 
-c is chosen so that the mean of a frame's offsets, weighted by each block's bits, is zero. An offset is
-in QP of H.264 and HEVC, where 6 double the quantiser step (ITU-T H.264, 8.5.9).
+c is chosen so that the mean of a frame's offsets, weighted by the bits of each block, is zero. Offsets are
+in QP of H.264 and HEVC, where 6 QP double the quantiser step (ITU-T H.264, 8.5.9).
 
-`density` minimises the squared error that viewers see, weighted as `eyeline score` weights it: (1 - k)
-of it over the whole frame, and k where viewers look. At a given rate the weighted error is least when
-every block has the same slope, dD/dR = -lambda / w, and lambda doubles with every 3 QP (Sullivan &
-Wiegand, "Rate-distortion optimization for video compression", IEEE Signal Processing Magazine 15(6),
-1998; lambda = 0.85 * 2**((QP - 12) / 3) in the reference encoders of H.264 and HEVC). So the offset is
--3 log2(w) for a map without errors. A predicted map has errors, and half of that or less gains more at
-equal cost (docs/roi_compare.md).
+`density` minimises the squared error with the weights w, as in `eyeline score`: a share of 1 - k counts
+equally over the whole frame, and a share of k counts where viewers look. At a given rate, the weighted
+error is minimal if the slope dD/dR of every block is -lambda / w. lambda doubles every 3 QP: it is
+0.85 * 2**((QP - 12) / 3) in the reference encoders of H.264 and HEVC (Sullivan & Wiegand, "Rate-distortion
+optimization for video compression", IEEE Signal Processing Magazine 15(6), 1998). The optimal offset for a
+map without errors is therefore -3 log2(w). For a predicted map, which has errors, a factor of at most half
+of this gains more at equal cost (docs/roi_compare.md).
 """
 
 from __future__ import annotations
@@ -42,58 +42,61 @@ Law = Literal["symmetric", "neutral", "density"]
 LAWS: tuple[Law, ...] = get_args(Law)
 
 MAX_OFFSET = 51
-"""Largest offset of an 8-bit encoder, QP: its whole range."""
+"""Largest allowed offset, the QP range of 8-bit H.264 and HEVC."""
 
 GAZE_SHARE = 0.75
 """k of the `density` law: the share of the error that counts where viewers look. Of 0.25, 0.5, 0.75 and
-0.9 the one that gains most at equal cost with predicted maps; docs/roi_compare.md."""
+0.9, this value gains most at equal cost with predicted maps (docs/roi_compare.md)."""
 
 PEAK = 40.0
-"""Peak over mean of a narrow map of gaze: 32 viewers' fixations blurred by 3 % of the width."""
+"""Ratio of peak to mean of a narrow gaze map: fixations of 32 viewers, blurred by 3 % of the width."""
 
 DEFAULT_CLAMP = 12
-"""Four times the quantiser step; larger offsets make the edges of regions visible."""
+"""Default limit of the offsets, QP: a factor of 4 in the quantiser step. With larger offsets, the edges of
+regions become visible."""
 
 LAW_FOR: dict[str, Law] = {"objects": "neutral", "gaze": "density"}
-"""Task of the model that made a map to the law that suits the map."""
+"""Default law by the task of the model that made the map."""
 
 STRENGTHS: dict[Law, float] = {"neutral": 3.0, "symmetric": 3.0, "density": 1.0}
-"""Default strength of each law, QP. Measured in docs/roi_compare.md. `neutral`: the greatest whole
-number at which the whole picture loses less than half a point of VMAF on the clip whose subject is known.
-`density`: of 0.5, 1 and 1.5 the greatest at which the whole frame loses no VMAF on the mean of five clips
-with recorded gaze."""
+"""Default strength of each law, QP, chosen by the measurements in docs/roi_compare.md. `neutral`: the
+largest whole number that costs less than 0.5 points of whole-frame VMAF on a clip with ground-truth masks.
+`density`: of 0.5, 1 and 1.5, the largest that costs no whole-frame VMAF on average over five clips with
+recorded gaze."""
 
 ASPECT_TOLERANCE = 0.04
-"""Largest relative difference between a map's aspect and the picture's: rounding to a few dozen lines
-makes 0.03."""
+"""Largest relative difference between the aspect ratios of a map and its picture. Rounding the size of a
+map with a few dozen lines causes up to 0.03."""
 
 DEFAULT_SMOOTHING = 0.7
-"""Weight of the past in the average: at 25 frames/s two thirds of it are forgotten after 0.11 s."""
+"""Weight of the previous average in the exponential average of the offsets; at 25 frames/s, its time
+constant is 0.11 s."""
 
 DEFAULT_LEVELS = 9
 
 HYSTERESIS = 0.25
-"""Distance beyond the middle between two levels at which a block changes its level, in steps."""
+"""A block changes its level if the average passes the midpoint of two levels by this fraction of their
+distance."""
 
 
 def check_law(law: str, strength: float, clamp: float) -> None:
-    """Raise a UsageError for an unknown law, or a strength or clamp (QP) out of range."""
+    """Raise a UsageError for an unknown law, or for a strength or clamp outside its range."""
     if law not in LAWS:
-        raise UsageError(f"the law is {law!r}", f"choose one of: {', '.join(LAWS)}")
+        raise UsageError(f"{law!r} is not a known law", f"choose one of: {', '.join(LAWS)}")
     if not 0 <= strength <= MAX_OFFSET:
         raise UsageError(
             f"the strength is {strength:g}; it must be between 0 and {MAX_OFFSET} QP",
-            "give 0 for an encode without regions",
+            "give a strength in this range; 0 encodes without regions",
         )
     if not 1 <= clamp <= MAX_OFFSET:
         raise UsageError(
             f"the clamp is {clamp:g}; it must be between 1 and {MAX_OFFSET} QP",
-            f"the default is {DEFAULT_CLAMP}",
+            f"give a value in this range; the default is {DEFAULT_CLAMP}",
         )
 
 
 def symmetric(saliency: Floats, strength: float, clamp: float = DEFAULT_CLAMP) -> Floats:
-    """Return offsets that are zero at a saliency of 0.5, whatever they do to the file size."""
+    """Return the offsets of the `symmetric` law, float32 (rows, columns), QP; the file size may change."""
     return np.clip(-strength * (2 * saliency - 1), -clamp, clamp).astype(np.float32)
 
 
@@ -103,11 +106,11 @@ def neutral(
     clamp: float = DEFAULT_CLAMP,
     weights: npt.NDArray[np.floating] | None = None,
 ) -> Floats:
-    """Return offsets whose mean weighted by each block's bits is zero: bits move, the file hardly grows.
+    """Return the offsets of the `neutral` law, whose mean weighted by the bits of each block is zero.
 
-    To first order a block's bits change by the share `-offset * ln(2) / 6`, so offsets that sum to zero
-    when weighted by bits leave the file size as it is. Where the clamp limits offsets, c is found by
-    bisection: the mean falls monotonically in c. Without `weights` all blocks count the same.
+    An offset changes the bits of a block by a factor of about 1 - offset * ln(2) / 6, so offsets with a
+    weighted mean of zero keep the file size. If the clamp limits offsets, c is found by bisection, because
+    the mean is monotonic in c. `weights` are the bits of the blocks; None weights all blocks equally.
 
     Returns:
         float32 (rows, columns), QP.
@@ -121,7 +124,7 @@ def neutral(
     offsets = np.clip(strength * (centre - s), -clamp, clamp)
     low, high = float(s.min()), float(s.max())
     if strength * (high - low) > clamp:
-        for _ in range(24):  # 2**-24 of the range: below any encoder's step
+        for _ in range(24):  # an error of 2**-24 of the range is far below 1 QP
             centre = (low + high) / 2
             offsets = np.clip(strength * (centre - s), -clamp, clamp)
             if (w * offsets).sum() > 0:
@@ -137,10 +140,10 @@ def density(
     clamp: float = DEFAULT_CLAMP,
     weights: npt.NDArray[np.floating] | None = None,
 ) -> Floats:
-    """Return offsets by the logarithm of each block's weight, with a weighted mean of zero.
+    """Return the offsets of the `density` law, whose mean weighted by the bits of each block is zero.
 
-    Only the map's shape counts, not its level: a map of zeros gives offsets of zero. `strength` is in QP
-    per doubling of the weight; `weights` are as in `neutral`.
+    A constant factor of the map has no effect, and a map of zeros gives offsets of zero. `strength` is in
+    QP per doubling of a block's weight w; `weights` are the bits of the blocks, as in `neutral`.
 
     Returns:
         float32 (rows, columns), QP.
@@ -152,9 +155,9 @@ def density(
 
 
 def span_of(law: Law, strength: float, clamp: float) -> float:
-    """Return the QP between the least and the greatest offset of a law.
+    """Return the difference between the largest and the smallest offset of a law, QP.
 
-    The `density` law has no greatest weight; a peak of `PEAK` times the mean is assumed.
+    The `density` law has no largest weight, so a map's peak is assumed to be `PEAK` times its mean.
     """
     one_way = {
         "symmetric": 2.0,
@@ -166,15 +169,15 @@ def span_of(law: Law, strength: float, clamp: float) -> float:
 
 @dataclass(frozen=True)
 class SteerOptions:
-    """How saliency becomes QP offsets.
+    """Options of the conversion from saliency to QP offsets.
 
     Attributes:
-        strength: QP; its meaning depends on the law. 0 steers nothing; None = the law's default.
-        law: `neutral`, `symmetric` or `density`; None = the law that suits the map, see `for_map`.
-        clamp: largest offset either way, QP.
-        smoothing: weight of the past in the average over frames, 0..0.99.
-        levels: distinct offsets, zero included, 3..51.
-        hysteresis: see `HYSTERESIS`, 0..1.
+        strength: factor of the law, QP; 0 disables offsets, None uses the default of the law.
+        law: `neutral`, `symmetric` or `density`; None uses the default for the kind of map, see `for_map`.
+        clamp: largest absolute offset, QP.
+        smoothing: weight of the previous average in the average over frames, 0..0.99.
+        levels: largest number of distinct offsets, including zero, 3..51.
+        hysteresis: resistance of a block to changes of its level, 0..1, see `HYSTERESIS`.
     """
 
     strength: float | None = None
@@ -195,15 +198,15 @@ class SteerOptions:
             if not least <= value <= most:
                 raise UsageError(
                     f"{name} is {value:g}; it must be between {least} and {most}",
-                    f"the default is {default}",
+                    f"give a value in this range; the default is {default}",
                 )
 
     def for_map(self, shows: str | None) -> SteerOptions:
-        """Return the options with the law and the strength filled in where they are None.
+        """Return the options with the default law and strength for a kind of map instead of None.
 
         Args:
-            shows: `gaze` or `objects`, the task of the model that made the map; None if it is not
-                known, which counts as `objects`.
+            shows: `gaze` or `objects`, the task of the model that made the map; None if the task is not
+                known, which is treated as `objects`.
         """
         known = replace(self, law=self.law or LAW_FOR[shows or "objects"])
         law, strength = known.chosen
@@ -211,29 +214,29 @@ class SteerOptions:
 
     @property
     def chosen(self) -> tuple[Law, float]:
-        """Law and strength; those for objects where they are None."""
+        """Law and strength, with the defaults for maps of objects instead of None."""
         law = self.law or LAW_FOR["objects"]
         return law, STRENGTHS[law] if self.strength is None else self.strength
 
     @property
     def span(self) -> float:
-        """QP between the least and the greatest possible offset."""
+        """Difference between the largest and the smallest possible offset, QP."""
         return span_of(*self.chosen, self.clamp)
 
     @property
     def lowest(self) -> float:
-        """QP of the least possible offset, negative."""
+        """The smallest possible offset, QP; it is negative."""
         law, strength = self.chosen
         return -min(self.span if law == "density" else strength, self.clamp)
 
 
 def grid_size(width: int, height: int, block: int) -> tuple[int, int]:
-    """Return (rows, columns) of the blocks that cover a picture of `width` x `height` pixels."""
+    """Return the number of blocks, (rows, columns), that cover a picture; all sizes are in pixels."""
     return -(-height // block), -(-width // block)
 
 
 def steering_means(saliency: Floats, width: int, height: int, block: int) -> Floats:
-    """Return the mean of a map in coded orientation over every block of a picture (sizes in pixels).
+    """Return the mean of a map in coded orientation over every block of a picture; sizes are in pixels.
 
     Returns:
         float32 (ceil(height / block), ceil(width / block)).
@@ -241,32 +244,36 @@ def steering_means(saliency: Floats, width: int, height: int, block: int) -> Flo
     rows = block_edges(height, block) / height * saliency.shape[0]
     columns = block_edges(width, block) / width * saliency.shape[1]
     means = block_means(saliency.astype(np.float32, copy=False), rows, columns)
-    # Differences of sums round, so a mean could leave the range of its values.
+    # block_means subtracts cumulated sums, so rounding can move a mean outside the range of the map.
     return np.clip(means, saliency.min(), saliency.max())
 
 
 def to_coded(saliency: Floats, rotation: int) -> Floats:
-    """Turn an upright map to the coded picture, which `rotation` clockwise degrees make upright."""
-    return np.rot90(saliency, rotation // 90)  # counterclockwise: back
+    """Rotate an upright map to coded orientation; `rotation` is the clockwise display rotation, degrees."""
+    return np.rot90(saliency, rotation // 90)  # rot90 turns counterclockwise
 
 
 def valid_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where: str) -> Floats:
-    """Return a map as float32 (h, w) in [0, 1], if it can be a map of this picture.
+    """Check that a map fits a picture, and return it as float32 (h, w) in [0, 1].
 
-    `display` is the upright (width, height) of the picture in square pixels; `where` begins the message.
+    `display` is the (width, height) of the upright picture in square pixels; `where` begins error messages.
 
     Raises:
-        MediaError: the map is not two-dimensional, has another aspect, or a value outside [0, 1].
+        MediaError: the map is not two-dimensional, has another aspect ratio, or a value outside [0, 1].
     """
     if saliency.ndim != 2 or 0 in saliency.shape:
-        raise MediaError(f"{where}: the map has the shape {saliency.shape}", "give rows x columns")
+        raise MediaError(
+            f"{where}: the map has the shape {saliency.shape}, expected (rows, columns)",
+            "give a two-dimensional array that is not empty",
+        )
     h, w = saliency.shape
     ratio = (w / h) / (display[0] / display[1])
     slack = ASPECT_TOLERANCE + 0.5 / w + 0.5 / h
     if (w, h) != display and not 1 - slack < ratio < 1 + slack:
         raise MediaError(
-            f"{where}: the map is {w}x{h}, the picture {display[0]}x{display[1]}",
-            "a map has the picture's upright size, or its aspect at a smaller size",
+            f"{where}: the map is {w}x{h}, but the picture is {display[0]}x{display[1]}, which is another "
+            "aspect ratio",
+            "give an upright map with the aspect ratio of the picture",
         )
     values = saliency.astype(np.float32, copy=False)
     low, high = float(values.min()), float(values.max())
@@ -279,15 +286,15 @@ def valid_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where
 
 
 def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
-    """Return the mean absolute difference between neighbours in a row, per block of 8 n pixels.
+    """Estimate the bits of each block by the mean absolute difference of horizontal neighbours, plus one.
 
-    It is an estimate of the bits that a block takes, from every eighth line. One is added, so that flat
-    blocks have a weight.
+    Only every eighth line and every second column are used. `block` is a multiple of 8 pixels. One is added
+    so that flat blocks have a positive weight.
 
     Returns:
-        float32 (rows, columns), positive, in 8-bit codes per sample.
+        float32 (rows, columns), at least 1, in 8-bit code values.
     """
-    # 15 bits and fewer: half the memory to move.
+    # int16 holds up to 15 bits and halves the memory traffic.
     lines: npt.NDArray[Any] = luma[::8, ::2].astype(np.int16 if bits <= 15 else np.int32)
     down, across = block // 8, block // 2  # sampled lines and columns of a block
     rows, columns = -(-lines.shape[0] // down), -(-lines.shape[1] // across)
@@ -303,17 +310,17 @@ def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
 
 
 def level_step(span: float, levels: int) -> int:
-    """Return the whole QPs between levels, so that `span` QP take at most `levels` (3 or more) of them."""
+    """Return the distance between levels, QP, so that `span` QP have at most `levels` (>= 3) levels."""
     step = max(1, math.ceil(span / (levels - 1)))
-    # A span that lies asymmetrically over multiples of the step may touch one level more.
+    # A span that is not aligned to multiples of the step can touch one more level.
     return step if span / step + 1 <= levels else step + 1
 
 
 class LevelSmoother:
-    """Turn each frame's offsets into levels that do not flicker.
+    """Smooth offsets over time and quantise them to levels.
 
-    A block whose QP changes every frame flickers and costs skip blocks. So offsets follow an
-    exponential average, and a level changes only when the average is clearly nearer to another level.
+    A block whose QP changes in every frame flickers, and can't be coded as a skip block. So the offsets are
+    averaged exponentially, and a level changes only if the average is clearly nearer to another level.
     """
 
     def __init__(
@@ -329,9 +336,9 @@ class LevelSmoother:
         self._levels: Floats | None = None
 
     def __call__(self, offsets: Floats, *, reset: bool = False) -> Levels:
-        """Return the next frame's levels, int16 (rows, columns), QP: multiples of the step.
+        """Return the levels of the next frame, int16 (rows, columns), QP, multiples of the step.
 
-        `reset` forgets the past, because a scene starts here. So does a grid of another shape.
+        `reset` restarts the average at the start of a scene; offsets of another shape restart it, too.
         """
         mean, levels = self._mean, self._levels
         if reset or mean is None or levels is None or mean.shape != offsets.shape:
@@ -343,8 +350,8 @@ class LevelSmoother:
             leave = np.abs(scaled - levels) > 0.5 + self._hysteresis
             levels = np.where(leave, np.rint(scaled), levels)
         if self._most is not None and np.ptp(levels) >= self._most:
-            # Hysteresis keeps levels just outside of this frame's span, and both ends of a span may
-            # lie at ties that are rounded outwards.
+            # Hysteresis can keep levels just outside the span of this frame, and rounding can move both
+            # ends of the span outwards.
             lowest = np.rint(mean / self._step).min()
             levels = np.clip(levels, lowest, lowest + self._most - 1)
         self._mean, self._levels = mean, levels
@@ -352,7 +359,7 @@ class LevelSmoother:
 
 
 class LevelMapper:
-    """Turn maps into levels, frame after frame."""
+    """Convert saliency maps to levels (quantised QP offsets per block), one frame at a time."""
 
     def __init__(
         self,
@@ -376,11 +383,14 @@ class LevelMapper:
         cut: bool = False,
         picture: av.VideoFrame | None = None,
     ) -> Levels:
-        """Return the next frame's levels, int16 (rows, columns) of the coded picture, QP.
+        """Return the levels of the next frame per block of the coded picture, int16 (rows, columns), QP.
 
-        `saliency` is upright, of any size, and `rotation` clockwise degrees make the coded picture upright;
-        `cut` says that a scene starts here. The activity of `picture` estimates the bits of its blocks for
-        the laws that keep the file size; without it all blocks weigh the same.
+        Args:
+            saliency: upright map of any size.
+            rotation: clockwise rotation, degrees, that makes the coded picture upright.
+            cut: whether a scene starts at this frame.
+            picture: the decoded frame, to estimate the bits per block for the laws that keep the file size;
+                None weights all blocks equally.
         """
         (law, strength), clamp = self._options.chosen, self._options.clamp
         coded = to_coded(saliency, rotation)
@@ -396,7 +406,7 @@ class LevelMapper:
 
 
 def luma_of(frame: av.VideoFrame) -> tuple[npt.NDArray[np.unsignedinteger], int]:
-    """Return the first plane of a planar YUV or grey frame, without a copy, and its bits per sample."""
+    """Return the luma plane of a planar YUV or grey frame, without a copy, and its bits per sample."""
     plane = frame.planes[0]
     bits = frame.format.components[0].bits
     kind = np.dtype(np.uint8 if bits <= 8 else np.uint16)

@@ -149,7 +149,7 @@ def test_masks_of_another_shape_are_refused(clip: Path, maps: str, tmp_path: Pat
         for i in range(COUNT):
             sink.write(i, i / 25, subject()[:, :H])
     options = replace(OPTIONS, maps=maps, judge_masks=str(tmp_path / "square"))
-    with pytest.raises(MediaError, match="128x128, the picture 192x128"):
+    with pytest.raises(MediaError, match="128x128, but the picture is 192x128"):
         compare(clip, tmp_path / "work", options)
 
 
