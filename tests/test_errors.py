@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from eyeline import errors
-from eyeline.errors import DamagedMediaError, EyelineError, MissingExtraError
+from eyeline.errors import DamagedMediaError, EyelineError, MissingExtraError, needs_extra
 
 KINDS = [
     kind
@@ -26,3 +26,9 @@ def test_what_an_error_carries_comes_along() -> None:
     assert pickle.loads(pickle.dumps(DamagedMediaError("cut", frames=7))).frames == 7
     before = MissingExtraError("Ray", "ray")
     assert str(pickle.loads(pickle.dumps(before))) == str(before)
+
+
+def test_a_missing_module_names_its_extra() -> None:
+    with pytest.raises(MissingExtraError, match="no_such is") as caught, needs_extra("eval"):
+        import no_such  # noqa: F401
+    assert caught.value.hint == "pip install 'eyeline[eval]'"

@@ -37,7 +37,7 @@ def run(*words: str | Path) -> SimpleNamespace:
 def test_the_command(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
     done = run(saliency_log, "--video", clip, "-o", tmp_path / "page.html", "--title", "A & B")
     assert done.returncode == 0, done.stderr
-    assert f"{FRAMES} pictures of {WIDTH}x{HEIGHT} (one a frame)" in done.stderr
+    assert f"{FRAMES} pictures of {WIDTH}x{HEIGHT} (one per frame)" in done.stderr
     page = (tmp_path / "page.html").read_text()
     assert "<title>A &amp; B</title>" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
@@ -47,8 +47,11 @@ def test_the_command(saliency_log: Path, clip: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--ref", "a.mp4"], "half a pair"),
-        (["--video", "a.mp4", "--ref", "b.mp4", "--dist", "c.mp4"], "--video and a pair"),
+        (["--ref", "a.mp4"], "only one of --ref and --dist"),
+        (
+            ["--video", "a.mp4", "--ref", "b.mp4", "--dist", "c.mp4"],
+            "--video is given beside --ref",
+        ),
         (["--model", "placeholder"], "without a clip"),
         (["--video", "missing.mp4"], "missing.mp4"),
         (["--worst-by", "x"], "no log holds the column 'x'"),

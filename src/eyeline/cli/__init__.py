@@ -26,7 +26,7 @@ from eyeline.errors import EyelineError
 
 app = typer.Typer(
     name="eyeline",
-    help="Find where viewers look in a video, and make that usable.",
+    help="Find where viewers look in a video; encode, score and report by it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -56,7 +56,7 @@ def _options(
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Find where viewers look in a video, and make that usable."""
+    """Find where viewers look in a video; encode, score and report by it."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`eyeline batch`: many videos, resumable, on one machine or a cluster."""
+"""`eyeline batch`: process many videos on one machine or a cluster, and resume."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from eyeline.batch.work import Work
 
 app = typer.Typer(
-    help="Many videos: resumable, on one machine or a Ray cluster.", no_args_is_help=True
+    help="Process many videos on one machine or a Ray cluster, and resume.", no_args_is_help=True
 )
 
 _RUN = "Execution"
 _MANIFEST = argument(
-    "MANIFEST", "Manifest (.csv, .jsonl, .parquet), folder, or pattern; fsspec URLs too.",
-)  # fmt: skip
+    "MANIFEST", "Manifest (.csv, .jsonl, .parquet), folder, or pattern; fsspec URLs too."
+)
 _OUTPUT = option(REQUIRED, "--output", "-o", help="Dataset: a folder or an fsspec URL.")
 
 
@@ -39,7 +39,7 @@ def _segment(frames: int) -> Any:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a batch runs; nothing here changes its results."""
+    """The options of the run; none of them changes the results."""
 
     panel: ClassVar = _RUN
     workers: int = option(0, min=0, max=1024, help="Worker processes; 0 = one per core.")

@@ -1,4 +1,4 @@
-"""`eyeline data`: which datasets there are, how to get one, and what one holds."""
+"""`eyeline data`: list, fetch, import and check datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`eyeline evaluate`: models on held-out datasets, with intervals."""
+"""`eyeline evaluate`: score models on held-out datasets, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateFiles:
-    """What is written."""
+    """The output files."""
 
     panel: ClassVar = "Output"
     output: str | None = option(None, "--output", "-o", help="Everything as JSON; `-` for stdout.")
@@ -37,7 +37,7 @@ class EvaluateFiles:
 
 @dataclass(frozen=True)
 class Gaze:
-    """How fixation sets are judged."""
+    """The options of fixation sets."""
 
     panel: ClassVar = "Fixation sets"
     frames: int | None = option(None, help="Judged frames per video; 24 by default.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtractFiles(options.LogFiles):
-    """What is written."""
+    """The output files."""
 
     overlay: str | None = option(None, help="Heat map over the source: .mp4 or .mkv.")
     maps: str | None = option(

@@ -243,10 +243,7 @@ def fetch(
 
 
 @command("eyeline model list")
-def list_models(
-    registry: str | None = options.REGISTRY,
-    as_json: bool = options.AS_JSON,
-) -> None:
+def list_models(registry: str | None = options.REGISTRY, as_json: bool = options.AS_JSON) -> None:
     """List every model: id, task, role, parameters, working lines, licence."""
     from eyeline.registry.registry import Registry
 

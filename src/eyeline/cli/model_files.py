@@ -103,9 +103,7 @@ def _audit_one(name: str, api: str | None, policy: AuditPolicy, how: AuditOption
 
 
 @command("eyeline model keygen release.pem")
-def keygen(
-    private: Path = argument("KEY.pem", "File for the new private key."),
-) -> None:
+def keygen(private: Path = argument("KEY.pem", "File for the new private key.")) -> None:
     """Make a key pair for signing: the private KEY.pem and the public KEY.pub (extra `sign`)."""
     from eyeline.registry.signing import make_key
 
@@ -233,10 +231,9 @@ def _export_run(run: Path, output: Path, quiet: bool) -> None:
     with needs_extra("train"):
         from eyeline.convert.export import export_run
     done = export_run(run, output)
-    if quiet:
-        return
-    typer.echo(f"wrote {output}, sha256 {done.sha256}")
-    typer.echo(done.parity.text("the torch net"))
+    if not quiet:
+        typer.echo(f"wrote {output}, sha256 {done.sha256}")
+        typer.echo(done.parity.text("the torch net"))
 
 
 @command(

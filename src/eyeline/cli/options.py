@@ -132,7 +132,6 @@ TEMPORAL = option(
     help="Filter over time, reset at cuts; `model` is the model's own (motion: extra `motion`).",
 )  # fmt: skip
 
-
 METRICS = option(
     None,
     help="Of psnr, ssim, ms_ssim, sw_vmaf, vmaf, separated by commas; by default all that are installed "
@@ -163,9 +162,8 @@ class ModelChoice:
         None, "--model", "-m", envvar="EYELINE_MODEL", help="Registry id or path of an ONNX model."
     )
     task: Literal["gaze", "objects"] | None = option(
-        None, "--map",
-        help="What the map shows: use the registry's production model for `gaze` or for `objects`.",
-    )  # fmt: skip
+        None, "--map", help="Use the registry's production model for `gaze` or for `objects`."
+    )
     registry: str | None = REGISTRY
 
     def choose(self, use: Use) -> Model:
@@ -199,7 +197,7 @@ class TemporalFilter:
 
 @dataclass(frozen=True)
 class FrameFilling:
-    """Which frames are inferred, and how the others are filled."""
+    """The choice of the inferred frames, and the filling of the others."""
 
     panel: ClassVar = FRAMES
     stride: int = STRIDE
@@ -214,7 +212,7 @@ class FrameFilling:
 
 @dataclass(frozen=True)
 class ColourTagOptions:
-    """How YUV samples become RGB."""
+    """The conversion of YUV to RGB."""
 
     panel: ClassVar = "Colour"
     matrix: Literal["bt601", "bt709", "bt2020"] | None = option(
@@ -227,7 +225,7 @@ class ColourTagOptions:
 
 @dataclass(frozen=True)
 class ColourOptions(ColourTagOptions):
-    """How YUV samples become RGB, and what happens to HDR video."""
+    """The conversion of YUV to RGB, and of HDR video to SDR."""
 
     hdr: Literal["map", "refuse"] = option("map", help="PQ and HLG: map to SDR, or refuse.")
 
@@ -289,7 +287,7 @@ def _frame_rate(text: str | None) -> Fraction | None:
 
 @dataclass(frozen=True)
 class SteeringOptions:
-    """How maps become QP offsets."""
+    """The conversion of maps to QP offsets."""
 
     panel: ClassVar = STEERING
     strength: float | None = option(

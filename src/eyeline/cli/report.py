@@ -1,4 +1,4 @@
-"""`eyeline report`: one page to look at and to send, from logs and clips."""
+"""`eyeline report`: make one HTML page of logs and clips."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DrawnMaps(options.ModelChoice):
 )
 def report(
     logs: list[str] = argument(
-        "LOG...", "Logs of eyeline or libvmaf: JSON, CSV, Parquet. Pictures belong to the first.",
+        "LOG...", "Logs of eyeline or libvmaf: JSON, CSV, Parquet. Pictures belong to the first."
     ),
     page: Page = group(),
     clips: Clips = group(),
@@ -70,7 +70,7 @@ def report(
     raw: options.RawVideo = group(),
     quiet: bool = options.QUIET,
 ) -> None:  # fmt: skip
-    """Put logs and clips in one page that opens from disk, to look at and to send."""
+    """Make one HTML page of logs and clips, which opens without a server."""
     from eyeline.cli.progress import item_progress
     from eyeline.report import MediaOptions, PageOptions, write_report
 
@@ -98,18 +98,24 @@ def report(
 
 
 def _clip(video: str | None, ref: str | None, dist: str | None) -> str | None:
-    """The clip, or the reference of a pair."""
+    """Return the clip, or the reference of a pair."""
     if video is not None and (ref is not None or dist is not None):
-        raise UsageError("--video and a pair", "give --video CLIP, or --ref REF --dist DIST")
+        raise UsageError(
+            "--video is given beside --ref or --dist", "give --video CLIP, or --ref REF --dist DIST"
+        )
     if (ref is None) != (dist is None):
-        raise UsageError("half a pair", "give both --ref REF and --dist DIST, or --video CLIP")
+        raise UsageError(
+            "only one of --ref and --dist is given", "give --ref REF --dist DIST, or --video CLIP"
+        )
     return video if video is not None else ref
 
 
 def _conclude(facts: PageFacts, output: str) -> None:
     pictures = ""
     if facts.every:
-        which = "one a frame" if facts.every == 1 else f"one for every {facts.every}, and the worst"
+        which = (
+            "one per frame" if facts.every == 1 else f"one for every {facts.every}, and the worst"
+        )
         pictures = (
             f"; {facts.pictures} pictures of {facts.width}x{facts.height} ({which}), "
             f"{facts.megabytes:.1f} MB"

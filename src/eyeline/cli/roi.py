@@ -1,4 +1,4 @@
-"""`eyeline roi`: spend bits where viewers look."""
+"""`eyeline roi`: encode with more bits where viewers look."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eyeline.registry.registry import Model
     from eyeline.saliency.pipeline import ExtractOptions
 
-app = typer.Typer(help="Spend bits where viewers look.", no_args_is_help=True)
+app = typer.Typer(help="Encode with more bits where viewers look.", no_args_is_help=True)
 
 _SOURCE = argument("IN", "Video, or Y4M.")
 _FORCE = option(False, "--force", help="Replace an existing file.")

@@ -35,7 +35,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class CompareFiles:
-    """What is written."""
+    """The output files."""
 
     panel: ClassVar = "Output"
     output: str | None = option(None, "--output", "-o", help="Everything as JSON; `-` for stdout.")
@@ -51,13 +51,13 @@ class CompareFiles:
 
 @dataclass(frozen=True)
 class Steer:
-    """What steers."""
+    """The maps that steer."""
 
     panel: ClassVar = options.STEERING
     steer: list[str] | None = option(
         None, metavar="MAP",
-        help="What steers: gaze, objects, centre (a fixed Gaussian), recorded (the gaze that judges), "
-        "a model's id or path, or gaze=PATH and objects=PATH. Repeatable: maps are compared.",
+        help="The map that steers: gaze, objects, centre (a fixed Gaussian), recorded (the gaze that "
+        "judges), a model's id or path, or gaze=PATH and objects=PATH. Repeatable: maps are compared.",
     )  # fmt: skip
     strength: float | None = option(None, help="QPs; see `eyeline roi encode`.")
     multiples: str = option(
@@ -71,7 +71,7 @@ class Steer:
 
 @dataclass(frozen=True)
 class Judge:
-    """What judges."""
+    """The maps and metrics that judge."""
 
     panel: ClassVar = "Judging"
     judge_model: str | None = option(

@@ -1,4 +1,4 @@
-"""`eyeline score`: quality of a video against its reference, where viewers look."""
+"""`eyeline score`: compare a video with its reference, weighted by where viewers look."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """What is measured."""
+    """The metrics."""
 
     panel: ClassVar = "Metrics"
     metrics: str | None = options.METRICS
@@ -34,7 +34,7 @@ class MetricOptions:
 
 @dataclass(frozen=True)
 class WeightOptions:
-    """What weights the frame."""
+    """The weights of the pixels."""
 
     panel: ClassVar = "Weights"
     weight: float = options.WEIGHT
@@ -50,7 +50,7 @@ class WeightOptions:
 
 @dataclass(frozen=True)
 class AlignmentOptions:
-    """Which frames form pairs, and at which size."""
+    """The pairing of the frames, and their size."""
 
     panel: ClassVar = "Alignment"
     ref_offset: int = option(0, min=0, help="Frames of REF to leave out at its start.")

@@ -1,4 +1,4 @@
-"""`eyeline train`: a recipe and a dataset to weights."""
+"""`eyeline train`: train a saliency model by a recipe."""
 
 from __future__ import annotations
 
