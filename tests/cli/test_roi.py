@@ -76,7 +76,7 @@ def test_a_map_is_written_and_checked(clip: Path, tmp_path: Path) -> None:
     out.write_text("3 3\n" + "0 " * 9)
     bad = run("roi", "map", clip, "--check", out)
     assert bad.returncode == 1
-    assert "read for another cell" in bad.stdout + bad.stderr
+    assert "apply offsets to the wrong cells" in bad.stdout + bad.stderr
 
 
 def test_a_map_on_stdout_is_json(clip: Path) -> None:

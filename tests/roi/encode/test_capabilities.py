@@ -85,7 +85,7 @@ def test_an_unknown_encoder_is_refused() -> None:
 
 def test_an_encoder_missing_from_the_build_is_named() -> None:
     row = capability("x264").model_copy(update={"library": "libnothing"})
-    with pytest.raises(EncoderError, match="not in this build"):
+    with pytest.raises(EncoderError, match="does not have this encoder"):
         check_obeyed(row, Settings(), "yuv420p")
 
 

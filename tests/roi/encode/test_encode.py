@@ -209,7 +209,7 @@ def test_an_existing_file_and_the_input_are_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         encode(clip, out, EncodeOptions(), [square()] * 6, force=False)
     assert out.read_text() == "mine"
-    with pytest.raises(UsageError, match="is the input"):
+    with pytest.raises(UsageError, match="is also the input"):
         encode(clip, clip, EncodeOptions(), [square()] * 6)
 
 

@@ -35,7 +35,7 @@ def stalled(tmp_path: Path) -> Path:
 
 def test_sound_that_the_muxer_refuses_is_one_error_and_leaves_no_file(stalled: Path) -> None:
     out = stalled.with_name("out.mp4")
-    with pytest.raises(OutputError, match=r"out\.mp4: the sound .* can't be copied") as caught:
+    with pytest.raises(OutputError, match=r"out\.mp4: the audio .* can't be copied") as caught:
         encode(stalled, out, PLAIN)
     assert ".mkv" in caught.value.hint
     assert [p.name for p in stalled.parent.iterdir()] == ["in.mkv"]
@@ -52,5 +52,7 @@ def test_a_codec_that_the_container_can_not_hold_names_the_output(tmp_path: Path
         quiet.sample_rate = 8000
         for stream, frame in ((picture, av.VideoFrame(64, 48, "yuv420p")), (sound, quiet)):
             target.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(OutputError, match=r"out\.mkv: can't hold adpcm_ms audio"):
+    with pytest.raises(
+        OutputError, match=r"out\.mkv: the container can't store the audio stream in adpcm_ms"
+    ):
         encode(clip, tmp_path / "out.mkv", PLAIN)

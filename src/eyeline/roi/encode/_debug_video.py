@@ -1,7 +1,7 @@
-"""Draw the block offsets over an encoded video, beside the QPs that the decoder saw.
+"""Write a debug video, which shows the QP offsets over an encoded video.
 
-The encoded picture is tinted by the offsets: warm where bits were added, cool where bits were taken
-away. For H.264 the decoder's own QPs are on the right in grey: dark is coarse.
+Blocks with a negative offset (more bits) are tinted orange, blocks with a positive offset blue. For H.264,
+the right half shows the QPs that the decoder reports in grey; a higher QP is darker.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Rgb = npt.NDArray[np.uint8]
 WARM = np.array([255, 120, 0], np.float32)
 COOL = np.array([0, 120, 255], np.float32)
 OPACITY = 0.55
-"""Of the strongest tint."""
+"""Opacity of the tint at the largest offset."""
 
 MACROBLOCK = 16
 
@@ -36,7 +36,7 @@ def _enlarged(blocks: npt.NDArray[np.generic], side: int, height: int, width: in
 
 
 def _tint(rgb: Rgb, levels: Levels, block: int, span: int) -> None:
-    """Colour a picture by offsets, in place, with a white line around every change of level."""
+    """Tint a picture in place by its QP offsets, with white lines between blocks of different offsets."""
     height, width = rgb.shape[:2]
     full = _enlarged(levels, block, height, width)
     weight = np.clip(np.abs(full) / max(1, span), 0, 1)[..., None] * OPACITY
@@ -49,14 +49,14 @@ def _tint(rgb: Rgb, levels: Levels, block: int, span: int) -> None:
 
 
 def _grey_qps(qps: npt.NDArray[np.integer], width: int, height: int) -> Rgb:
-    """Return QPs of macroblocks as RGB: white is QP 10 or less, black 50 or more."""
+    """Draw the QP of each macroblock in grey: QP 10 or less is white, QP 50 or more is black."""
     grey = np.clip((50 - qps.astype(np.float32)) / 40 * 255 + 0.5, 0, 255).astype(np.uint8)
     full = _enlarged(grey, MACROBLOCK, height, width)
     return np.repeat(full[..., None], 3, 2)
 
 
 def decoded_qps(path: str | os.PathLike[str]) -> Iterator[npt.NDArray[np.int32] | None]:
-    """Yield the macroblocks' QPs of each frame from the H.264 decoder; None where it gives none."""
+    """Yield the QPs of the macroblocks of each frame from the H.264 decoder; None if it reports no QPs."""
     with av.open(os.fspath(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.options = {"export_side_data": "venc_params"}
@@ -69,10 +69,17 @@ def decoded_qps(path: str | os.PathLike[str]) -> Iterator[npt.NDArray[np.int32] 
 def write_debug_video(
     encoded: str | os.PathLike[str], out: Path, levels: LevelStore, block: int, span: float
 ) -> None:
-    """Draw over every picture of an encoded file.
+    """Write the debug video of an encoded file.
+
+    Args:
+        encoded: the encoded file.
+        out: the debug video.
+        levels: QP offsets of each frame.
+        block: block size in pixels.
+        span: offset that gets the strongest tint, QP.
 
     Raises:
-        MediaError: the file has more pictures than there are levels.
+        MediaError: the file has more pictures than `levels` has frames.
         OutputError: the debug video cannot be written.
     """
     asked, qps = iter(levels), decoded_qps(encoded)
@@ -81,11 +88,14 @@ def write_debug_video(
         side_by_side = i.codec == "h264"
         width = i.width * (2 if side_by_side else 1)
         with VideoWriter(out, width, i.height, fps=i.fps, encoding=H264) as writer:
-            # The coded size: blocks are drawn where the encoder has them.
+            # Frames keep their coded size, so that the blocks align with the blocks of the encoder.
             for frame in video.frames(lambda w, h: (w, h)):
                 grid = next(asked, None)
                 if grid is None:
-                    raise MediaError(f"{encoded}: has more pictures than were steered")
+                    raise MediaError(
+                        f"{encoded}: has more pictures than the encoder was given",
+                        "encode the video again",
+                    )
                 upright = np.moveaxis(frame.rgb, 0, 2)
                 rgb = np.ascontiguousarray(np.rot90(upright, frame.rotation // 90))
                 if rgb.shape[:2] != (i.height, i.width):

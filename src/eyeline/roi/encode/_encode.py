@@ -1,4 +1,4 @@
-"""Encode a source to a playable file whose bits follow saliency."""
+"""Encode a source with QP offsets by saliency, in one or two passes, to a playable file."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from eyeline.roi.encode._regions import MOST_REGIONS, rectangles
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """A finished encode.
+    """Result of an encode.
 
     Attributes:
-        path: the file.
-        frames: pictures in it.
-        video_bytes: bytes of its picture stream, without container and sound.
-        seconds: wall time.
-        fps: average frame rate of the source, or None.
-        provenance: options, model and versions, JSON values.
+        path: path of the encoded file.
+        frames: number of encoded pictures.
+        video_bytes: size of the video stream in bytes, without container and audio.
+        seconds: wall-clock time of the encode.
+        fps: average frame rate of the source; None if it is not known.
+        provenance: options, model and versions as JSON values.
     """
 
     path: str
@@ -63,27 +63,27 @@ def encode(
     debug: str | os.PathLike[str] | None = None,
     on_frame: EncodeProgress | None = None,
 ) -> EncodeResult:
-    """Encode a source with regions of interest.
+    """Encode a source with QP offsets by saliency.
 
     Args:
-        source: path of a video, or another source that `eyeline.media.open_video` takes.
-        out: the file; it appears whole or not at all. Of a source that is damaged part-way the frames
-            before the damage are kept.
-        options: see `EncodeOptions`.
-        maps: see `eyeline.roi._footage.MapSource`; None asks the model.
-        model: registry id, path or `Model`; the registry's default when None.
-        registry: the user's own registry folder.
-        force: replace a file of that name.
-        debug: a video of the offsets and of the decoder's QPs to write, `.mp4` or `.mkv`.
-        on_frame: see `EncodeProgress`.
+        source: path of a video, or another source that `eyeline.media.open_video` accepts.
+        out: file to write, which is created only if the encode succeeds. If the source is damaged, the
+            file has the frames before the damage.
+        options: options of the encode.
+        maps: saliency maps, see `eyeline.roi._footage.MapSource`; None runs the model.
+        model: registry id, path or `Model`; None uses the default of the registry.
+        registry: folder of the user's own registry.
+        force: replace an existing file.
+        debug: debug video to write, `.mp4` or `.mkv`; it shows the offsets and the QPs of the decoder.
+        on_frame: called after each picture, see `EncodeProgress`.
 
     Raises:
-        MediaError: the source or the maps cannot be read, or they do not belong together.
-        EncoderError: the encoder is absent, died, or would ignore the regions.
+        MediaError: the source or the maps cannot be read, or the maps do not fit the source.
+        EncoderError: the encoder is not available, failed, or would ignore the regions.
         OutputError: the file exists and `force` is False, or it cannot be written.
-        UsageError: options that contradict each other.
+        UsageError: the options contradict each other.
         ModelError: the model cannot be used.
-        DamagedMediaError: the source ends early; raised after the frames before were written.
+        DamagedMediaError: the source is damaged; raised after the frames before the damage were written.
     """
     o = options or EncodeOptions()
     row, rate = o.checked()
@@ -93,7 +93,8 @@ def encode(
         container_of(Path(debug))
         if o.steer.strength == 0:
             raise UsageError(
-                "an encode without regions has no offsets to draw", "leave out the debug video"
+                "the strength is 0, so the debug video has no offsets to show",
+                "leave out --debug-video, or give a strength",
             )
         _check_name(debug, source, out, force=force)
     begin = time.perf_counter()
@@ -127,19 +128,19 @@ def encode(
 
 
 def _check_name(path: str | os.PathLike[str], *others: Any, force: bool) -> None:
-    """Refuse an output that is also the input or the other output, or that exists without `force`."""
+    """Raise an error if an output is also one of `others`, or if it exists and `force` is False."""
     for other in others:
         named = isinstance(other, str | os.PathLike)
         if named and Path(path).resolve() == Path(other).resolve():
             raise UsageError(
-                f"{path}: is the input or another output, too", "give the output another name"
+                f"{path}: is also the input or another output", "give the output another name"
             )
     if Path(path).exists() and not force:
-        raise OutputError(f"{path}: exists", "add --force to replace it")
+        raise OutputError(f"{path}: exists already", "add --force to replace it")
 
 
 def _encode_sidedata(job: EncodeJob) -> tuple[int, int]:
-    """Encode with each picture's regions as FFmpeg's side data: all encoders but kvazaar."""
+    """Encode with the regions of each picture in FFmpeg's side data, for all encoders except kvazaar."""
     if job.options.steer.strength != 0:
         probe = settings_of(job.row, job.rate, job.options.preset, job.options.extra)
         check_obeyed(job.row, probe, job.pix_fmt)
@@ -147,7 +148,8 @@ def _encode_sidedata(job: EncodeJob) -> tuple[int, int]:
         return _pass(job, job.footage)
     if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
         raise UsageError(
-            "a bit rate takes two passes, and the source can be read once", "give --crf, or a file"
+            "--bitrate needs two passes, but this source can be read only once",
+            "give --crf, or give the source as a file",
         )
     store = LevelStore(job.info.width, job.info.height, job.row.block)
     try:
@@ -169,7 +171,10 @@ def _pass(
     stats: str = "",
     store: LevelStore | None = None,
 ) -> tuple[int, int]:
-    """Encode the pictures once; `run` is 0 for the only pass, else 1 or 2. Return frames and bytes."""
+    """Encode the pictures in one pass, and return the number of frames and bytes.
+
+    `run` is 0 for a single pass, or the number of the pass, 1 or 2.
+    """
     o, i, row = job.options, job.info, job.row
     steered = o.steer.strength != 0
     replay = iter(store) if store is not None and run == 2 and steered else None
@@ -209,7 +214,7 @@ def _pass(
             job.damage = exc
         if encoder is None:
             raise MediaError(  # noqa: TRY301 - the open files are closed below
-                f"{i.path}: has no frames in the given range", "check --frames"
+                f"{i.path}: has no frames in the given range", "correct --frames"
             )
         size += encoder.finish()
     except BaseException:

@@ -1,9 +1,10 @@
-"""One open encoder and the file that it fills, through PyAV.
+"""Encode pictures with regions of interest to a file with PyAV.
 
-`SideStreams` copies the sound, subtitles, chapters and tags of the source without encoding them again.
-`check_obeyed` encodes three small pictures to see whether the encoder follows regions.
+`SideStreams` copies audio, subtitles, chapters and tags of the source without re-encoding.
+`check_obeyed` encodes three small pictures to check that the encoder does not ignore regions.
 
-`capabilities.toml` says what each encoder does with regions; options that undo regions are errors.
+`capabilities.toml` lists what each encoder does with regions. Options that make an encoder ignore regions
+are errors.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from eyeline.validation import Strict
 
 
 class Capability(Strict):
-    """One encoder's row; the head of `capabilities.toml` describes the fields."""
+    """Capabilities of an encoder; the comment at the top of `capabilities.toml` describes the fields."""
 
     library: str
     route: Literal["sidedata", "mapfile"]
@@ -69,15 +70,15 @@ def _table() -> tuple[dict[str, Capability], dict[str, str]]:
 
 
 def encoders() -> Mapping[str, Capability]:
-    """Return the rows by the name that `--codec` takes."""
+    """Return the capabilities of all encoders, by their names for `--codec`."""
     return _table()[0]
 
 
 def capability(codec: str) -> Capability:
-    """Return an encoder's row by the name that `--codec` takes, or by FFmpeg's name.
+    """Return the capabilities of an encoder by its name for `--codec` or its name in FFmpeg.
 
     Raises:
-        EncoderError: the encoder ignores regions, or it is not in the table.
+        EncoderError: the encoder ignores regions, or it is not in `capabilities.toml`.
     """
     rows, ignores = _table()
     for name, row in rows.items():
@@ -85,21 +86,21 @@ def capability(codec: str) -> Capability:
             return row
     hint = f"use one of {', '.join(rows)}"
     if codec in ignores:
-        raise EncoderError(f"{codec}: ignores regions: {ignores[codec]}", hint)
-    raise EncoderError(f"{codec}: not an encoder of `roi encode`", hint)
+        raise EncoderError(f"{codec}: ignores regions, because {ignores[codec]}", hint)
+    raise EncoderError(f"{codec}: is not an encoder that `roi encode` supports", hint)
 
 
 def parse_parameters(text: str, separator: str = ":") -> dict[str, str]:
-    """Parse `a=1:b=2`, an encoder's own options; a name alone means 1."""
+    """Parse encoder options of the form `a=1:b=2`; an option without a value gets the value 1."""
     pairs = (part.partition("=") for part in text.split(separator) if part)
     return {name.strip(): value if equals else "1" for name, equals, value in pairs}
 
 
 def check_options(row: Capability, options: Mapping[str, str]) -> None:
-    """Refuse options with which the encoder would ignore regions.
+    """Check that no option makes the encoder ignore regions.
 
     Raises:
-        EncoderError: there is such an option, or an unknown preset.
+        EncoderError: an option makes the encoder ignore regions, or the preset is not supported.
     """
     given = dict(options)
     if row.parameters and row.parameters in given:
@@ -108,44 +109,44 @@ def check_options(row: Capability, options: Mapping[str, str]) -> None:
         values = row.refused.get(name, ())
         ignored = f"{row.library}: {name}={value} makes it ignore regions"
         if value in values or "*" in values:
-            raise EncoderError(f"{ignored}: {row.reason[name]}", f"leave out {name}")
+            raise EncoderError(f"{ignored}, because {row.reason[name]}", f"leave out {name}")
         needed = row.fixed.get(name) or (row.fixed_parameters.get(name) if name == "gop" else None)
         if needed is not None and value != needed:
-            raise EncoderError(ignored, f"regions need {name}={needed}")
+            raise EncoderError(ignored, f"leave out {name}, or give {name}={needed}")
     preset = given.get(row.preset_option)
     if preset is not None and preset not in row.presets:
         raise EncoderError(
-            f"{row.library}: {row.preset_option} {preset} is not supported",
+            f"{row.library}: the {row.preset_option} {preset} is not supported",
             f"use one of {', '.join(row.presets)}",
         )
 
 
 def check_container(row: Capability, path: Path) -> None:
-    """Raise an OutputError for a suffix whose container is not used for the encoder's stream."""
+    """Raise an OutputError if eyeline does not write the encoder's stream to files of this suffix."""
     suffix = path.suffix.lower()
     if suffix not in row.containers:
         raise OutputError(
-            f"{path}: {row.library} is not written to {suffix or 'a file without a suffix'}",
-            f"use {' or '.join(row.containers)}",
+            f"{path}: {suffix or 'a file without a suffix'} is not supported for {row.library}",
+            f"give a file name with the suffix {' or '.join(row.containers)}",
         )
 
 
 OWN_TAGS = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
-"""Tags that describe the old file rather than its content."""
+"""Tags that are not copied, because they describe the source file and not its content."""
 
 TICK = Fraction(1, 90000)
-"""Time base of sources that have none: raw video and images."""
+"""Time base for sources without one, which are raw video and images."""
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""Suffix to FFmpeg's muxer."""
+"""FFmpeg's muxer by file suffix."""
 
 
 class SideStreams:
-    """The streams of a source beside its picture, copied packet by packet. `path` None: there are none.
+    """The audio and subtitle streams of a source, copied without re-encoding; none if `path` is None.
 
     Attributes:
-        aspect: width of a sample over its height, or None if the source does not say.
-        time_base: of the picture's timestamps, or None.
+        aspect: sample aspect ratio of the video stream (width / height); None if it is not known.
+        time_base: time base of the video stream; None if it is not known.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -159,10 +160,10 @@ class SideStreams:
         self._out: Path | None = None
 
     def add_to(self, target: av.container.OutputContainer, picture: Any, out: Path) -> None:
-        """Add the streams, chapters and tags to an output before its header is written.
+        """Add the streams, chapters and tags to an output file before its header is written.
 
         Raises:
-            OutputError: the container cannot hold a stream.
+            OutputError: the container does not support a stream.
         """
         self._out = out
         if self._source is None:
@@ -177,15 +178,15 @@ class SideStreams:
             name = stream.codec_context.name if stream.codec_context else "unknown"
             if stream.type == "subtitle" and mp4 != (name == "mov_text"):
                 raise OutputError(
-                    f"{out}: {'MP4' if mp4 else 'this container'} can't hold {name} subtitles",
+                    f"{out}: {'MP4' if mp4 else 'this container'} can't store {name} subtitles",
                     f"write {'.mkv' if mp4 else '.mp4'}, or remove the subtitles from the source",
                 )
             try:
                 copy = target.add_stream_from_template(stream)
             except (ValueError, av.error.FFmpegError) as exc:
                 raise OutputError(
-                    f"{out}: can't hold {name} {stream.type}: {exc}",
-                    f"{'write .mkv, or ' if mp4 else ''}convert the sound first, for example to AAC",
+                    f"{out}: the container can't store the {stream.type} stream in {name}: {exc}",
+                    f"{'write .mkv, or ' if mp4 else ''}convert the audio first, for example to AAC",
                 ) from exc
             copy.metadata.update(stream.metadata)
             self._routes[stream.index] = copy
@@ -196,10 +197,10 @@ class SideStreams:
             self._packets = _joined(self._source.demux(streams))
 
     def copy_until(self, target: av.container.OutputContainer, until: float | None) -> None:
-        """Copy packets up to a time in seconds; None copies the rest.
+        """Copy all packets up to the time `until`, seconds; None copies all remaining packets.
 
         Raises:
-            OutputError: the container refuses a packet, or the disk is full.
+            OutputError: the container rejects a packet, or the disk is full.
         """
         try:
             while True:
@@ -217,8 +218,8 @@ class SideStreams:
     def _refused(self, exc: av.error.FFmpegError) -> OutputError:
         assert self._out is not None  # noqa: S101 - add_to was called
         return disk_error(self._out, exc) or OutputError(
-            f"{self._out}: the sound or subtitles of the source can't be copied: {last_words(exc)}",
-            "write .mkv, or repair the sound first: ffmpeg -i IN -c:v copy -c:a aac OUT",
+            f"{self._out}: the audio or subtitles of the source can't be copied: {last_words(exc)}",
+            "write .mkv, or repair the audio first: ffmpeg -i IN -c:v copy -c:a aac OUT",
         )
 
     def close(self) -> None:
@@ -234,12 +235,12 @@ def _tags(holder: Any) -> dict[str, str]:
 
 
 def _joined(packets: Iterator[Any]) -> Iterator[Any]:
-    """Continue each stream where its times run back, as the reader does with pictures."""
+    """Shift the timestamps of a stream after they jump back, as `open_video` does for pictures."""
     shifts: dict[int, int] = {}
-    last: dict[int, tuple[int, int]] = {}  # decoding time and end of the packet before
+    last: dict[int, tuple[int, int]] = {}  # decoding time and end of the previous packet
     for packet in packets:
         if packet.dts is None:
-            continue  # the empty packet that ends a stream
+            continue  # the empty packet at the end of a stream
         index = packet.stream_index
         shift, (before, end) = shifts.get(index, 0), last.get(index, (packet.dts, packet.dts))
         if packet.dts + shift < before - RESTART / packet.time_base:
@@ -252,26 +253,26 @@ def _joined(packets: Iterator[Any]) -> Iterator[Any]:
 
 
 def disk_error(out: Path, exc: Exception) -> OutputError | None:
-    """Return the error for a write that the disk refused: full, broken, or a file too large."""
+    """Return an OutputError if a write failed because of the disk or the file size, else None."""
     if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
         return output_error(out, exc)
     return None
 
 
 def last_words(exc: Exception) -> str:
-    """Return FFmpeg's last log line of an error, or else its reason."""
+    """Return the last log line of FFmpeg for an error; without a log, return the error's message."""
     log = getattr(exc, "log", None)
     return log[2].strip() if log else getattr(exc, "strerror", None) or str(exc)
 
 
 @dataclass(frozen=True)
 class RateTarget:
-    """The target of rate control; one of the three is given.
+    """The target of rate control; exactly one attribute is not None.
 
     Attributes:
-        crf: constant quality, the encoder's own scale.
-        bitrate: bits per second.
-        qp: constant QP (kvazaar).
+        crf: constant quality on the scale of the encoder.
+        bitrate: bit rate in bits per second.
+        qp: constant QP, for kvazaar only.
     """
 
     crf: float | None = None
@@ -281,11 +282,11 @@ class RateTarget:
 
 @dataclass
 class Settings:
-    """An encoder's options, as FFmpeg takes them.
+    """Options of an encoder in FFmpeg.
 
     Attributes:
-        options: names to values.
-        bitrate: bits per second, or 0.
+        options: values by FFmpeg's option names.
+        bitrate: bit rate in bits per second; 0 if the target is not a bit rate.
     """
 
     options: dict[str, str] = field(default_factory=dict)
@@ -301,7 +302,7 @@ def settings_of(
     run: int = 0,
     stats: str = "",
 ) -> Settings:
-    """Return the options of an encode; `run` is 0 for a single pass, else 1 or 2, with its `stats` file."""
+    """Return the encoder's options for a single pass (`run` 0), or for pass 1 or 2 with a `stats` file."""
     parameters = dict(row.fixed_parameters)
     given = dict(extra)
     if row.parameters and row.parameters in given:
@@ -322,17 +323,17 @@ def settings_of(
 
 
 def pixel_format(row: Capability, info: VideoInfo) -> str:
-    """Return the format to encode: the source's own, or the first one of its depth.
+    """Return the pixel format to encode: that of the source, or the first one of the same bit depth.
 
     Raises:
-        EncoderError: the source is RGB, or the encoder would reduce its depth.
+        EncoderError: the source is RGB, or the encoder would reduce its bit depth.
     """
     if info.pix_fmt in row.formats:
         return info.pix_fmt
     if info.pix_fmt.startswith(("rgb", "bgr", "gbr", "rgba", "argb", "abgr", "pal")):
         raise EncoderError(
-            f"{info.path}: is RGB ({info.pix_fmt}), and {row.library} encodes YUV here",
-            "convert it to YUV first, with a matrix of your choice",
+            f"{info.path}: is RGB ({info.pix_fmt}), but eyeline gives {row.library} only YUV",
+            "convert the source to YUV first, with a colour matrix of your choice",
         )
     deep = info.bit_depth > 8
     for name in row.formats:
@@ -340,17 +341,17 @@ def pixel_format(row: Capability, info: VideoInfo) -> str:
         if (bits > 8) == deep and bits >= min(info.bit_depth, 10):
             return name
     raise EncoderError(
-        f"{info.path}: has {info.bit_depth} bits, and {row.library} encodes "
-        f"{', '.join(row.formats)} here",
-        "use x264 or x265, which take 10 bits",
+        f"{info.path}: has {info.bit_depth} bits per sample, but eyeline gives {row.library} only "
+        f"{', '.join(row.formats)}",
+        "use x264 or x265, which encode up to 10 bits",
     )
 
 
 def _mastering(frame: av.VideoFrame) -> dict[str, str]:
-    """Return HDR10's static metadata in the notation that x264 and x265 share.
+    """Return the static HDR10 metadata of a frame in the option syntax of x264 and x265.
 
-    The unit of chromaticities is 0.00002, that of luminances 0.0001 cd/m2 (SMPTE ST 2086, as in the SEI
-    of HEVC).
+    Chromaticities are in units of 0.00002 and luminances in units of 0.0001 cd/m2 (SMPTE ST 2086, as in the
+    SEI of HEVC).
     """
     found = {}
     data = find_side_data(frame, "MASTERING_DISPLAY_METADATA")
@@ -371,7 +372,7 @@ def _mastering(frame: av.VideoFrame) -> dict[str, str]:
 
 
 def add_hdr(row: Capability, settings: Settings, frame: av.VideoFrame) -> None:
-    """Pass HDR10's static metadata of the first frame to an encoder that writes it."""
+    """Add the static HDR10 metadata of the first frame to the options of x264 or x265."""
     names = {
         "libx264": {"display": "mastering-display", "light": "cll"},
         "libx265": {"display": "master-display", "light": "max-cll"},
@@ -385,11 +386,11 @@ def add_hdr(row: Capability, settings: Settings, frame: av.VideoFrame) -> None:
 
 
 class FileEncoder:
-    """Encode pictures into a file; `out` is its name in errors if `path` is a temporary name.
+    """Encode pictures to a file; `out` is its name in errors if `path` is a temporary file.
 
     Raises:
-        EncoderError: the encoder is absent from this build, or it refuses the options.
-        OutputError: the container cannot hold a stream, or the disk is full.
+        EncoderError: PyAV does not have the encoder, or the encoder rejects the options.
+        OutputError: the container does not support a stream, or the disk is full.
     """
 
     def __init__(
@@ -421,8 +422,8 @@ class FileEncoder:
         except (ValueError, av.error.FFmpegError) as exc:
             self._target.close()
             raise EncoderError(
-                f"{row.library}: not in this build of PyAV",
-                "install PyAV's own wheel: pip install av",
+                f"{row.library}: the installed PyAV does not have this encoder",
+                "install PyAV from its wheel: pip install av",
             ) from exc
         self._stream = cast(av.video.VideoStream, stream)
         c = self._stream.codec_context
@@ -438,7 +439,7 @@ class FileEncoder:
         c.color_primaries = int(first.color_primaries)
         c.color_trc = int(first.color_trc)
         if rotation:
-            self._stream.set_display_rotation(-rotation)  # FFmpeg counts counterclockwise
+            self._stream.set_display_rotation(-rotation)  # FFmpeg's angle is counterclockwise
         level = av.logging.get_level()
         av.logging.set_level(av.logging.ERROR)
         try:
@@ -451,9 +452,9 @@ class FileEncoder:
         if streams is not None:
             streams.add_to(self._target, self._stream, self._out)
 
-    def _died(self, exc: Exception, what: str = "died") -> EncoderError | OutputError:
+    def _died(self, exc: Exception, what: str = "failed") -> EncoderError | OutputError:
         odd = self._stream.width % 2 or self._stream.height % 2
-        hint = "4:2:0 needs an even width and height: crop or pad the video" if odd else ""
+        hint = "crop or pad the video: 4:2:0 needs an even width and height" if odd else ""
         message = f"{self._row.library}: {what} at frame {self._frames}: {last_words(exc)}"
         return disk_error(self._out, exc) or EncoderError(message, hint)
 
@@ -461,14 +462,16 @@ class FileEncoder:
         """Encode a picture.
 
         Returns:
-            Bytes that came out in this call; encoders hold frames back.
+            Number of bytes that the encoder returned in this call; encoders delay frames.
 
         Raises:
-            EncoderError: the encoder died.
-            OutputError: the container refuses a packet, or the disk is full.
+            EncoderError: the encoder failed.
+            OutputError: the container rejects a packet, or the disk is full.
         """
         if frame.format.name != self._pix_fmt:
-            frame = frame.reformat(format=self._pix_fmt)  # depth and subsampling; never the matrix
+            frame = frame.reformat(
+                format=self._pix_fmt
+            )  # changes bit depth and chroma subsampling, but not the matrix
         pts = round(seconds / self._time_base)
         if self._last is not None:
             pts = max(pts, self._last + 1)
@@ -496,7 +499,7 @@ class FileEncoder:
         return size
 
     def finish(self) -> int:
-        """Flush the encoder and close the file; return the bytes that came out."""
+        """Flush the encoder, close the file, and return the number of bytes that were flushed."""
         size = self._send(None)
         if self._streams is not None:
             self._streams.copy_until(self._target, None)
@@ -513,10 +516,10 @@ class FileEncoder:
 
 
 def check_obeyed(row: Capability, settings: Settings, pix_fmt: str, threads: int = 1) -> None:
-    """Encode three small pictures with and without a region, and refuse an encoder that ignores it.
+    """Encode three small pictures with and without a region, to check that the encoder does not ignore it.
 
     Raises:
-        EncoderError: the sizes are the same with and without regions.
+        EncoderError: the encoded size is the same with and without a region.
     """
     noise = np.random.default_rng(0).integers(0, 256, (128, 128 + 8, 3), np.uint8)
     options = {k: v for k, v in settings.options.items() if k not in ("flags", "stats")}
@@ -541,5 +544,6 @@ def check_obeyed(row: Capability, settings: Settings, pix_fmt: str, threads: int
         sizes.add(total + encoder.finish())
     if len(sizes) == 1:
         raise EncoderError(
-            f"{row.library}: ignores regions with these options", "leave out your own options"
+            f"{row.library}: ignores regions with the given options",
+            "leave out --codec-option and --preset",
         )

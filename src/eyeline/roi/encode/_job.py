@@ -1,4 +1,4 @@
-"""The options of an encode, and the state that every way to an encoder shares."""
+"""The options of an encode, and the state that `_encode.py` and `_kvazaar.py` share."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import ExtractOptions
 
 EncodeProgress = Callable[[int, int], None]
-"""Called after each picture with the number of the pass (1 or 2) and the pictures done in it."""
+"""Function that is called after each picture, with the pass (1 or 2) and its number of pictures done."""
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How a source is encoded.
+    """Options of an encode; without `crf`, `bitrate` and `qp`, the default of the encoder is used.
 
     Attributes:
-        codec: a row of `capabilities.toml`.
-        crf: constant quality on the encoder's scale; the encoder's default if no rate is given.
-        bitrate: bits per second, in two passes if the encoder has two.
-        qp: constant QP, kvazaar only.
-        preset: the encoder's own name.
-        steer: how maps become offsets; a strength of 0 encodes without regions.
-        extra: the encoder's options by FFmpeg's names; options that undo regions are refused.
-        extract: how the model is run; `start` and `stop` choose frames for every kind of map.
-        video: how the source is read.
-        threads: encoder threads; 0 = the encoder's choice.
+        codec: name of an encoder in `capabilities.toml`.
+        crf: constant quality on the scale of the encoder.
+        bitrate: bit rate in bits per second, in two passes if the encoder supports them.
+        qp: constant QP, for kvazaar only.
+        preset: preset of the encoder.
+        steer: options of the conversion from saliency to QP offsets; a strength of 0 disables offsets.
+        extra: further encoder options by FFmpeg's names; an option that disables regions is an error.
+        extract: options for running the model; `start` and `stop` select frames, with other maps, too.
+        video: options for reading the source.
+        threads: number of encoder threads; 0 means that the encoder chooses.
     """
 
     codec: str = "x264"
@@ -56,23 +56,26 @@ class EncodeOptions:
     threads: int = 0
 
     def checked(self) -> tuple[Capability, RateTarget]:
-        """Return the encoder's row and the target of its rate control.
+        """Check the options; return the capabilities of the encoder and the target of its rate control.
 
         Raises:
-            EncoderError: an encoder that ignores regions, or an option that undoes them.
-            UsageError: two rates, or a rate that the encoder does not have.
+            EncoderError: the encoder ignores regions, or an option makes the encoder ignore them.
+            UsageError: several rate targets are given, or the encoder does not support the target.
         """
         row = capability(self.codec)
         rates = {name: getattr(self, name) for name in ("crf", "bitrate", "qp")}
         given = {name: value for name, value in rates.items() if value is not None}
         if len(given) > 1:
-            raise UsageError(f"--{' and --'.join(given)} are given together", "give one of them")
+            raise UsageError(
+                f"--{' and --'.join(given)} are given together", "give only one of them"
+            )
         for name, value in given.items():
             if name not in row.rates:
                 if name == "qp":
                     check_options(row, {"qp": str(value)})
                 raise UsageError(
-                    f"{self.codec} has no {name}", f"give one of {', '.join(row.rates)}"
+                    f"{self.codec} does not support --{name}",
+                    f"give one of --{', --'.join(row.rates)}",
                 )
         if self.bitrate is not None and self.bitrate < 1000:
             raise UsageError(
@@ -83,12 +86,12 @@ class EncodeOptions:
         if self.crf is not None and not 0 < self.crf <= top:
             raise UsageError(
                 f"the CRF is {self.crf:g}; it must be more than 0 and at most {top}",
-                f"the default of {self.codec} is {row.default_crf:g}",
+                f"give a value in this range; the default of {self.codec} is {row.default_crf:g}",
             )
         if self.qp is not None and not 1 <= self.qp <= 51:
             raise UsageError(
                 f"the QP is {self.qp}; it must be between 1 and 51",
-                f"the default of {self.codec} is {row.default_qp}",
+                f"give a value in this range; the default of {self.codec} is {row.default_qp}",
             )
         preset = {} if self.preset is None else {row.preset_option: self.preset}
         check_options(row, dict(self.extra) | preset)
@@ -98,7 +101,7 @@ class EncodeOptions:
 
 
 class EncodeJob:
-    """One encode: the state that its passes share, whichever way it takes."""
+    """The state that all passes of one encode share."""
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class EncodeJob:
 
     @property
     def info(self) -> VideoInfo:
-        """Facts of the source."""
+        """Properties of the source."""
         return self.footage.info
 
     @property
@@ -127,7 +130,7 @@ class EncodeJob:
         return self.footage.start == 0 and self.footage.stop is None
 
     def side_streams(self) -> SideStreams:
-        """Open the source's other streams; a part of a source has none, and neither has raw video."""
+        """Open the audio and subtitles of the source; they are left out if only a part is encoded."""
         path = self.source
         if (
             self.whole
@@ -140,7 +143,7 @@ class EncodeJob:
         return SideStreams(None)
 
     def aspect(self, streams: SideStreams) -> Fraction:
-        """Return the width of a sample over its height: as stated, or as the display size implies."""
+        """Return the sample aspect ratio (width / height); without one, derive it from the display size."""
         if streams.aspect:
             return streams.aspect
         i = self.info
@@ -148,7 +151,7 @@ class EncodeJob:
         return Fraction(shown, i.width).limit_denominator(255)
 
     def moment(self, picture: Picture) -> float:
-        """Return the presentation time of a picture in the output, seconds; a part begins at 0."""
+        """Return the output time of a picture, seconds; if only a part is encoded, it begins at 0."""
         if self._first_seconds is None:
             self._first_seconds = 0.0 if self.whole else picture.seconds
         return picture.seconds - self._first_seconds

@@ -1,8 +1,8 @@
-"""Encode with kvazaar through FFmpeg's binary: a map file, a pipe of pictures, and a remux.
+"""Encode with kvazaar in the `ffmpeg` program: write a map file, pipe the pictures, and mux the stream.
 
-kvazaar runs in a child process because it aborts on a map file that it does not accept. A pipe carries
-no timestamps, so the stream is muxed again with the times of the source. With `gop=lp-g4d3t1` pictures
-are coded in the order of display, which is also the order in which the map file is read.
+kvazaar runs in a child process, because it aborts on an invalid map file. Raw video in a pipe has no
+timestamps, so the encoded stream is muxed again with the timestamps of the source. kvazaar reads the map
+file in coding order; with `gop=lp-g4d3t1`, this is the display order.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ from eyeline.roi.encode._job import EncodeJob
 from eyeline.roi.maps import WRITERS
 
 SMALLEST_CU = 8
-"""Least coding unit, pixels: FFmpeg's kvazaar refuses sizes that are not multiples of it."""
+"""Smallest coding unit in pixels; kvazaar in FFmpeg rejects sizes that are not multiples of it."""
 
 ENVIRONMENT = "EYELINE_FFMPEG"
-"""Variable that names the user's own FFmpeg, which is preferred to the extra's and the one on the path."""
+"""Environment variable with the path of an FFmpeg that is used instead of any other."""
 
 
 def find_ffmpeg(encoder: str = "libkvazaar") -> str:
-    """Return an FFmpeg binary that has an encoder: the user's, the `vmaf` extra's, or the path's.
+    """Find an FFmpeg program with an encoder: in `EYELINE_FFMPEG`, in the extra `vmaf`, or on the `PATH`.
 
     Raises:
-        EncoderError: the user's own FFmpeg lacks the encoder.
-        MissingExtraError: no FFmpeg has it.
+        EncoderError: the FFmpeg in `EYELINE_FFMPEG` does not have the encoder.
+        MissingExtraError: no FFmpeg has the encoder.
     """
     if own := os.environ.get(ENVIRONMENT):
         if not _has(own, encoder):
             raise EncoderError(
-                f"{own}: has no {encoder}", f"unset {ENVIRONMENT}, or name an FFmpeg that has it"
+                f"{own}: does not have the encoder {encoder}",
+                f"unset {ENVIRONMENT}, or set it to an FFmpeg with {encoder}",
             )
         return own
     candidates = [shutil.which("ffmpeg")]
     try:
-        imageio_ffmpeg = import_module("imageio_ffmpeg")  # it carries no types
+        imageio_ffmpeg = import_module("imageio_ffmpeg")  # it has no type hints
         candidates.insert(0, str(imageio_ffmpeg.get_ffmpeg_exe()))
     except ImportError:
         pass
@@ -69,22 +70,23 @@ def _has(binary: str, encoder: str) -> bool:
 
 
 def encode_kvazaar(job: EncodeJob) -> tuple[int, int]:
-    """Encode a job with kvazaar; return frames and bytes of the picture stream.
+    """Encode with kvazaar; return the number of frames and bytes of the video stream.
 
     Raises:
-        EncoderError: kvazaar died.
+        EncoderError: kvazaar failed, or it does not support the size of the source.
         MissingExtraError: no FFmpeg has kvazaar.
     """
     i, steered = job.info, job.options.steer.strength != 0
     if not isinstance(job.source, str | os.PathLike) or str(job.source) == "-":
         raise UsageError(
-            "kvazaar reads all maps before the pictures, and stdin can be read once", "give a file"
+            "kvazaar needs all maps before the first picture, but this source can be read only once",
+            "give the source as a file",
         )
     if i.width % SMALLEST_CU or i.height % SMALLEST_CU:
         raise EncoderError(
-            f"libkvazaar: the width and the height must be multiples of {SMALLEST_CU}, and the source "
+            f"libkvazaar: the width and the height must be multiples of {SMALLEST_CU}, but the source "
             f"is {i.width}x{i.height}",
-            "crop or pad it, or use x265",
+            "crop or pad the source, or use x265",
         )
     binary = find_ffmpeg()
     pending = PendingFile(job.out)
@@ -122,7 +124,9 @@ def _command(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> lis
     if row.parameters in extra:
         parameters |= parse_parameters(extra.pop(str(row.parameters)), row.separator)
     if o.preset:
-        parameters = {"preset": o.preset} | parameters  # first: a preset resets what stands before
+        parameters = {
+            "preset": o.preset
+        } | parameters  # The preset comes first, because it resets the options before it.
     if job.rate.qp is not None:
         parameters["qp"] = str(job.rate.qp)
     if roi is not None:
@@ -139,7 +143,7 @@ def _command(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> lis
 
 
 def _pipe(job: EncodeJob, command: list[str], stream: Path) -> list[float]:
-    """Feed kvazaar; return the times of the pictures in the output, seconds."""
+    """Write the pictures to kvazaar; return their presentation times in the output, seconds."""
     times: list[float] = []
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(  # noqa: S603 - see find_ffmpeg
@@ -157,7 +161,7 @@ def _pipe(job: EncodeJob, command: list[str], stream: Path) -> list[float]:
                     job.on_frame(2, len(times))
             child.stdin.close()
         except BrokenPipeError:
-            pass  # the exit status says why
+            pass  # the exit status and the log are reported below
         except BaseException:
             child.kill()
             child.wait()
@@ -167,13 +171,13 @@ def _pipe(job: EncodeJob, command: list[str], stream: Path) -> list[float]:
         last = words.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
     if status or not stream.is_file():
         said = "; ".join(last[-3:]) or f"exit status {status}"
-        raise EncoderError(f"libkvazaar: died at frame {len(times)}: {said}")
+        raise EncoderError(f"libkvazaar: failed at frame {len(times)}: {said}")
     start = times[0] if times and not job.whole else 0.0
     return [t - start for t in times]
 
 
 def _samples(frame: av.VideoFrame) -> bytes:
-    """Return a planar 8-bit frame as raw video: rows without padding."""
+    """Return the bytes of a planar 8-bit frame without the padding of its rows."""
     parts = []
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
@@ -208,9 +212,11 @@ def _mux(job: EncodeJob, stream: Path, target: Path, times: list[float]) -> None
                 count += 1
             streams.copy_until(out, None)
     except (av.error.FFmpegError, IndexError) as exc:
-        message = f"libkvazaar: its stream could not be written to {job.out}: {exc}"
+        message = f"{job.out}: the stream of libkvazaar can't be written: {exc}"
         raise (disk_error(job.out, exc) or EncoderError(message)) from exc
     finally:
         streams.close()
     if count != len(times):
-        raise EncoderError(f"libkvazaar: wrote {count} of {len(times)} pictures")
+        raise EncoderError(
+            f"libkvazaar: encoded {count} of {len(times)} pictures", "use x264 or x265"
+        )

@@ -1,9 +1,10 @@
-"""Convert grids of levels to few rectangles, and attach rectangles to frames as FFmpeg's side data.
+"""Convert levels (QP offsets per block) to regions (rectangles), and attach these to frames as side data.
 
-A graph of `addroi` filters gives a frame one slot per filter. The numbers of the slots are then written
-in place, which takes microseconds, while configuring a graph per frame would take milliseconds. Every
-frame carries side data, and the last region is the whole picture with an offset of zero: x265 dies if
-some frames have none, and VP9 keeps the regions of the frame before.
+PyAV can't create the side data, so a graph of `addroi` filters adds one placeholder region per filter. The
+numbers of the regions are then written into the side data, which takes microseconds; a new graph per frame
+would take milliseconds. Every frame gets side data, and its last region is the whole picture with an offset
+of zero, because x265 crashes if some frames have no side data, and VP9 would keep the regions of the
+previous frame.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from eyeline.roi.steering import Levels
 
 
 class Region(NamedTuple):
-    """A rectangle with one offset, QP; edges in pixels of the coded picture, bottom and right exclusive."""
+    """A rectangle of the coded picture with one QP offset; `bottom` and `right` are exclusive."""
 
     top: int
     bottom: int
@@ -33,12 +34,14 @@ class Region(NamedTuple):
 
 
 def _runs(levels: Levels) -> list[tuple[int, int, int, int]]:
-    """Return (row, start, end, level) of every run of one level that is not zero, in reading order."""
+    """Return (row, start, end, level) of every horizontal run of equal levels except zero, row by row."""
     rows, columns = levels.shape
     change = np.ones((rows, columns), bool)
     np.not_equal(levels[:, 1:], levels[:, :-1], out=change[:, 1:])
     starts = np.flatnonzero(change)
-    ends = np.append(starts[1:], rows * columns)  # each row begins a run, so no run crosses rows
+    ends = np.append(
+        starts[1:], rows * columns
+    )  # a run starts in every row, so runs don't cross rows
     values = levels.ravel()[starts]
     row, first = np.divmod(starts, columns)
     runs = np.stack([row, first, ends - row * columns, values], 1)[values != 0]
@@ -48,20 +51,18 @@ def _runs(levels: Levels) -> list[tuple[int, int, int, int]]:
 def rectangles(
     levels: Levels, width: int, height: int, block: int, most: int = 1 << 30
 ) -> list[Region]:
-    """Cover all blocks whose level is not zero by rectangles that do not overlap.
+    """Cover all blocks whose level is not zero by regions that do not overlap.
 
-    Runs of one level that stand exactly above one another are merged. If that leaves more than `most`,
-    blocks are joined two by two: to their mean, rounded to a level that occurs.
+    Runs of equal levels with the same start and end in consecutive rows become one region. While there are
+    more than `most` regions, 2 x 2 blocks are replaced by one block, whose level is the nearest existing
+    level to their mean.
 
     Args:
-        levels: int16 (rows, columns), QP.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        block: side of a block, pixels.
-        most: most rectangles, at least 1.
-
-    Returns:
-        Rectangles within the picture.
+        levels: QP offset per block, int16 (rows, columns).
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
+        block: block size, pixels.
+        most: largest number of regions, at least 1.
     """
     while True:
         open_runs: dict[tuple[int, int, int], list[int]] = {}
@@ -96,18 +97,19 @@ def _halve(levels: Levels) -> Levels:
 
 
 SLOT_COUNTS = (16, 64, 128, 192, 256, 320, 384, 512, 1024)
-"""Filters of a graph: the smallest sufficient number is used. 256 take 0.2 ms per frame, 1024 2 ms."""
+"""Possible numbers of filters in a graph. 256 filters take 0.2 ms per frame, and 1024 take 2 ms, so the
+smallest sufficient number is used."""
 
 MOST_REGIONS = SLOT_COUNTS[-1] - 1
-"""Most regions of a frame, beside the one of the whole picture."""
+"""Largest number of regions of a frame, without the region of the whole picture."""
 
 FIELDS = 7
-"""int32 fields of FFmpeg's `AVRegionOfInterest` (libavutil/frame.h): its size in bytes, top, bottom,
-left, right, and the offset as a share of the QP range: numerator, denominator."""
+"""Number of int32 fields of FFmpeg's `AVRegionOfInterest` (libavutil/frame.h): size in bytes, top, bottom,
+left, right, and numerator and denominator of the offset as a fraction of the QP range."""
 
 
 class RegionWriter:
-    """Attaches regions to frames; `qp_range` is the denominator of offsets, see `capabilities.toml`."""
+    """Attaches regions to frames; `qp_range` is the denominator of offsets, from `capabilities.toml`."""
 
     def __init__(self, qp_range: int) -> None:
         self._range = qp_range
@@ -134,7 +136,7 @@ class RegionWriter:
         return graph
 
     def __call__(self, frame: av.VideoFrame, regions: Sequence[Region]) -> av.VideoFrame:
-        """Return a frame of the same samples with at most `MOST_REGIONS` regions; the first one wins.
+        """Return the frame with at most `MOST_REGIONS` regions; where they overlap, the first one applies.
 
         Raises:
             EncoderError: FFmpeg's side data does not have the documented layout.
@@ -150,18 +152,21 @@ class RegionWriter:
         if regions:
             packed[: len(regions), 1:6] = np.array(regions, np.int32)
         if not isinstance(out, av.VideoFrame) or data is None or data.buffer_size != packed.nbytes:
-            raise EncoderError("this FFmpeg has another layout of regions", "use PyAV 18")
-        # PyAV gives the bytes read-only; the buffer belongs to this frame alone.
+            raise EncoderError(
+                "the FFmpeg in PyAV has an unknown layout of regions",
+                "install PyAV 18",
+            )
+        # PyAV exposes the buffer as read-only, but no other frame uses it, so it is safe to write.
         ctypes.memmove(data.buffer_ptr, packed.tobytes(), packed.nbytes)
         return out
 
 
 def find_side_data(frame: av.VideoFrame | av.AudioFrame, name: str) -> SideData | None:
-    """Return a frame's side data by FFmpeg's name in capitals, or None."""
+    """Return the side data of a frame by FFmpeg's name in upper case; None if the frame has none."""
     found = frame.side_data.get(name)
     return found if isinstance(found, SideData) else None
 
 
 def forget_type(frame: av.VideoFrame) -> None:
-    """Let the encoder choose the type of the frame instead of the decoded type."""
+    """Clear the picture type of a decoded frame, so that the encoder chooses its own."""
     frame.pict_type = PictureType.NONE
