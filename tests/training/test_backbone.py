@@ -42,7 +42,9 @@ def test_a_backbone_of_another_width_is_refused() -> None:
 
 def test_a_backbone_with_too_few_layers_is_refused() -> None:
     encoder = MobileNetV2(0.25)
-    with pytest.raises(TrainingError, match="the backbone has 2 convolutions, the net needs 51"):
+    with pytest.raises(
+        TrainingError, match="the backbone has 2 convolutions, but the network needs 51"
+    ):
         load_backbone(encoder, make_tflite(layers_of(encoder)[:2]))
 
 

@@ -73,7 +73,7 @@ def test_a_wider_net_begins_as_the_function_it_starts_from() -> None:
 def test_a_net_with_concatenated_skips_is_not_widened() -> None:
     net = build_net(load_recipe("student_v2").net)
     wide = build_net(load_recipe("student_v2").net | {"bottleneck": 72})
-    with pytest.raises(TrainingError, match="belong to another net"):
+    with pytest.raises(TrainingError, match="belong to another network"):
         start_from(wide, net.state_dict())
 
 

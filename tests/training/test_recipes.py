@@ -39,7 +39,9 @@ def test_a_recipe_takes_the_nets_of_its_task_alone() -> None:
     assert {*Recipe.architectures, *GazeRecipe.architectures} == set(nets.ARCHITECTURES)
     content = load_recipe("gaze_v1").model_dump()
     for arch in ("fpn", "resnet", None):
-        with pytest.raises(ValidationError, match="nets of this task are: gaze"):
+        with pytest.raises(
+            ValidationError, match="not a network of this task; choose one of: gaze"
+        ):
             parse_recipe(content | {"net": content["net"] | {"arch": arch}})
 
 

@@ -162,7 +162,7 @@ def test_weights_that_do_not_fit_are_refused(
     (tmp_path / "words.pt").write_text("words")
     for name, message in (
         ("v3", r"belong to another net: stem\.0\.weight does not fit"),
-        ("words", r"words\.pt: the file holds no weights"),
+        ("words", r"words\.pt: is not a file with weights"),
         ("gone", r"gone\.pt: can't be read: No such file"),
     ):
         with pytest.raises(TrainingError, match=message):

@@ -1,6 +1,7 @@
-"""Augment batches of pictures on their device: geometry, colour, and the defects of video.
+"""Augment batches of pictures on their device: random crops, colours and compression defects.
 
-Every change draws from a generator that the caller seeds, so a resumed run continues bit-equally.
+All random numbers come from a generator that the caller seeds, so a resumed run is bit-identical to an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from eyeline.runtime import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes; each probability is that of one image.
+    """Ranges and probabilities of the random changes; each image is changed independently.
 
     Attributes:
-        scale: range of the crop's side, relative to the largest crop that fits; above 1 zooms out.
+        scale: range of the side of the crop, relative to the largest crop that fits; above 1 zooms out.
         aspect: largest change of the aspect ratio, in powers of 2.
-        rotation: largest rotation, in degrees.
+        rotation: largest rotation, degrees.
         jitter: largest relative change of brightness, contrast and saturation.
         warmth: largest relative change of red and blue, in opposite directions.
-        grey, gamma, blur, noise, blocks: probability of that change.
+        grey, gamma, blur, noise, blocks: probability of each of these changes.
     """
 
     scale: tuple[float, float] = (0.55, 1.2)
@@ -49,8 +50,8 @@ def crop_grid(
 ) -> Tensor:
     """Return the sampling grid of one random crop per image, float32 (N, height, width, 2) in [-1, 1].
 
-    The stored images are squashed to squares. The crop is chosen in the geometry of the original
-    image, whose width / height is `aspect`, float32 (N,), so that objects keep their shape.
+    The stored images are resized to squares. So that objects keep their shape, the crop is chosen in the
+    geometry of the original image, whose width / height is `aspect`, float32 (N,).
     """
     n = len(aspect)
     target = (width / height) * torch.exp2(_uniform(g, n, -a.aspect, a.aspect))
@@ -75,7 +76,7 @@ def crop_grid(
 
 
 def _jpeg_like(x: Tensor, strength: Tensor) -> Tensor:
-    """Quantise 8x8 DCT coefficients, coarser at high frequencies, as encoders do at low bit rates."""
+    """Quantise 8x8 DCT coefficients, coarser at high frequencies, to imitate a low bit rate."""
     n, c, h, w = x.shape
     k = torch.arange(8, dtype=x.dtype, device=x.device)
     dct = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) * 0.5
@@ -89,7 +90,7 @@ def _jpeg_like(x: Tensor, strength: Tensor) -> Tensor:
 
 
 def _colour_matrix(n: int, a: Augmentation, g: torch.Generator) -> Tensor:
-    """Return brightness, saturation and white balance of each image as one matrix, (N, 3, 3)."""
+    """Return random brightness, saturation and white balance as one matrix per image, (N, 3, 3)."""
     saturation = _uniform(g, n, 1 - 2 * a.jitter, 1 + 2 * a.jitter)
     saturation = torch.where(torch.rand(n, generator=g) < a.grey, torch.zeros(n), saturation)
     identity, mean = torch.eye(3)[None], torch.full((1, 3, 3), 1 / 3)
@@ -129,7 +130,7 @@ def photometric(x: Tensor, a: Augmentation, g: torch.Generator) -> Tensor:
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Return RGB in [0, 1], float32 (N, 3, H, W), normalised by ImageNet's mean and deviation."""
+    """Normalise RGB in [0, 1], float32 (N, 3, H, W), by the ImageNet mean and standard deviation."""
     mean = torch.tensor(IMAGENET_MEAN).to(x)[None, :, None, None]
     std = torch.tensor(IMAGENET_STD).to(x)[None, :, None, None]
     return (x - mean) / std

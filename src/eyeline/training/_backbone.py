@@ -1,6 +1,6 @@
-"""Fetch the pretrained weights of an encoder by digest, and read them from TensorFlow Lite files.
+"""Download the pretrained weights of an encoder, and read them from a TensorFlow Lite file.
 
-The package `tflite` has the schema of the format, so TensorFlow is not needed.
+The package `tflite` contains the schema of the file format, so TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def fetch_backbone(
     file: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bytes:
-    """Return the bytes of a recipe's backbone: of the local copy `file`, or downloaded to `cache`.
+    """Return the bytes of a recipe's backbone, from the local copy `file` or downloaded to `cache`.
 
     Raises:
-        TrainingError: the local copy cannot be read, or is another file.
-        DownloadError: the address cannot be reached, or serves other bytes.
+        TrainingError: the local copy cannot be read, or its SHA-256 is not the one in the recipe.
+        DownloadError: the URL cannot be reached, or the SHA-256 of its file is not the one in the recipe.
     """
     if file is None:
         cache.mkdir(parents=True, exist_ok=True)
@@ -42,11 +42,13 @@ def fetch_backbone(
     try:
         data = file.read_bytes()
     except OSError as exc:
-        raise TrainingError(f"{file}: can't be read: {exc.strerror}", "check --backbone") from exc
+        raise TrainingError(
+            f"{file}: can't be read: {exc.strerror}", "check the path given by --backbone"
+        ) from exc
     if (found := sha256_hex(data)) != backbone.sha256:
         raise TrainingError(
-            f"{file}: its sha256 is {found[:16]}..., the recipe needs {backbone.sha256[:16]}...",
-            f"fetch {backbone.url}",
+            f"{file}: its sha256 is {found[:16]}..., but the recipe needs {backbone.sha256[:16]}...",
+            f"download {backbone.url}",
         )
     return data
 
@@ -54,40 +56,42 @@ def fetch_backbone(
 def load_backbone(encoder: MobileNetV2, data: bytes) -> None:
     """Load the weights of a TensorFlow Lite file, uint8-quantised or float32, into an encoder.
 
-    The convolutions of the file have the order of the encoder's. Later ones belong to the file's
-    own head and are left out. Batch normalisation is already part of the weights.
+    The convolutions in the file must have the same order as those of the encoder. Further convolutions
+    belong to the head of the pretrained network and are skipped. Batch normalisation is already folded
+    into the weights.
 
     Raises:
-        TrainingError: the file is damaged, or holds another net.
+        TrainingError: the file is damaged, or holds another architecture.
         MissingExtraError: the package `tflite` is not installed.
     """
     try:
         found = _convolutions(data)
     except (struct.error, ValueError, TypeError, AttributeError, IndexError) as exc:
         raise TrainingError(
-            f"the backbone is not a complete TensorFlow Lite file: {exc}", "fetch it again"
+            f"the backbone is not a complete TensorFlow Lite file: {exc}",
+            "download the backbone again",
         ) from exc
     own = encoder.convolutions
     if len(found) < len(own):
         raise TrainingError(
-            f"the backbone has {len(found)} convolutions, the net needs {len(own)}",
+            f"the backbone has {len(found)} convolutions, but the network needs {len(own)}",
             "use the backbone that the recipe names",
         )
     for number, (layer, (weight, bias)) in enumerate(zip(own, found, strict=False)):
         if tuple(layer.weight.shape) != weight.shape:
             raise TrainingError(
                 f"convolution {number} of the backbone is {weight.shape}, "
-                f"the net's is {tuple(layer.weight.shape)}",
-                "set `width` in the recipe to that of the backbone",
+                f"but the network needs {tuple(layer.weight.shape)}",
+                "set `width` in the recipe to the width of the backbone",
             )
-        assert layer.bias is not None  # noqa: S101 - `MobileNetV2` builds it so
+        assert layer.bias is not None  # noqa: S101 - all convolutions of `MobileNetV2` have one
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
 
 
 def _convolutions(data: bytes) -> list[tuple[Floats, Floats]]:
-    """Return weights, in PyTorch's layout (out, in, h, w), and biases, in the order of the file."""
+    """Return the weights, shaped (out, in, h, w), and biases of the convolutions in the file, in order."""
     try:
         import tflite
     except ModuleNotFoundError as exc:
@@ -111,7 +115,7 @@ def _convolutions(data: bytes) -> list[tuple[Floats, Floats]]:
 
 
 def _tensor(tflite: Any, model: Any, graph: Any, index: int) -> Floats:
-    """Return a constant as float32: (q - zero point) * scale where it is quantised."""
+    """Return a constant tensor as float32; a quantised value q becomes (q - zero point) * scale."""
     tensor = graph.Tensors(index)
     kinds = {
         tflite.TensorType.FLOAT32: np.float32,
@@ -120,7 +124,7 @@ def _tensor(tflite: Any, model: Any, graph: Any, index: int) -> Floats:
     }
     if tensor.Type() not in kinds:
         raise TrainingError(
-            f"tensor {index} of the backbone has the type {tensor.Type()}",
+            f"tensor {index} of the backbone has the unsupported type {tensor.Type()}",
             "use a backbone whose tensors are float32, uint8 or int32",
         )
     raw = model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()

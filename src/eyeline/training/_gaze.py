@@ -1,4 +1,4 @@
-"""Train on recorded gaze: batches with densities, the loss, and an epoch's scores."""
+"""Train on recorded gaze: batches of pictures and gaze densities, the loss, and the scores of an epoch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from eyeline.training.recipes import GazeRecipe
 
 
 class GazeBatches(Batches):
-    """Input (N, 3, H, W) and density (N, 1, *GAZE_GRID) of sum 1; float32."""
+    """Batches of input (N, 3, H, W) and gaze density (N, 1, *GAZE_GRID), which sums to 1; float32."""
 
     def make(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-        """Return one batch: the pictures at `indices`, then randomly chosen unlabelled ones."""
+        """Return one batch: the pictures at `indices`, then randomly chosen unlabelled pictures."""
         r, unlabelled = self.recipe, self.material.unlabelled
         g = torch.Generator().manual_seed(self.seed(step, self.rank))
         parts = [_load(self.arrays, indices, self.device)]
@@ -41,13 +41,13 @@ def _load(arrays: Arrays, rows: np.ndarray, device: torch.device) -> tuple[Tenso
 
 
 def divergence(logits: Tensor, density: Tensor) -> Tensor:
-    """Return KL(recorded density, softmax of the logits) of each picture, nats, float32 (N,)."""
+    """Return the KL divergence of softmax(logits) from the density per picture, nats, float32 (N,)."""
     t, log_p = density.flatten(1), F.log_softmax(logits.flatten(1), 1)
     return (torch.xlogy(t, t) - t * log_p).sum(1)
 
 
 def correlation(logits: Tensor, density: Tensor) -> Tensor:
-    """Return the correlation of the softmax of the logits with the density of each picture."""
+    """Return the Pearson correlation of softmax(logits) with the density per picture, float32 (N,)."""
     p, t = logits.flatten(1).softmax(1), density.flatten(1)
     p, t = p - p.mean(1, keepdim=True), t - t.mean(1, keepdim=True)
     return F.cosine_similarity(p, t, dim=1, eps=1e-12)
@@ -57,7 +57,7 @@ class GazeModule(TrainingModule):
     """Training on recorded gaze.
 
     Raises:
-        TrainingError: the recipe learns from unlabelled pictures, and the material has none.
+        TrainingError: the recipe uses unlabelled pictures, but the material has none.
     """
 
     batch_kind = GazeBatches
@@ -68,19 +68,19 @@ class GazeModule(TrainingModule):
         super().__init__(recipe, material)
         if recipe.unlabelled and material.unlabelled is None:
             raise TrainingError(
-                f"recipe {recipe.name} learns from unlabelled pictures, and no such set was given",
+                f"recipe {recipe.name} learns from unlabelled pictures, but no set of them was given",
                 "add --unlabelled SET and --teacher MODEL, or set unlabelled = 0 in the recipe",
             )
 
     def logits(self, net: torch.nn.Module, image: Tensor) -> Tensor:
-        """Return a net's logits at the resolution of the densities, float32 (N, 1, *GAZE_GRID)."""
+        """Return the logits of a network at the resolution of the densities, float32 (N, 1, *GAZE_GRID)."""
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             y: Tensor = net(image)[0]
         return F.interpolate(y.float(), size=GAZE_GRID, mode="bilinear", align_corners=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the divergence less the weighted correlation, a mean over pictures."""
+        """Return the loss: KL divergence minus weighted correlation, averaged over the pictures."""
         image, density = batch
         logits = self.logits(self.net, image)
         loss = divergence(logits, density) - self.recipe.correlation * correlation(logits, density)
@@ -88,17 +88,17 @@ class GazeModule(TrainingModule):
 
     @torch.no_grad()
     def predict_one(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return logits and recorded density of one stored picture, float32 (1, 1, *GAZE_GRID)."""
+        """Return the logits and the recorded density of one picture, float32 (1, 1, *GAZE_GRID)."""
         r = self.recipe
         image, density = _load(self.arrays, np.array([index]), self.device)
         image = F.interpolate(image, size=(r.height, r.width), mode="bilinear", antialias=True)
         return self.logits(self.best_net, normalise(image)), density
 
     def score(self, prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Return divergence, in nats, and correlation."""
+        """Return the KL divergence in nats, and the correlation."""
         return {"kl": divergence(prediction, truth)[0], "cc": correlation(prediction, truth)[0]}
 
     def show(self, prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Return recorded and predicted density, each divided by its maximum."""
+        """Return the recorded and the predicted density, each divided by its maximum."""
         density = prediction.flatten(1).softmax(1).view_as(truth)
         return truth / truth.max(), density / density.max()

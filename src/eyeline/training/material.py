@@ -1,8 +1,8 @@
-"""Prepare what a run learns from: decoded pictures, their targets, a teacher's maps, a backbone.
+"""Prepare the training material: decoded pictures, targets, maps of a teacher model, and a backbone.
 
-`prepare_objects` reads image/mask pairs, `prepare_gaze` reads fixation sets. Both decode each picture
-once into memory-mapped arrays in a cache folder, which is named by the digest of the data. An
-interrupted call continues there.
+`prepare_objects` reads image/mask pairs, and `prepare_gaze` reads fixation sets. These functions decode
+each picture once into memory-mapped arrays in a cache folder, which is named by the digest of the data.
+After an interruption, the next call reuses the arrays that are complete.
 """
 
 from __future__ import annotations
@@ -34,27 +34,32 @@ from eyeline.training.recipes import GazeRecipe, Recipe
 
 log = logging.getLogger(__name__)
 
-GAZE_GRID = (96, 128)  # rows and columns of a density; a blur of 3 % of the width is 4 columns
-CHUNK = 64  # pictures of the teacher between two saved states
+GAZE_GRID = (
+    96,
+    128,
+)  # rows and columns of a gaze density; its blur, 3 % of the width, is 4 columns
+CHUNK = 64  # pictures after which the progress of the teacher is saved
 
 Task = Literal["objects", "gaze"]
 OnProgress = Callable[[int, int], None]  # called with the number done and the total
-OnStep = Callable[[str, int, int], None]  # called with a part's name, the number done and the total
+OnStep = Callable[
+    [str, int, int], None
+]  # called with the name of a step, the number done and the total
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Decoded pictures of a dataset, squashed to squares of S pixels, with their targets.
+    """Decoded pictures of a dataset, resized to squares of S pixels, and their targets.
 
     Attributes:
         names: names of the N pictures.
         images: uint8 (N, S, S, 3), RGB.
-        targets: masks, uint8 (N, S, S), 0 or 255 except where resizing blends an edge; or densities
-            of gaze, float16 (N, 96, 128), each divided by its maximum.
-        aspect: float32 (N,), width / height at which a picture is shown.
-        train: bool (N,), False for the fold that only selects an epoch.
-        digest: sha256 hex digest of the pictures and their targets.
-        facts: entries for the run record.
+        targets: object masks, uint8 (N, S, S), 0 or 255 except for blended pixels at edges; or gaze
+            densities, float16 (N, 96, 128), each divided by its maximum.
+        aspect: float32 (N,), width / height of each picture.
+        train: bool (N,), True for the training fold, False for the fold that selects the best epoch.
+        digest: SHA-256 of the pictures and their targets in hex.
+        facts: entries of the run record that describe the data.
     """
 
     names: list[str]
@@ -68,16 +73,16 @@ class Arrays:
 
 @dataclass(frozen=True)
 class TrainingMaterial:
-    """Everything that a run learns from.
+    """All data of a training run.
 
     Attributes:
-        task: the task of the recipes that can use it.
+        task: the task of the recipes that can use the data.
         names: names of the datasets.
         arrays: pictures and targets.
-        facts: entries for the run record.
-        teacher: uint8 (N, h, w), a teacher's maps of the same pictures, or None.
-        unlabelled: pictures whose targets are a teacher's densities, or None.
-        backbone: bytes of the encoder's pretrained weights, or None.
+        facts: entries of the run record that describe the data.
+        teacher: saliency maps of the same pictures by a teacher, uint8 (N, h, w); or None.
+        unlabelled: pictures with gaze densities by a teacher as targets; or None.
+        backbone: file content of the pretrained encoder; or None.
     """
 
     task: Task
@@ -98,15 +103,15 @@ def prepare_objects(
     teacher: Path | None = None,
     on_step: OnStep = lambda part, done, total: None,
 ) -> TrainingMaterial:
-    """Find and decode image/mask pairs, without near-duplicates, and run the teacher on them.
+    """Decode image/mask pairs, drop near-duplicates, and run the teacher on the pictures.
 
     Args:
-        recipe: recipe of a run on object masks.
-        data: datasets; of near-duplicates across several datasets, the first is kept.
-        cache: folder for decoded pictures and the teacher's maps.
-        without: test sets; pictures that resemble one of theirs are dropped.
-        teacher: ONNX file; used when the recipe's `teacher` is above 0.
-        on_step: called with the part of the work, pictures done and pictures in total.
+        recipe: a recipe for object masks.
+        data: folders of datasets; of near-duplicates in several datasets, the first is kept.
+        cache: folder for decoded pictures and the maps of the teacher.
+        without: folders of test sets; near-duplicates of test pictures are dropped.
+        teacher: ONNX file of the teacher; used if `recipe.teacher` is above 0.
+        on_step: called with the name of the step, the number of pictures done and their total.
 
     Raises:
         DatasetError: the data cannot be used.
@@ -114,7 +119,7 @@ def prepare_objects(
     """
     union = find_union(data, without, partial(on_step, "comparing pictures"))
     for name, twin in union.dropped:
-        log.info("%s repeats %s: left out", name, twin)
+        log.info("%s is left out: it is a near-duplicate of %s", name, twin)
     arrays = load_object_arrays(
         union.pairs,
         recipe.store,
@@ -140,27 +145,30 @@ def prepare_gaze(
     teacher: Path | None = None,
     on_step: OnStep = lambda part, done, total: None,
 ) -> TrainingMaterial:
-    """Check and decode fixation sets, fetch the backbone, and run the teacher on other pictures.
+    """Decode fixation sets, download the backbone, and run the teacher on unlabelled pictures.
 
     Args:
-        recipe: recipe of a run on recorded gaze.
-        data: fixation sets of images.
-        cache: folder for decoded pictures, the teacher's maps and the backbone.
-        backbone: a local copy of the recipe's backbone.
-        unlabelled: image/mask set whose pictures the teacher labels; the masks are not used.
+        recipe: a recipe for recorded gaze.
+        data: folders of fixation sets of images.
+        cache: folder for decoded pictures, the maps of the teacher and the backbone.
+        backbone: local copy of the backbone; None = download it.
+        unlabelled: folder of an image/mask set; the teacher predicts gaze for its pictures, and its
+            masks are not used.
         teacher: ONNX file of a gaze model.
-        on_step: called with the part of the work, items done and items in total.
+        on_step: called with the name of the step, the number of items done and their total.
 
     Raises:
         DatasetError: the data cannot be used.
         ModelError: ONNX Runtime cannot run the teacher.
-        TrainingError: the backbone is not the recipe's.
-        UsageError: unlabelled pictures without a teacher, or a teacher without them.
+        TrainingError: the local copy of the backbone is not the file that the recipe needs.
+        UsageError: only one of `unlabelled` and `teacher` is given.
     """
     if (unlabelled is None) != (teacher is None):
         options = ["--unlabelled", "--teacher"]
         given, missing = options if teacher is None else options[::-1]
-        raise UsageError(f"{given} is given without {missing}", "give both of them, or neither")
+        raise UsageError(
+            f"{given} is given without {missing}", "give both options, or neither of them"
+        )
     weights = fetch_backbone(
         recipe.backbone, cache, backbone, partial(on_step, "fetching the backbone")
     )
@@ -169,7 +177,7 @@ def prepare_gaze(
     more, facts = None, arrays.facts
     if unlabelled is not None and teacher is not None:
         pairs = find_pairs(unlabelled)
-        # The share of the selection fold has no effect: the student learns from both folds.
+        # The share of the selection fold (0.05) has no effect, since all unlabelled pictures are used.
         pictures = load_object_arrays(
             pairs, recipe.store, 0.05, cache, partial(on_step, "decoding unlabelled pictures")
         )
@@ -186,18 +194,18 @@ def prepare_gaze(
 
 
 def is_selection_fold(digest: str, share: float) -> bool:
-    """Return whether a picture selects the epoch; its content decides, so copies share a fold."""
+    """Return whether a picture is in the selection fold; equal pictures are always in the same fold."""
     return int(digest[:8], 16) / 0xFFFFFFFF < share
 
 
 def load_object_arrays(
     pairs: list[Pair], size: int, selection_share: float, cache: Path, on_progress: OnProgress
 ) -> Arrays:
-    """Decode image/mask pairs into squares of `size` pixels, or map what an earlier call left.
+    """Decode image/mask pairs into squares of `size` pixels, or open the arrays of an earlier call.
 
     Raises:
-        DatasetError: unreadable pictures, sizes that differ, pictures of one pixel, masks of one
-            class only, or a fold without pictures.
+        DatasetError: a picture is unreadable or a single pixel, an image and its mask differ in size,
+            all masks hold one class only, or a fold has no pictures.
     """
     digest = sha256_hex("\n".join(p.name + p.digest + file_digest(p.mask) for p in pairs).encode())
     train = np.array([not is_selection_fold(p.digest, selection_share) for p in pairs])
@@ -227,7 +235,7 @@ def load_object_arrays(
     aspect = np.array(facts.pop("aspect"), np.float32)
     for kind in ("empty", "full"):
         if alike := facts[f"{kind}_masks"]:
-            log.warning("%d masks are %s, first %s: they are kept", len(alike), kind, alike[0])
+            log.warning("%d masks are %s, first %s; they are kept", len(alike), kind, alike[0])
     if len(facts["empty_masks"]) + len(facts["full_masks"]) == len(pairs):
         raise DatasetError(
             f"all {len(pairs)} masks hold one class only",
@@ -240,15 +248,15 @@ def load_object_arrays(
 def load_gaze_arrays(
     sets: Sequence[FixationSet], size: int, cache: Path, on_progress: OnProgress
 ) -> Arrays:
-    """Decode pictures with recorded gaze, or map what an earlier call left; `report` is left out.
+    """Decode pictures with recorded gaze (not the fold `report`), or open the arrays of an earlier call.
 
     Raises:
-        DatasetError: a set of videos, an unreadable picture, or a fold without pictures.
+        DatasetError: a set holds videos, a picture is unreadable, or a fold has no pictures.
     """
     for s in sets:
         if s.kind != "images":
             raise DatasetError(
-                f"{s.name} holds videos, and training needs images", "give fixation sets of images"
+                f"{s.name} holds videos, but training needs images", "give fixation sets of images"
             )
     kept = [
         (f"{s.name}/{t.name}", t)
@@ -268,7 +276,7 @@ def load_gaze_arrays(
         def decode(i: int) -> tuple[Image.Image]:
             stimulus = kept[i][1]
             picture = read_image(stimulus.source)
-            # Blurred at the picture's own aspect, then squashed like the picture: the blur is round.
+            # Blur at the aspect ratio of the picture, so that the blur is round; then resize.
             height = max(1, round(columns * picture.height / picture.width))
             density = Image.fromarray(gaze_density(stimulus.fixations, columns, height))
             squashed = np.asarray(density.resize((columns, rows), Image.Resampling.BOX))
@@ -290,7 +298,8 @@ def load_gaze_arrays(
 def _check_folds(train: npt.NDArray[np.bool_]) -> None:
     if not train.any() or train.all():
         raise DatasetError(
-            f"{len(train)} pictures leave a fold empty: some must train, others select the epoch",
+            f"{len(train)} pictures leave a fold empty: the training fold and the fold that selects "
+            "the epoch need at least one each",
             "add pictures",
         )
 
@@ -307,7 +316,7 @@ def _decode_images(
     folder: Path,
     on_progress: OnProgress,
 ) -> list[tuple[Any, ...]]:
-    """Store the picture that `decode` returns first, for each index; return the other values."""
+    """Store the picture that `decode` returns for each index; return its other values."""
     images = _create(folder / "images.npy", (count, size, size, 3), np.uint8)
 
     def store(i: int) -> tuple[Any, ...]:
@@ -335,8 +344,8 @@ def _map_arrays(
     return Arrays(names, images, np.load(targets, mmap_mode="r"), aspect, train, digest, facts)
 
 
-# Per task: how a picture becomes a teacher's input, its width and height, and the type of stored maps.
-# Objects: the preprocessing of U-2-Net (Qin et al., 2020). Gaze: a density's small values need a float.
+# Per task: preprocessing of the teacher, its input width and height, and the type of the stored maps.
+# Objects: preprocessing of U-2-Net (Qin et al., 2020). Gaze: small densities need a float type.
 TEACHERS = {
     "objects": (IoSpec(scale="max", multiple=1), (320, 320), np.uint8),
     "gaze": (IoSpec(multiple=1), (256, 192), np.float16),
@@ -346,14 +355,14 @@ TEACHERS = {
 def run_teacher(
     task: Task, pairs: list[Pair], teacher: Path, cache: Path, on_progress: OnProgress
 ) -> npt.NDArray[Any]:
-    """Run a teacher on the images of `pairs`, or map what an earlier call left.
+    """Run a teacher on the images of `pairs`, or open the maps of an earlier call.
 
-    One map per image is enough for all its crops: a crop warps the map together with the image.
-    A teacher is an ONNX file with one image input, and its map as the first output. The result has
-    half of the input's sides. uint8 maps are in units of 1/255.
+    The teacher is an ONNX file with one image input, whose first output is the saliency map. The stored
+    maps have half the width and height of the input; uint8 maps are in units of 1/255. One map per
+    image is enough, because training crops the map together with the image.
 
     Raises:
-        ModelError: ONNX Runtime cannot run the teacher on such images.
+        ModelError: ONNX Runtime cannot run the teacher, or its first output is not a saliency map.
         DatasetError: an image cannot be read.
     """
     io, size, dtype = TEACHERS[task]
@@ -376,13 +385,13 @@ def run_teacher(
             y = session.run([answer], {source: prepare(planes, io)})[0]
         except failures as exc:
             raise ModelError(
-                f"{teacher}: ONNX Runtime cannot run it on an image of {width}x{height} pixels",
+                f"{teacher}: ONNX Runtime cannot run this model on an image of {width}x{height} pixels",
                 "use a model that takes one RGB image of that size",
             ) from exc
         if y.shape != (1, 1, height, width) or not (y.min() >= 0 and y.max() <= 1):
             raise ModelError(
                 f"{teacher}: its first output has the shape {y.shape} and values from {y.min():g} to "
-                f"{y.max():g}; the shape must be (1, 1, {height}, {width}), the values 0 to 1",
+                f"{y.max():g}; expected the shape (1, 1, {height}, {width}) and values from 0 to 1",
                 "use a model whose first output is its saliency map",
             )
         halved = y.reshape(shape[1], 2, shape[2], 2).mean((1, 3))

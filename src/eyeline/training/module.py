@@ -1,7 +1,7 @@
 """Define a training step and an epoch: batches, losses, averaged weights, and the selection score.
 
-`Batches` and `TrainingModule` are the parts that all runs share. `ObjectBatches` and `ObjectModule`
-train on object masks; `_gaze` has their counterparts for recorded gaze.
+`Batches` and `TrainingModule` are base classes. Their subclasses `ObjectBatches` and `ObjectModule` train
+on object masks; the subclasses in `_gaze` train on recorded gaze.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from eyeline.training.recipes import AnyRecipe, Recipe
 
 
 def overlap_loss(kind: str, logits: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - overlap of the probabilities with the target, a mean over images.
+    """Return 1 - overlap of the probabilities with the target, averaged over the images.
 
     `iou` follows Rahman & Wang, ISVC 2016; `dice` follows Milletari et al., 3DV 2016.
     """
@@ -40,10 +40,10 @@ def overlap_loss(kind: str, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def edge_weighted_bce(logits: Tensor, target: Tensor, truth: Tensor, edge: float) -> Tensor:
-    """Return the binary cross-entropy, each pixel weighted by 1 + edge * |local mean - truth|.
+    """Return the binary cross-entropy with a weight of 1 + edge * |local mean - truth| per pixel.
 
-    The weight is the boundary term of the structure loss (Wei et al., "F3Net", AAAI 2020), with a
-    window of an eighth of the height, computed at a quarter of the resolution.
+    The weight is the boundary term of the structure loss (Wei et al., "F3Net", AAAI 2020). The local
+    mean has a window of 1/8 of the height and is computed at a quarter of the resolution.
     """
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     if edge == 0:
@@ -57,10 +57,10 @@ def edge_weighted_bce(logits: Tensor, target: Tensor, truth: Tensor, edge: float
 
 
 def learning_rate_factor(recipe: AnyRecipe, step: int, total: int) -> float:
-    """Return the share of the peak learning rate after `step` of `total` steps.
+    """Return the learning rate after `step` of `total` steps, as a share of its peak.
 
-    It rises linearly, then falls to zero as a cosine, which begins anew at each of the recipe's
-    `restarts` (SGDR, arXiv 1608.03983, section 3).
+    The rate rises linearly, then falls to zero along a cosine. The cosine starts again at each of the
+    `restarts` of the recipe (SGDR, arXiv 1608.03983, section 3).
     """
     rising = max(1, int(total * recipe.warmup))
     if step < rising:
@@ -74,17 +74,17 @@ def learning_rate_factor(recipe: AnyRecipe, step: int, total: int) -> float:
 
 
 def gather(source: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
-    """Return uint8 rows of a memory-mapped array as float32 (N, C, h, w) in [0, 1]."""
+    """Return rows of a uint8 array as float32 (N, C, h, w) in [0, 1]."""
     x = torch.from_numpy(np.ascontiguousarray(source[indices])).to(device)
     x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
     return x.float().div_(255)
 
 
 class Batches(IterableDataset[tuple[Tensor, ...]]):
-    """Augmented batches of one epoch; seed, epoch and step alone decide what they contain.
+    """Augmented batches of one epoch; their content depends on seed, epoch and step only.
 
-    `share` is the rank of this device and the number of devices, n; each device takes every n-th
-    image of a batch. The augmentation runs on `device`.
+    `share` is the rank of this device and the number n of devices; each device takes every n-th image
+    of a batch. The augmentation runs on `device`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Batches(IterableDataset[tuple[Tensor, ...]]):
             yield self.make(chosen[self.rank :: self.world], step)
 
     def seed(self, step: int, rank: int) -> int:
-        """Return the seed of a batch's random changes on one device."""
+        """Return the seed for the augmentation of one batch on one device."""
         return int(self.recipe.seed * 10_007 + self.epoch) * 1_000_003 + step + (rank << 40)
 
     def make(self, indices: np.ndarray, step: int) -> tuple[Tensor, ...]:
@@ -122,7 +122,7 @@ class Batches(IterableDataset[tuple[Tensor, ...]]):
 
 
 class ObjectBatches(Batches):
-    """Input (N, 3, H, W), ground truth (N, 1, H, W) and training target (N, 1, H, W); float32."""
+    """Batches of input (N, 3, H, W), mask (N, 1, H, W) and training target (N, 1, H, W); float32."""
 
     def make(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return one batch of random crops."""
@@ -130,7 +130,7 @@ class ObjectBatches(Batches):
         g = torch.Generator().manual_seed(self.seed(step, 0))
         crops = r.crops(self.epoch)
         height, width = crops[int(torch.randint(len(crops), (1,), generator=g))]
-        if self.rank:  # all devices take crops of one size, and each draws its own changes
+        if self.rank:  # all devices use one crop size, but different random changes
             g.manual_seed(self.seed(step, self.rank))
         aspect = torch.from_numpy(self.arrays.aspect[indices])
         grid = crop_grid(aspect, height, width, self.augmentation, g).to(self.device)
@@ -153,22 +153,23 @@ def _ema_update(decay: float) -> Any:
         for a, c in zip(averaged, current, strict=True):
             if a.is_floating_point():
                 a.lerp_(c, 1 - d)
-            else:  # BatchNorm's batch counter
+            else:  # the batch counter of BatchNorm
                 a.copy_(c)
 
     return update
 
 
 class TrainingModule(L.LightningModule):
-    """A net, its averaged copy, and the parts that all runs share.
+    """A network and a copy of it with averaged weights; base class for the two tasks.
 
-    A subclass sets the class attributes and adds `training_step`, `predict_one`, `score` and `show`.
+    A subclass sets the class attributes and implements `training_step`, `predict_one`, `score` and
+    `show`.
 
     Attributes:
-        batch_kind: class of the run's batches.
-        measures: names of the selection fold's scores.
-        gain, cost: the measures whose difference selects an epoch.
-        curve: one row per epoch.
+        batch_kind: class of the batches.
+        measures: names of the scores on the selection fold.
+        gain, cost: the epoch with the largest `gain - cost` is selected; names of two measures.
+        curve: one row of scores per epoch.
     """
 
     batch_kind: ClassVar[type[Batches]]
@@ -185,45 +186,45 @@ class TrainingModule(L.LightningModule):
             self.net, multi_avg_fn=_ema_update(recipe.ema), use_buffers=True
         )
         self.average.requires_grad_(False)
-        # Lightning's own means are wrong over devices with unequal counts (Lightning 2.6).
+        # Lightning 2.6 averages wrongly if devices have different numbers of images.
         self.means = nn.ModuleDict({name: MeanMetric() for name in self.measures})
         self.curve: list[dict[str, float]] = []
         self._begun = time.monotonic()
 
     def predict_one(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the best net's prediction and the truth of one stored image."""
+        """Return the prediction of `best_net` and the target for one picture."""
         raise NotImplementedError
 
     def score(self, prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Return a scalar for each of `measures`."""
+        """Return a scalar per name in `measures`."""
         raise NotImplementedError
 
     def show(self, prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Return truth and prediction as maps with values from 0 to 1."""
+        """Return the target and the prediction as maps with values from 0 to 1."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return this epoch's batches: made by one worker on a CPU, on the device itself otherwise."""
+        """Return the batches of this epoch. On a CPU, a worker process makes them."""
         share = self.trainer.global_rank, self.trainer.world_size
         data = self.batch_kind(self.recipe, self.material, self.current_epoch, self.device, share)
         return DataLoader(data, batch_size=None, num_workers=int(self.device.type == "cpu"))
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        """Return indices of the selection fold, one at a time: each image keeps its own aspect."""
+        """Return indices of the selection fold, one per step, because images differ in aspect ratio."""
         mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
         indices = torch.from_numpy(np.flatnonzero(~self.arrays.train)[mine])
         return DataLoader(indices, batch_size=None)  # type: ignore[arg-type]
 
     def finish_step(self, loss: Tensor, batch_idx: int) -> Tensor:
-        """Log a step's loss and return it.
+        """Log the loss of a step and return it.
 
         Raises:
             TrainingError: the loss is not finite.
         """
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}",
-                "lower lr in the recipe; the last good checkpoint is kept",
+                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}",
+                "set a lower lr in the recipe; the last good checkpoint is kept",
             )
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
@@ -235,31 +236,31 @@ class TrainingModule(L.LightningModule):
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time so far, with interrupted calls up to their last checkpoint."""
+        """Wall-clock time so far; for a resumed run, including the time up to its last checkpoint."""
         return time.monotonic() - self._begun
 
     @property
     def best_net(self) -> nn.Module:
-        """The net that is judged and kept: the averaged one when the recipe averages."""
+        """The network that is evaluated and saved: the one with averaged weights if `recipe.ema` is set."""
         return self.average.module if self.recipe.ema else self.net
 
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         """Score one image of the selection fold."""
         scores = self.score(*self.predict_one(int(index)))
         for name, mean in self.means.items():
-            assert isinstance(mean, MeanMetric)  # noqa: S101 - `__init__` made it
+            assert isinstance(mean, MeanMetric)  # noqa: S101 - `__init__` made the means
             mean.update(scores[name])
             self.log(name, mean, prog_bar=True, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Add a row to the curve; `score` selects the checkpoint."""
+        """Add a row to the curve. The epoch with the best `score` becomes the best checkpoint."""
         m = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         score = m[self.gain] - m[self.cost]
         self.log("score", score)
         self.curve.append({"epoch": float(self.current_epoch), **m, "score": score})
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW or Adam; an encoder learns slower, and only layers' kernels decay."""
+        """Return the optimizer: a lower rate for an encoder, and weight decay for kernels only."""
         r = self.recipe
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, p in self.net.named_parameters():
@@ -283,7 +284,7 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the curve, the time and the recipe to the weights."""
+        """Add the curve, the elapsed time and the recipe to the checkpoint."""
         checkpoint["curve"] = self.curve
         checkpoint["seconds"] = self.seconds
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
@@ -295,14 +296,14 @@ class TrainingModule(L.LightningModule):
             TrainingError: another recipe wrote the checkpoint.
         """
         now, then = self.recipe.model_dump(mode="json"), dict(checkpoint.get("recipe", {}))
-        # A key that is newer than the checkpoint had its default value then.
+        # A recipe key that was added after the checkpoint was written gets its default value.
         for key, field in type(self.recipe).model_fields.items():
             if not field.is_required():
                 then.setdefault(key, field.get_default(call_default_factory=True))
         if changed := [key for key in now if now[key] != then.get(key)]:
             raise TrainingError(
-                f"another recipe wrote the checkpoint there: {', '.join(changed)} differ",
-                "name another folder with --out, or use the recipe that began the run",
+                f"another recipe wrote the checkpoint in this folder: {', '.join(changed)} differ",
+                "give another folder with --out, or use the recipe that began the run",
             )
         self.curve = list(checkpoint.get("curve", []))
         self._begun = time.monotonic() - float(checkpoint.get("seconds", 0))
@@ -312,7 +313,7 @@ class ObjectModule(TrainingModule):
     """Training on object masks.
 
     Raises:
-        TrainingError: the recipe learns from a teacher, and the material has no maps.
+        TrainingError: the recipe uses a teacher, but the material has no maps of a teacher.
     """
 
     batch_kind = ObjectBatches
@@ -323,12 +324,12 @@ class ObjectModule(TrainingModule):
         super().__init__(recipe, material)
         if recipe.teacher > 0 and material.teacher is None:
             raise TrainingError(
-                f"recipe {recipe.name} learns from a teacher's maps, and no teacher was given",
+                f"recipe {recipe.name} learns from a teacher's maps, but no teacher was given",
                 "give --teacher u2netp.onnx, or set teacher = 0 in the recipe",
             )
 
     def logits(self, net: nn.Module, image: Tensor) -> list[Tensor]:
-        """Return the net's logits, float32, finest first."""
+        """Return the logits of all heads of a network, float32, finest first."""
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             heads = net(image)
@@ -351,7 +352,7 @@ class ObjectModule(TrainingModule):
 
     @torch.no_grad()
     def predict_one(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return prediction and truth of one stored image, float32 (1, 1, S, S) in [0, 1]."""
+        """Return the prediction and the mask of one picture, float32 (1, 1, S, S) in [0, 1]."""
         i = np.array([index])
         aspect = float(self.arrays.aspect[index])
         lines = self.recipe.selection_lines
@@ -364,7 +365,7 @@ class ObjectModule(TrainingModule):
         return F.interpolate(p, size=truth.shape[-2:], mode="bilinear", align_corners=False), truth
 
     def score(self, prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Return the MAE, and the IoU at a threshold of 0.5."""
+        """Return the mean absolute error, and the IoU at a threshold of 0.5."""
         positive, gt = prediction > 0.5, truth > 0.5
         union = (positive | gt).sum().clamp(min=1)
         return {"mae": (prediction - truth).abs().mean(), "iou": (positive & gt).sum() / union}

@@ -1,9 +1,9 @@
-"""Define the network architectures; to add a net, add a class here and a row to `ARCHITECTURES`.
+"""Define the network architectures; to add one, add a class here and a row to `ARCHITECTURES`.
 
-Every net takes ImageNet-normalised RGB, float32 (N, 3, H, W), and returns a list of logit maps,
-float32 (N, 1, h, w). The first has the input's size. The others are deep-supervision heads, which
-exist in training mode only. `Contract` wraps a net for export: its only output is the map that
-`SaliencyNet.to_map` makes of the first logits.
+Every network takes ImageNet-normalised RGB, float32 (N, 3, H, W), and returns a list of logit maps,
+float32 (N, 1, h, w). The first map has the size of the input. The others are deep-supervision heads,
+which exist in training mode only. `Contract` wraps a network for export: its only output is the
+saliency map that `SaliencyNet.to_map` computes from the first logits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SaliencyNet(nn.Module):
     multiple = 1
 
     def to_map(self, logits: Tensor) -> Tensor:
-        """Return the map in [0, 1] of logits, float32 (N, 1, H, W)."""
+        """Turn logits into a saliency map in [0, 1], float32 (N, 1, H, W)."""
         return torch.sigmoid(logits)
 
 
@@ -51,7 +51,7 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Dense 3x3 convolution with an identity path: runs near the CPU's peak at 32 channels or more."""
+    """Dense 3x3 convolution with an identity path; efficient on CPUs at 32 channels or more."""
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
@@ -62,14 +62,14 @@ class _Residual(nn.Module):
         return out
 
     def init_as_identity(self) -> None:
-        """Start near the identity; at the identity itself the ReLU would pass no gradient."""
+        """Initialize near the identity; with weights of exactly 0, the ReLU would pass no gradient."""
         nn.init.constant_(self.conv[1].weight, 0.1)  # type: ignore[arg-type]
 
 
 class _Separable(nn.Module):
     """Depthwise 3x3, then 1x1, with an identity path (Howard et al., "MobileNets", 2017).
 
-    It has a ninth of a dense block's parameters, for stages of low resolution.
+    It has a ninth of the parameters of a dense block, and is meant for stages of low resolution.
     """
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
@@ -85,14 +85,15 @@ class _Separable(nn.Module):
         return F.relu(x + self.conv(x))
 
     def init_as_identity(self) -> None:
-        """Start as the identity on values >= 0 (Goyal et al., arXiv 1706.02677, section 5.1)."""
+        """Initialize as the identity on values >= 0 (Goyal et al., arXiv 1706.02677, section 5.1)."""
         nn.init.zeros_(self.conv[3][1].weight)  # type: ignore[index]
 
 
 class _GlobalContext(nn.Module):
-    """Adds two 1x1 convolutions of the image's mean feature, with `hidden` channels between them.
+    """Applies two 1x1 convolutions to the mean feature of the image, and adds the result everywhere.
 
-    The image-level branch of ASPP (Chen et al., "Rethinking Atrous Convolution", 2017), as a sum.
+    This is the image-level branch of ASPP (Chen et al., "Rethinking Atrous Convolution", 2017), but
+    added rather than concatenated.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -106,21 +107,21 @@ class _GlobalContext(nn.Module):
         return out
 
 
-# By their names in a recipe.
+# The keys are the names in a recipe.
 BLOCKS: dict[str, type[_Residual | _Separable]] = {"dense": _Residual, "separable": _Separable}
 
 
 class Fpn(SaliencyNet):
-    """Feature pyramid (Lin et al., CVPR 2017), output at stride 4.
+    """Feature pyramid network (Lin et al., CVPR 2017) with output at stride 4.
 
     Args:
         stem: channels of the stride-2 stem.
-        stages: one table per stage, which halves the resolution: `channels`, the `dilations` of
-            its residual blocks, and optionally the kind of these (`block`) and of the convolution
-            that halves (`down`), both `dense` or `separable`.
+        stages: one table per stage; each stage halves the resolution. Keys: `channels`; `dilations` of
+            the residual blocks; `block`, the kind of these blocks, and `down`, the kind of the
+            stride-2 convolution, each `dense` (default) or `separable`.
         lateral: channels of the pyramid.
-        fuse: residual blocks after each merge.
-        context: hidden channels of the image-level branch; as many as the last stage has when None.
+        fuse: number of residual blocks after each merge.
+        context: hidden channels of the image-level branch; None = the channels of the last stage.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Fpn(SaliencyNet):
         self.heads.extend(nn.Conv2d(lateral, 1, 1) for _ in stages[1:])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the logits, finest first; side heads in training mode only."""
+        """Return the logits of all heads, finest first; side heads exist in training mode only."""
         features = [self.stem(x)]
         for stage in self.stages:
             features.append(stage(features[-1]))
@@ -175,7 +176,7 @@ class Fpn(SaliencyNet):
 
 
 class UNet(SaliencyNet):
-    """The U-Net of the reference students (Ronneberger et al., 2015).
+    """The U-Net (Ronneberger et al., 2015) of the models student v1 and v2.
 
     Args:
         encoder: channels of each level, finest first.
@@ -211,7 +212,7 @@ class UNet(SaliencyNet):
         self.head = nn.Conv2d(previous, 1, 1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return one logit map at the input's size."""
+        """Return one logit map of the size of the input."""
         skips: list[Tensor] = []
         for level in self.down:
             skips.append(level(x))
@@ -222,9 +223,9 @@ class UNet(SaliencyNet):
         return [self.head(y)]
 
 
-# Expansion, channels at width 1, blocks, stride and dilation of MobileNetV2's stages (Sandler et al.,
-# CVPR 2018, table 2), as DeepLab uses it at output stride 16: in place of the last stride, the blocks
-# after it have a dilation of 2 (Chen et al., ECCV 2018).
+# Stages of MobileNetV2 (Sandler et al., CVPR 2018, table 2): expansion, channels at width 1, number of
+# blocks, stride and dilation. As in DeepLab (Chen et al., ECCV 2018), the output stride is 16: the last
+# stride is replaced by a dilation of 2 in the blocks after it.
 _STAGES = (
     (1, 16, 1, 1, 1),
     (6, 24, 2, 2, 1),
@@ -238,7 +239,7 @@ _STAGES = (
 
 
 class _InvertedResidual(nn.Module):
-    """Expansion by 1x1, depthwise 3x3, projection by 1x1; returns the expanded feature, too."""
+    """1x1 expansion, 3x3 depthwise convolution and 1x1 projection; also returns the expanded feature."""
 
     def __init__(self, c_in: int, c_out: int, expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -255,13 +256,13 @@ class _InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 at output stride 16; batch normalisation is folded into the weights.
+    """MobileNetV2 with output stride 16; batch normalisation is folded into the weights.
 
     Args:
         width: multiplier of the channels.
 
     Attributes:
-        convolutions: all convolutions in the order in which they run.
+        convolutions: all convolutions, in the order of execution.
         channels: channels of the features that `forward` returns.
     """
 
@@ -270,7 +271,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, width: float) -> None:
         super().__init__()
-        # The pretrained weights take RGB in [-1, 1], not normalised by ImageNet.
+        # The pretrained weights expect RGB in [-1, 1], not ImageNet-normalised RGB.
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("scale", (2 * std)[None, :, None, None], persistent=False)
         self.register_buffer("shift", (2 * mean - 1)[None, :, None, None], persistent=False)
@@ -291,7 +292,7 @@ class MobileNetV2(nn.Module):
         self.convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the features at strides 4, 8 and 16; the first two are expanded features."""
+        """Return the features at strides 4, 8 and 16. Those at 4 and 8 are expanded features."""
         x = F.relu6(self.stem(x * self.scale + self.shift))
         features = []
         for block in self.blocks:
@@ -302,21 +303,21 @@ class MobileNetV2(nn.Module):
 
 
 class GazeNet(SaliencyNet):
-    """Predicts a density of gaze: a small pyramid over strides 16 and 8 of a pretrained encoder.
+    """Predicts a gaze density with a small pyramid over strides 16 and 8 of a pretrained encoder.
 
-    The softmax of the logits over the whole picture is the density. A learned grid, resized to the
-    picture, is added to the logits, because viewers prefer the centre.
+    The density is the softmax of the logits over the whole picture. Because viewers prefer the centre, a
+    learned grid is resized to the picture and added to the logits.
 
     Args:
-        width: multiplier of the encoder's channels.
+        width: multiplier of the channels of the encoder.
         channels: channels of the pyramid.
-        centre: weight of a further Gaussian prior at the centre, in the exported map only: viewers
-            of videos look at the centre more than viewers of the pictures it learns from.
+        centre: weight of an additional Gaussian centre prior in `to_map`. The network is trained on
+            still pictures, and viewers of videos look at the centre more.
     """
 
     centre: Tensor
     GRID = (12, 16)
-    CENTRE_SIGMA = 0.25  # of each side
+    CENTRE_SIGMA = 0.25  # relative to each side
 
     def __init__(self, width: float, channels: int, centre: float = 0.0) -> None:
         super().__init__()
@@ -331,20 +332,20 @@ class GazeNet(SaliencyNet):
         self.widen16 = nn.Conv2d(channels, channels, 3, 1, 2, dilation=2)
         self.fuse8 = nn.Conv2d(channels, channels, 3, 1, 1)
         self.head = nn.Conv2d(channels, 1, 3, 1, 1)
-        with torch.no_grad():  # so that the first densities are near the prior
+        with torch.no_grad():  # the first predictions are then close to the prior
             self.head.weight.mul_(0.1)
             self.head.bias.zero_()  # type: ignore[union-attr]
         rows, columns = self.GRID
         y = torch.linspace(-1, 1, rows)[:, None] ** 2
         x = torch.linspace(-1, 1, columns)[None] ** 2
         self.prior = nn.Parameter((-2.0 * y - 1.5 * x)[None, None])
-        offsets = [(torch.arange(n) + 0.5) / n - 0.5 for n in self.GRID]  # of the cells' centres
+        offsets = [(torch.arange(n) + 0.5) / n - 0.5 for n in self.GRID]  # of cell centres
         squares = offsets[0][:, None] ** 2 + offsets[1][None] ** 2
         gaussian = -0.5 * squares / self.CENTRE_SIGMA**2
         self.register_buffer("centre", centre * gaussian[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the logits of the density at the input's size."""
+        """Return the logits of the density at the size of the input."""
         _, middle, deep = self.encoder(x)
         y = F.relu(self.lateral16(deep) + self.context(deep.mean((2, 3), keepdim=True)))
         y = y + F.relu(self.fuse16(y))
@@ -355,50 +356,52 @@ class GazeNet(SaliencyNet):
         return [_resize(logits + _resize(self.prior, logits), x)]
 
     def to_map(self, logits: Tensor) -> Tensor:
-        """Return the density with the prior of videos, divided by its maximum."""
+        """Apply the centre prior to the density, and divide it by its maximum."""
         logits = logits + _resize(self.centre, logits)
         return torch.exp(logits - logits.amax((1, 2, 3), keepdim=True))
 
 
-# By their names in a recipe, whose other keys of `[net]` are the arguments of the class.
+# The keys are the values of `arch` in a recipe; the other keys of `[net]` are arguments of the class.
 ARCHITECTURES: dict[str, type[SaliencyNet]] = {"fpn": Fpn, "unet": UNet, "gaze": GazeNet}
 
 
 def build_net(config: dict[str, Any]) -> SaliencyNet:
-    """Build a net from a recipe's `[net]` table.
+    """Build a network from the `[net]` table of a recipe.
 
     Raises:
-        KeyError: an unknown `arch`.
-        TypeError: an argument that the architecture does not take.
+        KeyError: `arch` is unknown.
+        TypeError: the architecture does not have such an argument.
     """
     arguments = dict(config)
     return ARCHITECTURES[arguments.pop("arch")](**arguments)
 
 
 def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Give a net the weights of a smaller net, so that it begins as the same function.
+    """Copy the weights of a smaller network, so that the larger one computes the same function at first.
 
-    New residual blocks begin as the identity. New channels begin at random, and the weights from
-    them to earlier channels begin at zero. (Net2Net, arXiv 1511.05641, copies channels instead.)
+    New residual blocks are initialized as the identity. New channels are initialized at random, and the
+    weights from new to old channels with zeros. (Net2Net, arXiv 1511.05641, copies channels instead.)
 
     Returns:
         Names of the new blocks and of the tensors that are larger.
 
     Raises:
-        TrainingError: `state` belongs to a net that this one does not contain.
+        TrainingError: a tensor in `state` does not fit into `net`, or `net` needs one that is missing.
     """
     own = net.state_dict()
     strange = [k for k, v in state.items() if k not in own or not _holds(own[k], v)]
     larger = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    if larger and not isinstance(net, Fpn):  # concatenated skips would move channels
+    if larger and not isinstance(
+        net, Fpn
+    ):  # other networks concatenate, so their channel indices would shift
         strange += larger
     blocks = {k: m for k, m in net.named_modules() if isinstance(m, _Residual | _Separable)}
     new = [name for name in blocks if not any(k.startswith(f"{name}.") for k in state)]
     lacking = [k for k in own if k not in state and not k.startswith(tuple(f"{n}." for n in new))]
     if strange or lacking:
         raise TrainingError(
-            f"the weights to start from belong to another net: {(strange + lacking)[0]} does not fit",
-            "start from a run whose net is the same, or has fewer blocks or channels",
+            f"the weights to start from belong to another network: {(strange + lacking)[0]} does not fit",
+            "start from a run of the same network, or of one with fewer blocks or channels",
         )
     net.load_state_dict({k: _grown(own[k], v) for k, v in state.items()}, strict=False)
     for name in new:
@@ -411,7 +414,7 @@ def _holds(large: Tensor, small: Tensor) -> bool:
 
 
 def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
-    """Put learned values into the first channels of a fresh tensor, and zeros where new ones enter."""
+    """Copy `learned` into the first channels of `fresh`, and set the weights of new input channels to 0."""
     if fresh.shape == learned.shape:
         return learned
     out = fresh.clone()
@@ -422,18 +425,18 @@ def _grown(fresh: Tensor, learned: Tensor) -> Tensor:
 
 
 class Contract(nn.Module):
-    """A net with the tensor contract: `input` (N, 3, H, W) to `saliency_map` (N, 1, H, W) in [0, 1]."""
+    """A network from `input` (N, 3, H, W) to `saliency_map` (N, 1, H, W) in [0, 1]: the tensor contract."""
 
     def __init__(self, net: SaliencyNet) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the map of the net's first logits."""
+        """Return the saliency map of the first logits."""
         return self.net.to_map(self.net(input)[0])
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Return the number of parameters of the exported net; side heads do not count."""
+    """Return the number of parameters of the exported network, which has no side heads."""
     kept = (p for k, p in net.named_parameters() if not re.match(r"heads\.[1-9]", k))
     return sum(p.numel() for p in kept)

@@ -1,4 +1,4 @@
-"""Read recipes: TOML files that describe a training run. The built-in ones are in `recipes/`."""
+"""Read recipes, which are TOML files that describe a training run; `recipes/` has the built-in ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BUILTIN = resources.files("eyeline.training") / "recipes"
 
 
 class Phase(Strict):
-    """Epochs with crop sizes of their own.
+    """A range of epochs that use the same crop sizes.
 
     Attributes:
         until: the epoch at which the phase ends, exclusive.
-        crops: (height, width) pairs, multiples of 32; each batch draws one.
+        crops: crop sizes (height, width), multiples of 32; one of them is chosen at random per batch.
     """
 
     until: int = Field(gt=0)
@@ -31,8 +31,8 @@ class Restart(Strict):
     """A warm restart of the learning rate.
 
     Attributes:
-        epoch: the epoch at whose beginning the rate rises again.
-        lr: the rate that it rises to, as a share of the recipe's peak.
+        epoch: epoch at the start of which the learning rate is raised.
+        lr: new learning rate, as a share of the peak rate.
     """
 
     epoch: int = Field(gt=0)
@@ -48,13 +48,13 @@ class BaseRecipe(Strict):
         epochs: passes over the training fold.
         batch: images per step.
         lr: peak learning rate.
-        weight_decay: AdamW's decoupled weight decay.
-        warmup: share of the steps with a rising learning rate.
-        restarts: warm restarts of the cosine, in order of their epochs.
-        optimizer: AdamW, or Adam without decay.
+        weight_decay: decoupled weight decay of AdamW.
+        warmup: share of the steps in which the learning rate rises.
+        restarts: warm restarts of the learning rate, in the order of their epochs.
+        optimizer: `adamw`, or `adam` without weight decay.
         ema: decay of the exponential moving average of the weights; 0 = no average.
         augmentation: arguments of `eyeline.training._augment.Augmentation`.
-        store: side of the squashed training arrays, pixels.
+        store: side of the stored square pictures, pixels.
         seed: seed of all random numbers.
         bf16: compute convolutions in bfloat16.
     """
@@ -81,7 +81,9 @@ class BaseRecipe(Strict):
     def _of_this_task(cls, net: dict[str, Any]) -> dict[str, Any]:
         if net.get("arch") not in cls.architectures:
             known = ", ".join(cls.architectures)
-            raise ValueError(f"arch is {net.get('arch')!r}; nets of this task are: {known}")
+            raise ValueError(
+                f"arch {net.get('arch')!r} is not a network of this task; choose one of: {known}"
+            )
         return net
 
 
@@ -89,13 +91,13 @@ class Recipe(BaseRecipe):
     """A training run on object masks.
 
     Attributes:
-        overlap: the overlap term that is added to the cross-entropy.
-        edge: weight of boundary pixels in the cross-entropy, 0 = uniform.
-        teacher: share of the teacher's soft map in the target, 0..1.
-        deep: weight of the side heads' losses.
-        phases: crop sizes over time.
-        selection_share: share of the images that select an epoch, 0..1.
-        selection_lines: short side, in pixels, at which these images are scored.
+        overlap: overlap loss that is added to the cross-entropy.
+        edge: additional weight of boundary pixels in the cross-entropy; 0 = uniform weights.
+        teacher: weight of the teacher's map in the training target, 0..1.
+        deep: weight of the losses of the side heads.
+        phases: crop sizes for ranges of epochs.
+        selection_share: share of the images in the fold that selects the best epoch, 0..1.
+        selection_lines: short side of the images of that fold when they are scored, pixels.
     """
 
     architectures: ClassVar[tuple[str, ...]] = ("fpn", "unet")
@@ -118,10 +120,10 @@ class Backbone(Strict):
     """Pretrained weights of an encoder.
 
     Attributes:
-        url: public address of the TensorFlow Lite file.
-        sha256: hex digest of its bytes.
-        size: bytes.
-        license: SPDX id.
+        url: URL of the TensorFlow Lite file.
+        sha256: SHA-256 of the file in hex.
+        size: size of the file, bytes.
+        license: SPDX id of the licence.
         trained_on: datasets that the weights were trained on.
     """
 
@@ -140,8 +142,8 @@ class GazeRecipe(BaseRecipe):
         encoder_lr: learning rate of the encoder, as a share of `lr`.
         height: rows of the training pictures, pixels.
         width: columns of the training pictures, pixels.
-        correlation: weight of the correlation beside the Kullback-Leibler divergence in the loss.
-        unlabelled: pictures per step whose density a teacher predicts; 0 = off.
+        correlation: weight of the correlation in the loss; the KL divergence has the weight 1.
+        unlabelled: number of pictures per step with a density predicted by a teacher; 0 = none.
     """
 
     architectures: ClassVar[tuple[str, ...]] = ("gaze",)
@@ -165,10 +167,10 @@ _ANY: TypeAdapter[AnyRecipe] = TypeAdapter(
 
 
 def parse_recipe(content: Any) -> AnyRecipe:
-    """Return a recipe from its JSON or TOML values.
+    """Validate the values of a recipe, as read from JSON or TOML.
 
     Raises:
-        ValidationError: a missing, unknown or invalid key.
+        ValidationError: a key is missing, unknown or invalid.
     """
     return _ANY.validate_python(content)
 
@@ -182,7 +184,7 @@ def load_recipe(name_or_path: str) -> AnyRecipe:
     """Read a built-in recipe by name, or any recipe from a TOML file.
 
     Raises:
-        TrainingError: an unknown name, or a file that does not parse.
+        TrainingError: the name is unknown, or the file is not a valid recipe.
     """
     names = recipe_names()
     if name_or_path in names:
@@ -198,4 +200,6 @@ def load_recipe(name_or_path: str) -> AnyRecipe:
         return parse_recipe(tomllib.loads(data.decode()))
     except ValueError as exc:  # the errors of the decoder, of tomllib and of pydantic
         first = str(exc).replace("\n", " ")[:300]
-        raise TrainingError(f"recipe {name_or_path}: {first}", "correct that key") from exc
+        raise TrainingError(
+            f"recipe {name_or_path} is invalid: {first}", "correct the recipe at this place"
+        ) from exc

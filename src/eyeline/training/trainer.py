@@ -1,7 +1,8 @@
-"""Run a training: a recipe and its material to weights and a run record, resumable at every epoch.
+"""Run a training, which can be resumed after every epoch.
 
-`fit` owns the run's folder: checkpoints, `weights.pt`, `run.json`, and what people watch meanwhile
-(`curve.csv`, `curve.png`, `examples/`). `module` defines the step, `material` the data.
+`fit` writes all files of the run folder: checkpoints, `weights.pt`, `run.json`, and files that show the
+progress (`curve.csv`, `curve.png`, `examples/`). `module` defines the training step, and `material` the
+data.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from eyeline.training.module import ObjectModule, TrainingModule
 from eyeline.training.nets import count_parameters, start_from
 from eyeline.training.recipes import AnyRecipe, GazeRecipe
 
-EXAMPLES = 8  # pictures in a sheet of example predictions
-SHEETS = 20  # sheets of example predictions that a run leaves
-HEIGHT = 120  # of an example, pixels
-GAP = 4  # between two examples, pixels
+EXAMPLES = 8  # pictures per sheet of example predictions
+SHEETS = 20  # approximate number of example sheets per run
+HEIGHT = 120  # height of an example, pixels
+GAP = 4  # space between two examples, pixels
 BACKGROUND = (24, 24, 24)
 
 
@@ -47,8 +48,9 @@ class TrainingResult:
     """Results of a finished run.
 
     Attributes:
-        weights: state dict of the selected epoch, `.pt`; averaged weights when the recipe averages.
-        record: JSON with recipe, data digest, versions, device, wall-clock time and curve.
+        weights: `.pt` file with the state dict of the selected epoch; these are the averaged weights if
+            `recipe.ema` is set.
+        record: JSON file with recipe, data digest, versions, device, wall-clock time and curve.
     """
 
     weights: Path
@@ -67,24 +69,25 @@ def fit(
 ) -> TrainingResult:
     """Train a recipe, or continue an interrupted run in `out`.
 
-    Each of several devices takes its share of every batch (Lightning's DDP), so a recipe's batch
-    means the same on any number of devices; BatchNorm sees the share only.
+    Several devices share each batch (DDP of Lightning), so the batch size of a recipe does not depend on
+    the number of devices. BatchNorm uses the statistics of the images on its device.
 
     Args:
         recipe: the recipe.
-        material: what the run learns from.
+        material: the data of the run.
         out: folder for checkpoints, curve, example predictions, weights and run record.
-        start: `weights.pt` of an earlier run to begin with, of the same net or a smaller one.
-        progress: show Lightning's progress bar on stderr.
-        devices: GPUs of this machine, or processes on a CPU.
-        nodes: machines; each runs this call with the environment variables that Lightning needs.
+        start: `weights.pt` of an earlier run with the same or a smaller network, to start from.
+        progress: show the progress bar of Lightning on stderr.
+        devices: number of GPUs of this machine, or of processes on a CPU.
+        nodes: number of machines; each of them calls this function with the environment variables that
+            Lightning needs.
 
     Raises:
-        TrainingError: a loss that is not finite, material of another task, a recipe without the
-            teacher that it needs, a checkpoint of another recipe in `out`, weights to start from
-            that do not fit, or a batch that is not a multiple of the devices.
-        UsageError: more devices than there are.
-        OutputError: a checkpoint cannot be written; the one before stays intact.
+        TrainingError: the loss is not finite, the material is for another task or lacks the maps of a
+            teacher, `out` has a checkpoint of another recipe, the weights to start from do not fit, or
+            the batch size is not a multiple of the number of devices.
+        UsageError: this machine has fewer devices.
+        OutputError: a checkpoint cannot be written; the previous checkpoint stays intact.
     """
     world = devices * nodes
     if recipe.batch % world:
@@ -101,7 +104,7 @@ def fit(
     started_from = _start(module, start) if start else None
     module.net = module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     last, best = out / "last.ckpt", out / "best.ckpt"
-    # Two callbacks: Lightning's `save_last` follows the best, and would not resume at the last epoch.
+    # Two callbacks, since `save_last` saves only when a new best epoch is saved.
     keep_best = ModelCheckpoint(
         out, "best", monitor="score", mode="max", enable_version_counter=False
     )
@@ -114,7 +117,7 @@ def fit(
             devices=devices,
             num_nodes=nodes,
             strategy="ddp" if world > 1 else "auto",
-            use_distributed_sampler=False,  # the module itself takes a device's share of a batch
+            use_distributed_sampler=False,  # `Batches` selects the images of each device
             logger=False,
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -137,7 +140,7 @@ def fit(
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
     prefix = "average.module." if recipe.ema else "net."
-    buffer = io.BytesIO()  # torch.save to a path would write the file's name into its bytes
+    buffer = io.BytesIO()  # torch.save would store the name of a file in the file
     torch.save(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, buffer
     )
@@ -167,7 +170,7 @@ def fit(
 def _build_module(recipe: AnyRecipe, material: TrainingMaterial) -> TrainingModule:
     if material.task != recipe.task:
         raise TrainingError(
-            f"recipe {recipe.name} has the task {recipe.task}, and the data are for the other task",
+            f"recipe {recipe.name} has the task {recipe.task}, but the data are for the other task",
             "give images with masks for objects, or fixation sets for gaze",
         )
     module = (
@@ -182,7 +185,7 @@ def _build_module(recipe: AnyRecipe, material: TrainingMaterial) -> TrainingModu
 
 
 def _start(module: TrainingModule, weights: Path) -> dict[str, Any]:
-    """Load an earlier run's weights; return the entries for the run record."""
+    """Load the weights of an earlier run; return the entries for the run record."""
     try:
         data = weights.read_bytes()
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -192,7 +195,7 @@ def _start(module: TrainingModule, weights: Path) -> dict[str, Any]:
         ) from exc
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as exc:
         raise TrainingError(
-            f"{weights}: the file holds no weights", "give --start the weights.pt of a run"
+            f"{weights}: is not a file with weights", "give --start the weights.pt of a run"
         ) from exc
     new = start_from(module.net, state)
     module.average.module.load_state_dict(module.net.state_dict())
@@ -200,7 +203,7 @@ def _start(module: TrainingModule, weights: Path) -> dict[str, Any]:
 
 
 def _compare_folds(module: TrainingModule) -> dict[str, dict[str, float]]:
-    """Score unaugmented pictures of both folds: scores that differ show that the net overfits."""
+    """Score unaugmented pictures of both folds. A better score on the training fold shows overfitting."""
     module.eval()
     unseen = np.flatnonzero(~module.arrays.train)
     seen = np.flatnonzero(module.arrays.train)
@@ -213,7 +216,7 @@ def _compare_folds(module: TrainingModule) -> dict[str, dict[str, float]]:
 
 
 class _RunPictures(L.Callback):
-    """Writes the curve and the example predictions into the run's folder after each epoch."""
+    """Writes the curve and the example predictions into the run folder after each epoch."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -241,7 +244,7 @@ def _plot_curve(curve: list[dict[str, float]], measures: tuple[str, str], path: 
     known = [row for row in curve if "loss" in row]  # the first row of a resumed run has no loss
     left.plot([row["epoch"] for row in known], [row["loss"] for row in known], color="#444444")
     left.set(xlabel="epoch", ylabel="training loss")
-    other = right.twinx()  # each measure has its own scale: a run that starts well changes little
+    other = right.twinx()  # a separate scale per measure shows small changes, too
     for axes, name, colour in zip((right, other), measures, ("#1b6ca8", "#c0504d"), strict=True):
         axes.plot([row["epoch"] for row in curve], [row[name] for row in curve], color=colour)
         labels = {"iou": "IoU", "kl": "KL divergence, nats"}
@@ -255,7 +258,7 @@ def _plot_curve(curve: list[dict[str, float]], measures: tuple[str, str], path: 
 
 
 def _draw_examples(module: TrainingModule, path: Path) -> None:
-    """Draw picture, truth and prediction below each other, one column per picture."""
+    """Draw one column per picture, with the picture, its target and the prediction below each other."""
     chosen = np.flatnonzero(~module.arrays.train)[:EXAMPLES]
     widths = [max(1, round(HEIGHT * float(module.arrays.aspect[i]))) for i in chosen]
     size = sum(widths) + GAP * (len(widths) + 1), 3 * (HEIGHT + GAP) + GAP
@@ -273,7 +276,7 @@ def _draw_examples(module: TrainingModule, path: Path) -> None:
 
 
 class _Bar(RichProgressBar):
-    """Lightning's progress bar of an epoch, on stderr, with the time left of the whole run."""
+    """Progress bar per epoch on stderr, which also shows the remaining time of the whole run."""
 
     def __init__(self) -> None:
         super().__init__(console_kwargs={"stderr": True})
