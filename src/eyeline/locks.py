@@ -27,7 +27,7 @@ def file_lock(
         EyelineError: another process holds the lock; the error is the one that `refusal` returns.
         OutputError: the file can't be opened or written.
     """
-    import fcntl  # not on Windows
+    import fcntl  # Windows has no fcntl
 
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)

@@ -72,7 +72,7 @@ def test_pairs_name_a_reference_and_what_is_compared_with_it(tmp_path: Path) -> 
         ("film\na.mp4\n", "row 1: unknown column 'film'"),
         ("path,title\na.mp4,A\n,B\n", "row 2: has no path"),
         ("path\na.mp4\nb/../a.mp4\na.mp4\n", "two titles are named 'a'"),
-        ("path,width\na.yuv,wide\n", "row 1: invalid literal"),
+        ("path,width\na.yuv,wide\n", "row 1: has an invalid number: invalid literal"),
         ("path,fps\na.yuv,0/0\n", "row 1"),
     ],
 )
@@ -86,9 +86,9 @@ def test_a_bad_csv_is_refused_with_its_row(tmp_path: Path, text: str, said: str)
     ("name", "data", "said"),
     [
         ("m.jsonl", b'{"path": "a.mp4"}\n{"path"\n', "line 2 is not JSON"),
-        ("m.jsonl", b"[1]\n", "line 1 is not an object"),
-        ("m.csv", b"path\n\xff\xfe\n", "byte 5 is not UTF-8"),
-        ("m.parquet", b"PAR1 but not", "is not Parquet"),
+        ("m.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("m.csv", b"path\n\xff\xfe\n", "byte 5 is invalid"),
+        ("m.parquet", b"PAR1 but not", "is not valid Parquet"),
     ],
 )
 def test_a_broken_manifest_is_refused(tmp_path: Path, name: str, data: bytes, said: str) -> None:

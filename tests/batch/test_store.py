@@ -53,7 +53,7 @@ def test_a_version_is_noted_once_and_never_changed(tmp_path: Path) -> None:
     noted = tmp_path / "_eyeline" / "versions" / f"{store.version.name}.json"
     assert json.loads(noted.read_text())["x"] == 1
     noted.write_text("{}")
-    with pytest.raises(BatchError, match="another version"):
+    with pytest.raises(BatchError, match="describes other options"):
         store.begin()
 
 

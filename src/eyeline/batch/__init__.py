@@ -1,7 +1,7 @@
-"""Many videos, resumable, in worker processes of this machine or on Ray.
+"""Process many videos, in worker processes of this machine or on Ray; a killed batch can be resumed.
 
-`manifest` reads which titles there are. `driver` hands them, whole or in segments, to the workers of
-an engine (`local` or `ray_engine`; `task` has the records that travel between them). A `worker` does
-the `work`: extract, score or roi map. `store` keeps all that is finished in the output folder, so
-that a batch that was killed goes on where it ended.
+A title is one video, or a pair of videos to compare. `manifest` reads the list of titles. `driver`
+hands titles, or segments of titles, as tasks to the workers of an engine (`local` or `ray_engine`).
+`task` defines the records that driver and workers exchange. `worker` runs a task, which is an
+`extract`, `score` or `roi map` from `work`. `store` reads and writes the output folder.
 """

@@ -1,6 +1,7 @@
-"""A batch from its start to its end: which titles are due, which task is next, what an outcome means.
+"""Run a batch: find the titles to process, hand out tasks, and act on their outcomes.
 
-The driver holds no results. All that is finished is on disk, so a rerun replaces a driver that dies.
+The driver holds no results: workers write them to the output folder. After the driver was killed, a
+rerun of the batch continues with the unfinished titles.
 """
 
 from __future__ import annotations
@@ -22,41 +23,41 @@ from eyeline.errors import EyelineError, MediaError, OutputError
 from eyeline.parallel import map_in_threads
 
 RETRIES = 2
-"""Further attempts after a worker was killed from outside."""
+"""Number of further attempts at a task after its worker died."""
 
-_LOOKERS = 16  # threads that find the titles that are due: remote stores answer slowly
+_LOOKERS = 16  # threads that look titles up; many, since remote stores answer slowly
 
 
 class Watcher(Protocol):
-    """Shows a batch while it runs."""
+    """Shows the progress of a batch."""
 
     def begin(self, total: int, skipped: int, size: int) -> None:
-        """Begin a batch of `total` titles, `skipped` of them unchanged; the rest have `size` bytes."""
+        """Begin a batch of `total` titles: `skipped` are not processed, the others have `size` bytes."""
 
     def started(self, task: Task, worker: int) -> None:
-        """Show that a worker took a task."""
+        """Show that a worker began a task."""
 
     def progress(self, event: Event) -> None:
-        """Show the frames that a worker reported."""
+        """Show the number of frames that a worker reported."""
 
     def ended(self, task: Task, worker: int, outcome: Outcome | None, share: float) -> None:
-        """Show that a worker ended a task, with which `share` bytes of the total are done."""
+        """Show that a worker ended a task, which completed `share` bytes of the sources."""
 
     def finished(self, record: TitleRecord) -> None:
-        """Show that a title is finished, well or not."""
+        """Show that a title is finished or has failed."""
 
 
 @dataclass
 class _TitleState:
-    """A title that has begun.
+    """A title that is being processed.
 
     Attributes:
-        size: bytes of its source.
-        plan: how it was split.
+        size: size of its sources, bytes.
+        plan: its segments; None if it is not split.
         left: numbers of the segments that are not done.
-        running: number of its tasks that workers have.
-        over: whether it is finished, so that outcomes of its segments mean nothing any more.
-        attempts: deaths of workers, by kind and number of the task.
+        running: number of its tasks that workers are running.
+        over: whether it is finished or has failed; outcomes of its segments are then ignored.
+        attempts: number of workers that died, by kind and number of their task.
     """
 
     title: Title
@@ -70,11 +71,9 @@ class _TitleState:
 
 @dataclass(frozen=True)
 class _Look:
-    """A title, and whether it is due."""
-
     title: Title
-    due: bool
-    size: int
+    due: bool  # the title must be processed
+    size: int  # bytes
     record: TitleRecord | None
 
 
@@ -83,7 +82,7 @@ def _look_at(store: Store, title: Title, again: bool) -> _Look:
     try:
         mark = title.stamp()
     except MediaError:
-        return _Look(title, True, 0, record)  # the worker records why
+        return _Look(title, True, 0, record)  # the worker will fail, too, and record the reason
     size = sum(m["size"] for m in mark.get("pair", [mark]))
     if record is None or record.stamp != mark or record.source != title.source:
         return _Look(title, True, size, record)
@@ -103,7 +102,6 @@ class _Driver:
         self._next: deque[Task] = deque()
 
     def run(self, looks: Sequence[_Look]) -> None:
-        """Do the titles that are due."""
         waiting = deque(look for look in looks if look.due)
         running = 0
         while True:
@@ -127,7 +125,7 @@ class _Driver:
                 self._handle(event)
 
     def _take(self, waiting: deque[_Look]) -> Task | None:
-        """Return the next task: segments come before new titles, so that few are begun at a time."""
+        """Return the next task. Segments come before new titles, so that few titles run at a time."""
         if self._next:
             return self._next.popleft()
         if not waiting:
@@ -140,7 +138,9 @@ class _Driver:
         task, state = event.task, self._states[event.task.title.name]
         state.running -= 1
         if event.kind == "stop":
-            raise event.error or EyelineError("an engine stopped the batch without a reason")
+            raise event.error or EyelineError(
+                "the engine stopped the batch without giving a reason", "run the batch again"
+            )
         outcome = event.outcome
         share = 0.0
         if event.kind == "died":
@@ -168,7 +168,7 @@ class _Driver:
         )
 
     def _done(self, state: _TitleState, task: Task, outcome: Outcome) -> float:
-        """Act on an outcome; return the bytes of the source that are done with it."""
+        """Act on an outcome; return the number of source bytes that it completes."""
         if state.over and task.kind == "segment":
             return 0.0
         if outcome.record is not None:
@@ -188,14 +188,14 @@ class _Driver:
             )
         elif task.kind == "segment":
             state.left.discard(task.number)
-        assert state.plan is not None  # noqa: S101 - a title without a plan ends in a record
+        assert state.plan is not None  # noqa: S101 - the outcome of a title without a plan is a record
         if not state.left:
             self._next.appendleft(Task("join", state.title, state.plan))
         pieces = len(state.plan.segments)
         return state.size * (len(state.plan.done) if outcome.plan else 1) / pieces
 
     def _drop(self, state: _TitleState) -> None:
-        """Drop the tasks of a title that no worker has yet."""
+        """Drop the waiting tasks of a title."""
         self._next = deque(t for t in self._next if t.title != state.title)
 
     def _finish(self, state: _TitleState, record: TitleRecord) -> None:
@@ -209,7 +209,7 @@ class _Driver:
             self._watcher.finished(record)
 
     def _tidy(self, state: _TitleState) -> None:
-        """Remove the segments of a title that is done; those of a failed one serve the next attempt."""
+        """Remove the segments of a finished title; those of a failed title are kept for a rerun."""
         if state.plan is not None and state.title.name in self._result.ok:
             self._store.place.remove(state.plan.folder)
 
@@ -223,22 +223,22 @@ def run_batch(
     retries: int = RETRIES,
     again: bool = True,
 ) -> BatchResult:
-    """Do every title that is not done yet.
+    """Process every title that is not finished yet.
 
     Args:
-        titles: see `eyeline.batch.manifest.read_titles`.
-        job: what is done to each, and where the results go.
-        engine: does the tasks; it is not closed.
-        watcher: shows the batch.
-        retries: further attempts after a worker was killed from outside.
-        again: whether titles that failed in an earlier run are tried again.
+        titles: the titles, from `eyeline.batch.manifest.read_titles`.
+        job: the work to do for each title, and the output folder.
+        engine: runs the tasks; the caller closes it.
+        watcher: shows the progress; None = nothing is shown.
+        retries: number of further attempts at a task after its worker died.
+        again: whether to retry titles that failed in an earlier run.
 
     Returns:
-        How the titles ended. All that is finished is on disk, also when this raises.
+        The state of each title. Finished titles are on disk, even if this function raises an error.
 
     Raises:
-        BatchError: another batch is at work in the output folder, or a record there does not parse.
-        OutputError: results can't be written, as on a full disk; a rerun goes on.
+        BatchError: another batch uses the output folder, or a title record there is invalid.
+        OutputError: results can't be written, for example because the disk is full; a rerun continues.
         ModelError: the model can't be used.
     """
     begun = time.monotonic()
@@ -252,7 +252,7 @@ def run_batch(
             if not look.due and look.record is not None:
                 if look.record.state == "ok":
                     result.skipped.append(look.title.name)
-                    if look.record.segments > 1:  # a death may have left its segments
+                    if look.record.segments > 1:  # a killed batch may have left its segments
                         store.place.remove(
                             store.work_folder(look.title.name, look.record.source_sha256)
                         )
@@ -265,11 +265,13 @@ def run_batch(
         try:
             _Driver(job, engine, watcher, retries, result).run(looks)
         except BaseException:
-            with contextlib.suppress(OutputError):  # a full disk takes the table, too
+            with contextlib.suppress(
+                OutputError
+            ):  # on a full disk, the table can't be written either
                 _write_status(store, titles, result)
             raise
         result.restarts = engine.restarts
-        if engine.restarts:  # a killed worker may have left a file that it had not finished
+        if engine.restarts:  # a killed worker may have left an unfinished file
             store.place.sweep()
         result.seconds = time.monotonic() - begun
         _write_status(store, titles, result)
@@ -277,7 +279,7 @@ def run_batch(
 
 
 def _write_status(store: Store, titles: Sequence[Title], result: BatchResult) -> None:
-    """Write the table of how every title of this run ended."""
+    """Write the table with the state of every title of this run."""
     ok, skipped = set(result.ok), set(result.skipped)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""Workers as processes of this machine, each on cores of its own.
+"""An engine whose workers are processes of this machine, each pinned to separate cores.
 
-Every worker has a pipe of its own. With a shared one, a worker that is killed while it holds the lock
-would hold it for ever.
+Each worker has a separate pipe. A shared pipe would stay locked if a worker were killed while it holds
+the lock.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from eyeline.batch.task import Engine, Event, Job, Task
 from eyeline.batch.worker import Watchdog, Worker
 from eyeline.parallel import become_worker
 
-_WAIT = 0.5  # seconds that `events` waits for something to happen
+_WAIT = 0.5  # seconds that `events` waits for an event
 
 
 def plan_cores(workers: int, threads: int) -> list[frozenset[int] | None]:
-    """Return the cores of each worker: `threads` of its own; None = any, where there are too few.
+    """Return `threads` separate cores per worker, or None per worker if there are too few cores.
 
-    Workers with cores of their own do not compete, and caches stay warm.
+    Workers that are pinned to separate cores do not compete, and their caches stay warm.
     """
     if not hasattr(os, "sched_getaffinity"):
         return [None] * workers
@@ -36,7 +36,7 @@ def plan_cores(workers: int, threads: int) -> list[frozenset[int] | None]:
 
 
 class _Slot:
-    """A worker process, and the task that it does."""
+    """A worker process and its current task."""
 
     def __init__(self, number: int, cores: frozenset[int] | None) -> None:
         self.number, self.cores = number, cores
@@ -47,16 +47,11 @@ class _Slot:
 
 
 class LocalEngine(Engine):
-    """Worker processes of this machine.
-
-    Args:
-        job: what is done to every title.
-        workers: number of processes.
-    """
+    """An engine of `workers` processes of this machine."""
 
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
-        # spawn: a forked child would inherit ONNX Runtime's and FFmpeg's threads half-dead.
+        # spawn, since a forked child would inherit locks of ONNX Runtime without its threads.
         self._context = multiprocessing.get_context("spawn")
         plan = plan_cores(workers, job.threads)
         self._slots = [_Slot(i, cores) for i, cores in enumerate(plan)]
@@ -66,13 +61,13 @@ class LocalEngine(Engine):
         return sum(slot.task is None for slot in self._slots)
 
     def submit(self, task: Task) -> int:
-        """Send a task to an idle worker; start or replace its process where needed."""
+        """Send a task to an idle worker; start its process if it has none or the process died."""
         slot = next(s for s in self._slots if s.task is None)
         if slot.process is None or not slot.process.is_alive():
             self._start(slot)
-        assert slot.pipe is not None  # noqa: S101 - it was started
+        assert slot.pipe is not None  # noqa: S101 - the process was started
         slot.task, slot.limit_reason = task, ""
-        # This fails for a worker that died just now; `events` will find it dead.
+        # Sending fails if the worker has just died; `events` will report that.
         with contextlib.suppress(OSError):
             slot.pipe.send(task)
         return slot.number
@@ -102,7 +97,7 @@ class LocalEngine(Engine):
         slot.process = slot.pipe = None
 
     def events(self) -> list[Event]:
-        """Read what the busy workers reported."""
+        """Return the events that the busy workers reported."""
         busy = [s for s in self._slots if s.task is not None]
         signals: dict[Any, _Slot] = {}
         for slot in busy:
@@ -113,7 +108,7 @@ class LocalEngine(Engine):
         return [event for slot in ready.values() for event in self._read(slot)]
 
     def _read(self, slot: _Slot) -> list[Event]:
-        """Read what a worker reported, and after that whether it died."""
+        """Return the events of one worker; the last event says so if it died."""
         assert slot.process is not None and slot.pipe is not None and slot.task is not None  # noqa: S101
         dead = not slot.process.is_alive()
         events: list[Event] = []
@@ -149,19 +144,19 @@ class LocalEngine(Engine):
 
 
 def _cause(code: int | None) -> str:
-    """Return why a process ended, for people."""
+    """Describe why a process ended."""
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        hint = ": out of memory?" if name == "SIGKILL" else ""
+        hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
         return f"its worker was killed by {name}{hint}"
     return f"its worker ended with exit code {code}"
 
 
 def _serve(pipe: Connection, job: Job, cores: frozenset[int] | None) -> None:
-    """Do the tasks that come through the pipe, until the driver closes it."""
+    """Run the tasks that come through the pipe until the driver closes the pipe."""
     become_worker()
     if cores is not None:
         os.sched_setaffinity(0, cores)

@@ -1,15 +1,15 @@
-"""Which titles a batch works on: a manifest, a pattern or a folder becomes a list of `Title`s.
+"""Read the list of titles of a batch from a manifest, a folder, a pattern or a video path.
 
 | given | titles |
 |---|---|
 | `.csv`, `.jsonl`, `.parquet` | one per row |
-| a folder | every video below it, named by its path without the suffix |
-| a pattern with `*`, `?` or `[` | every file that it matches |
-| one video | that one |
+| a folder | every video below the folder, named by its path without the suffix |
+| a pattern with `*`, `?` or `[` | every file that matches the pattern |
+| one video | that video |
 
-A row has a `path` (or `reference` and `distorted`), and may have a `title` and the layout of raw video
-(`width`, `height`, `pix_fmt`, `fps`). Each path may be an fsspec URL, such as `s3://bucket/a.mp4`.
-Paths in a manifest are relative to it. The functions at the top read local files and URLs alike.
+A row of a manifest has a `path` (or `reference` and `distorted`), and may have a `title` and the layout
+of raw video (`width`, `height`, `pix_fmt`, `fps`). Relative paths are relative to the folder of the
+manifest. Each path may be an fsspec URL, such as `s3://bucket/a.mp4`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from eyeline.media.types import VIDEO_SUFFIXES, VideoOptions
 
 
 def is_url(path: str) -> bool:
-    """Return whether a path is an fsspec URL; `file://` is a local path."""
+    """Return whether a path is an fsspec URL; a path with `file://` counts as local."""
     return "://" in path and not path.startswith("file://")
 
 
 def local_path(path: str) -> str:
-    """Return a local path without `file://`."""
+    """Remove `file://` from a local path."""
     return path.removeprefix("file://")
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL or local path, and the path in it.
+    """Return the fsspec file system of a URL or local path, and the path within that file system.
 
     Raises:
         MissingExtraError: fsspec is not installed.
@@ -52,14 +52,19 @@ def filesystem(url: str) -> tuple[Any, str]:
         import fsspec
     except ModuleNotFoundError as exc:
         raise MissingExtraError("fsspec", "batch") from exc
-    if not is_url(url):  # `url_to_fs` would take `::` in a name for a chain of file systems
+    if not is_url(url):  # `url_to_fs` would read `::` in a name as a chain of file systems
         return fsspec.filesystem("file"), os.path.abspath(url)  # noqa: PTH100 - keeps links
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as exc:
-        raise BatchError(f"{url}: {exc}", "install that package beside eyeline") from exc
+        raise BatchError(
+            f"{url}: the package for this protocol can't be imported: {exc}", "install the package"
+        ) from exc
     except ValueError as exc:
-        raise BatchError(f"{url}: {exc}", "name a protocol that fsspec knows") from exc
+        raise BatchError(
+            f"{url}: is not a valid URL: {exc}",
+            "use a protocol that fsspec supports, such as s3://",
+        ) from exc
     return fs, path
 
 
@@ -71,7 +76,7 @@ def reason_of(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _reading(path: str, kind: type[EyelineError]) -> Iterator[None]:
-    """Turn a failure to read into an error of this kind; a store's client may raise anything."""
+    """Turn a read failure into an error of class `kind`. A client of an object store may raise anything."""
     failures: type[Exception] = Exception if is_url(path) else OSError
     try:
         yield
@@ -88,7 +93,7 @@ def read_bytes(path: str) -> bytes:
     """Read a whole file.
 
     Raises:
-        BatchError: it can't be read.
+        BatchError: the file can't be read.
     """
     with _reading(path, BatchError):
         if is_url(path):
@@ -110,15 +115,15 @@ def _expand(pattern: str) -> list[str]:
     if is_url(pattern):
         fs, inside = filesystem(pattern)
         with _reading(pattern, BatchError):
-            fs.invalidate_cache()  # of what an earlier batch of this process listed
+            fs.invalidate_cache()  # drops listings that an earlier batch cached
             found = fs.glob(inside)
             return sorted(fs.unstrip_protocol(f) for f in found if fs.isfile(f))
-    found = glob.glob(local_path(pattern), recursive=True)  # noqa: PTH207 - absolute patterns, too
+    found = glob.glob(local_path(pattern), recursive=True)  # noqa: PTH207 - Path.glob rejects absolute patterns
     return sorted(f for f in found if not Path(f).is_dir())
 
 
 def stamp(path: str) -> dict[str, Any]:
-    """Return size and time (or tag) of a file, which tell without reading it whether it changed.
+    """Return size and modification time (or ETag) of a file, to detect changes without reading it.
 
     Raises:
         MediaError: the file is missing.
@@ -137,10 +142,10 @@ def stamp(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def as_local(path: str) -> Iterator[str]:
-    """Yield a local path of a file or a folder of images; copy a URL to a temporary file first.
+    """Yield a local path for a file or a folder of images; a URL is copied to a temporary file.
 
     Raises:
-        MediaError: it can't be read.
+        MediaError: the URL can't be read.
     """
     if not is_url(path):
         yield local_path(path)
@@ -159,12 +164,12 @@ COLUMNS = ("title", "path", "reference", "distorted", "width", "height", "pix_fm
 
 @dataclass(frozen=True)
 class Title:
-    """A video, or a pair of videos.
+    """One video, or a pair of videos to compare.
 
     Attributes:
-        name: unique in the batch.
-        source: path or URL of the video; the reference, where two are compared.
-        distorted: path or URL of the video that is compared with it.
+        name: name of the title, unique in the batch.
+        source: path or URL of the video; for a pair, of the reference.
+        distorted: path or URL of the distorted video of a pair; None for one video.
         width, height, pix_fmt, fps: layout of raw video.
     """
 
@@ -178,11 +183,11 @@ class Title:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Return the source, and the video that is compared with it."""
+        """Return the paths or URLs of all its videos."""
         return (self.source, self.distorted) if self.distorted else (self.source,)
 
     def stamp(self) -> dict[str, Any]:
-        """Return the stamps of its sources as JSON values; see the function of this name.
+        """Return the result of the function `stamp` for its sources, as JSON values.
 
         Raises:
             MediaError: a source is missing.
@@ -191,7 +196,7 @@ class Title:
         return marks[0] if len(marks) == 1 else {"pair": marks}
 
     def video_options(self, options: VideoOptions) -> VideoOptions:
-        """Return `options` with this title's layout of raw video."""
+        """Return `options` with the layout of raw video of this title."""
         return replace(
             options,
             width=self.width or options.width,
@@ -202,14 +207,14 @@ class Title:
 
 
 def read_titles(given: str, *, pairs: bool = False) -> list[Title]:
-    """Read the titles that a manifest, pattern, folder or single video names, in its order.
+    """Read titles from a manifest, pattern, folder or single video.
 
     Args:
-        given: see the module's table.
-        pairs: each title has a `reference` and a `distorted`, so that only a manifest will do.
+        given: path or URL, as in the table of this module.
+        pairs: each title has a `reference` and a `distorted` video; `given` must be a manifest then.
 
     Raises:
-        BatchError: no video is found, a row lacks a column or names an unknown one, or two titles
+        BatchError: no video is found, a row lacks a column or has an unknown column, or two titles
             have the same name.
         MissingExtraError: the manifest is Parquet, and pyarrow is not installed.
     """
@@ -218,20 +223,23 @@ def read_titles(given: str, *, pairs: bool = False) -> list[Title]:
         titles = _from_rows(given, _rows(given, suffix), pairs)
     elif pairs:
         raise BatchError(
-            f"{given}: is not a manifest",
+            f"{given}: is not a manifest, which a batch of video pairs needs",
             "give a .csv, .jsonl or .parquet with the columns reference and distorted",
         )
     else:
         titles = _from_files(given)
     if not titles:
-        raise BatchError(f"{given}: names no videos", "see `eyeline batch extract --help`")
+        raise BatchError(
+            f"{given}: names no videos",
+            "give a manifest with rows, a folder of videos or a pattern",
+        )
     seen: dict[str, Title] = {}
     for title in titles:
         twin = seen.setdefault(title.name, title)
         if twin is not title:
             raise BatchError(
                 f"{given}: two titles are named {title.name!r}: {twin.source} and {title.source}",
-                "give them names in a column `title`",
+                "give them different names in a manifest with the column `title`",
             )
     return [
         replace(t, source=_absolute(t.source), distorted=t.distorted and _absolute(t.distorted))
@@ -240,20 +248,20 @@ def read_titles(given: str, *, pairs: bool = False) -> list[Title]:
 
 
 def _absolute(path: str) -> str:
-    """Return a local path from the root, since workers may stand elsewhere; a URL as it is."""
+    """Make a local path absolute, since workers may have another working directory; keep a URL."""
     return path if is_url(path) else os.path.abspath(local_path(path))  # noqa: PTH100 - keeps links
 
 
 def _from_files(given: str) -> list[Title]:
     if _is_folder(given):
         root = given.rstrip("/")
-        if is_url(root):  # as fsspec's listings spell it: `memory:///films` for `memory://films`
+        if is_url(root):  # listings begin with this form: `memory:///films` for `memory://films`
             fs, inside = filesystem(root)
             root = str(fs.unstrip_protocol(inside))
         found = [f for f in _expand(f"{root}/**") if _is_video(f)]
     else:
         found = _expand(given)
-        # Not commonpath: it would take a slash from the `//` of a URL.
+        # Not commonpath, which would turn the `//` of a URL into `/`.
         folders = [f.rpartition("/")[0] + "/" for f in found]
         root = os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071
     return [Title(_name(path, root), path) for path in sorted(found)]
@@ -281,13 +289,13 @@ def _rows(path: str, suffix: str) -> Iterable[Mapping[str, Any]]:
             return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()  # type: ignore[no-any-return]
         except pyarrow.ArrowException as exc:
             raise BatchError(
-                f"{path}: is not Parquet: {exc}", "check that the file is complete"
+                f"{path}: is not valid Parquet: {exc}", "check that the file is complete"
             ) from exc
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise BatchError(
-            f"{path}: is not text (byte {exc.start} is not UTF-8)", "save it as UTF-8"
+            f"{path}: is not UTF-8 text: byte {exc.start} is invalid", "save the file as UTF-8"
         ) from exc
     if suffix == ".csv":
         return csv.DictReader(io.StringIO(text))
@@ -299,10 +307,12 @@ def _rows(path: str, suffix: str) -> Iterable[Mapping[str, Any]]:
             row = json.loads(line)
         except ValueError as exc:
             raise BatchError(
-                f"{path}: line {number} is not JSON: {exc}", "write one object per line"
+                f"{path}: line {number} is not JSON: {exc}", "write one JSON object per line"
             ) from exc
         if not isinstance(row, dict):
-            raise BatchError(f"{path}: line {number} is not an object", "write one object per line")
+            raise BatchError(
+                f"{path}: line {number} is not a JSON object", "write one JSON object per line"
+            )
         rows.append(row)
     return rows
 
@@ -314,13 +324,15 @@ def _from_rows(path: str, rows: Iterable[Mapping[str, Any]], pairs: bool) -> lis
         where = f"{path}: row {number}"
         unknown = [str(k) for k in row if k not in COLUMNS]
         if unknown:
-            raise BatchError(f"{where}: unknown column {unknown[0]!r}", f"use {', '.join(COLUMNS)}")
+            raise BatchError(
+                f"{where}: unknown column {unknown[0]!r}", f"use only {', '.join(COLUMNS)}"
+            )
         values = {k: v for k, v in row.items() if v not in (None, "")}
         source = values.get("reference" if pairs else "path") or values.get("path")
         distorted = values.get("distorted")
         if not source or (pairs and not distorted):
             needed = "reference and distorted" if pairs else "path"
-            raise BatchError(f"{where}: has no {needed}", f"give each row {needed}")
+            raise BatchError(f"{where}: has no {needed}", f"give {needed} in every row")
         try:
             if "fps" in values:
                 Fraction(str(values["fps"]))
@@ -337,7 +349,8 @@ def _from_rows(path: str, rows: Iterable[Mapping[str, Any]], pairs: bool) -> lis
             )
         except (ValueError, ZeroDivisionError) as exc:
             raise BatchError(
-                f"{where}: {exc}", "give width and height in pixels, and fps as 25 or 30000/1001"
+                f"{where}: has an invalid number: {exc}",
+                "give width and height in pixels, and fps as 25 or 30000/1001",
             ) from exc
     return titles
 

@@ -1,8 +1,8 @@
-"""Workers as Ray tasks: on this machine, or wherever a cluster has room.
+"""An engine that runs tasks with Ray, on this machine or on a cluster.
 
-Ray schedules, and its worker processes keep the model loaded from task to task. The driver does the
-rest: Ray retries nothing, so that a task runs once at a time and every death is counted. When a
-driver dies, Ray ends its tasks, so only the holder of the output's lock writes there.
+Ray schedules the tasks, and its worker processes keep the model loaded between tasks. Retries in Ray are
+switched off, because the driver counts failures and retries tasks itself. If the driver dies, Ray ends
+its tasks, so only the batch that holds the lock of the output folder writes there.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from eyeline.batch.worker import Watchdog, Worker
 from eyeline.errors import BatchError, MissingExtraError, UsageError
 from eyeline.parallel import usable_cores
 
-_WAIT = 0.5  # seconds that `events` waits for something to happen
-_ASK_EVERY = 2.0  # seconds between two questions to the head
-_CANCEL_WAIT = 3.0  # seconds that a cancelled task has to remove its temporary files
-_OBJECTS = 100 << 20  # bytes of Ray's object store, where it is ours: only records pass through it
+_WAIT = 0.5  # seconds that `events` waits for an event
+_ASK_EVERY = 2.0  # seconds between two requests to the head node
+_CANCEL_WAIT = 3.0  # seconds for a cancelled task to remove its temporary files
+_OBJECTS = 100 << 20  # bytes of the object store of a Ray started here; it holds records only
 
 HEAD_PATIENCE = 45.0
-"""Seconds without the head until the batch ends; after 60 Ray would end the process without an error."""
+"""Seconds without an answer of the head node until the batch ends; after 60 s, Ray would exit silently."""
 
 ROOM_PATIENCE = 600.0
-"""Seconds without a node that has enough cores until the batch ends: autoscalers take minutes."""
+"""Seconds without a node with enough cores until the batch ends; autoscalers take minutes."""
 
 
 class ProgressActor:
-    """Takes the reports of workers; a Ray actor beside the driver, which outlives the workers."""
+    """Collects the reports of workers; a Ray actor on the driver's node, which outlives the workers."""
 
     def __init__(self) -> None:
         self._frames: dict[int, tuple[int, str]] = {}
         self._limits: dict[int, str] = {}
 
     def report(self, number: int, frames: int, where: str) -> None:
-        """Note the rows so far of the attempt `number`; `where` names its process."""
+        """Store the number of rows so far of attempt `number`; `where` describes its process."""
         self._frames[number] = frames, where
 
     def report_limit(self, number: int, reason: str) -> None:
-        """Note why an attempt ends itself."""
+        """Store which limit an attempt exceeded."""
         self._limits[number] = reason
 
     def latest(self) -> dict[int, tuple[int, str]]:
-        """Return the reports since the last call, by attempt."""
+        """Return the reports since the last call, by attempt number."""
         latest, self._frames = self._frames, {}
         return latest
 
     def limit(self, number: int) -> str:
-        """Return why an attempt ended itself; empty if it did not."""
+        """Return which limit an attempt exceeded; an empty string if it exceeded none."""
         return self._limits.pop(number, "")
 
 
 class _WorkerState:
-    """What a worker process keeps from task to task."""
+    """The objects that a worker process keeps between tasks."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -83,7 +83,7 @@ class _WorkerState:
     def _report_limit(self, reason: str) -> None:
         import ray
 
-        with contextlib.suppress(ray.exceptions.RayError):  # the process must end all the same
+        with contextlib.suppress(ray.exceptions.RayError):  # the process must end in any case
             ray.get(self._actor.report_limit.remote(self._number, reason), timeout=5)
 
 
@@ -91,27 +91,21 @@ _state: _WorkerState | None = None
 
 
 def do_task(job: Job, task: Task, number: int, actor: Any) -> tuple[str, Any]:
-    """Do a task in a Ray worker process; the model stays loaded for the next.
-
-    Args:
-        job: what is done to every title.
-        task: what to do.
-        number: number of this attempt.
-        actor: handle of a `ProgressActor`.
+    """Run attempt `number` of a task in a Ray worker process; `actor` is the `ProgressActor`.
 
     Returns:
         The result of `Worker.do_watched`.
     """
-    global _state  # noqa: PLW0603 - what a process keeps between tasks is its modules
+    global _state  # noqa: PLW0603 - only globals last between Ray tasks
     wanted = job.version.facts["eyeline"]
     if __version__ != wanted:
         return "stop", BatchError(
             f"{socket.gethostname()}: has eyeline {__version__}, but the driver has {wanted}",
-            "install one release on every node",
+            "install the same version on every node",
         )
     if _state is None or _state.job != job:
         _state = _WorkerState(job)
-    state, _state = _state, None  # a cancelled task leaves no state that may be half-changed
+    state, _state = _state, None  # if the task is cancelled, its state is dropped
     done = state.do(task, number, actor)
     _state = state
     return done
@@ -119,13 +113,13 @@ def do_task(job: Job, task: Task, number: int, actor: Any) -> tuple[str, Any]:
 
 @dataclass
 class _RunningTask:
-    """A task that Ray has.
+    """A task that was submitted to Ray.
 
     Attributes:
         task: the task.
         number: number of the attempt.
-        worker: number of its line in the view, from 0.
-        where: names its process.
+        worker: number of the worker that is shown to the user, from 0.
+        where: process and host that run the task; empty until they are known.
     """
 
     task: Task
@@ -135,20 +129,20 @@ class _RunningTask:
 
 
 class RayEngine(Engine):
-    """Ray tasks, each on `job.threads` cores.
+    """An engine of Ray tasks, each on `job.threads` cores.
 
     Args:
-        job: what is done to every title.
-        address: `auto` finds the cluster that this machine belongs to, `HOST:PORT` names its head,
-            `local` starts Ray here; None = `RAY_ADDRESS`, or else `local`. A Ray that this process
-            is connected to is used as it is.
-        workers: most tasks at a time; 0 = as many as the cluster has cores for, those of nodes that
-            join later included.
+        job: the work to do for each title.
+        address: `auto` = the cluster that this machine belongs to; `HOST:PORT` = address of the head
+            node; `local` = start Ray on this machine; None = `RAY_ADDRESS`, or `local` if that is not
+            set. If this process is already connected to Ray, the address is not used.
+        workers: largest number of tasks at a time; 0 = as many as the cluster has cores for. Nodes
+            that join later count, too.
         verbose: let Ray print its messages.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        UsageError: an address of another kind.
+        UsageError: the address has another form.
         BatchError: there is no cluster at the address.
     """
 
@@ -170,7 +164,7 @@ class RayEngine(Engine):
         self._cluster: _Cluster | None = None
 
     def _start(self) -> None:
-        """Start with the first task, since a batch without tasks needs no cluster."""
+        """Connect to Ray; called for the first task, since a batch without tasks needs no cluster."""
         ray = self._ray
         self._ours = not ray.is_initialized()
         if self._ours:
@@ -184,19 +178,19 @@ class RayEngine(Engine):
             num_cpus=0, scheduling_strategy=here, max_restarts=-1
         )
         self._actor = made.remote()
-        # Its process takes seconds to begin; a task may reach a limit sooner.
+        # Wait until the actor runs: it takes seconds, and a task may exceed a limit sooner.
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._actor.latest.remote(), timeout=HEAD_PATIENCE)
         self._do = ray.remote(num_cpus=self._job.threads, max_retries=0)(do_task)
 
     def free(self) -> int:
-        """Return how many more tasks Ray may have: one waits, so that no worker waits for a task."""
+        """Return the number of tasks to submit: one more than the cluster can run, so no core is idle."""
         room = self._cluster.slots + 1 if self._cluster else 1
         most = min(self._most, room) if self._most else room
         return max(0, most - len(self._running))
 
     def submit(self, task: Task) -> int:
-        """Hand a task to Ray; start Ray before the first."""
+        """Submit a task to Ray; before the first task, connect to Ray."""
         if self._cluster is None:
             self._start()
         taken = {running.worker for running in self._running.values()}
@@ -207,10 +201,10 @@ class RayEngine(Engine):
         return worker
 
     def events(self) -> list[Event]:
-        """Return the tasks that ended, and what workers reported.
+        """Wait briefly for events, then return those that arrived.
 
         Raises:
-            BatchError: the cluster is gone, or has no node with enough cores.
+            BatchError: the cluster does not answer, or has no node with enough cores.
         """
         ray, refs = self._ray, list(self._running)
         done, _ = ray.wait(refs, num_returns=1, timeout=_WAIT)
@@ -236,7 +230,7 @@ class RayEngine(Engine):
             return self._died(running, exc)
         except errors.RayError as exc:
             said = str(exc).strip().splitlines()[-1]
-            error = BatchError(f"Ray can't run the task: {said}", "look into the logs of Ray")
+            error = BatchError(f"Ray can't run the task: {said}", "check the logs of Ray")
             return Event(running.task, "stop", running.worker, error=error)
         if kind == "done":
             return Event(running.task, "done", running.worker, outcome=value)
@@ -250,7 +244,7 @@ class RayEngine(Engine):
             limit = self._ray.get(self._actor.limit.remote(running.number), timeout=5)
         where = f" ({running.where})" if running.where else ""
         if isinstance(error, errors.OutOfMemoryError):
-            reason = f"Ray ended its worker{where}, since the node ran out of memory"
+            reason = f"Ray ended its worker{where} because the node ran out of memory"
         elif isinstance(error, errors.NodeDiedError):
             reason = f"the node of its worker{where} was lost"
         else:
@@ -260,7 +254,7 @@ class RayEngine(Engine):
         )
 
     def _progress(self) -> list[Event]:
-        """Return what workers reported, as far as it has arrived."""
+        """Return the progress reports that have arrived."""
         ray = self._ray
         if self._asked is None:
             self._asked = self._actor.latest.remote()
@@ -280,7 +274,7 @@ class RayEngine(Engine):
         return events
 
     def close(self) -> None:
-        """Cancel all tasks; end Ray if it was started here."""
+        """Cancel all tasks, and end Ray if this process started it."""
         ray, refs = self._ray, list(self._running)
         self._running = {}
         cluster, self._cluster = self._cluster, None
@@ -300,7 +294,7 @@ class RayEngine(Engine):
 
 
 class _Cluster:
-    """What the head reports of its nodes; a thread asks, since without a head the question hangs."""
+    """Polls the head node for the state of the cluster, in a thread because a request may hang."""
 
     def __init__(self, ray: Any, address: str, threads: int) -> None:
         self._ray, self._address, self._threads = ray, address, threads
@@ -324,18 +318,18 @@ class _Cluster:
                 self._ask()
 
     def check(self) -> None:
-        """Raise a `BatchError` if the head is gone, or no node has enough cores."""
+        """Raise a `BatchError` if the head node does not answer, or no node has enough cores."""
         now = time.monotonic()
         if now - self._answered > HEAD_PATIENCE:
             self.lost = True
             raise BatchError(
                 f"{self._address}: the head of the Ray cluster is gone",
-                "start a cluster and rerun the batch to go on",
+                "start the cluster again, and rerun the batch to continue it",
             )
         if now - self._had_room > ROOM_PATIENCE:
             raise BatchError(
                 f"no node of the Ray cluster has {self._threads} cores",
-                "add nodes, or lower --threads",
+                "add larger nodes, or lower --threads",
             )
 
     def close(self) -> None:
@@ -348,7 +342,7 @@ def _connect(ray: Any, address: str, threads: int, verbose: bool) -> None:
         "logging_level": logging.INFO if verbose else logging.CRITICAL,
         "log_to_driver": verbose,
     }
-    # Otherwise Ray prints a paragraph on stdout for every worker that dies.
+    # Keeps Ray from printing a paragraph on stdout for every worker that dies.
     ray._private.worker._worker_logs_enabled = verbose
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -361,9 +355,9 @@ def _connect(ray: Any, address: str, threads: int, verbose: bool) -> None:
                     object_store_memory=_OBJECTS,
                     **quiet,
                 )
-        except Exception as exc:  # Ray raises bare exceptions here
+        except Exception as exc:  # Ray raises plain `Exception` here
             raise BatchError(
-                f"Ray did not start: {_first_line(exc)}", "look into the logs of Ray"
+                f"Ray did not start: {_first_line(exc)}", "check the logs of Ray"
             ) from exc
         return
     if address != "auto":
@@ -377,7 +371,7 @@ def _connect(ray: Any, address: str, threads: int, verbose: bool) -> None:
             ray.init(address=address, **quiet)
     except ray.exceptions.AuthenticationError as exc:
         raise BatchError(
-            f"--address {address}: the Ray cluster asks for its token",
+            f"--address {address}: the Ray cluster requires its authentication token",
             "set RAY_AUTH_MODE=token and copy the head's ~/.ray/auth_token to this machine",
         ) from exc
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as exc:
@@ -388,7 +382,7 @@ def _checked(address: str) -> str:
     if not re.fullmatch(r"auto|local|[^/]+:\d+", address):
         raise UsageError(
             f"--address {address} is not auto, local or HOST:PORT",
-            "for a remote cluster, run the batch on one of its nodes, such as by `ray job submit`",
+            "to use a remote cluster, run the batch on one of its nodes, for example with `ray job submit`",
         )
     return address
 
@@ -400,13 +394,13 @@ def _first_line(error: Exception) -> str:
 def _no_cluster(address: str, why: str) -> BatchError:
     return BatchError(
         f"--address {address}: no Ray cluster: {why}",
-        "start one with `ray start --head`, and join this machine to it",
+        "start a cluster with `ray start --head`, and join this machine to it",
     )
 
 
 @contextlib.contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which Ray replaces."""
+    """Restore the handler of SIGTERM, which Ray replaces, at the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,21 +1,21 @@
-"""What a batch leaves: the layout of its output folder, and the only reader and writer of it.
+"""Read and write the output folder of a batch, which has this layout.
 
 ::
 
     OUT/version=extract-saliency_student_v4-60dd.../title=films%2Fbear/part-0.parquet
-    OUT/_status.csv                                   a row per title, of the last run
-    OUT/_eyeline/versions/VERSION.json                what a version means: model, options, eyeline
-    OUT/_eyeline/titles/VERSION/TITLE.json            how a title ended, and from which bytes
+    OUT/_status.csv                                   one row per title of the last run
+    OUT/_eyeline/versions/VERSION.json                model, options and eyeline release
+    OUT/_eyeline/titles/VERSION/TITLE.json            state of a title, digests of its files
     OUT/_eyeline/work/VERSION/TITLE-SOURCE/00003.segment   finished segments of unfinished titles
-    OUT/_eyeline/lock                                 held by the batch that runs
+    OUT/_eyeline/lock                                 locked by the running batch
 
-Readers of datasets skip names that begin with an underscore, so they see finished titles alone. The
-order of writes makes a death between any two harmless: segments, then the part, then the record of
-the title, and only then are the segments removed.
+Readers of Parquet datasets skip names that begin with an underscore, so they see only finished titles. A
+worker writes the segments, then the part (the result file of a title), then the record of the title,
+and removes the segments last. A crash between any two of these steps loses no results.
 
-The output folder (`Place`) is local, or anything that fsspec opens by URL. A file appears whole or
-not at all: locally by rename (`eyeline.files`), on an object store because an upload is seen only
-when it is complete. `exclusive` lets one batch at a time work there.
+The output folder (`Place`) is local, or an fsspec URL. A file appears whole or not at all: a local file
+is renamed (`eyeline.files`), and an object store shows an upload only when it is complete. `exclusive`
+lets one batch at a time use the folder.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from eyeline.locks import file_lock
 STATE = "_eyeline"
 STATUS_FILE = "_status.csv"
 LAYOUT = 1
-"""Number of the layout, part of every version's name, so that no version mixes two layouts."""
+"""Number of the layout; it is hashed into the version name, so no version mixes two layouts."""
 
 SEGMENT = ".segment"
 _LONGEST = 120  # characters of a title in a file name; file systems take 255 bytes
 
 
 def slug(title: str) -> str:
-    """Return a title as the name of a folder, quoted as in Hive; long ones end in a digest."""
+    """Return the folder name of a title, percent-encoded as in Hive; a long name ends in a digest."""
     quoted = quote(title, safe=" ,()")
-    if quoted.startswith("."):  # a hidden file would not be found again
+    if quoted.startswith("."):  # names that begin with a dot are not listed
         quoted = f"%2E{quoted[1:]}"
     if len(quoted) <= _LONGEST:
         return quoted
@@ -59,7 +59,7 @@ def slug(title: str) -> str:
 
 
 class Place:
-    """A folder of results: local, or behind an fsspec URL.
+    """The output folder, which is local or an fsspec URL.
 
     Args:
         url: path or URL of the folder.
@@ -76,7 +76,7 @@ class Place:
 
     @contextlib.contextmanager
     def _errors(self, name: str, what: str) -> Iterator[None]:
-        """Turn a failure of the store into an `OutputError`; let a missing file through."""
+        """Turn an exception into an `OutputError`, except for a missing file or an `EyelineError`."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, EyelineError):
@@ -84,14 +84,15 @@ class Place:
         except Exception as exc:
             hint = "check its permissions" if self.local else "check its address and credentials"
             raise OutputError(
-                f"{self.url}/{name}: can't be {what}: {reason_of(exc)}", f"{hint}; rerun to go on"
+                f"{self.url}/{name}: can't be {what}: {reason_of(exc)}",
+                f"{hint}, and rerun the batch to continue it",
             ) from exc
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that appears whole, or not at all.
+        """Write a file, which appears whole or not at all.
 
         Raises:
-            OutputError: it can't be written.
+            OutputError: the file can't be written.
         """
         try:
             if self.local:
@@ -102,11 +103,12 @@ class Place:
                 self._upload(f"{self._root}/{name}", data)
         except FileNotFoundError as exc:
             raise OutputError(
-                f"{self.url}/{name}: can't be written: no such bucket or folder", "create it"
+                f"{self.url}/{name}: can't be written: no such bucket or folder",
+                "create the bucket",
             ) from exc
 
     def make_folder(self, name: str) -> None:
-        """Make the folder for a file of a local place."""
+        """Create the folder of a file, if the output folder is local."""
         if self.local:
             try:
                 (self.local / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ class Place:
                 raise output_error(self.local / name, exc) from exc
 
     def _upload(self, target: str, data: bytes) -> None:
-        """Upload; make folders where the store has such, but never a bucket."""
+        """Upload a file; create its folders if needed, but never a bucket."""
         try:
             self._fs.pipe_file(target, data)
         except FileNotFoundError:
@@ -125,7 +127,7 @@ class Place:
             self._fs.pipe_file(target, data)
 
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of a file; None when it is missing."""
+        """Return the bytes of a file; None if the file is missing."""
         try:
             with self._errors(name, "read"):
                 data: bytes = self._fs.cat_file(f"{self._root}/{name}")
@@ -142,7 +144,7 @@ class Place:
             return False
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names of the files in a folder; an empty list when it is missing."""
+        """Return the sorted names of the files in a folder; an empty list if the folder is missing."""
         self._fs.invalidate_cache()
         try:
             with self._errors(folder, "read"):
@@ -153,7 +155,7 @@ class Place:
         return sorted(name for name in names if not name.startswith("."))
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder and all in it; a missing one is no error."""
+        """Remove a file, or a folder with all files in it. A missing file is not an error."""
         if self.local:  # another process may remove the same folder
             shutil.rmtree(self.local / name, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -163,8 +165,8 @@ class Place:
             self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def sweep(self) -> None:
-        """Remove what killed writers left unfinished; to be called only while nobody writes."""
-        if self.local:  # on an object store, an upload that broke off was never seen
+        """Remove the temporary files of killed writers; call it only while no worker writes."""
+        if self.local:  # an object store never shows an incomplete upload
             for folder, _, names in os.walk(self.local):
                 for name in filter(is_temporary, names):
                     (Path(folder) / name).unlink(missing_ok=True)
@@ -172,9 +174,9 @@ class Place:
 
 RENEW = 15.0
 STALE = 60.0
-"""Seconds: a lease is renewed every `RENEW`, and has ended when it is older than `STALE`."""
+"""Seconds. A lease is renewed every `RENEW` seconds, and expires at an age of `STALE` seconds."""
 
-_PAUSE = 1.0  # seconds between writing a lease and the look whether it is still there
+_PAUSE = 1.0  # seconds after which a new lease is read back
 
 _LOCK = f"{STATE}/lock"
 
@@ -183,7 +185,7 @@ def _who() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def _refusal(place: Place, note: str, hint: str = "wait for it, or stop it") -> BatchError:
+def _refusal(place: Place, note: str, hint: str = "wait for that batch, or stop it") -> BatchError:
     holder = _parse_note(note)
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     return BatchError(f"{place.url}: another batch is at work there, {who}", hint)
@@ -191,18 +193,18 @@ def _refusal(place: Place, note: str, hint: str = "wait for it, or stop it") -> 
 
 @contextlib.contextmanager
 def exclusive(place: Place, *, renew: float = RENEW, stale: float = STALE) -> Iterator[None]:
-    """Hold an output folder while the block runs.
+    """Lock an output folder while the block runs.
 
-    A local folder has a kernel lock. An object store has none: there a note is renewed while the
-    batch lives.
+    A local folder is locked with flock, which ends with the process. An object store has no locks, so a
+    lease file is written there, and renewed until the block ends.
 
     Args:
         place: the folder.
-        renew: seconds between two renewals of a note.
-        stale: seconds that a note counts; the clocks of all machines must agree better than that.
+        renew: seconds between two renewals of the lease.
+        stale: age in seconds at which a lease expires. The clocks of all machines must differ by less.
 
     Raises:
-        BatchError: another batch holds it.
+        BatchError: another batch has locked the folder.
         OutputError: the folder can't be written to.
     """
     if place.local:
@@ -226,11 +228,11 @@ def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
     note = (place.read(_LOCK) or b"").decode()
     left = stale - (time.time() - float(_parse_note(note).get("time", 0)))
     if left > 0:
-        hint = f"wait for it, or stop it; if it was killed, try again in {left:.0f} s"
+        hint = f"wait for that batch, or stop it; if it was killed, try again in {left:.0f} s"
         raise _refusal(place, note, hint)
     renew()
-    # Of two that began at once the later writer wins, and the other sees it here. One that took so
-    # long that the other may have looked before waits for the other's renewal instead.
+    # If two batches begin at once, the second lease overwrites the first, whose writer notices it here.
+    # If the second writer was slow, the first may have looked too early; wait for its next renewal.
     prompt = time.monotonic() - looked < 0.8 * _PAUSE
     time.sleep(_PAUSE if prompt else every + _PAUSE)
     note = (place.read(_LOCK) or b"").decode()
@@ -240,7 +242,7 @@ def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
 
     def keep() -> None:
         while not ended.wait(every):
-            with contextlib.suppress(OutputError):  # the next renewal tries again
+            with contextlib.suppress(OutputError):  # the next renewal may succeed
                 renew()
 
     keeper = threading.Thread(target=keep, name="eyeline-lease", daemon=True)
@@ -263,11 +265,11 @@ def _parse_note(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Version:
-    """What made a part of the dataset: one version per command, model and set of options.
+    """A partition of the dataset; each command, model and set of options has a separate one.
 
     Attributes:
-        name: name of its partition.
-        facts: all that decides its rows, JSON values.
+        name: name of the partition.
+        facts: model, options and all else that affects the rows, as JSON values.
     """
 
     name: str
@@ -275,12 +277,12 @@ class Version:
 
 
 def version_of(command: str, model: str, facts: dict[str, Any]) -> Version:
-    """Return the version that a command with these facts writes.
+    """Return the version that a command writes with these facts.
 
     Args:
         command: `extract`, `score` or `roi-map`.
-        model: id, by which people recognise the version.
-        facts: all that decides the rows; JSON values.
+        model: model id, which becomes a part of the name.
+        facts: see `Version`.
     """
     known = {"command": command, "layout": LAYOUT, **facts}
     text = json.dumps(known, sort_keys=True, separators=(",", ":"))
@@ -290,20 +292,20 @@ def version_of(command: str, model: str, facts: dict[str, Any]) -> Version:
 
 @dataclass
 class TitleRecord:
-    """How a title ended.
+    """The record of a title that is finished or has failed.
 
     Attributes:
         title: name of the title.
         state: `ok` or `failed`.
-        reason: why it failed; empty when it did not.
-        source: path or URL.
-        source_sha256: hex digest of the source; of a pair both digests, joined by `+`.
-        stamp: see `Title.stamp`.
-        part: name of the part below the output folder.
-        part_sha256: hex digest of the part.
-        frames: rows of the part.
+        reason: why the title failed; empty for `ok`.
+        source: path or URL of the source.
+        source_sha256: SHA-256 of the source in hex; for a pair, two digests joined by `+`.
+        stamp: `Title.stamp` when the sources were read.
+        part: path of the part below the output folder.
+        part_sha256: SHA-256 of the part in hex.
+        frames: number of rows in the part.
         segments: number of segments that the title was split into.
-        warnings: lines for the user.
+        warnings: lines to show to the user.
     """
 
     title: str
@@ -320,22 +322,17 @@ class TitleRecord:
 
 
 class Store:
-    """The output folder of a batch, as one version uses it.
-
-    Args:
-        url: path or fsspec URL of the folder.
-        version: see `version_of`.
-    """
+    """The files of one version in the output folder of a batch; `url` is its path or fsspec URL."""
 
     def __init__(self, url: str, version: Version) -> None:
         self.place = Place(url)
         self.version = version
 
     def begin(self) -> None:
-        """Write down what the version means, before its first part.
+        """Write the facts of the version; call this before its first part is written.
 
         Raises:
-            BatchError: there is a version of this name with other facts.
+            BatchError: the folder has a version of this name with other facts.
             OutputError: the folder can't be written to.
         """
         name = f"{STATE}/versions/{self.version.name}.json"
@@ -344,43 +341,46 @@ class Store:
         if there is None:
             self.place.write(name, text)
         elif there != text:
-            raise BatchError(f"{name}: describes another version", "name another output folder")
+            raise BatchError(
+                f"{name}: describes other options than those of this batch",
+                "use another output folder",
+            )
 
     def part_name(self, title: str, file: str) -> str:
-        """Return the name of a title's part below the output folder."""
+        """Return the path of the part of a title below the output folder."""
         return f"version={self.version.name}/title={slug(title)}/{file}"
 
     def _record_name(self, title: str) -> str:
         return f"{STATE}/titles/{self.version.name}/{slug(title)}.json"
 
     def record(self, title: str) -> TitleRecord | None:
-        """Read how a title ended; None when it did not.
+        """Read the record of a title; None if it has no record.
 
         Raises:
-            BatchError: the record does not parse.
+            BatchError: the record is invalid.
         """
         data = self.place.read(self._record_name(title))
         return None if data is None else _parse(self._record_name(title), data)
 
     def write_record(self, record: TitleRecord) -> None:
-        """Write how a title ended: the last write of all."""
+        """Write the record of a title, after its part is written."""
         text = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
         self.place.write(self._record_name(record.title), text)
 
     def work_folder(self, title: str, source_sha256: str) -> str:
-        """Return the folder for the segments of a title, for one state of its sources."""
-        if "+" in source_sha256:  # the digest of both, so that a change of either counts
+        """Return the folder for the segments of a title whose sources have these digests."""
+        if "+" in source_sha256:  # a pair: hash the two digests
             source_sha256 = sha256_hex(source_sha256.encode())
         return f"{STATE}/work/{self.version.name}/{slug(title)}-{source_sha256[:12]}"
 
     def finished_segments(self, folder: str) -> set[int]:
-        """Return the numbers of the segments in a work folder."""
+        """Return the numbers of the finished segments in a work folder."""
         names = self.place.names(folder)
         return {int(n.removesuffix(SEGMENT)) for n in names if n.endswith(SEGMENT)}
 
 
 def segment_name(folder: str, number: int) -> str:
-    """Return the name of a segment's file: Parquet, by a suffix that no reader of datasets looks for."""
+    """Return the path of a segment: Parquet, with a suffix that readers of datasets skip."""
     return f"{folder}/{number:05d}{SEGMENT}"
 
 
@@ -389,17 +389,18 @@ def _parse(name: str, data: bytes) -> TitleRecord:
         return TitleRecord(**json.loads(data))
     except (ValueError, TypeError) as exc:
         raise BatchError(
-            f"{name}: is not the record of a title: {exc}", "remove it to do the title again"
+            f"{name}: is not the record of a title: {exc}",
+            "remove the file and rerun the batch to process the title again",
         ) from exc
 
 
 @dataclass
 class VersionStatus:
-    """The titles of one version.
+    """The state of the titles of one version.
 
     Attributes:
-        version: what made them.
-        records: how each ended, sorted by title.
+        version: the version.
+        records: the records of its titles, sorted by title.
     """
 
     version: Version
@@ -407,14 +408,14 @@ class VersionStatus:
 
 
 def read_status(output: str, *, verify: bool = False) -> list[VersionStatus]:
-    """Read how every title of every version ended; works also while a batch runs.
+    """Read the title records of all versions; this works while a batch runs, too.
 
     Args:
-        output: folder or URL of the dataset.
-        verify: also read each part; a title whose part has other bytes than recorded is `failed`.
+        output: path or URL of the output folder.
+        verify: also compute the SHA-256 of each part; a title whose part has changed becomes `failed`.
 
     Raises:
-        BatchError: it is not the output folder of a batch, or a record does not parse.
+        BatchError: the folder is not the output folder of a batch, or a record is invalid.
     """
     place = Place(output)
     versions = [
@@ -423,7 +424,8 @@ def read_status(output: str, *, verify: bool = False) -> list[VersionStatus]:
     ]
     if not versions:
         raise BatchError(
-            f"{output}: is not the output folder of a batch", "name the folder given by --output"
+            f"{output}: is not the output folder of a batch",
+            "give the folder that the batch had as --output",
         )
     found = []
     for version in versions:

@@ -1,6 +1,6 @@
-"""What passes between the driver and its workers, and the interface of what carries it (`Engine`).
+"""Records that the driver and its workers exchange, and the interface of an engine (`Engine`).
 
-The records pickle. To add an engine beside `local` and `ray_engine`, fill `Engine`.
+All records can be pickled. To add an engine next to `local` and `ray_engine`, implement `Engine`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from eyeline.segments import Segment
 
 @dataclass(frozen=True)
 class TaskLimits:
-    """What a task may take; `eyeline.batch.worker.Watchdog` enforces it.
+    """Limits of time and memory for one task; `eyeline.batch.worker.Watchdog` enforces them.
 
     Attributes:
-        seconds: wall-clock time; 0 = no limit.
-        stall: wall-clock time without a frame, seconds; 0 = no limit.
+        seconds: longest wall-clock time of the task; 0 = no limit.
+        stall: longest wall-clock time without a new frame, seconds; 0 = no limit.
         mebibytes: resident memory of the worker, MiB; 0 = no limit.
     """
 
@@ -31,15 +31,15 @@ class TaskLimits:
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every title.
+    """The work to do for each title, and its limits.
 
     Attributes:
         work: an `eyeline.batch.work.Work`.
         output: path or URL of the output folder.
-        version: see `eyeline.batch.store`.
-        limits: limits of one task.
-        threads: threads of one worker.
-        segment: frames per segment, about; 0 = titles are not split.
+        version: model and options, which name the folder of the results.
+        limits: limits of time and memory for one task.
+        threads: number of threads per worker.
+        segment: approximate number of frames per segment; 0 disables splitting.
     """
 
     work: Any
@@ -52,14 +52,14 @@ class Job:
 
 @dataclass(frozen=True)
 class TitlePlan:
-    """How a title is split.
+    """The segments of a title.
 
     Attributes:
         segments: ranges of frames.
-        source_sha256: digest of the bytes that the plan was made from.
-        stamp: stamp of that source.
-        folder: where finished segments wait.
-        done: numbers of the segments that an earlier run left there.
+        source_sha256: SHA-256 of the sources when they were split.
+        stamp: `Title.stamp` when the sources were split.
+        folder: folder of the finished segments, below the output folder.
+        done: numbers of the segments that an earlier run finished.
     """
 
     segments: tuple[Segment, ...]
@@ -71,15 +71,15 @@ class TitlePlan:
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker does in one go.
+    """One unit of work for a worker.
 
     Attributes:
-        kind: `title`: do a title, or split it; `segment`: do one of its segments; `join`: make the
-            part from all segments.
+        kind: `title` = process a title or split it into segments; `segment` = process one segment;
+            `join` = join all segments into the result file.
         title: the title.
-        plan: how the title was split.
-        number: number of the segment.
-        whole_because: why a `title` must not be split; empty where it may be.
+        plan: the segments of the title, for the kinds `segment` and `join`.
+        number: number of the segment, from 0.
+        whole_because: the reason why the title must not be split; empty if it may be split.
     """
 
     kind: Literal["title", "segment", "join"]
@@ -90,7 +90,7 @@ class Task:
 
     @property
     def frames(self) -> int | None:
-        """Return about how many rows it will make; None where that is not known."""
+        """Return the approximate number of rows of the task; None if it is not known."""
         if self.kind != "segment" or self.plan is None:
             return None
         segment = self.plan.segments[self.number]
@@ -98,7 +98,7 @@ class Task:
 
     @property
     def label(self) -> str:
-        """Return a name for people."""
+        """Return a name to show to the user."""
         if self.kind == "segment" and self.plan is not None:
             return f"{self.title.name} {self.number + 1}/{len(self.plan.segments)}"
         return self.title.name
@@ -106,13 +106,13 @@ class Task:
 
 @dataclass
 class Outcome:
-    """How a task ended: one of the first three is given; for a segment that is done, `frames` alone.
+    """The result of a task: one of `record`, `plan` and `whole_because`, or none for a finished segment.
 
     Attributes:
-        record: the title is finished, well or not.
-        plan: the title is to be done in segments.
-        whole_because: the title is to be done in one piece: why.
-        frames: rows that the task made.
+        record: the record of the title, which is finished or has failed.
+        plan: the segments that the title was split into; each of them becomes a task.
+        whole_because: the reason why the title must be processed again in one piece.
+        frames: number of rows that the task made.
     """
 
     record: TitleRecord | None = None
@@ -123,18 +123,18 @@ class Outcome:
 
 @dataclass
 class Event:
-    """What an engine tells the driver.
+    """A message from an engine to the driver about a task.
 
     Attributes:
-        task: the task that it is about.
-        kind: `progress`; `done`; `died`: its worker ended before the task did; `stop`: the batch
-            can't go on.
+        task: the task.
+        kind: `progress` = the task is running; `done` = the task ended; `died` = the worker process
+            ended before the task; `stop` = the batch can't continue.
         worker: number of the worker, from 0.
-        outcome: outcome of a task that is done.
-        frames: rows so far.
-        reason: why the worker died.
-        at_limit: the worker ended itself at a limit, so another attempt would do so, too.
-        error: what stops the batch, such as a full disk.
+        outcome: the outcome, for the kind `done`.
+        frames: number of rows so far, for the kind `progress`.
+        reason: why the worker died, for the kind `died`.
+        at_limit: whether the worker died because the task exceeded a limit; it is not retried then.
+        error: the error that stops the batch, such as a full disk, for the kind `stop`.
     """
 
     task: Task
@@ -149,12 +149,12 @@ class Event:
 
 @dataclass
 class BatchResult:
-    """How a run of a batch ended.
+    """The result of a run of a batch.
 
     Attributes:
-        ok, failed, skipped: names of titles.
-        reasons: why titles failed, by name.
-        frames: rows made by this run.
+        ok, failed, skipped: names of the titles in each state.
+        reasons: the reason of each failed title, by its name.
+        frames: number of rows that this run made.
         seconds: wall-clock time.
         restarts: number of workers that were replaced.
     """
@@ -169,9 +169,9 @@ class BatchResult:
 
 
 class Engine(ABC):
-    """A pool of workers, each of which does one task at a time.
+    """A pool of workers, each of which runs one task at a time.
 
-    A worker that dies takes its task with it, is reported, and is replaced.
+    If a worker dies, its task ends without an outcome. The engine reports that and replaces the worker.
 
     Attributes:
         restarts: number of workers that were replaced so far.
@@ -181,19 +181,19 @@ class Engine(ABC):
 
     @abstractmethod
     def free(self) -> int:
-        """Return how many tasks can begin now."""
+        """Return the number of tasks that can be submitted now."""
 
     @abstractmethod
     def submit(self, task: Task) -> int:
-        """Hand a task over; return the number of its worker, from 0."""
+        """Begin a task; return the number of its worker, from 0."""
 
     @abstractmethod
     def events(self) -> list[Event]:
-        """Return what has happened; wait a moment for something to happen."""
+        """Wait briefly for events, then return those that arrived."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all workers, whatever they do; safe to call twice."""
+        """End all workers, including busy ones; safe to call twice."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
-"""What a batch does to each title: `extract`, `score` or `roi map`.
+"""The work that a batch does for each title: `extract`, `score` or `roi map`.
 
-A `Work` is a record of options that pickles. In each worker process it becomes a `Runner`, which
-holds the loaded model. To add a kind of work, add both here, and a command to `cli/batch.py`.
+A `Work` is a record of options that can be pickled. Each worker process makes a `Runner` from it, which
+holds the loaded model. To add a kind of work, add a `Work` and a `Runner` here, and a command to
+`cli/batch.py`.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ OnFrame = Callable[[], None]
 
 @dataclass
 class Product:
-    """What a title came to.
+    """The result of one title.
 
     Attributes:
-        content: a log, or the bytes of a file.
-        frames: number of its rows.
-        warnings: lines worth showing.
+        content: a log, or the bytes of a map file.
+        frames: number of frames in the content.
+        warnings: lines to show to the user.
     """
 
     content: Log | bytes
@@ -49,39 +50,35 @@ class Product:
 
 
 class Runner(ABC):
-    """A `Work` within a worker process, its model loaded."""
+    """Does the work of a `Work` in a worker process, with the model loaded."""
 
     def __init__(self, work: Any, threads: int) -> None:
         self._video = replace(work.video, threads=threads)
 
     @abstractmethod
     def whole(self, title: Title, paths: Sequence[str], on_frame: OnFrame) -> Product:
-        """Do a title in one piece.
-
-        Args:
-            title: which one.
-            paths: local paths of its source, and of what is compared with it.
-            on_frame: called after each frame.
+        """Process a title in one piece; `paths` are local copies of its videos.
 
         Raises:
-            EyelineError: the title can't be done, or only in part.
+            EyelineError: the title can't be processed completely.
         """
 
     def segmented(self, title: Title, paths: Sequence[str]) -> SegmentedRun | None:
-        """Return the run that does a title in segments; None where this work is never split."""
+        """Return the segmented run of a title; None if this kind of work can't be split."""
         return None
 
 
 @dataclass(frozen=True)
 class Work(ABC):
-    """What is done to every title: options that pickle.
+    """The options of the work; they can be pickled.
 
     Attributes:
-        model: id or path of the saliency model; None = the registry's default.
-        registry: the user's own registry folder.
-        task: take the production model of this task; see `eyeline.registry.registry.resolve_model`.
-        model_sha256: digest of the model that the batch began with; another one is refused.
-        video: how to read videos.
+        model: id or path of the saliency model; None = the default model of the registry.
+        registry: path of a registry folder of the user.
+        task: use the production model of this task (`eyeline.registry.registry.resolve_model`).
+        model_sha256: SHA-256 of the model file when the batch began; another file is an error. Empty =
+            not checked.
+        video: how to read the videos.
     """
 
     model: str | None = None
@@ -97,24 +94,24 @@ class Work(ABC):
 
     @property
     def file(self) -> str:
-        """Return the name of a title's part."""
+        """Return the file name of the result of a title."""
         return "part-0.parquet"
 
     def resolve(self) -> Model:
-        """Return the model, as it was when the batch began.
+        """Return the model, after a check that its file has not changed since the batch began.
 
         Raises:
-            ModelError: it can't be used, or has changed since.
+            ModelError: the model can't be used, or its file has changed.
         """
         model = resolve_model(self.model, self.registry or None, task=self.task, use=self.use)
         if self.model_sha256 and model.sha256 != self.model_sha256:
             raise VerificationError(
-                f"{model.id}: the file has changed since the batch began", "start the batch again"
+                f"{model.id}: the file has changed since the batch began", "run the batch again"
             )
         return model
 
     def facts(self) -> dict[str, Any]:
-        """Return all that decides the rows, JSON values."""
+        """Return the versions, model and options that affect the results, as JSON values."""
         model = self.resolve()
         return {
             "eyeline": __version__,
@@ -127,7 +124,7 @@ class Work(ABC):
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows, JSON values."""
+        """Return the options that affect the results, as JSON values."""
 
     def open(self, threads: int) -> Runner:
         """Load the model in a worker process."""
@@ -135,7 +132,7 @@ class Work(ABC):
 
 
 def _plain(options: Any, *without: str) -> dict[str, Any]:
-    """Return a dataclass as JSON values, without the fields named."""
+    """Return the fields of a dataclass as JSON values, without the fields in `without`."""
     values = {k: v for k, v in asdict(options).items() if k not in without}
     return {k: str(v) if type(v).__name__ == "Fraction" else v for k, v in values.items()}
 
@@ -163,11 +160,7 @@ class _ExtractRunner(Runner):
 
 @dataclass(frozen=True)
 class ExtractWork(Work):
-    """`eyeline extract` for every title.
-
-    Attributes:
-        extract: see `ExtractOptions`.
-    """
+    """`eyeline extract` for every title."""
 
     extract: ExtractOptions = field(default_factory=ExtractOptions)
 
@@ -175,7 +168,7 @@ class ExtractWork(Work):
     runner = _ExtractRunner
 
     def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows, JSON values."""
+        """Return the options that affect the results, as JSON values."""
         return _plain(self.extract, *MACHINE)
 
 
@@ -210,11 +203,7 @@ class _ScoreRunner(Runner):
 
 @dataclass(frozen=True)
 class ScoreWork(Work):
-    """`eyeline score` for every pair of titles.
-
-    Attributes:
-        score: see `ScoreOptions`.
-    """
+    """`eyeline score` for every title, which is a pair of videos."""
 
     score: ScoreOptions = field(default_factory=ScoreOptions)
 
@@ -224,7 +213,7 @@ class ScoreWork(Work):
     pairs = True
 
     def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows, JSON values."""
+        """Return the options that affect the results, as JSON values."""
         own = _plain(self.score, "workers", "extract")
         return own | {"extract": _plain(self.score.extract, *MACHINE)}
 
@@ -260,9 +249,9 @@ class RoiMapWork(Work):
 
     Attributes:
         kind: format of the map files.
-        steer: see `SteerOptions`.
-        extract: how the model looks at the video.
-        block: side of a cell, pixels, where the format takes any.
+        steer: how saliency is turned into QP offsets.
+        extract: options of the extraction of the saliency maps.
+        block: side of a block, pixels; None = the default of the format.
     """
 
     kind: MapFormat = "json"
@@ -276,11 +265,11 @@ class RoiMapWork(Work):
 
     @property
     def file(self) -> str:
-        """Return the name of a title's map file."""
+        """Return the file name of the map file of a title."""
         suffixes = {"kvazaar": "txt", "kvazaar-binary": "bin", "svtav1": "txt"}
         return f"map.{suffixes.get(self.kind, self.kind)}"
 
     def options(self) -> dict[str, Any]:
-        """Return the options that decide the rows, JSON values."""
+        """Return the options that affect the results, as JSON values."""
         said = {"kind": self.kind, "block": self.block, "steer": asdict(self.steer)}
         return said | {"extract": _plain(self.extract, *MACHINE)}

@@ -1,7 +1,7 @@
-"""What a worker does with a task, and the limits that it keeps: the same for every engine.
+"""Run tasks in a worker process, within limits of time and memory; used by all engines.
 
-A worker that goes over a limit reports why and ends its process; the engine hands the next task to a
-new one. So a title that hangs, or takes too much memory, loses its own task alone.
+A worker whose task exceeds a limit reports that and ends its process, and the engine starts a new worker.
+So a title that hangs or needs too much memory does not affect the other titles.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ _INDEX = "indexes.npz"
 
 
 SHARE = 0.8
-"""Share of the machine's memory that all workers together may take; the rest is the page cache's."""
+"""Share of the machine's memory that all workers together may use; the rest is for the page cache."""
 
-_EVERY = 0.05  # seconds between two looks at the limits
-_GRACE = 10.0  # seconds until the C timer ends a process whose threads can't run
+_EVERY = 0.05  # seconds between two checks of the limits
+_GRACE = (
+    10.0  # seconds after the limit until the C timer ends a process that the watchdog can't end
+)
 _REPORT_EVERY = 0.5  # seconds between two reports of progress
 
 
@@ -61,7 +63,7 @@ def _psutil() -> Any:
 
 
 def memory_share(workers: int) -> int:
-    """Return the share of each of so many workers in this machine's memory, MiB.
+    """Return the default memory limit per worker on this machine, MiB.
 
     Raises:
         MissingExtraError: psutil is not installed.
@@ -75,12 +77,12 @@ def resident_mebibytes() -> float:
 
 
 class Watchdog:
-    """Ends this process when its task goes over a limit; entered for each task.
+    """Context manager around a task that ends this process if the task exceeds a limit.
 
     Args:
-        limits: limits of a task.
+        limits: limits of the task.
         report: called with the reason before the process ends.
-        end: ends the process.
+        end: called to end the process.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Watchdog:
         self._alive = time.monotonic()
         self._over.clear()
         if self._limits.seconds:
-            # A timer of its own, in C: native code that holds Python's lock would stop ours.
+            # A second timer in C, since the thread can't run while native code holds the GIL.
             faulthandler.dump_traceback_later(self._limits.seconds + _GRACE, exit=True)
         if self._limits != TaskLimits():
             self._thread = threading.Thread(target=self._watch, name="eyeline-limits", daemon=True)
@@ -106,7 +108,7 @@ class Watchdog:
         return self
 
     def alive(self) -> None:
-        """Note that the task goes forward; called after each frame."""
+        """Reset the stall timer; called after each frame."""
         self._alive = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
@@ -133,15 +135,11 @@ class Watchdog:
 
 
 class BatchStoppedError(Exception):
-    """An error that would stop every other title, too: its cause is an `EyelineError`."""
+    """An error that would also affect all other titles; its `__cause__` is an `EyelineError`."""
 
 
 class Worker:
-    """Does tasks, one after the other.
-
-    Args:
-        job: what is done to every title.
-    """
+    """Runs tasks, one after the other; keeps the model loaded."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -152,15 +150,10 @@ class Worker:
     def do_watched(
         self, watchdog: Watchdog, task: Task, on_frames: OnFrames
     ) -> tuple[Literal["done", "stop"], Any]:
-        """Do a task within its limits.
-
-        Args:
-            watchdog: ends the process at a limit.
-            task: what to do.
-            on_frames: called with the number of rows so far, now and then.
+        """Run a task within its limits; call `on_frames` every 0.5 s with the number of rows so far.
 
         Returns:
-            `done` and the outcome, or `stop` and the error that would stop every other title, too.
+            `done` and the outcome, or `stop` and the error that would also affect all other titles.
         """
         due = 0.0
 
@@ -178,14 +171,10 @@ class Worker:
             return "stop", exc.__cause__
 
     def do(self, task: Task, on_frames: OnFrames = lambda frames: None) -> Outcome:
-        """Do a task.
-
-        Args:
-            task: what to do.
-            on_frames: called with the number of rows after each.
+        """Run a task; call `on_frames` after each row with the number of rows so far.
 
         Raises:
-            BatchStoppedError: a full disk, or a model that can't be used.
+            BatchStoppedError: for example, the disk is full or the model can't be used.
         """
         count = 0
 
@@ -206,7 +195,7 @@ class Worker:
             reason = str(exc)
         except MemoryError:
             reason = "out of memory"
-        except Exception as exc:  # noqa: BLE001 - one title must not take the others down
+        except Exception as exc:  # noqa: BLE001 - the other titles must continue
             reason = f"internal error: {type(exc).__name__}: {exc}"
         return Outcome(record=record_failure(self._store, task.title, reason))
 
@@ -223,11 +212,13 @@ class Worker:
             paths = [stack.enter_context(as_local(s)) for s in title.sources]
             for path in map(Path, paths):
                 if not path.is_file():
-                    raise MediaError(f"{path}: is not a regular file", "a batch reads files")
+                    raise MediaError(
+                        f"{path}: is not a regular file", "give a file; a batch can't read pipes"
+                    )
             digest = "+".join(file_sha256(Path(path)) for path in paths)
             same = self._unchanged(task, digest)
             if same is not None:
-                same.stamp = mark  # the same bytes were written again
+                same.stamp = mark  # the file was written again with the same bytes
                 self._store.write_record(same)
                 return Outcome(record=same)
             plan = self._plan(task, paths, digest, mark)
@@ -241,15 +232,15 @@ class Worker:
         return Outcome(record=record, frames=product.frames)
 
     def _unchanged(self, task: Task, digest: str) -> TitleRecord | None:
-        """Return the record of a title that was done from these very bytes."""
+        """Return the record of a finished title whose sources had this digest; None if there is none."""
         record = self._store.record(task.title.name)
         if record is None or record.state != "ok" or record.source_sha256 != digest:
             return None
         return record if self._store.place.exists(record.part) else None
 
     def _plan(self, task: Task, paths: Sequence[str], digest: str, mark: Any) -> TitlePlan | None:
-        """Split a title, where that is asked for and possible."""
-        # A remote source is not split: each segment would fetch all of it.
+        """Split a title into segments; return None if splitting is disabled or not possible."""
+        # A remote source is not split, since each segment would download the whole file.
         if not self._job.segment or task.whole_because or any(map(is_url, task.title.sources)):
             return None
         run = self._ready.segmented(task.title, paths)
@@ -261,7 +252,7 @@ class Worker:
             return None
         store = self._store
         folder = store.work_folder(task.title.name, digest)
-        # What is there belongs to another plan, if segments have another length now.
+        # An earlier run may have used another segment length; its segments are then removed.
         ranges = json.dumps([[s.start, s.stop] for s in segments]).encode()
         fits = store.place.read(f"{folder}/plan.json") == ranges
         if not fits or not store.place.exists(f"{folder}/{_INDEX}"):
@@ -275,7 +266,9 @@ class Worker:
         if self._indexes is None or self._indexes[0] != folder:
             data = self._store.place.read(f"{folder}/{_INDEX}")
             if data is None:
-                raise MediaError(f"{folder}: was removed while the batch ran", "run it again")
+                raise MediaError(
+                    f"{folder}: was removed while the batch ran", "run the batch again"
+                )
             self._indexes = folder, _unpacked(data)
         return self._indexes[1]
 
@@ -317,7 +310,7 @@ class Worker:
     def _publish(
         self, task: Task, product: Product, digest: str, mark: dict[str, Any], segments: int
     ) -> TitleRecord:
-        """Write the part, then the record that says so."""
+        """Write the part of a title, then its record."""
         name = self._store.part_name(task.title.name, self._job.work.file)
         data = product.content
         if isinstance(data, Log):
@@ -350,10 +343,10 @@ def _planned(task: Task) -> TitlePlan:
 
 
 def _check_unchanged(title: Title, mark: dict[str, Any]) -> None:
-    """Raise a `MediaError` if a source is not what it was when `mark` was taken."""
+    """Raise a `MediaError` if a source has changed since `mark` was taken."""
     if title.stamp() != mark:
         raise MediaError(
-            f"{' or '.join(title.sources)}: changed while it was read", "run the batch again"
+            f"{' or '.join(title.sources)}: changed while the batch read it", "run the batch again"
         )
 
 
@@ -381,7 +374,7 @@ def _unpacked(data: bytes) -> Indexes:
 
 
 def record_failure(store: Store, title: Title, reason: str) -> TitleRecord:
-    """Record that a title failed; remove the part that an earlier state of its source had.
+    """Record that a title failed, and remove the part of an earlier run.
 
     Raises:
         OutputError: the record can't be written.

@@ -154,8 +154,8 @@ def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str 
     The same log and the same version of matplotlib give the same bytes.
 
     Args:
-        log: with at least one column of `PANELS`.
-        path: `.svg` or `.png`.
+        log: a log with at least one column of `PANELS`.
+        path: output file, ending in `.svg` or `.png`.
         cuts: presentation times at which scenes begin, seconds.
         title: text above the panels.
 

@@ -65,12 +65,7 @@ class MapSink(Sink):
     """A file or folder that takes the maps of a video one by one; `commit` completes it."""
 
     def write(self, index: int, pts_time: float, saliency: Map) -> None:
-        """Add the map of a frame.
-
-        Args:
-            index: number of the frame.
-            pts_time: presentation time, seconds.
-            saliency: float32 (H, W) in [0, 1].
+        """Add the map of frame number `index`, float32 (H, W) in [0, 1]; `pts_time` is in seconds.
 
         Raises:
             OutputError: the map can't be written.
@@ -129,7 +124,7 @@ class PngFolder(MapSink):
         return b"".join(map(bytes, self._encoder[1].encode(frame)))
 
     def commit(self) -> None:
-        """Keep the files; each of them is complete since it was written."""
+        """Keep the files, which are complete already."""
         self._written.clear()
         self._made = False
 
@@ -147,9 +142,6 @@ class NpzFile(MapSink):
 
     float16 would have an error of up to 2.4e-4, more than 16-bit PNG or FFV1. The file is not
     compressed, since float mantissas hardly shrink.
-
-    Args:
-        path: the file, ending in `.npz`.
 
     Raises:
         OutputError: the file can't be written.
@@ -196,11 +188,6 @@ class NpzFile(MapSink):
 
 class GreyVideo(MapSink):
     """FFV1 video in Matroska. All maps must have one size, and their frame numbers must have no gap.
-
-    Args:
-        path: the file, ending in `.mkv`.
-        depth: bits per sample.
-        fps: average frame rate; None = not known.
 
     Raises:
         OutputError: the file can't be written.

@@ -2,7 +2,7 @@
 
 Regions of low saliency are dimmed and regions of high saliency are coloured. A thin line marks the
 level 0.5, which is the threshold of `saliency_coverage`. The heat map is painted at a small size; FFmpeg
-enlarges and blends it. Most of the time per 1080p frame is thus the encoding.
+enlarges and blends it. Most of the time per 1080p frame is thus spent on encoding.
 """
 
 from __future__ import annotations

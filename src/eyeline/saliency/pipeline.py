@@ -63,15 +63,15 @@ AVERAGES = ("ema", "motion")
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """Options of `extract`. The provenance of the log holds all that affect the results.
+    """Options of `extract`. The provenance of the log holds every option that affects the results.
 
     Attributes:
         lines: short side of the working size in pixels, or `native`; None = the size in the model's
             I/O spec.
         stride: infer every n-th frame and the first frame of every scene; interpolate the maps of the
             other frames.
-        still: threshold in percent of full scale. A frame is not inferred either if its green plane
-            differs from the one of the last inferred frame by less on average; 0 = off.
+        still: threshold in percent of full scale; 0 = off. A frame whose green plane differs from that
+            of the last inferred frame by less on average is not inferred.
         fill: how the maps of frames that are not inferred are interpolated.
         temporal: temporal filter of the maps; `model` = the filter in the model's I/O spec.
         temporal_ms: time constant of `ema` and `motion`, milliseconds, above 0 and at most 2000;
@@ -218,8 +218,8 @@ class _Decoded:
 class _ExtractionLoop:
     """The threads and filters of one extraction.
 
-    This object must not refer to the `Extraction` or to the generator that `results` returns. Only then
-    does Python close the generator, which ends the threads, when the caller drops the `Extraction`.
+    This object must not refer to the `Extraction` or to the generator that `results` returns. A reference
+    cycle would keep the generator and its threads alive after the caller drops the `Extraction`.
     """
 
     def __init__(
@@ -480,14 +480,7 @@ def open_log(extraction: Extraction) -> Log:
 
 
 def outcome(log: Log, report: DecodeReport, cuts: list[float], complete: bool) -> dict[str, Any]:
-    """Return the part of the provenance that is known at the end of a run.
-
-    Args:
-        log: the rows.
-        report: damage and size changes that the decoder found.
-        cuts: presentation times of scene starts, seconds.
-        complete: whether the run reached the last frame.
-    """
+    """Return the part of the provenance that is known at the end of a run; `cuts` are in seconds."""
     return {
         "complete": complete,
         "frames": len(log),

@@ -4,7 +4,7 @@ The functions are iterators that can be chained. Each takes and yields `FrameMap
 and never combines maps across a cut. Optical flow (OpenCV's DIS) needs the extra `motion`.
 
 The filters `ema` and `motion` weigh the past maps by time, not by frames: after dt seconds their weight
-is exp(-dt / tau), so the time constant tau means the same at every frame rate. The first map of a
+is exp(-dt / tau), so the time constant tau has the same effect at every frame rate. The first map of a
 scene is not changed.
 """
 
@@ -215,7 +215,7 @@ FILTERS: dict[TemporalFilter, Callable[[Iterable[FrameMap], float, float], Itera
 nominal frame rate. To add a filter, add a function, and a row to `FILTERS` and to `REACH`."""
 
 REACH: dict[TemporalFilter, tuple[int, int] | None] = {
-    "model": None,  # `ExtractOptions.for_model` replaces it; until then assume the largest
+    "model": None,  # not resolved yet, so assume the largest reach
     "none": (0, 0),
     "ema": None,
     "median": (MEDIAN_WINDOW // 2, MEDIAN_WINDOW // 2),

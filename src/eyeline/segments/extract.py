@@ -34,8 +34,7 @@ def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
     """Return how many frames before and after a frame its map depends on; None = its whole scene.
 
     Args:
-        options: the result of `ExtractOptions.for_model`. With the filter `model`, which is not
-            resolved, the result is None.
+        options: the result of `ExtractOptions.for_model`; the filter `model` counts as None.
     """
     return None if options.skips else REACH[options.temporal]
 
@@ -70,14 +69,7 @@ def frames_of(segment: Segment, options: ExtractOptions) -> FrameRange:
 
 
 class ExtractSegments(SegmentedRun):
-    """`extract` of one video, in segments.
-
-    Args:
-        path: the video.
-        session: a loaded model.
-        options: options of the extraction.
-        video_options: how to read the video.
-    """
+    """`extract` of one video, in segments."""
 
     def __init__(
         self,

@@ -176,7 +176,7 @@ class Fpn(SaliencyNet):
 
 
 class UNet(SaliencyNet):
-    """The U-Net (Ronneberger et al., 2015) of the models student v1 and v2.
+    """The U-Net (Ronneberger et al., 2015) of `student_v1` and `student_v2`.
 
     Args:
         encoder: channels of each level, finest first.
