@@ -38,7 +38,7 @@ def test_a_record_is_frozen() -> None:
     ],
 )
 def test_anything_else_is_one_error_of_the_asked_class(name: str, data: bytes) -> None:
-    with pytest.raises(LicenceError, match=f"{name}: not a size") as caught:
+    with pytest.raises(LicenceError, match=f"{name}: the file is not a size") as caught:
         parse_record(Size, data, name, "a size", hint="write a width", error=LicenceError)
     assert "\n" not in caught.value.message
     assert caught.value.hint == "write a width"

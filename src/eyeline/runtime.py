@@ -1,6 +1,7 @@
-"""Create ONNX Runtime sessions: telemetry off, one thread, from bytes in memory. No other module does.
+"""Create ONNX Runtime sessions from bytes in memory, with one thread and without telemetry.
 
-The tensor contract, which every saliency model keeps, is the constants below.
+No other module creates sessions. The constants below are the tensor contract: every saliency model has one
+input and one output with these names, shapes and value ranges.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any:
-    """Create a session from bytes.
+    """Create a session from the bytes of an ONNX model.
 
-    It uses one thread and does not spin: callers run frames side by side, and an idle thread must not
-    take time from its neighbour's core.
+    The session uses one thread and does not spin, because callers run frames in parallel and an idle
+    thread would take CPU time from the others.
 
     Args:
-        data: an ONNX model.
-        name: name of the model, for errors.
-        device: `auto` takes CUDA when its provider is installed.
+        data: the ONNX model.
+        name: name of the model in error messages.
+        device: `auto` uses CUDA if its provider is installed.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -42,12 +43,15 @@ def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any
         UsageError: the device is not available.
     """
     if data[4:8] == b"ORTM":
-        raise ModelError(f"{name}: an ORT-format file, not ONNX", "give the ONNX model")
+        raise ModelError(
+            f"{name}: the file is in ORT format, which eyeline does not load", "give an ONNX model"
+        )
     runtime = import_runtime()
     available = runtime.get_available_providers()
     if device == "cuda" and "CUDAExecutionProvider" not in available:
         raise UsageError(
-            "this ONNX Runtime has no CUDA", "pip install onnxruntime-gpu, or --device cpu"
+            "the installed ONNX Runtime does not support CUDA",
+            "pip install onnxruntime-gpu, or use --device cpu",
         )
     use_cuda = device != "cpu" and "CUDAExecutionProvider" in available
     providers = ["CUDAExecutionProvider"] if use_cuda else []
@@ -57,7 +61,7 @@ def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any
     options.log_severity_level = 4  # errors reach the user as exceptions instead
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Nobody verified tensors in other files: make ONNX Runtime look in a folder that can't exist.
+    # Tensors in external files are not verified, so ONNX Runtime must find none: /dev/null is no folder.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
@@ -66,20 +70,21 @@ def open_runtime_session(data: bytes, name: str, device: Device = "auto") -> Any
             data,
             options,
             providers=[*providers, "CPUExecutionProvider"],
-            enable_fallback=0,  # the fallback prints to stdout, and hides a failure
+            enable_fallback=0,  # the fallback prints to stdout and hides errors
         )
     except runtime_errors() as exc:
         raise ModelError(
-            f"{name}: ONNX Runtime can't load it: {first_line(exc)}", "is it an ONNX model?"
+            f"{name}: ONNX Runtime can't load the model: {first_line(exc)}",
+            "check that the file is an ONNX model",
         ) from exc
     if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise UsageError("CUDA can't be started", "check the driver, or --device cpu")
+        raise UsageError("CUDA can't be started", "check the driver, or use --device cpu")
     return session
 
 
 def import_runtime() -> Any:
-    """Import `onnxruntime` with its telemetry off."""
-    # ONNX Runtime >= 1.29 queues usage events unless this is set before the import.
+    """Import `onnxruntime` with telemetry turned off."""
+    # ONNX Runtime >= 1.29 records usage events unless this variable is set before the import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
@@ -89,10 +94,10 @@ def import_runtime() -> Any:
 def runtime_errors() -> tuple[type[Exception], ...]:
     """Return the classes of exceptions that ONNX Runtime raises, for an `except` clause.
 
-    Its own classes share no base; its binding raises `ValueError` (a tensor name that is not UTF-8) and
-    `RuntimeError`.
+    The exception classes of ONNX Runtime have no common base class. Its Python binding also raises
+    `ValueError` (a tensor name that is not UTF-8) and `RuntimeError`.
     """
-    import_runtime()  # first: an import of any part of it starts its telemetry
+    import_runtime()  # first: importing any submodule starts the telemetry
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [c for c in vars(state).values() if isinstance(c, type) and issubclass(c, Exception)]

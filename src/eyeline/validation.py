@@ -1,4 +1,4 @@
-"""Records that cross a trust boundary: their base class, and how one is read from a file."""
+"""Read and validate records from JSON and TOML files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_RECORD_BYTES = 1 << 20
 
 
 class Strict(BaseModel):
-    """A frozen record that refuses fields it does not know."""
+    """Base class of immutable records; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,25 +31,25 @@ def parse_record(
     hint: str,
     error: type[EyelineError] = UsageError,
 ) -> Record:
-    """Parse a record from TOML when the file's name ends in `.toml`, and from JSON otherwise.
+    """Parse a record from TOML if the file name ends in `.toml`, and from JSON otherwise.
 
     Args:
-        kind: the record's class.
+        kind: class of the record.
         data: content of the file.
-        path: name of the file, for its suffix and for the error.
-        what: what the file should be, with its article, such as `a trust policy`.
-        hint: what to do about a file that is not that.
+        path: name of the file; selects the format and appears in the error.
+        what: name of the record type with its article, such as `a trust policy`, for the error.
+        hint: hint of the error.
         error: class of the error.
 
     Raises:
-        EyelineError: of the class `error`; the data do not parse or are not such a record.
+        EyelineError: the data are not a valid record; the error is of class `error`.
     """
     try:
         if str(path).endswith(".toml"):
             return kind.model_validate(tomllib.loads(data.decode()))
         return kind.model_validate_json(data)
-    except (ValueError, RecursionError) as exc:  # the errors of all three parsers are ValueErrors
-        raise error(f"{path}: not {what}: {first_line(exc)}", hint) from exc
+    except (ValueError, RecursionError) as exc:  # all three parsers raise subclasses of ValueError
+        raise error(f"{path}: the file is not {what}: {first_line(exc)}", hint) from exc
 
 
 def read_record(
@@ -65,7 +65,7 @@ def read_record(
 
     Raises:
         RegistryError: the file cannot be read, or it is larger than `limit` bytes.
-        EyelineError: of the class `error`, see `parse_record`.
+        EyelineError: see `parse_record`.
     """
     data = read_regular_file(path, limit=limit)
     return parse_record(kind, data, path, what, hint=hint, error=error)

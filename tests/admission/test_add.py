@@ -145,7 +145,7 @@ def test_an_export_brings_its_sidecars(tmp_path: Path) -> None:
 def test_sidecars_of_other_bytes_are_refused(tmp_path: Path) -> None:
     model = exported(tmp_path)
     model.write_bytes(PLACEHOLDER)
-    with pytest.raises(ModelError, match="not the manifest's"):
+    with pytest.raises(ModelError, match="differs from the one in the manifest"):
         add_model(tmp_path / "r", model, declare("tinynet_mirror"))
 
 

@@ -127,7 +127,7 @@ def test_a_net_of_the_default_models_size_stays_under_its_limit(tmp_path: Path) 
 
 
 def test_weights_of_another_net_are_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not weights of this net") as caught:
+    with pytest.raises(ModelError, match="do not fit the network") as caught:
         export_net(TINY | {"lateral": 5}, exported[0], tmp_path / "net.onnx", metadata={})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_state_dict_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pt").write_bytes(data)
-    with pytest.raises(ModelError, match="not weights of this net") as caught:
+    with pytest.raises(ModelError, match="do not fit the network") as caught:
         export_net(TINY, tmp_path / "w.pt", tmp_path / "net.onnx", metadata={})
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["w.pt"]

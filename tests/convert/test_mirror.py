@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, load_from_string, numpy_helper
+from upstream_nets import weights
 
 from eyeline.convert.mirror import Mirrored, mirror_onnx, mirror_upstream
-from eyeline.convert.sidecars import check_subjects
 from eyeline.convert.upstream import MirrorRecipe, load_recipe
 from eyeline.digests import sha256_hex
 from eyeline.errors import ModelError, ScanError, VerificationError
@@ -26,7 +24,7 @@ from eyeline.inference.session import Session
 from eyeline.registry.records import IoSpec
 from eyeline.registry.registry import Model, resolve_model
 from eyeline.runtime import open_runtime_session
-from fake_upstream import FILES, RECIPE_FIELDS, make_checkout
+from fake_upstream import FILES, RECIPE_FIELDS, git, make_checkout
 
 pytest.importorskip("cyclonedx", reason="extra `audit` is not installed")
 
@@ -176,49 +174,6 @@ def test_the_manifest_is_an_in_toto_statement_over_the_files(mirrored: Mirrored)
     assert build["internalParameters"]["parity"]["gate"] == 1e-5
 
 
-def test_the_statement_is_one_for_in_totos_own_library(mirrored: Mirrored) -> None:
-    statement = pytest.importorskip("in_toto_attestation.v1.statement")
-    from google.protobuf import json_format
-    from in_toto_attestation.v1.statement_pb2 import Statement
-
-    parsed = json_format.Parse(mirrored.files[".intoto.json"].read_text(), Statement())
-    statement.Statement.copy_from_pb(parsed).validate()
-
-
-def contents(mirrored: Mirrored) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in mirrored.files.values()}
-
-
-def test_files_hold_against_their_manifest(mirrored: Mirrored) -> None:
-    check_subjects(mirrored.files[".intoto.json"].read_bytes(), contents(mirrored))
-
-
-@settings(max_examples=30)
-@given(
-    st.sampled_from(["out.onnx", "out.json", "out.receipt.txt", "out.cdx.json"]),
-    st.integers(0, 10**6),
-)
-def test_one_flipped_byte_is_found(mirrored: Mirrored, name: str, at: int) -> None:
-    files = contents(mirrored)
-    data = bytearray(files[name])
-    data[at % len(data)] ^= 1
-    with pytest.raises(VerificationError, match="not the manifest's"):
-        check_subjects(files["out.intoto.json"], files | {name: bytes(data)})
-
-
-@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"subject": []}', b"\xff"])
-def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
-    with pytest.raises(VerificationError, match="not a manifest"):
-        check_subjects(manifest, {})
-
-
-def test_a_missing_file_is_found(mirrored: Mirrored) -> None:
-    files = contents(mirrored)
-    del files["out.receipt.txt"]
-    with pytest.raises(VerificationError, match="not there"):
-        check_subjects(files["out.intoto.json"], files)
-
-
 def test_the_bill_of_materials_is_cyclonedx_1_6(mirrored: Mirrored) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -264,7 +219,7 @@ def left(folder: Path) -> list[str]:
 
 def test_an_asset_of_other_bytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs.onnx").write_bytes(asset_bytes() + b"\0")
-    with pytest.raises(VerificationError, match="pins"):
+    with pytest.raises(VerificationError, match="requires"):
         mirror_onnx(tmp_path / "theirs.onnx", tmp_path / "out.onnx", recipe(asset_bytes()))
     assert left(tmp_path) == []
 
@@ -297,32 +252,21 @@ def test_a_head_that_is_not_there(tmp_path: Path) -> None:
     data = asset_bytes()
     asset = recipe(data).asset
     assert asset is not None
-    with pytest.raises(ModelError, match="no output 7"):
+    with pytest.raises(ModelError, match="has no output 7"):
         mirror(tmp_path, data, asset=asset.model_copy(update={"head": 7}).model_dump())
 
 
 # --- from a checkout
 
 
-def save_weights(place: Path) -> None:
-    torch = pytest.importorskip("torch", reason="extra `train` is not installed")
-    scope: dict[str, Any] = {"__name__": "tiny"}
-    exec(str(FILES["model/tinynet.py"]), scope)
-    torch.manual_seed(3)
-    net = scope["TinyNet"]()
-    for name, value in net.state_dict().items():
-        if name.endswith(("running_mean", "running_var")):
-            value.uniform_(0.5, 1.5)
-    torch.save(net.state_dict(), place)
-
-
 def test_a_checkout_is_mirrored_twice_alike(tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "up")
-    save_weights(tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(weights(3))
+    (tmp_path / "again").mkdir()
     chosen = MirrorRecipe.model_validate(RECIPE_FIELDS)
     one, two = (
         mirror_upstream(checkout, tmp_path / "w.pth", place / "out.onnx", chosen)
-        for place in (tmp_path, make_folder(tmp_path / "again"))
+        for place in (tmp_path, tmp_path / "again")
     )
     assert all(proof.passed for proof in one.parity.proofs.values())
     for suffix in SUFFIXES:
@@ -331,19 +275,8 @@ def test_a_checkout_is_mirrored_twice_alike(tmp_path: Path) -> None:
     ops = {n.op_type for n in load_from_string(one.model.read_bytes()).graph.node}
     assert not ops & {"BatchNormalization", "Identity"}
     manifest = one.files[".intoto.json"].read_text()
-    assert open_commit(checkout) in manifest
+    assert git(checkout, "rev-parse", "HEAD") in manifest
     assert "torch" in json.loads(manifest)["predicate"]["runDetails"]["builder"]["version"]
-
-
-def make_folder(place: Path) -> Path:
-    place.mkdir()
-    return place
-
-
-def open_commit(checkout: Path) -> str:
-    from fake_upstream import git
-
-    return git(checkout, "rev-parse", "HEAD")
 
 
 @pytest.mark.slow

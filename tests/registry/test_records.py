@@ -43,7 +43,7 @@ def test_a_registry_has_the_oldest_version_that_can_hold_it(
     assert needed_version([record], []) == version
     RegistryFile(schema_version=version, models=[record])  # type: ignore[arg-type]
     if version > 1:
-        with pytest.raises(ValidationError, match=f"need version {version}"):
+        with pytest.raises(ValidationError, match=f"uses fields of version {version}"):
             RegistryFile(schema_version=version - 1, models=[record])  # type: ignore[arg-type]
 
 

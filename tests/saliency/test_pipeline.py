@@ -575,8 +575,8 @@ BAD_MODELS: dict[str, tuple[Maker, str]] = {
     "folder": (lambda folder: ["-m", str(folder)], "not a regular file"),
     "fifo": (fifo, "not a regular file"),
     "empty": (file_of(b""), "the file is empty"),
-    "text": (file_of(b"no model"), "can't load it"),
-    "tampered": (tampered, "the registry says"),
+    "text": (file_of(b"no model"), "can't load the model"),
+    "tampered": (tampered, "but the registry has"),
     "wrong names": (
         file_of(
             make_model(
@@ -585,7 +585,7 @@ BAD_MODELS: dict[str, tuple[Maker, str]] = {
         ),
         "output tensors are 'y'",
     ),
-    "outside [0, 1]": (file_of(plane_model(RED, 3, 2)), "map values are in"),
+    "outside [0, 1]": (file_of(plane_model(RED, 3, 2)), "the map has values in"),
     "nan": (
         file_of(
             make_model(

@@ -1,8 +1,9 @@
-"""Run an upstream's module with few permissions: `python -I -B _upstream_child.py FOLDER`.
+"""Run the Python module of another project with few permissions: `python -I -B _upstream_child.py FOLDER`.
 
-`eyeline.convert.upstream` starts it with an empty environment and limits; it imports nothing of eyeline.
-It reads `job.json`, `module.py` and `weights` in FOLDER, then one JSON command per line from stdin, and
-answers each with one JSON line. `export` writes `net.onnx`; `run` turns `x.npy` into `y.npy`.
+`eyeline.convert.upstream` starts this script with an empty environment and resource limits; the script
+imports nothing of eyeline. It reads `job.json`, `module.py` and `weights` in FOLDER, then one JSON
+command per line from stdin, and answers each command with one JSON line. The command `export` writes
+`net.onnx`; the command `run` reads the input `x.npy` and writes the output `y.npy`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Any
 
 
 def guard(folder: str) -> None:
-    """Refuse sockets, processes and files elsewhere, which computing a net never needs.
+    """Forbid sockets, new processes and files outside `folder`; inference needs none of them.
 
-    An audit hook can't be removed (Python documentation, `sys.addaudithook`). It backs up the static
-    check of imports; it is not a sandbox.
+    An audit hook can't be removed (Python documentation, `sys.addaudithook`). The hook supplements the
+    static check of imports; it is not a sandbox.
     """
     folders = {folder, sys.prefix, sys.base_prefix, "/proc", "/sys", *(p for p in sys.path if p)}
     readable = (*(f.rstrip("/") + "/" for f in folders), "/dev/null", "/dev/urandom")
@@ -34,35 +35,35 @@ def guard(folder: str) -> None:
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event.startswith(forbidden):
-            raise PermissionError(f"the upstream's code tried {event}")
+            raise PermissionError(f"the upstream code tried {event}, which is not allowed")
         if event == "open" and isinstance(args[0], str | bytes):
             path = os.fsdecode(args[0])
             whole = path if path.startswith("/") else f"{folder}/{path}"
             writes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
             inside = whole.startswith(f"{folder}/") or whole == "/dev/null"
             if ".." in whole or (not inside if writes else not whole.startswith(readable)):
-                raise PermissionError(f"the upstream's code tried to open {path}")
+                raise PermissionError(f"the upstream code tried to open {path}; not allowed")
 
     sys.addaudithook(hook)
 
 
 def load_net(folder: Path, job: dict[str, Any]) -> Any:
-    """Return the job's net with its weights, in evaluation mode."""
+    """Return the network of the job with its weights loaded, in evaluation mode."""
     import torch
 
     code = compile((folder / "module.py").read_bytes(), job["module"], "exec", dont_inherit=True)
     weights = io.BytesIO((folder / "weights").read_bytes())
     guard(str(folder))
-    # torch refuses a pickle that asks for anything but tensors.
+    # weights_only: torch rejects a pickle that contains anything but tensors.
     state = torch.load(weights, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise TypeError("the checkpoint holds no state dict")
+        raise TypeError("the checkpoint contains no state dict of tensors")
     torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
     scope: dict[str, Any] = {"__name__": "upstream"}
-    exec(code, scope)  # noqa: S102  (verified bytes, guarded, limited)
+    exec(code, scope)  # noqa: S102  (verified source, under `guard` and limits)
     torch.manual_seed(0)
     net = scope[job["net"]](*job["arguments"])
     net.load_state_dict(state, strict=True)
@@ -80,12 +81,12 @@ def load_net(folder: Path, job: dict[str, Any]) -> Any:
 
 
 def export(head: Any, folder: Path, opset: int) -> None:
-    """Trace the net to `net.onnx` with free sizes; `fold_batch_norm` folds it later."""
+    """Trace the network to `net.onnx` with dynamic axes; the parent folds the batch norms later."""
     import torch
 
     axes = {0: "N", 2: "H", 3: "W"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer is deprecated, but needs no onnxscript
+        warnings.simplefilter("ignore")  # this exporter is deprecated, but needs no onnxscript
         torch.onnx.export(
             head,
             (torch.zeros(1, 3, 64, 96),),
@@ -101,7 +102,7 @@ def export(head: Any, folder: Path, opset: int) -> None:
 
 
 def serve(folder: Path, answers: Any) -> None:
-    """Load the job's net and answer commands until stdin ends."""
+    """Load the network of the job and answer commands until stdin ends."""
     import numpy as np
     import torch
 
@@ -130,7 +131,7 @@ def serve(folder: Path, answers: Any) -> None:
 
 
 def main() -> None:
-    """Serve; the upstream's own prints go to stderr."""
+    """Answer commands on stdout; redirect what the other project's code prints to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:

@@ -1,6 +1,6 @@
-"""Export a trained net to ONNX (extra `train`: torch is imported here).
+"""Export a trained network to ONNX (needs the extra `train`, for torch).
 
-The same weights give the same bytes: no clock, host or path gets into the file.
+The same weights give the same bytes: the file contains no time, host name or path.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Exported:
 
     Attributes:
         path: the ONNX file.
-        sha256: its hex digest.
-        parity: the proof that it equals the torch net.
+        sha256: hex digest of the ONNX file.
+        parity: the comparison with the torch network, which passed.
     """
 
     path: Path
@@ -54,17 +54,17 @@ def export_net(
     metadata: dict[str, str],
     multiple: int = 1,
 ) -> Exported:
-    """Export a net with dynamic batch, height and width; write nothing when parity fails.
+    """Export a network with dynamic batch, height and width; write nothing if the parity check fails.
 
     Args:
-        config: the recipe's `[net]` table.
-        weights: state dict of the training run.
-        out: the ONNX file.
-        metadata: stored in the file's metadata.
-        multiple: both sides of the net's input must be multiples of it.
+        config: the `[net]` table of the training recipe.
+        weights: file with the state dict of the training run.
+        out: the ONNX file to write.
+        metadata: key-value pairs to store in the ONNX file.
+        multiple: height and width of the input must be multiples of this number.
 
     Raises:
-        ModelError: weights of another net, or the ONNX model is not the torch net.
+        ModelError: the weights do not fit the network, or the ONNX model differs from the torch network.
     """
     net = build_net(config)
     try:
@@ -72,7 +72,8 @@ def export_net(
         net.load_state_dict(state, strict=True)
     except (RuntimeError, OSError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as exc:
         raise ModelError(
-            f"{weights}: not weights of this net: {first_line(exc)}", "same recipe?"
+            f"{weights}: these weights do not fit the network of the recipe: {first_line(exc)}",
+            "use the weights and the recipe of the same training run",
         ) from exc
     torch_model = Contract(net).eval()
     exact_model = copy.deepcopy(torch_model).double()
@@ -86,7 +87,7 @@ def export_net(
         with torch.no_grad():
             return np.asarray(exact_model(torch.from_numpy(x).double()).numpy())
 
-    with whole_file(out) as temporary:  # a failed proof leaves no file of that name
+    with whole_file(out) as temporary:  # a failed parity check leaves no file
         temporary.write_bytes(data)
         io = IoSpec(multiple=multiple)
         session = Session(Model(str(out), temporary, io), "cpu")
@@ -96,7 +97,7 @@ def export_net(
             ParityInputs(images=natural_inputs(io=io), multiple=multiple),
             exact=in_float64,
         )
-        proof.require(str(out), "the torch net")
+        proof.require(str(out), "the torch network")
     return Exported(out, sha256_hex(data), proof)
 
 
@@ -104,7 +105,7 @@ def _trace(model: torch.nn.Module) -> onnx.ModelProto:
     axes = {0: "N", 2: "H", 3: "W"}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         raw = Path(folder) / "net.onnx"
-        # The TorchScript exporter is deprecated, but deterministic, and needs no onnxscript.
+        # The TorchScript exporter is deprecated, but it is deterministic and needs no onnxscript.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
@@ -122,21 +123,24 @@ def _trace(model: torch.nn.Module) -> onnx.ModelProto:
 def export_run(run: Path, out: Path) -> Exported:
     """Export the result of `eyeline train`.
 
-    The file's metadata names the recipe and the digest of the training data.
+    The metadata of the ONNX file contains the recipe's name and the digest of the training data.
 
     Args:
         run: folder with `run.json` and `weights.pt`.
-        out: the ONNX file.
+        out: the ONNX file to write.
 
     Raises:
-        ModelError: no finished run there, or see `export_net`.
+        ModelError: the folder contains no finished training run, or an error of `export_net`.
     """
     try:
         record = json.loads((run / "run.json").read_text())
         recipe = parse_recipe(record["recipe"])
         digest = str(record["data_digest"])
     except (OSError, ValueError, KeyError) as exc:
-        raise ModelError(f"{run}: no finished training run", "eyeline train makes one") from exc
+        raise ModelError(
+            f"{run}: the folder contains no finished training run",
+            "give the output folder of eyeline train",
+        ) from exc
     metadata = {"recipe": recipe.name, "training_data_sha256": digest}
     multiple = int(ARCHITECTURES[recipe.net["arch"]].multiple)
     return export_net(recipe.net, run / "weights.pt", out, metadata=metadata, multiple=multiple)

@@ -1,6 +1,6 @@
-"""Rewrite ONNX graphs without changing their function; every export of this package ends here.
+"""Rewrite ONNX graphs without changing the function that they compute.
 
-Nothing here depends on torch, the clock, the host or a path: the same graph gives the same bytes.
+The result depends on no time, host name or path: the same graph always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eyeline.errors import ModelError, first_line
 from eyeline.runtime import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 17
-IR_VERSION = 8  # that of opset 17 (ONNX 1.12)
+IR_VERSION = 8  # the IR version of ONNX 1.12, which introduced opset 17
 
 
 def load_model(data: bytes, name: str) -> onnx.ModelProto:
@@ -27,7 +27,7 @@ def load_model(data: bytes, name: str) -> onnx.ModelProto:
     try:
         return onnx.load_from_string(data)
     except DecodeError as exc:
-        raise ModelError(f"{name}: not an ONNX model", "is it the right file?") from exc
+        raise ModelError(f"{name}: the file is not an ONNX model", "give an .onnx file") from exc
 
 
 def keep_output(model: onnx.ModelProto, index: int) -> onnx.ModelProto:
@@ -35,7 +35,8 @@ def keep_output(model: onnx.ModelProto, index: int) -> onnx.ModelProto:
     graph = model.graph
     if not 0 <= index < len(graph.output):
         raise ModelError(
-            f"no output {index}: there are {len(graph.output)}", "check the recipe's head"
+            f"the ONNX model has no output {index}: it has {len(graph.output)} outputs, numbered from 0",
+            "correct the field head of the recipe",
         )
     weights = {t.name for t in graph.initializer}
     inputs = [t.name for t in graph.input if t.name not in weights]
@@ -47,11 +48,12 @@ def keep_output(model: onnx.ModelProto, index: int) -> onnx.ModelProto:
 
 
 def to_contract(graph: onnx.GraphProto) -> None:
-    """Rename the one input and output to the contract's, with N, H and W free."""
+    """Rename input and output to the names of the tensor contract; make N, H and W dynamic."""
     if len(graph.input) != 1 or len(graph.output) != 1:
         raise ModelError(
-            f"{len(graph.input)} inputs and {len(graph.output)} outputs, not one of each",
-            "the contract has one input and one output",
+            f"the model has {len(graph.input)} inputs and {len(graph.output)} outputs; "
+            "the tensor contract allows one input and one output",
+            "export the model with one input and one output",
         )
     names = {graph.input[0].name: INPUT_NAME, graph.output[0].name: OUTPUT_NAME}
     for node in graph.node:
@@ -66,28 +68,29 @@ def to_contract(graph: onnx.GraphProto) -> None:
                 name, onnx.TensorProto.FLOAT, ["N", channels, "H", "W"]
             )
         )
-    del graph.value_info[:]  # sizes of the one input that it was traced with
+    del graph.value_info[:]  # it holds the tensor sizes of the traced input
 
 
 def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the same graph at `OPSET`, by ONNX's own converter."""
+    """Convert the model to the opset `OPSET` with the version converter of ONNX."""
     if [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]:
         return model
     try:
         return onnx.version_converter.convert_version(model, OPSET)
     except (RuntimeError, ValueError) as exc:
         raise ModelError(
-            f"can't be converted to opset {OPSET}: {first_line(exc)}", "export it at that opset"
+            f"the model can't be converted to opset {OPSET}: {first_line(exc)}",
+            f"export it with opset {OPSET}",
         ) from exc
 
 
 def half_pixel(graph: onnx.GraphProto) -> int:
-    """Turn `pytorch_half_pixel` resizes into `half_pixel` ones; return how many.
+    """Change the coordinate mode of `Resize` nodes from `pytorch_half_pixel` to `half_pixel`; count them.
 
-    The two differ only where an output side is one pixel long (ONNX operator `Resize`): there
-    `pytorch_half_pixel` samples position 0, `half_pixel` the centre of the input. A net that shrinks
-    by halving and grows back through the same sizes resizes to one pixel only from one pixel, where
-    both sample position 0.
+    The two modes differ only if an output side is one pixel long (ONNX operator `Resize`): then
+    `pytorch_half_pixel` samples position 0, and `half_pixel` samples the centre of the input. If a
+    network halves its input repeatedly and upsamples through the same sizes, its only resize to one
+    pixel is from one pixel. Both modes then sample position 0.
     """
     changed = 0
     for node in graph.node:
@@ -99,7 +102,7 @@ def half_pixel(graph: onnx.GraphProto) -> int:
 
 
 def drop_identities(graph: onnx.GraphProto) -> None:
-    """Remove Identity nodes, such as a tracer leaves between equal weights."""
+    """Remove Identity nodes, which a tracer writes for weights with equal values."""
     outputs = {t.name for t in graph.output}
     same: dict[str, str] = {}
     dropped = []
@@ -113,9 +116,9 @@ def drop_identities(graph: onnx.GraphProto) -> None:
 
 
 def fold_batch_norm(graph: onnx.GraphProto) -> int:
-    """Fold each BatchNormalization into the Conv before it, computed in float64; return how many.
+    """Fold each BatchNormalization into the Conv before it, in float64; return the number folded.
 
-    Each operation is correctly rounded (IEEE 754), so every machine gets the same weights.
+    IEEE 754 rounds each of these operations correctly, so every machine computes the same weights.
     """
     weights = {t.name: t for t in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
@@ -155,10 +158,10 @@ def fold_batch_norm(graph: onnx.GraphProto) -> int:
 
 
 def _compact(graph: onnx.GraphProto) -> None:
-    """Keep one of equal nodes, number the tensors and drop node names.
+    """Merge equal nodes, rename the tensors to short numbered names and remove the node names.
 
     The tracer names every tensor by its module path and repeats the shape computation of each
-    resize: more than 10 kB of a model of 300,000 parameters.
+    resize, which takes more than 10 kB in a model of 300,000 parameters.
     """
     kept: list[onnx.NodeProto] = []
     first: dict[bytes, onnx.NodeProto] = {}
@@ -188,12 +191,12 @@ def finish(
     """Compact a model, set its metadata, check it, and serialise it deterministically.
 
     Args:
-        model: the model, which is changed.
-        metadata: replaces the model's.
-        name: new name of the graph, with eyeline as the producer; None keeps both.
+        model: the model; it is changed in place.
+        metadata: key-value pairs that replace the metadata of the model.
+        name: new name of the graph, and eyeline becomes the producer; None keeps name and producer.
 
     Raises:
-        ModelError: ONNX's checker refuses the model.
+        ModelError: the checker of ONNX rejects the model.
     """
     _compact(model.graph)
     model.ir_version = IR_VERSION
@@ -207,7 +210,8 @@ def finish(
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as exc:
         raise ModelError(
-            f"{model.graph.name}: the rewritten graph is not valid: {first_line(exc)}", "report it"
+            f"{model.graph.name}: the rewritten graph is not valid ONNX: {first_line(exc)}",
+            "report this as a bug, with the model",
         ) from exc
     data: bytes = model.SerializeToString(deterministic=True)
     return data

@@ -1,14 +1,15 @@
-"""Turn somebody else's net into a model of ours: the contract's names, free sizes, opset 17, and proof.
+"""Convert the network of another project to an ONNX model that keeps eyeline's tensor contract.
 
-There are two sources: an audited checkout with a checkpoint (`mirror_upstream`), or an ONNX asset that a
-recipe pins by digest (`mirror_onnx`). Both write all of these files, or none:
+The contract fixes tensor names, shapes and value ranges (see `eyeline.runtime`). The source is either a
+git checkout with a checkpoint (`mirror_upstream`), or an ONNX file whose digest a recipe records
+(`mirror_onnx`). Both functions write all of these files, or none:
 
     NAME.onnx         the model
-    NAME.json         its I/O spec, which every command reads beside it
-    NAME.receipt.txt  the licence receipt that Apache License 2.0, section 4, asks for
+    NAME.json         the I/O spec of the model, which every command reads
+    NAME.receipt.txt  licence, changes and attributions, which Apache License 2.0, section 4, requires
     NAME.cdx.json     CycloneDX 1.6 ML-BOM, validated offline
-    NAME.intoto.json  in-toto Statement with SLSA provenance, over the four files above
-    NAME.parity.json  the measured parity, which differs between CPUs in its last digits
+    NAME.intoto.json  in-toto Statement with SLSA provenance; its subjects are the four files above
+    NAME.parity.json  measured differences from the source; their last digits depend on the CPU
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ class Mirrored:
 
     Attributes:
         model: the ONNX file.
-        sha256: its hex digest.
-        files: every file by its suffix.
-        parity: how far the model is from its source.
+        sha256: hex digest of the ONNX file.
+        files: path of every written file, by suffix.
+        parity: the measured differences between the model and its source.
     """
 
     model: Path
@@ -98,7 +99,7 @@ class Mirrored:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a mirror was made from, for its sidecars."""
+    """The source of a mirror, which its sidecars describe."""
 
     kind: Literal["onnx-asset", "checkout"]
     about: str
@@ -116,31 +117,35 @@ def mirror_onnx(
     checkout: Path | None = None,
     on_step: OnStep = lambda what, done, total: None,
 ) -> Mirrored:
-    """Mirror a recipe's pinned ONNX asset.
+    """Convert the ONNX file whose digest a recipe records.
 
     Args:
-        asset: the file, wherever it came from.
+        asset: the downloaded ONNX file.
         out: `NAME.onnx`; the other files are written beside it.
-        recipe: what is mirrored.
-        checkout: the upstream's git directory, to take LICENSE and NOTICE from it.
-        on_step: see `OnStep`.
+        recipe: describes the source and the model.
+        checkout: git directory of the upstream project, from which LICENSE and NOTICE are read.
+        on_step: progress callback, see `OnStep`.
 
     Raises:
-        VerificationError: not the recipe's asset.
-        ModelError: the graph cannot be converted, or parity fails.
-        ScanError: the scanner refuses the result.
-        LicenceError: the checkout's licence is not the recipe's.
+        VerificationError: the digest of the file differs from the recipe.
+        ModelError: the graph cannot be converted, or the parity check fails.
+        ScanError: the scanner rejects the result.
+        LicenceError: the licence of the checkout is not that of the recipe.
     """
     _require_cyclonedx()
     pinned = recipe.asset
     if pinned is None:
-        raise ModelError(f"recipe {recipe.id} pins no ONNX asset", "mirror it from a checkout")
+        raise ModelError(
+            f"recipe {recipe.id} names no ONNX file to convert",
+            "give a git checkout of the upstream project and a checkpoint instead",
+        )
     data = read_regular_file(asset)
     digest = sha256_hex(data)
     if digest != pinned.sha256:
         raise VerificationError(
-            f"{asset}: sha256 is {digest[:16]}..., recipe {recipe.id} pins {pinned.sha256[:16]}...",
-            "get the pinned file, or pin yours in a recipe",
+            f"{asset}: its sha256 is {digest[:16]}..., but recipe {recipe.id} requires "
+            f"{pinned.sha256[:16]}...",
+            f"download {pinned.url}, or write a recipe with the sha256 of this file",
         )
     source = read_upstream(checkout, recipe) if checkout else None
     theirs = load_model(data, asset.name)
@@ -179,19 +184,20 @@ def mirror_upstream(
     *,
     on_step: OnStep = lambda what, done, total: None,
 ) -> Mirrored:
-    """Mirror a checkout's net with a checkpoint's weights (extra `train`).
+    """Convert the network in a git checkout with the weights of a checkpoint (needs the extra `train`).
 
     Args:
-        checkout: git checkout or git directory of the upstream.
-        checkpoint: the weights, tensors only.
+        checkout: git checkout or git directory of the upstream project.
+        checkpoint: file with the weights; it may contain tensors only.
         out: `NAME.onnx`; the other files are written beside it.
-        recipe: what is mirrored.
-        on_step: see `OnStep`.
+        recipe: describes the source and the model.
+        on_step: progress callback, see `OnStep`.
 
     Raises:
         LicenceError, VerificationError: see `eyeline.convert.upstream.read_upstream`.
-        ModelError, MissingExtraError: see `eyeline.convert.upstream.open_upstream`; parity fails.
-        ScanError: the scanner refuses the result.
+        ModelError: see `eyeline.convert.upstream.open_upstream`, or the parity check fails.
+        MissingExtraError: torch is not installed.
+        ScanError: the scanner rejects the result.
     """
     _require_cyclonedx()
     on_step("load", 0, 1)
@@ -236,7 +242,10 @@ def _finish(
     data = finish(model, metadata, name=recipe.id)
     report = scan(data, name=name)
     if report.findings:
-        raise ScanError(f"{name}: {report.findings[0]}", "the scanner does not admit this net")
+        raise ScanError(
+            f"{name}: the scanner rejects the converted model: {report.findings[0]}",
+            "eyeline does not load such a model; choose another network",
+        )
     return data
 
 
@@ -290,10 +299,10 @@ def _write(
 
 
 def _receipt(recipe: MirrorRecipe, origin: _Origin) -> bytes:
-    """Return what section 4 of the Apache License 2.0 asks of who passes a changed work on.
+    """Return the text that section 4 of the Apache License 2.0 requires beside a changed work.
 
-    That is a copy of the licence (a), a notice that the files were changed (b), the attributions of the
-    source (c), and the text of its NOTICE file (d).
+    It contains a copy of the licence (a), a notice that the files were changed (b), the attributions
+    of the source (c), and the text of its NOTICE file (d).
     """
     source = origin.upstream
     holders = [n for n in (source.notices if source else ()) if "[yyyy]" not in n]
@@ -354,7 +363,7 @@ def _bill_of_materials(recipe: MirrorRecipe, model: bytes, file: str, origin: _O
             "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
             "bomFormat": "CycloneDX",
             "specVersion": "1.6",
-            # The serial number follows from the model's digest, and there is no time stamp.
+            # A random serial number or a time stamp would change the bytes from run to run.
             "serialNumber": f"urn:uuid:{uuid.uuid5(_BOM_NAMESPACE, digest)}",
             "version": 1,
             "metadata": {"component": component, "tools": {"components": tools}},
@@ -366,7 +375,7 @@ def _bom_component(material: ResourceDescriptor, licence: list[Any]) -> dict[str
     part: dict[str, Any] = {"type": "file", "name": material.name, "licenses": licence}
     if "sha256" in material.digest:
         part["hashes"] = [{"alg": "SHA-256", "content": material.digest["sha256"]}]
-    if "gitCommit" in material.digest:  # CycloneDX has no such hash: it becomes the version
+    if "gitCommit" in material.digest:  # CycloneDX has no hash type for git commits
         part |= {"type": "application", "version": material.digest["gitCommit"]}
     if material.uri:
         kind = "vcs" if material.uri.startswith("git+") else "distribution"
@@ -377,7 +386,7 @@ def _bom_component(material: ResourceDescriptor, licence: list[Any]) -> dict[str
 
 
 def _require_cyclonedx() -> None:
-    # Called first: a missing extra must not cost the minutes of a parity check.
+    # Called first, so that a missing extra is reported before the parity check, which takes minutes.
     try:
         import cyclonedx.validation.json  # noqa: F401
     except ModuleNotFoundError as exc:
@@ -391,4 +400,7 @@ def _validate_bom(data: bytes) -> None:
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode())
     if error is not None:
         reason = " ".join(str(getattr(error, "data", error)).split())[:200]
-        raise ModelError(f"the bill of materials is not CycloneDX 1.6: {reason}", "report it")
+        raise ModelError(
+            f"the bill of materials is not valid CycloneDX 1.6: {reason}",
+            "report this as a bug, with the recipe",
+        )

@@ -1,8 +1,9 @@
-"""Compare two models: for exports, mirrors, quantised nets and models that are registered.
+"""Compare the outputs of two models, such as an exported model and its source.
 
-`check_parity` measures how far two functions are apart. `prove_parity` decides whether they are the same,
-with a float64 run as evidence where the float32 round-off of a deep net exceeds the gate. The inputs are
-random ones of several sizes, and images with the statistics of natural ones.
+`check_parity` measures the largest difference between two functions. `prove_parity` decides whether they
+compute the same function; if the float32 round-off of a deep network exceeds the tolerance `GATE`, it also
+compares in float64. The inputs are random tensors of several sizes, and synthetic images with the
+statistics of natural ones.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from eyeline.runtime import open_runtime_session, runtime_errors
 
 Tensor = npt.NDArray[Any]
 NetFunction = Callable[[Tensor], Tensor]
-"""float32 or float64 (N, 3, H, W) to (N, 1, H, W) of the same type."""
+"""Maps float32 or float64 (N, 3, H, W) to (N, 1, H, W) of the same type."""
 
 OnStep = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Progress callback; its arguments are the name of the step, the units done, and all units."""
 
 GATE = 1e-5
+"""Tolerance: `max_abs` of equal float32 functions stays below this."""
+
 SIZES = (
     (192, 320),
     (256, 256),
@@ -42,28 +45,30 @@ SIZES = (
     (201, 113),
     (384, 224),
 )
-"""(H, W) pairs: the working sizes, odd ones and portrait."""
+"""(H, W) pairs: common input sizes, odd sizes and portrait sizes."""
 
 RANDOM_INPUTS = 5
 """Random inputs per size."""
 
 DOUBLE_FACTOR = 2.0
-"""A model may be this many times as far from float64 as its source is: it is rounded twice."""
+"""The float64 error of a model may be this many times that of its source, as it is rounded twice."""
 
 DOUBLE_LIMIT = 1e-4
-"""Largest difference between a float32 and a float64 run, however far the source itself is."""
+"""Absolute limit on the difference between a float32 and a float64 run."""
 
 
 @dataclass(frozen=True)
 class ParityInputs:
-    """What two models are compared on; iterating gives numbers and float32 (1, 3, H, W) inputs.
+    """The inputs on which two models are compared.
+
+    Iteration yields the number of each input and the input itself, float32 (1, 3, H, W).
 
     Attributes:
         sizes: (H, W) pairs, rounded up to `multiple`.
-        random: random normalised inputs per size.
+        random: number of random normalised inputs per size.
         images: more inputs, float32 (1, 3, H, W), normalised; see `natural_inputs`.
-        multiple: both sides must be multiples of it.
-        seed: of the random inputs.
+        multiple: height and width are multiples of this number.
+        seed: seed of the random inputs.
     """
 
     sizes: Sequence[tuple[int, int]] = SIZES
@@ -87,16 +92,16 @@ STANDARD_INPUTS = ParityInputs()
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How far two functions are apart.
+    """The measured differences between two functions.
 
     Attributes:
         max_abs: largest absolute difference.
-        mean_abs: mean absolute difference over all cases.
+        mean_abs: mean absolute difference over all inputs.
         worst: size (H, W), input number and position (y, x) of the largest difference; images are
             numbered after the random inputs.
-        cases: inputs compared.
-        gate: the bound on `max_abs`.
-        images: how many of the inputs were images.
+        cases: number of inputs.
+        gate: `max_abs` must be below this tolerance.
+        images: number of inputs that were images.
     """
 
     max_abs: float
@@ -108,7 +113,7 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether `max_abs` is below the gate."""
+        """Whether `max_abs` is below the tolerance."""
         return self.max_abs < self.gate
 
     def to_json(self) -> dict[str, object]:
@@ -122,7 +127,7 @@ def check_parity(
     inputs: ParityInputs = STANDARD_INPUTS,
     gate: float = GATE,
 ) -> ParityReport:
-    """Compare a candidate with its source; raise `ModelError` when their shapes differ."""
+    """Compare a candidate with its source; raise `ModelError` if their output shapes differ."""
     return _measure([(k, x, source(x), candidate(x)) for k, x in inputs], len(inputs.images), gate)
 
 
@@ -135,8 +140,9 @@ def _measure(
         h, w = x.shape[2:]
         if expected.shape != got.shape:
             raise ModelError(
-                f"parity: {got.shape} for {expected.shape} at input {h}x{w}",
-                "the two models differ in their output size",
+                f"parity: for an input of {w}x{h}, the source returns shape {expected.shape} "
+                f"and the candidate {got.shape}",
+                "both must return a map of the size of the input",
             )
         gap = np.abs(expected.astype(np.float64) - got)[0, 0]
         gap[np.isnan(gap)] = np.inf  # a comparison with NaN is false, so NaN would pass
@@ -145,19 +151,19 @@ def _measure(
             worst_value, worst = float(gap[y, column]), ((h, w), k, (int(y), int(column)))
         total, pixels = total + float(gap.sum()), pixels + gap.size
     if not cases:
-        raise ModelError("parity: nothing was compared", "give sizes, or images")
+        raise ModelError("parity: there are no inputs to compare", "give sizes or images")
     return ParityReport(worst_value, total / pixels, worst, len(cases), gate, images)
 
 
 @dataclass(frozen=True)
 class ParityProof:
-    """A decision with its evidence.
+    """The decision whether two functions are the same, with the measurements.
 
     Attributes:
         passed: the decision.
-        by_float64: whether float32 exceeded the gate, so that float64 decided.
-        reports: `float32` (source and candidate); where it exceeds the gate also `source to float64`
-            and `candidate to float64`.
+        by_float64: whether float32 exceeded the tolerance, so that float64 decided.
+        reports: `float32` compares source and candidate. If it exceeds the tolerance,
+            `source to float64` and `candidate to float64` compare each with the float64 run.
     """
 
     passed: bool
@@ -186,10 +192,12 @@ class ParityProof:
     def require(self, name: str, source: str) -> None:
         """Raise `ModelError` unless the proof passed."""
         if not self.passed:
-            worst = max(self.reports.values(), key=lambda r: r.max_abs)
+            failed = (r for r in self.reports.values() if not r.passed)
+            worst = max(failed, key=lambda r: r.max_abs)
             raise ModelError(
-                f"{name}: differs from {source} by {worst.max_abs:.2e} at {worst.worst}",
-                f"the gate is {GATE:g}",
+                f"{name}: differs from {source} by up to {worst.max_abs:.2e}, more than {worst.gate:g} "
+                f"((H, W), input number, (y, x): {worst.worst})",
+                "check that both have the same weights and the same preprocessing",
             )
 
 
@@ -201,17 +209,18 @@ def prove_parity(
     exact: NetFunction | None = None,
     on_input: Callable[[], None] = lambda: None,
 ) -> ParityProof:
-    """Decide whether a candidate is its source.
+    """Decide whether a candidate computes the same function as its source.
 
-    Below the gate it is. Above it, only a float64 run of the source can tell round-off from a mistake:
-    the candidate must be about as near to that run as the source's own float32 run is, and both must be
-    near in absolute terms. Without such a run the answer above the gate is "no".
+    If the largest float32 difference is below `GATE`, it does. Above `GATE`, a float64 run of the source
+    separates round-off from a mistake: the candidate's difference from the float64 run must be at most
+    `DOUBLE_FACTOR` times that of the float32 source, and both must be below `DOUBLE_LIMIT`. Without
+    `exact`, a difference above `GATE` fails.
 
     Args:
         source: the reference, in float32.
-        candidate: the function that must equal it.
+        candidate: the function that is compared with `source`.
         inputs: see `ParityInputs`.
-        exact: the source computed in float64, if it can be.
+        exact: the source in float64, None if it is not available.
         on_input: called before each run of `source` and `exact`.
 
     Raises:
@@ -240,18 +249,19 @@ def prove_parity(
 def natural_inputs(
     sizes: Sequence[tuple[int, int]] = SIZES, io: IoSpec | None = None, seed: int = 0
 ) -> list[Tensor]:
-    """Make one image per size with the statistics of natural ones, the same on every machine.
+    """Make one synthetic image per size, with the statistics of natural images.
 
-    Amplitude falls as 1/f with random phase (Field, "Relations between the statistics of natural
-    images...", JOSA A 4, 1987), channels correlate, and a bright disc with a hard edge lies on top.
+    The amplitude spectrum falls as 1/f with random phase (Field, "Relations between the statistics of
+    natural images...", JOSA A 4, 1987). The channels correlate, and a bright disc with a hard edge is
+    drawn on top. Every machine makes the same images.
 
     Args:
         sizes: (H, W) pairs.
-        io: how the model wants its images; RGB without padding when None.
-        seed: of the phases.
+        io: the I/O spec of the model; None means RGB without padding.
+        seed: seed of the random phases.
 
     Returns:
-        float32 (1, 3, H, W) each, normalised and padded by `io`.
+        One float32 tensor (1, 3, H, W) per size, normalised and padded as `io` demands.
     """
     rng = np.random.default_rng(seed)
     made = []
@@ -259,7 +269,7 @@ def natural_inputs(
         f = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None])
         spectrum = rng.standard_normal((4, *f.shape)) + 1j * rng.standard_normal((4, *f.shape))
         planes = np.fft.irfft2(spectrum / np.maximum(f, 1 / max(h, w)), s=(h, w))
-        rgb = planes[:1] + 0.3 * planes[1:]  # luma, and a little colour
+        rgb = planes[:1] + 0.3 * planes[1:]  # luma, with weak colour
         low, high = np.percentile(rgb, (1, 99))
         rgb = (rgb - low) / (high - low) * 255
         y, x = np.ogrid[:h, :w]
@@ -273,11 +283,11 @@ def natural_inputs(
 
 @dataclass(frozen=True)
 class MirrorParity:
-    """How a mirror was compared with its source.
+    """The comparison of a mirror with its source.
 
     Attributes:
-        source: what it was compared with.
-        proofs: see `ParityProof`, by what was compared; all passed.
+        source: kind of the source.
+        proofs: one proof per variant of the source; all passed.
     """
 
     source: str
@@ -292,10 +302,12 @@ class MirrorParity:
 def against_asset(
     source: bytes, head: int, made: bytes, name: str, on_step: OnStep
 ) -> MirrorParity:
-    """Compare a model with output `head` of its ONNX source, at the source's own size and with it freed.
+    """Compare a model with output `head` of its ONNX source.
+
+    A source with a fixed input size is run at this size, and again with dynamic height and width.
 
     Raises:
-        ModelError: parity fails, or the source does not run.
+        ModelError: the parity check fails, or the source does not run.
     """
     candidate = _mirror_function(made, name)
     original = load_model(source, name)
@@ -324,7 +336,10 @@ def against_asset(
 
 
 def against_torch(run: NetFunction, made: bytes, name: str, on_step: OnStep) -> MirrorParity:
-    """Compare a model with a torch net, in float64 too where round-off exceeds the gate."""
+    """Compare an ONNX model with its torch network.
+
+    If the float32 round-off exceeds the tolerance, compare in float64 as well.
+    """
     proof = prove_parity(
         run,
         _mirror_function(made, name),
@@ -341,7 +356,7 @@ def _counter(total: int, on_step: OnStep) -> Callable[[], None]:
 
     def step() -> None:
         done = next(numbers)
-        on_step("parity", done, max(done, total))  # float64 runs go past the total
+        on_step("parity", done, max(done, total))  # float64 runs are not in the total
 
     return step
 
@@ -363,7 +378,8 @@ def _source_function(data: bytes, head: int, name: str) -> NetFunction:
             y: Tensor = session.run([output], {given: x})[0]
         except runtime_errors() as exc:
             raise ModelError(
-                f"{name}: the source fails: {first_line(exc)}", "is it the right file?"
+                f"{name}: ONNX Runtime can't run the source model: {first_line(exc)}",
+                "check that it is the right file",
             ) from exc
         return y
 

@@ -1,14 +1,15 @@
-"""Quantise a float model to INT8 (QDQ), and hold the result to a gate (extra `eval`: onnx and Pillow).
+"""Quantise a float model to INT8 (QDQ), and check loss and speed of the result (needs the extra `eval`).
 
     done = quantize_model(resolve_model("saliency_student_v4"), Path("DUTS-TR"), Path("v4_int8.onnx"))
     done.verdict.passed, done.verdict.speed.ratio
 
 ONNX Runtime's static quantisation does the work: activations are uint8 with a zero point, weights int8,
-symmetric, with one scale per output channel. This module adds stable node names, so that some nodes can
-stay float, and calibration in bounded memory. The same images and versions give the same bytes on the
-same machine; another kind of CPU may compute an activation with another last bit, and a scale with it.
+symmetric, with one scale per output channel. This module adds stable node names, so that options can name
+the nodes that stay float, and calibration in bounded memory. The same images and versions give the same
+bytes on the same machine. On another kind of CPU the last bit of an activation, and so of a scale, may
+differ.
 
-Beside the model it writes the sidecars that a registry asks for: I/O spec, manifest, licence, and the
+The sidecars that a registry needs are written beside the model: I/O spec, manifest, licence, and the
 report as `NAME.parity.json`.
 """
 
@@ -74,19 +75,22 @@ METHODS: dict[Method, str] = {
     "percentile": "Percentile",
     "entropy": "Entropy",
 }
-"""How the range of an activation is computed from the calibration images, and ONNX Runtime's name of it."""
+"""Maps each method that computes activation ranges from the calibration images to its ONNX Runtime name."""
 
 OPS = ("Conv", "Relu", "Add")
-"""Quantised. With `Relu`, a convolution's output is rounded once, after the activation; without it, before
-and after. Layouts and resizes gain nothing: ONNX Runtime moves them past the rounding by itself."""
+"""Operators that are quantised.
+
+With `Relu`, the output of a convolution is rounded once, after the activation; without `Relu` it is rounded
+before and after. Layout operators and resizes are left out, as ONNX Runtime moves them past the rounding.
+"""
 
 CHANGE = "quantised to 8-bit integers (static QDQ)"
 
 OTHER_LINES = (144, 384)
-"""The smallest and largest short side that models are used at, checked beside the I/O spec's own."""
+"""Short sides, pixels, that are also checked: the smallest and the largest that commands use."""
 
 AT_OTHER_LINES = 24
-"""Images compared at each of `OTHER_LINES`."""
+"""Number of images that are compared at each size of `OTHER_LINES`."""
 
 TIMED_FRAME = (1920, 1080)
 RUNS = 41
@@ -95,17 +99,17 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """How to quantise.
+    """Options of a quantisation.
 
     Attributes:
-        images: to calibrate with.
-        check: images to compare the two models on.
-        method: see `METHODS`.
+        images: number of images to calibrate with.
+        check: number of images on which the two models are compared.
+        method: calibration method, see `METHODS`.
         keep_float: nodes that stay float, such as `Conv:0`, or `Conv:-1` for the last convolution.
-        full_range: weights of 8 bits instead of 7: x86 without VNNI adds two products up in 16 bits,
-            where 8-bit weights may saturate.
-        max_shift: how far `saliency_mean` may move, averaged over images.
-        runs: timed runs of each model.
+        full_range: use 8-bit weights instead of 7-bit ones. An x86 CPU without VNNI adds two products
+            in 16 bits, and this sum may saturate with 8-bit weights.
+        max_shift: limit on the absolute change of `saliency_mean`, averaged over images.
+        runs: number of timed runs of each model.
     """
 
     images: int = 200
@@ -133,8 +137,8 @@ class ChosenImages:
     """Images chosen from a dataset.
 
     Attributes:
-        data: name of the dataset's folder or archive.
-        pairs: in the order of their choice.
+        data: name of the folder or archive of the dataset.
+        pairs: the chosen images and their masks.
     """
 
     data: str
@@ -142,7 +146,7 @@ class ChosenImages:
 
     @property
     def digest(self) -> str:
-        """sha256 hex digest over the digests of the images, in their order."""
+        """sha256 hex digest of the digests of the images, in their order."""
         return sha256_hex("\n".join(p.digest for p in self.pairs).encode())
 
     def to_json(self) -> dict[str, object]:
@@ -152,16 +156,16 @@ class ChosenImages:
 
 @dataclass(frozen=True)
 class QuantizationLoss:
-    """How far two models are apart on some images.
+    """The measured differences between the float and the quantised model.
 
     Attributes:
-        lines: short side that images were scaled to, pixels; None for the I/O spec's fixed size.
-        images: compared.
-        map_mean: mean absolute difference of the maps, over pixels, then images.
+        lines: short side to which images were scaled, pixels; None for the fixed size of the I/O spec.
+        images: number of images.
+        map_mean: mean absolute difference of the maps, averaged over pixels, then images.
         map_max: largest absolute difference of a pixel.
-        shift: mean absolute difference of `saliency_mean`.
-        shift_max: the largest difference of one image.
-        bias: mean difference of `saliency_mean`; positive if the quantised model's is larger.
+        shift: absolute difference of `saliency_mean`, averaged over images.
+        shift_max: largest absolute difference of `saliency_mean` of an image.
+        bias: mean of quantised minus float `saliency_mean`.
         iou: mean intersection over union of the two maps' pixels above 0.5.
     """
 
@@ -177,13 +181,13 @@ class QuantizationLoss:
 
 @dataclass(frozen=True)
 class QuantizationSpeed:
-    """CPU time of one inference on one thread, medians of interleaved runs.
+    """CPU time per inference on one thread.
 
     Attributes:
         size: (width, height) of the input before padding.
-        float_ms: of the float model, milliseconds.
-        quantized_ms: of the quantised model, milliseconds.
-        runs: of each.
+        float_ms: median time of the float model, milliseconds.
+        quantized_ms: median time of the quantised model, milliseconds.
+        runs: number of runs of each model.
     """
 
     size: tuple[int, int]
@@ -193,19 +197,19 @@ class QuantizationSpeed:
 
     @property
     def ratio(self) -> float:
-        """How many times faster the quantised model is."""
+        """Time of the float model divided by that of the quantised model."""
         return self.float_ms / self.quantized_ms
 
 
 @dataclass(frozen=True)
 class QuantizationVerdict:
-    """The gate's decision with its numbers.
+    """The decision whether a quantised model is good enough, with the measurements.
 
     Attributes:
-        losses: at the I/O spec's size first, then at `OTHER_LINES`.
-        speed: see `QuantizationSpeed`.
-        max_shift: bound on `QuantizationLoss.shift`, at every size.
-        reasons: why the gate refused the model; empty when it passed.
+        losses: at the size of the I/O spec first, then at the sizes of `OTHER_LINES`.
+        speed: the measured speed of both models.
+        max_shift: limit on `QuantizationLoss.shift` at every size.
+        reasons: why the model is rejected; empty if it passed.
     """
 
     losses: tuple[QuantizationLoss, ...]
@@ -215,7 +219,7 @@ class QuantizationVerdict:
 
     @property
     def passed(self) -> bool:
-        """The decision."""
+        """Whether the model is good enough."""
         return not self.reasons
 
     def to_json(self) -> dict[str, object]:
@@ -234,10 +238,10 @@ class Quantized:
     """The result of a quantisation.
 
     Attributes:
-        path: the ONNX file, None when the gate refused it and nothing was written.
-        sha256: hex digest of its bytes.
-        verdict: the gate's decision.
-        report: JSON values; `NAME.parity.json` holds them.
+        path: the ONNX file; None if the model was rejected and nothing was written.
+        sha256: hex digest of the quantised model.
+        verdict: the decision and its measurements.
+        report: the JSON values of `NAME.parity.json`.
     """
 
     path: Path | None
@@ -276,28 +280,28 @@ def quantize_model(
     force: bool = False,
     on_step: OnStep = lambda what, done, total: None,
 ) -> Quantized:
-    """Quantise a model and hold it to the gate.
+    """Quantise a model, compare it with the float model, and write it if it is good enough.
 
     Args:
         model: the float model.
-        data: images to calibrate on: folder, .tar or .zip, see `eyeline.datasets.pairs`.
+        data: folder, .tar or .zip with images to calibrate and check with (`eyeline.datasets.pairs`).
         out: `NAME.onnx`; the sidecars are written beside it.
-        options: how.
-        license_file: the licence's text; not needed where it lies beside the model, nor for a
-            registered model under Apache-2.0.
-        force: write the file even if the gate refuses it.
-        on_step: see `OnStep`.
+        options: options of the quantisation; None for the defaults.
+        license_file: file with the licence text of the model. It is not needed if the licence lies
+            beside the model, or if the model is registered under Apache-2.0.
+        force: write the model even if it is rejected.
+        on_step: progress callback, see `OnStep`.
 
     Raises:
-        UsageError: an invalid option, or a name that does not end in .onnx.
-        ModelError: the model cannot be quantised, or the result fails at a size.
+        UsageError: an option is invalid, or the name does not end in .onnx.
+        ModelError: the model cannot be quantised, or the result fails at one of the sizes.
         DatasetError: the images cannot be used.
-        ScanError: the scanner refuses the result.
+        ScanError: the scanner rejects the result.
         OutputError: the files cannot be written.
     """
     o = options or QuantizeOptions()
     _check_options(o, out)
-    source = Session(model, "cpu")  # first: a model that breaks the contract costs no calibration
+    source = Session(model, "cpu")  # first: an invalid model fails before the calibration
     calibration, held_out = choose_images(data, o.images, o.check)
     count = len(calibration.pairs)
     reader = _CalibrationReader(calibration.pairs, model, lambda n: on_step("calibrate", n, count))
@@ -363,7 +367,7 @@ def quantize_model(
 
 def _check_options(o: QuantizeOptions, out: Path) -> None:
     if out.suffix != ".onnx":
-        raise UsageError(f"{out}: the name of a model must end in .onnx", "add the suffix")
+        raise UsageError(f"{out}: the name of a model must end in .onnx", "add the suffix .onnx")
     if o.method not in METHODS:
         raise UsageError(
             f"--method {o.method} is not a calibration method",
@@ -371,13 +375,15 @@ def _check_options(o: QuantizeOptions, out: Path) -> None:
         )
     if min(o.images, o.check, o.runs) < 1:
         raise UsageError(
-            f"{o.images} calibration images, {o.check} check images, {o.runs} runs",
+            f"--images is {o.images}, --check is {o.check} and the number of runs is {o.runs}",
             "each must be 1 or more",
         )
-    if not 0 <= o.max_shift <= 1:  # NaN is refused, too
+    if not 0 <= o.max_shift <= 1:  # also true for NaN
         raise UsageError(f"--max-shift is {o.max_shift:g}", "it must be between 0 and 1")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
-        raise OutputError(f"{out}: can't be written", "name a file in a folder of yours")
+        raise OutputError(
+            f"{out}: can't be written", "name a file in a folder that you can write to"
+        )
 
 
 def _licence(model: Model, license_file: Path | None) -> dict[str, bytes]:
@@ -393,7 +399,7 @@ def _licence(model: Model, license_file: Path | None) -> dict[str, bytes]:
 
 
 def has_vnni() -> bool | None:
-    """Return whether this CPU multiplies 8-bit integers without saturating; None when not known."""
+    """Return whether this CPU has VNNI (8-bit products without saturation); None if not known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -406,17 +412,19 @@ def has_vnni() -> bool | None:
 
 
 def choose_images(root: Path, calibrate: int, check: int) -> tuple[ChosenImages, ChosenImages]:
-    """Divide a dataset by content hash into images that calibrate, and others that check.
+    """Split a dataset by content hash into calibration images and check images.
 
-    Names, order and container of the dataset change nothing, and a copy of an image cannot be on both
-    sides. The hash is hashed once more: `train` divides by the hash itself, and the first images by it
-    would all be from the fold that selected the epoch. At most half of the images check.
+    File names, order and container of the dataset do not change the split, and copies of an image are
+    never in both parts. The content hash is hashed again: `train` selects its validation fold by the
+    content hash, so all calibration images would be from this fold otherwise. At most half of the
+    images are check images.
     """
     different = {pair.digest: pair for pair in find_pairs(root)}
     ordered = [different[d] for d in sorted(different, key=lambda d: sha256_hex(d.encode()))]
     if len(ordered) < 2:
         raise DatasetError(
-            f"{root}: one image only", "give two or more: one to calibrate, another one to check"
+            f"{root}: the dataset has fewer than two different images",
+            "give two or more: one to calibrate with and one to check with",
         )
     held_out = min(check, len(ordered) // 2)
     name = root.resolve().name if root.is_dir() else root.stem
@@ -429,7 +437,7 @@ def _model_input(pair: Pair, model: Model, size: Size = None) -> tuple[Map, tupl
 
 
 class _CalibrationReader:
-    """The interface of ONNX Runtime's `CalibrationDataReader`; holds one image at a time."""
+    """Implements `CalibrationDataReader` of ONNX Runtime; holds one image in memory at a time."""
 
     def __init__(
         self, pairs: Sequence[Pair], model: Model, on_image: Callable[[int], None]
@@ -466,16 +474,19 @@ def _quantize_graph(
     ops = {node.op_type for node in model.graph.node}
     if "DequantizeLinear" in ops or any(node.domain for node in model.graph.node):
         raise ModelError(
-            f"{name}: quantised already, or not of ONNX's own ops", "give the float model"
+            f"{name}: the model is quantised already, or uses operators outside the ONNX standard",
+            "give a float model with standard ONNX operators",
         )
     if "Conv" not in ops:
-        raise ModelError(f"{name}: no convolution", "there is nothing to quantise")
+        raise ModelError(
+            f"{name}: the model has no convolution to quantise", "give a convolutional network"
+        )
     drop_identities(model.graph)
     fold_batch_norm(model.graph)
     kept = _name_nodes(model.graph, o.keep_float)
     with tempfile.TemporaryDirectory() as folder:
         made = _quantize_static(model, Path(folder), name, reader, o, kept)
-    # Sizes are the same before the integers become floats again, and reading them there saves a pass.
+    # A Shape node can read the tensor before its dequantisation: the shape is the same.
     makers = {node.output[0]: node for node in made.graph.node}
     for node in made.graph.node:
         maker = makers.get(node.input[0]) if node.op_type == "Shape" else None
@@ -487,7 +498,7 @@ def _quantize_graph(
 
 
 def _name_nodes(graph: onnx.GraphProto, keep_float: Sequence[str]) -> list[str]:
-    """Name every node `TYPE:NUMBER`, numbered by type; return the names of those to keep in float."""
+    """Name every node `TYPE:NUMBER`, counted per type; return the names of the nodes that stay float."""
     seen: Counter[str] = Counter()
     for node in graph.node:
         node.name = f"{node.op_type}:{seen[node.op_type]}"
@@ -498,8 +509,11 @@ def _name_nodes(graph: onnx.GraphProto, keep_float: Sequence[str]) -> list[str]:
         try:
             kept.append(f"{kind}:{range(seen[kind])[int(number)]}")
         except (ValueError, IndexError) as exc:
-            known = f"{kind}:0 to {kind}:{seen[kind] - 1}" if seen[kind] else f"no {kind or 'op'}"
-            raise UsageError(f"--keep-float {text}: no such node", f"there is {known}") from exc
+            known = f"{kind}:0 to {kind}:{seen[kind] - 1}" if seen[kind] else ", ".join(seen)
+            raise UsageError(
+                f"--keep-float {text}: the model has no such node",
+                f"give a node as TYPE:NUMBER; the model has {known}",
+            ) from exc
     return kept
 
 
@@ -511,7 +525,7 @@ def _quantize_static(
     o: QuantizeOptions,
     kept: list[str],
 ) -> onnx.ModelProto:
-    import_runtime()  # first: an import of any part of it starts its telemetry
+    import_runtime()  # first: importing any submodule starts the telemetry
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -522,8 +536,9 @@ def _quantize_static(
         TypeError,
     )
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print
-            # Its optimiser is left out: what it folds depends on its version, and ours is folded.
+        with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods print to stdout
+            # Without the optimiser of ONNX Runtime: its result depends on its version, and the batch
+            # norms are folded already.
             quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
@@ -536,17 +551,18 @@ def _quantize_static(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=getattr(CalibrationMethod, METHODS[o.method]),
-                # One image at a time: sizes differ, and histograms keep every activation meanwhile.
+                # One image at a time: image sizes differ, and histograms keep all activations of a step.
                 extra_options={"CalibStridedMinMax": 1},
             )
     except errors as exc:
         raise ModelError(
-            f"{name}: ONNX Runtime can't quantise it: {first_line(exc)}", "is its I/O spec right?"
+            f"{name}: ONNX Runtime can't quantise the model: {first_line(exc)}",
+            "check the I/O spec of the model",
         ) from exc
     return onnx.load(out)
 
 
-# --- the gate
+# --- the decision
 
 
 def judge(
@@ -558,13 +574,13 @@ def judge(
     runs: int = RUNS,
     on_step: OnStep = lambda what, done, total: None,
 ) -> QuantizationVerdict:
-    """Compare a quantised model with the float model on images that did not calibrate it, and decide.
+    """Compare a quantised model with the float model on held-out images, and decide if it is good enough.
 
     Raises:
-        ModelError: the quantised model fails at a size, or breaks the contract there.
+        ModelError: the quantised model fails or breaks the tensor contract at one of the sizes.
     """
     io = source.model.io
-    # It must run at odd and portrait sizes, too. A squashed net may know one size only.
+    # The model must also run at odd and portrait sizes, unless its I/O spec fixes the size.
     for x in natural_inputs(SIZES if io.squash is None else (io.squash[::-1],), io):
         quantized.run(x)
     wanted: dict[int | None, Sequence[Pair]] = {None if io.squash else io.working_lines: pairs}
@@ -609,7 +625,7 @@ def judge(
 def _compare(
     source: Session, quantized: Session, pair: Pair, lines: int | None
 ) -> tuple[float, float, float, float]:
-    """Return the mean and largest difference of a pixel, the one of saliency_mean, and the IoU."""
+    """Return mean and largest pixel difference, the difference of saliency_mean, and the IoU."""
     x, (w, h) = _model_input(pair, source.model, lines)
     a, b = (finish_map(s.run(x), h, w, source.model.io) for s in (source, quantized))
     gap = np.abs(a - b)
@@ -624,9 +640,9 @@ def time_together(
     runs: int = RUNS,
     on_step: OnStep = lambda what, done, total: None,
 ) -> QuantizationSpeed:
-    """Time two models in turn on a frame of `TIMED_FRAME`, at their I/O spec's size.
+    """Time two models alternately on a frame of size `TIMED_FRAME`, scaled as their I/O spec demands.
 
-    A session runs on the calling thread, whose CPU time does not depend on other processes.
+    Each session runs on the calling thread. The CPU time of a thread excludes other processes.
     """
     size = input_size(*TIMED_FRAME, source.model.io)
     (x,) = natural_inputs((size[::-1],), source.model.io)

@@ -1,9 +1,9 @@
-"""The files beside a model: their suffixes, the provenance manifest, and how all are written.
+"""The files beside a model: their suffixes, the provenance manifest, and the function that writes them.
 
-The manifest is an in-toto Statement v1 with a SLSA provenance v1 predicate. It holds digests, versions and
-relative names only, no clock, host, user or path: the same inputs under the same versions of the tools
-give the same bytes on any machine. Measured numbers differ between CPUs in their last digits, so the
-parity report stands beside the manifest and is not one of its subjects.
+The manifest is an in-toto Statement v1 with a SLSA provenance v1 predicate. It contains digests, versions
+and relative names, but no time, host name, user name or path. So the same inputs and tool versions give
+the same bytes on every machine. The last digits of measured numbers depend on the CPU, so the parity
+report is not one of the subjects of the manifest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIDECARS = (IO_SPEC, LICENSE, RECEIPT, BOM, MANIFEST, PARITY)
 MAX_SIDECAR = 16 * 1024 * 1024  # bytes
 
 QUANTISATION = "quantisation"
-"""`kind` of the parity report of `eyeline model quantize`: near its source, not equal to it."""
+"""`kind` of the parity report of a quantised model, which is near its source but not equal to it."""
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -34,13 +34,13 @@ _APACHE = Path(__file__).parent / "mirrors" / "Apache-2.0.txt"
 
 @dataclass(frozen=True)
 class ResourceDescriptor:
-    """Something that went into a model (in-toto attestation framework, v1).
+    """An input from which a model was made (in-toto attestation framework, v1).
 
     Attributes:
-        name: file name or path inside the upstream; never a path of this machine.
-        digest: algorithm to hex digest, `sha256` or `gitCommit`.
-        uri: where it comes from, empty when that is not known.
-        note: one sentence, such as the chain of custody.
+        name: file name, or path inside the upstream repository; never a path of this machine.
+        digest: maps an algorithm, `sha256` or `gitCommit`, to the hex digest.
+        uri: URI of the origin; empty if it is not known.
+        note: one sentence about the input, such as who passed it on.
     """
 
     name: str
@@ -74,11 +74,11 @@ def make_manifest(
     """Make the manifest of a model.
 
     Args:
-        subjects: file name to bytes of everything that was made.
+        subjects: maps the name of each written file to its bytes.
         external: parameters that the user chose.
-        internal: parameters that follow from the recipe and the code.
-        materials: what went in.
-        versions: of the tools.
+        internal: parameters that the recipe and the code determine.
+        materials: the inputs from which the model was made.
+        versions: maps the name of each tool to its version.
     """
     subject = [
         {"name": name, "digest": {"sha256": sha256_hex(data)}}
@@ -105,14 +105,14 @@ def check_subjects(manifest: bytes, files: Mapping[str, bytes]) -> set[str]:
     """Compare files with the digests in a manifest.
 
     Args:
-        manifest: see `make_manifest`.
-        files: name to bytes; every subject must be among them.
+        manifest: bytes of a manifest of `make_manifest`.
+        files: maps file names to bytes; it must contain every subject of the manifest.
 
     Returns:
         The names of the subjects.
 
     Raises:
-        VerificationError: not a manifest, a file is missing, or a file has other bytes.
+        VerificationError: the manifest is invalid, a file is missing, or a digest differs.
     """
     try:
         value = json.loads(manifest)
@@ -120,35 +120,36 @@ def check_subjects(manifest: bytes, files: Mapping[str, bytes]) -> set[str]:
         kinds = (value["_type"], value["predicateType"])
     except (ValueError, KeyError, TypeError) as exc:
         raise VerificationError(
-            "not a manifest: it is not an in-toto statement", "export the model again"
+            "the manifest is not a valid in-toto statement", "export the model again"
         ) from exc
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise VerificationError(
-            f"the manifest's predicate is {kinds[1]}; a manifest of eyeline has {PREDICATE_TYPE}",
+            f"the predicate type of the manifest is {kinds[1]}; it must be {PREDICATE_TYPE}",
             "export the model again",
         )
     for name, digest in wanted.items():
         if name not in files:
             raise VerificationError(
-                f"{name} is in the manifest and not there", "keep the files together"
+                f"the manifest lists {name}, but this file is missing",
+                "copy the file to the folder of the model, or export the model again",
             )
         if sha256_hex(files[name]) != digest:
             raise VerificationError(
-                f"{name}: its bytes are not the manifest's", "export the model again"
+                f"{name}: its sha256 differs from the one in the manifest", "export the model again"
             )
     return set(wanted)
 
 
 def apache_text() -> str:
-    """Return the Apache License 2.0 as the Apache Software Foundation publishes it."""
+    """Return the text of the Apache License 2.0 as the Apache Software Foundation publishes it."""
     return _APACHE.read_text()
 
 
 def write_model(out: Path, model: bytes, sidecars: Mapping[str, bytes]) -> dict[str, Path]:
-    """Write a model's sidecars and then `NAME.onnx`: where a model is, its sidecars are.
+    """Write the sidecars of a model and then `NAME.onnx`, so that no model lacks its sidecars.
 
     Returns:
-        The paths by suffix.
+        The path of each file, by suffix.
     """
     files = {**sidecars, ".onnx": model}
     paths = {suffix: out.parent / (out.name.removesuffix(".onnx") + suffix) for suffix in files}

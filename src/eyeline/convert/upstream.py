@@ -1,8 +1,9 @@
-"""Nets of other projects: mirror recipes, what is read of a checkout, and the net in a child process.
+"""Read the network of another project from a git checkout, and run it in a child process.
 
-The checkout is read from git's objects, as the audit reads it, and is never put on `sys.path`: neither a
-planted `.pyc` nor a changed work tree can replace the source. The module may import torch and harmless
-parts of the standard library only, which is checked before it runs. The child needs the extra `train`.
+"Upstream" is the other project; a mirror recipe names its repository, module and network class. The
+source is read from the git objects of a commit and is never put on `sys.path`, so neither a planted
+`.pyc` nor a changed work tree can replace it. The module may import only torch and harmless parts of the
+standard library; its imports are checked before it runs. The child needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ IMPORTS = frozenset({
     "__future__", "abc", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "math",
     "numbers", "torch", "typing", "warnings",
 })  # fmt: skip
-"""Packages that an upstream's module may import."""
+"""Packages that an upstream module may import."""
 
 MEMORY = 16 << 30
-"""Address space of the child, bytes: torch maps some 6 GiB before it computes anything."""
+"""Address space limit of the child, bytes; torch maps about 6 GiB before it computes anything."""
 CPU_SECONDS = 1800
 FILE_BYTES = 1 << 30
 ANSWER_SECONDS = 600.0
@@ -63,15 +64,15 @@ SourcePath = Annotated[
 
 
 class PinnedAsset(Strict):
-    """Weights as an ONNX file, pinned by its digest.
+    """A published ONNX file with a recorded digest.
 
     Attributes:
         name: file name.
-        url: where it is served.
+        url: download address.
         sha256: hex digest of the file.
-        size: bytes.
-        head: number of the output that is the map.
-        custody: through whose hands it went.
+        size: size of the file, bytes.
+        head: index of the output that is the saliency map.
+        custody: who made, converted and published the file.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,127}$")]
@@ -83,26 +84,26 @@ class PinnedAsset(Strict):
 
 
 class MirrorRecipe(Strict):
-    """Which net of which upstream becomes which model, with the evidence for it.
+    """The description of an upstream network and of the model that is made from it.
 
     Attributes:
-        id: of the model that it makes.
+        id: id of the resulting model.
         description: one plain sentence.
-        license: SPDX id of code and weights: Apache-2.0, whose section 4 the receipt fulfils.
-        parameters: learnable parameters of the net as published; 0 when not known.
+        license: SPDX id of the licence of code and weights; only Apache-2.0 is supported.
+        parameters: number of learnable parameters of the published network; 0 if not known.
         upstream: URL of the repository.
-        commit: the commit that was reviewed; empty admits any.
-        module: path of the file that defines the net; empty to search for it.
+        commit: commit id that was reviewed; empty allows any commit.
+        module: path of the file that defines the network class; empty searches for it.
         module_sha256: hex digest of that file.
-        net: class name.
-        arguments: of its constructor.
-        head: number of the output that is the map.
-        attribution: whom to name.
-        notice: text of the upstream's NOTICE file, empty when it has none; used without a checkout.
+        net: name of the network class.
+        arguments: arguments of its constructor.
+        head: index of the output that is the saliency map.
+        attribution: authors to name.
+        notice: text of the upstream NOTICE file, empty if it has none; used without a checkout.
         weights_evidence: why the weights may be used under the licence.
-        limits: what the model is not good for.
-        asset: the weights as ONNX, where there are any.
-        io: how frames become its input.
+        limits: uses for which the model is not suitable.
+        asset: the published ONNX file, None if there is none.
+        io: the I/O spec of the model.
     """
 
     schema_version: Literal[1] = 1
@@ -129,10 +130,10 @@ def load_recipe(name: str | None = None) -> MirrorRecipe:
     """Read a built-in recipe by its id, or a recipe from a TOML file.
 
     Args:
-        name: id or path; the built-in u2netp recipe when None.
+        name: id or path; None means the built-in u2netp recipe.
 
     Raises:
-        UsageError: no such recipe, or an invalid one.
+        UsageError: the recipe does not exist or is invalid.
         RegistryError: the file cannot be read.
     """
     name = name or DEFAULT_RECIPE
@@ -140,23 +141,24 @@ def load_recipe(name: str | None = None) -> MirrorRecipe:
     path = builtin.get(name) or Path(name)
     if path.suffix != ".toml":
         raise UsageError(
-            f"no mirror recipe {name!r}", f"known: {', '.join(builtin)}; or give a .toml file"
+            f"{name!r} is not a known mirror recipe",
+            f"choose one of: {', '.join(builtin)}; or give a .toml file",
         )
     return read_record(MirrorRecipe, path, "a mirror recipe", hint="start from docs/mirror.md")
 
 
 @dataclass(frozen=True)
 class UpstreamSource:
-    """What was read of a checkout.
+    """The files that were read from a checkout.
 
     Attributes:
         commit: git commit id.
-        module: path of the file that defines the net.
-        code: its bytes.
-        license_text: the LICENSE, exactly Apache-2.0.
-        license_path: its path.
-        notices: its copyright lines, unchanged.
-        notice: text of the NOTICE file, None when there is none.
+        module: path of the file that defines the network.
+        code: content of this file.
+        license_text: text of the licence file, which is exactly the Apache License 2.0.
+        license_path: path of the licence file.
+        notices: copyright lines of the licence file, unchanged.
+        notice: text of the NOTICE file, None if it does not exist.
     """
 
     commit: str
@@ -169,42 +171,51 @@ class UpstreamSource:
 
 
 def read_upstream(checkout: Path, recipe: MirrorRecipe) -> UpstreamSource:
-    """Read a checkout's licence and module, and refuse what the recipe does not name.
+    """Read the licence and the module from a checkout, and compare them with the recipe.
 
     Args:
         checkout: a git checkout or git directory.
-        recipe: which net.
+        recipe: names the module and the network class.
 
     Raises:
-        LicenceError: no LICENSE, or one that is not exactly the Apache License 2.0.
-        VerificationError: a module of other bytes than the recipe's.
-        ModelError: no git, no such class, or imports that are not admitted.
+        LicenceError: the licence file is missing or is not exactly the Apache License 2.0.
+        VerificationError: the digest of the module differs from the recipe.
+        ModelError: no git directory, no such class, or the module has imports that are not allowed.
     """
     tree = open_tree(checkout)
     if tree.commit is None:
         raise ModelError(
-            f"{checkout}: no git directory", "give a clone, so that its commit is known"
+            f"{checkout}: the folder is not a git checkout",
+            "give a git clone, because the sidecars record its commit",
         )
     names = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING")
     path, text = next(((n, t) for n in names if (t := tree.text(n)) is not None), ("", ""))
     if not path:
-        raise LicenceError(f"{tree.name}: no LICENSE file", "without one all rights are reserved")
+        raise LicenceError(
+            f"{tree.name}: the repository has no LICENSE file, so all rights are reserved",
+            "choose a project under the Apache License 2.0",
+        )
     match = match_text(text)
     if match.id != "Apache-2.0":
         what = match.id or (f"like {match.nearest}, with changes" if match.nearest else "unknown")
         raise LicenceError(
-            f"{tree.name}/{path}: not exactly the Apache License 2.0 ({what})",
-            "eyeline model audit says more",
+            f"{tree.name}/{path}: the text is not exactly the Apache License 2.0 ({what})",
+            "run eyeline model audit to see the differences",
         )
     module = recipe.module or _find_module(tree, recipe.net)
     code = tree.read(module)
     if code is None:
-        raise ModelError(f"{tree.name}: no file {module}", "check the recipe's module")
+        raise ModelError(
+            f"{tree.name}: the commit has no file {module}",
+            "correct the field module of the recipe",
+        )
     if recipe.module_sha256 and sha256_hex(code) != recipe.module_sha256:
         raise VerificationError(
-            f"{tree.name}/{module}: sha256 is {sha256_hex(code)[:16]}..., the recipe says "
-            f"{recipe.module_sha256[:16]}...",
-            f"check out commit {recipe.commit[:12]}" if recipe.commit else "review the new code",
+            f"{tree.name}/{module}: its sha256 is {sha256_hex(code)[:16]}..., but the recipe "
+            f"requires {recipe.module_sha256[:16]}...",
+            f"check out commit {recipe.commit[:12]}"
+            if recipe.commit
+            else "review the code, and write its sha256 into the recipe",
         )
     _check_imports(module, code)
     notices = [p for p in tree.entries if "/" not in p and p.upper().split(".")[0] == "NOTICE"]
@@ -215,9 +226,10 @@ def read_upstream(checkout: Path, recipe: MirrorRecipe) -> UpstreamSource:
 def _find_module(tree: Tree, net: str) -> str:
     places = [d.path for d in parse_source(tree).definitions if d.node.name == net]
     if len(places) != 1:
-        found = ", ".join(places) or "nowhere"
+        found = f"in several files ({', '.join(places)})" if places else "nowhere"
         raise ModelError(
-            f"{tree.name}: class {net} is defined {found}", "name the module in the recipe"
+            f"{tree.name}: class {net} is defined {found}",
+            "correct the field net of the recipe, or set module to the file that defines the class",
         )
     return places[0]
 
@@ -226,7 +238,10 @@ def _check_imports(module: str, code: bytes) -> None:
     try:
         parsed = ast.parse(code)
     except (SyntaxError, ValueError) as exc:
-        raise ModelError(f"{module}: does not parse: {exc}", "is it the right file?") from exc
+        raise ModelError(
+            f"{module}: the file is not valid Python: {exc}",
+            "check the field module of the recipe",
+        ) from exc
     for node in ast.walk(parsed):
         if isinstance(node, ast.Import):
             names = [a.name for a in node.names]
@@ -237,17 +252,17 @@ def _check_imports(module: str, code: bytes) -> None:
         bad = [n for n in names if n.split(".")[0] not in IMPORTS]
         if bad:
             raise ModelError(
-                f"{module}:{node.lineno}: imports {bad[0]}, which an exported module may not",
-                f"admitted: {', '.join(sorted(IMPORTS))}",
+                f"{module}:{node.lineno}: the module imports {bad[0]}, which is not allowed",
+                f"allowed imports: {', '.join(sorted(IMPORTS))}",
             )
 
 
 class UpstreamNet:
-    """A net that runs in a child process, see `open_upstream`.
+    """A network that runs in a child process, see `open_upstream`.
 
     Attributes:
-        parameters: learnable parameters.
-        versions: of torch and NumPy in the child.
+        parameters: number of learnable parameters.
+        versions: versions of torch and NumPy in the child.
     """
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, name: str) -> None:
@@ -257,12 +272,12 @@ class UpstreamNet:
         self.versions: dict[str, str] = dict(hello["versions"])
 
     def export(self, opset: int) -> bytes:
-        """Return the traced net as ONNX."""
+        """Return the traced network as an ONNX file."""
         self._ask({"do": "export", "opset": opset})
         return (self.folder / "net.onnx").read_bytes()
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run the net in torch on float32 or float64 (N, 3, H, W); return (N, 1, H, W) of that type."""
+        """Run the network on float32 or float64 (N, 3, H, W); return (N, 1, H, W) of the same type."""
         np.save(self.folder / "x.npy", x)
         self._ask({"do": "run"})
         y: npt.NDArray[Any] = np.load(self.folder / "y.npy", allow_pickle=False)
@@ -275,7 +290,8 @@ class UpstreamNet:
             self._process.stdin.flush()
         except BrokenPipeError as exc:
             raise ModelError(
-                f"{self._name}: its process has ended", "is it over its limits?"
+                f"{self._name}: the child process has ended",
+                "it crashed, or it exceeded its memory or time limit",
             ) from exc
         self._answer()
 
@@ -293,14 +309,17 @@ class UpstreamNet:
         except (ValueError, KeyError, TypeError) as exc:
             code = self._process.wait()
             raise ModelError(
-                f"{self._name}: its process ended without an answer (status {code})",
-                "it went over its limits of memory or time, or crashed",
+                f"{self._name}: the child process ended without an answer (exit status {code})",
+                "it crashed, or it exceeded its memory or time limit",
             ) from exc
         if not ok:
             error = str(answer.get("error"))
             if "No module named 'torch'" in error:
                 raise MissingExtraError("torch", "train")
-            raise ModelError(f"{self._name}: {error}", "is it the checkpoint of this net?")
+            raise ModelError(
+                f"{self._name}: the network can't be loaded or run: {error}",
+                "check that the checkpoint belongs to this network",
+            )
         return answer
 
 
@@ -321,12 +340,12 @@ def _limit_child() -> None:
 def open_upstream(
     source: UpstreamSource, recipe: MirrorRecipe, checkpoint: bytes
 ) -> Iterator[UpstreamNet]:
-    """Start the net of a checkout in a child process, which ends with the block.
+    """Start the network of a checkout in a child process; kill the process when the block ends.
 
     Args:
-        source: see `read_upstream`.
-        recipe: class, arguments and head.
-        checkpoint: content of the weights file; tensors only.
+        source: the files of the checkout, see `read_upstream`.
+        recipe: names class, constructor arguments and output index.
+        checkpoint: content of the weights file; it may contain tensors only.
 
     Raises:
         ModelError: the module or the checkpoint cannot be used.
@@ -342,14 +361,14 @@ def open_upstream(
         (folder / "module.py").write_bytes(source.code)
         (folder / "weights").write_bytes(checkpoint)
         child = Path(__file__).with_name("_upstream_child.py")
-        process = subprocess.Popen(  # noqa: S603  (our own child)
+        process = subprocess.Popen(  # noqa: S603  (a script of this package)
             [sys.executable, "-I", "-B", str(child), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={},
             cwd=folder,
-            preexec_fn=_limit_child,  # noqa: PLW1509  (no thread of ours holds a lock here)
+            preexec_fn=_limit_child,  # noqa: PLW1509  (no thread of eyeline holds a lock here)
             start_new_session=True,
             text=True,
         )

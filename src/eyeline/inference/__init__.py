@@ -1,4 +1,4 @@
-"""Run a model on one frame: frame to input, input to output, output to map.
+"""Run a model on one frame: prepare the input, run the model, and turn its output into a saliency map.
 
 ::
 
@@ -6,8 +6,8 @@
     x = prepare(rgb, session.model.io)              # uint8 (3, h, w) to float32 (1, 3, H, W)
     m = finish(session.run(x), h, w, session.model.io)     # float32 (h, w) in [0, 1]
 
-`input_size` says which size a frame is scaled to first, and `upscale` brings a map back to the frame's
-size. Open `session` to change any of this; `eyeline.runtime` creates the ONNX Runtime session below it.
+`input_size` returns the size to which a frame must be scaled first; `upscale` resizes a map to the size of
+the frame. The code is in `session`; `eyeline.runtime` creates the ONNX Runtime sessions.
 """
 
 from eyeline.inference.session import (

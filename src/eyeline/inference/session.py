@@ -1,4 +1,4 @@
-"""Frames to a model's input, its output to maps, and a session that holds the model to the contract."""
+"""Prepare frames for a model, run it, check its output against the tensor contract, and resize maps."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from eyeline.runtime import (
 Map = npt.NDArray[np.float32]
 
 MAX_ASPECT = 6.0
-"""Frames that are longer than this many short sides are squeezed, so that a banner's cost is bounded."""
+"""Largest aspect ratio: longer frames are squeezed to it, which limits the cost of a banner."""
 
 LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
-"""Luma of R, G, B (ITU-R BT.601-7): what models with tiled luma were trained on."""
+"""Luma weights of R, G, B (ITU-R BT.601-7), with which the models with `luma_tiled` were trained."""
 
-RANGE_TOLERANCE = 1e-5  # round-off of a sigmoid in float32 stays below this
+RANGE_TOLERANCE = 1e-5  # the float32 round-off of a sigmoid is smaller
 
 
 def working_size(width: int, height: int, lines: int | None) -> tuple[int, int]:
-    """Return the size of a frame whose short side is scaled to `lines`, with its aspect kept.
+    """Return the size of a frame after its short side is scaled to `lines`; the aspect ratio is kept.
 
     Args:
         width: display width, pixels.
         height: display height, pixels.
-        lines: short side, pixels; None for the frame's own size.
+        lines: short side, pixels; None keeps the size of the frame.
 
     Returns:
         (width, height), each at least 1.
@@ -54,14 +54,14 @@ def working_size(width: int, height: int, lines: int | None) -> tuple[int, int]:
 def input_size(
     width: int, height: int, io: IoSpec, lines: int | Literal["native"] | None = None
 ) -> tuple[int, int]:
-    """Return the size that a frame is scaled to for a model, before padding.
+    """Return the size to which a frame is scaled for a model, before padding.
 
     Args:
         width: display width, pixels.
         height: display height, pixels.
         io: the model's I/O spec.
-        lines: short side, or `native` for the frame's own size, both with the aspect kept; None
-            for the size of the I/O spec.
+        lines: short side, pixels, or `native` for the size of the frame; both keep the aspect ratio.
+            None uses the size of the I/O spec.
 
     Returns:
         (width, height), pixels.
@@ -73,7 +73,7 @@ def input_size(
 
 
 def pad_to_multiple(x: Map, multiple: int) -> Map:
-    """Repeat the bottom and right edges of (..., H, W) until both sides are multiples of `multiple`."""
+    """Pad (..., H, W) below and right by repeating the edge, until H and W are multiples of `multiple`."""
     h, w = x.shape[-2:]
     below, right = -h % multiple, -w % multiple
     if not below and not right:
@@ -82,21 +82,21 @@ def pad_to_multiple(x: Map, multiple: int) -> Map:
 
 
 def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:
-    """Turn a planar RGB frame into a model's input.
+    """Convert a planar RGB frame to the input of a model.
 
     Args:
         rgb: uint8 (3, h, w).
         io: the model's I/O spec.
 
     Returns:
-        float32 (1, 3, H, W), ImageNet-normalised, padded to the spec's multiple.
+        float32 (1, 3, H, W), ImageNet-normalised, padded to `io.multiple`.
     """
     std = np.array(IMAGENET_STD, np.float32)[:, None, None]
     mean = np.array(IMAGENET_MEAN, np.float32)[:, None, None]
     x = rgb.astype(np.float32)
     if io.channels == "luma_tiled":
         r, g, b = LUMA_REC601
-        x[:] = r * x[0] + g * x[1] + b * x[2]  # a BLAS product would wait for its own threads
+        x[:] = r * x[0] + g * x[1] + b * x[2]  # a BLAS product would start threads
     top = 255.0 if io.scale == "255" else max(1.0, float(x.max()))
     x *= 1 / (np.float32(top) * std)
     x -= mean / std
@@ -104,12 +104,12 @@ def prepare(rgb: npt.NDArray[np.uint8], io: IoSpec) -> Map:
 
 
 def finish(y: Map, height: int, width: int, io: IoSpec) -> Map:
-    """Crop a model's output to the visible frame and apply the spec's output rule.
+    """Crop the output of a model to the visible frame and normalise it as the I/O spec demands.
 
     Args:
         y: float32 (H, W) in [0, 1].
-        height: visible rows at the working scale.
-        width: visible columns at the working scale.
+        height: rows of the frame before padding.
+        width: columns of the frame before padding.
         io: the model's I/O spec.
     """
     m = np.ascontiguousarray(y[:height, :width])
@@ -122,7 +122,7 @@ def finish(y: Map, height: int, width: int, io: IoSpec) -> Map:
 def upscale(x: Map, width: int, height: int) -> Map:
     """Resize a map bilinearly with half-pixel centres (the `half_pixel` mode of ONNX `Resize`).
 
-    A constant map stays that constant, and no value leaves the range of the input's values.
+    A constant map keeps its value, and every result lies within the range of the input values.
 
     Args:
         x: float32 (h, w).
@@ -137,7 +137,7 @@ def upscale(x: Map, width: int, height: int) -> Map:
     left, wx = _taps(x.shape[1], width)
     top, wy = _taps(x.shape[0], height)
     right, below = np.minimum(left + 1, x.shape[1] - 1), np.minimum(top + 1, x.shape[0] - 1)
-    row = np.take(x, left, axis=1)  # x[:, left] would be in column order, and slow
+    row = np.take(x, left, axis=1)  # x[:, left] returns column order, which is slow
     row += (np.take(x, right, axis=1) - row) * wx
     out = row[top]
     out += (row[below] - out) * wy[:, None]
@@ -145,24 +145,24 @@ def upscale(x: Map, width: int, height: int) -> Map:
 
 
 def _taps(size_in: int, size_out: int) -> tuple[npt.NDArray[np.intp], Map]:
-    """Return each output sample's left input sample, and the weight of the one to the right."""
+    """Return, per output sample, the index of the left input sample and the weight of the right one."""
     at = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
     at = np.clip(at, 0, size_in - 1)
     left = at.astype(np.intp)
-    # A float32 weight of 1 - 2**-23 at most: then a + (b - a) * w can't round past b.
+    # A float32 weight of at most 1 - 2**-23 keeps a + (b - a) * w from rounding past b.
     return left, np.minimum(at - left, 1 - 2.0**-23).astype(np.float32)
 
 
 class Session:
-    """A loaded model. It may be called from several threads; each call uses one thread.
+    """A loaded model. Several threads may call it at once; each call uses one thread.
 
     Args:
-        model: what to load; the registry verifies its bytes.
-        device: `auto` takes CUDA when its provider is installed.
+        model: the model to load; the registry verifies its bytes.
+        device: `auto` uses CUDA if its provider is installed.
 
     Raises:
         ModelError: ONNX Runtime cannot load the bytes.
-        ContractError: the names, ranks or types of the tensors are not those of the contract.
+        ContractError: the name, rank or type of a tensor differs from the tensor contract.
         UsageError: the device is not available.
         VerificationError, RegistryError: see `eyeline.registry.registry.Model.data`.
     """
@@ -177,7 +177,8 @@ class Session:
             self._check_tensor("output", outputs, OUTPUT_NAME, 1)
         except self.failures as exc:
             raise ModelError(
-                f"{model.id}: its tensors can't be read: {first_line(exc)}", "is it an ONNX model?"
+                f"{model.id}: the names and shapes of its tensors can't be read: {first_line(exc)}",
+                "check that the file is an ONNX model",
             ) from exc
         self.provider: str = self._session.get_providers()[0]
         self.runtime_version: str = import_runtime().__version__
@@ -185,18 +186,18 @@ class Session:
     def _check_tensor(self, kind: str, tensors: list[Any], name: str, channels: int) -> None:
         if len(tensors) != 1 or tensors[0].name != name:
             names = ", ".join(repr(t.name) for t in tensors)[:200] or "none"
-            problem = f"{kind} tensors are {names}; the contract says one {name!r}"
+            problem = f"the {kind} tensors are {names}; the tensor contract requires one, {name!r}"
         elif tensors[0].type != "tensor(float)" or len(tensors[0].shape) != 4:
             problem = (
                 f"{name!r} is {tensors[0].type} of rank {len(tensors[0].shape)}; "
-                f"the contract says float32 (N, {channels}, H, W)"
+                f"the tensor contract requires float32 (N, {channels}, H, W)"
             )
         elif isinstance(found := tensors[0].shape[1], int) and found != channels:
             problem = f"{name!r} has {found} channels, not {channels}"
         else:
             return
         raise ContractError(
-            f"{self.model.id}: {problem}", "export the model with the contract's tensors"
+            f"{self.model.id}: {problem}", "export the model with the tensors of the contract"
         )
 
     def run(self, x: Map) -> Map:
@@ -209,26 +210,29 @@ class Session:
             float32 (H, W) in [0, 1].
 
         Raises:
-            ContractError: a map of another size, NaN, or values outside [0, 1].
-            ModelError: ONNX Runtime fails at this size.
+            ContractError: the map has another size than the input, NaN, or values outside [0, 1].
+            ModelError: ONNX Runtime can't run the model at this size.
         """
         try:
             y: Map = self._session.run([OUTPUT_NAME], {INPUT_NAME: x})[0]
         except self.failures as exc:
             raise ModelError(
                 f"{self.model.id}: failed on an input of {x.shape[3]}x{x.shape[2]}: {first_line(exc)}",
-                "does its I/O spec state the right multiple?",
+                "check the field multiple of its I/O spec",
             ) from exc
         if y.shape != (x.shape[0], 1, *x.shape[2:]):
             raise ContractError(
-                f"{self.model.id}: map is {y.shape} for an input of {x.shape}",
-                "the map must have the size of the input",
+                f"{self.model.id}: the shape of the map is {y.shape} for an input of {x.shape}",
+                "export the model so that its map has the height and width of the input",
             )
         low, high = float(y.min()), float(y.max())
-        if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN fails both
+        if not (
+            low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE
+        ):  # NaN fails both comparisons
             raise ContractError(
-                f"{self.model.id}: map values are in [{low:g}, {high:g}]",
-                "the contract says [0, 1] and finite: is the sigmoid missing?",
+                f"{self.model.id}: the map has values in [{low:g}, {high:g}]; "
+                "they must be finite and in [0, 1]",
+                "check that the model ends in a sigmoid",
             )
         m: Map = y[0, 0]
         return m if low >= 0 and high <= 1 else np.clip(m, 0, 1)

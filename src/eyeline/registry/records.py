@@ -1,7 +1,6 @@
-"""The records of a registry: `registry.json`, and `trust.json` with the keys that may sign.
+"""The fields of `registry.json`, and of the trust policy `trust.json`, which lists the allowed signers.
 
-Every field is checked, and an unknown field is an error. Signers are exact names, or regular expressions
-that must match the whole name.
+Every field is validated, and an unknown field is an error.
 """
 
 from __future__ import annotations
@@ -31,23 +30,24 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=16, le=4320)]
 
 Role = Literal["production", "candidate", "reference", "smoke"]
-"""The default of its task; may become the default; for comparison only; a test that means nothing."""
+"""`production`: the default of its task. `candidate`: may be promoted to production. `reference`: for
+comparisons only. `smoke`: for smoke tests; its maps have no meaning."""
 
 Task = Literal["objects", "gaze"]
-"""What a model's map shows: the salient objects of a frame, or the density of its viewers' gaze."""
+"""What a saliency map shows: the salient objects of a frame, or where its viewers look (gaze density)."""
 
 
 class IoSpec(Strict):
-    """How a frame becomes a model's input, and the model's output a map.
+    """The I/O spec: how a frame is converted to the input of a model, and its output to a map.
 
     Attributes:
-        channels: `rgb`, or `luma_tiled` (luma three times).
-        scale: samples are divided by 255, or by the largest sample of the frame.
-        output: the map is used unchanged, or min-max-normalised per frame.
-        working_lines: short side that frames are scaled to, pixels; the aspect is kept.
-        squash: (width, height) that frames are scaled to instead, without keeping the aspect: for
-            models that were trained this way, such as U-2-Net.
-        multiple: both sides are padded to a multiple of this by repeating the edge.
+        channels: `rgb`, or `luma_tiled` (the luma in all three channels).
+        scale: divisor of the samples: `255`, or `max`, the largest sample of the frame.
+        output: `none` keeps the map unchanged; `minmax` normalises each map to [0, 1].
+        working_lines: short side to which frames are scaled, pixels; the aspect ratio is kept.
+        squash: (width, height) to which frames are scaled instead, without keeping the aspect ratio;
+            for models that were trained this way, such as U-2-Net.
+        multiple: height and width are padded to a multiple of this by repeating the edge.
         temporal_ms: time constant of the causal exponential average over the maps of a video, in
             milliseconds (see `eyeline.saliency.temporal.ema`); 0 turns the average off.
     """
@@ -62,7 +62,7 @@ class IoSpec(Strict):
 
     @model_serializer(mode="wrap")
     def _leave_out_no_filter(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Earlier versions do not know the field: without a filter they can read the rest.
+        # Earlier versions reject the unknown field, so it is written only if it is used.
         fields: dict[str, Any] = handler(self)
         if not self.temporal_ms:
             fields.pop("temporal_ms", None)
@@ -78,16 +78,16 @@ class ModelRecord(Strict):
         sha256: hex digest of that file, checked at every load.
         role: see `Role`.
         task: see `Task`.
-        smoke: True for a model whose numbers mean nothing.
+        smoke: True for a model for smoke tests, whose maps have no meaning.
         opset: version of the default ONNX operator set.
         license: SPDX id of the weights' licence.
         description: one plain sentence.
-        provenance: where the weights come from: run record, upstream commit, terms of the data.
-        parameters: learnable parameters of the exported function.
-        io: see `IoSpec`.
-        manifest_sha256: hex digest of its manifest, `ID.intoto.json`.
-        parity_sha256: hex digest of its parity report, `ID.parity.json`.
-        license_sha256: hex digest of its licence text, `ID.license.txt`, or receipt, `ID.receipt.txt`.
+        provenance: origin of the weights: training run, upstream commit, terms of the data.
+        parameters: number of learnable parameters.
+        io: the I/O spec.
+        manifest_sha256: hex digest of the manifest `ID.intoto.json`.
+        parity_sha256: hex digest of the parity report `ID.parity.json`.
+        license_sha256: hex digest of the licence text `ID.license.txt` or receipt `ID.receipt.txt`.
     """
 
     id: ModelId
@@ -107,22 +107,22 @@ class ModelRecord(Strict):
     license_sha256: Digest | None = None
 
     def check_digest(self, data: bytes, path: Path) -> None:
-        """Raise `VerificationError` unless the `data` of the file `path` are the registered bytes."""
+        """Raise `VerificationError` if the digest of `data`, the content of `path`, differs."""
         if (digest := sha256_hex(data)) != self.sha256:
             raise VerificationError(
                 f"{self.id}: the sha256 of {path} is {digest[:16]}..., "
-                f"the registry says {self.sha256[:16]}...",
-                "the file was changed: restore it, or register the new one",
+                f"but the registry has {self.sha256[:16]}...",
+                "the file was changed: restore it, or register the new file",
             )
 
 
 class Ground(Strict):
-    """One condition of a promotion.
+    """One criterion of a promotion, with its result.
 
     Attributes:
-        name: what was asked, such as `iou on ECSSD`.
-        passed: the answer.
-        detail: its numbers, in one line.
+        name: name of the criterion, such as `iou on ECSSD`.
+        passed: whether it is met.
+        detail: the measured numbers, in one line.
     """
 
     name: str = Field(min_length=1)
@@ -131,19 +131,19 @@ class Ground(Strict):
 
 
 class Decision(Strict):
-    """The answer to one request to promote a model.
+    """The result of one `eyeline model promote`.
 
     Attributes:
-        model: id of the challenger.
-        sha256: hex digest of its bytes.
-        task: the task whose default was to change.
-        promoted: whether the model became the default; every ground must have passed.
-        default: id of the default that the model was compared with, None when there was none.
-        default_sha256: hex digest of the default's bytes.
-        report_sha256: hex digest of the evaluation's file, None when there was none.
+        model: id of the candidate.
+        sha256: hex digest of the candidate.
+        task: task of the candidate.
+        promoted: whether the candidate became the default model; requires that all criteria are met.
+        default: id of the previous default, None if there was none.
+        default_sha256: hex digest of the previous default.
+        report_sha256: hex digest of the evaluation file, None if there was none.
         policy_sha256: hex digest of the promotion policy.
-        decided: when, UTC, `2026-01-31T12:00:00Z`.
-        grounds: see `Ground`.
+        decided: time of the decision, UTC, such as `2026-01-31T12:00:00Z`.
+        grounds: the criteria with their results.
     """
 
     model: ModelId
@@ -160,7 +160,9 @@ class Decision(Strict):
     @model_validator(mode="after")
     def _grounds_decide(self) -> Self:
         if self.promoted != (bool(self.grounds) and all(g.passed for g in self.grounds)):
-            raise ValueError("promoted must be true if all grounds passed, and false otherwise")
+            raise ValueError(
+                "promoted must be true if all promotion criteria are met, and false otherwise"
+            )
         return self
 
 
@@ -168,10 +170,10 @@ class RegistryFile(Strict):
     """The content of `registry.json`.
 
     Attributes:
-        schema_version: 3 with a model or decision of the task `gaze` or a temporal filter, 2 with
-            decisions or digests of sidecars, else 1: versions that do not know a field refuse it.
-        models: in the order in which they were registered.
-        decisions: every promotion that was asked for, the first one first.
+        schema_version: 3 if a model or decision has the task `gaze` or a temporal filter; else 2 if there
+            are decisions or digests of sidecars; else 1. Old versions of eyeline can read old files.
+        models: the models, in the order of their registration.
+        decisions: all decisions about promotions, the oldest first.
     """
 
     schema_version: Literal[1, 2, 3] = 1
@@ -183,7 +185,7 @@ class RegistryFile(Strict):
         needed = needed_version(self.models, self.decisions)
         if self.schema_version < needed:
             raise ValueError(
-                f"schema_version is {self.schema_version}, and its fields need version {needed}"
+                f"schema_version is {self.schema_version}, but the file uses fields of version {needed}"
             )
         return self
 
@@ -203,11 +205,11 @@ RootFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 
 
 class TrustedKey(Strict):
-    """An elliptic-curve key that may sign.
+    """A public key whose signatures are trusted.
 
     Attributes:
-        name: for requirements and messages.
-        public_key: PEM, curve P-256, P-384 or P-521.
+        name: name of the key in `Requirement.signers` and in messages.
+        public_key: elliptic-curve public key in PEM, curve P-256, P-384 or P-521.
     """
 
     name: SignerName
@@ -215,15 +217,15 @@ class TrustedKey(Strict):
 
 
 class SigstoreIdentity(Strict):
-    """A Sigstore identity that may sign: every field must match the certificate.
+    """A Sigstore identity whose signatures are trusted; every field must match the certificate.
 
     Attributes:
-        name: for requirements and messages.
-        identity: the certificate's subject, exactly, such as a workflow's URL with its ref.
-        identity_pattern: or a regular expression that must match the *whole* subject.
-        issuer: OpenID Connect issuer, exactly.
-        repository: source repository URI, exactly.
-        ref: source ref, exactly, such as `refs/heads/main`; None admits any.
+        name: name of the identity in `Requirement.signers` and in messages.
+        identity: exact subject of the certificate, such as the URL of a workflow with its ref.
+        identity_pattern: alternative to `identity`: a regular expression for the *whole* subject.
+        issuer: exact OpenID Connect issuer.
+        repository: exact URI of the source repository.
+        ref: exact source ref, such as `refs/heads/main`; None allows any ref.
     """
 
     name: SignerName
@@ -236,7 +238,7 @@ class SigstoreIdentity(Strict):
     @model_validator(mode="after")
     def _one_identity(self) -> Self:
         if (self.identity is None) == (self.identity_pattern is None):
-            raise ValueError("give either identity or identity_pattern")
+            raise ValueError("exactly one of identity and identity_pattern must be given")
         if self.identity_pattern is not None:
             try:
                 re.compile(self.identity_pattern)
@@ -247,17 +249,17 @@ class SigstoreIdentity(Strict):
         return self
 
     def admits(self, subject: str) -> bool:
-        """Return whether a certificate's subject is this identity."""
+        """Return whether the subject of a certificate matches this identity."""
         if self.identity_pattern is not None:
             return re.fullmatch(self.identity_pattern, subject) is not None
         return subject == self.identity
 
 
 class TrustedRoot(Strict):
-    """Sigstore's keys and certificates, pinned.
+    """A local copy of the keys and certificates of Sigstore, with its digest.
 
     Attributes:
-        file: `trusted_root.json` in the registry's folder.
+        file: file name in the registry folder, such as `trusted_root.json`.
         sha256: hex digest of that file.
     """
 
@@ -266,11 +268,11 @@ class TrustedRoot(Strict):
 
 
 class Requirement(Strict):
-    """Who must have signed the models of a role.
+    """The signatures that models of one role need.
 
     Attributes:
-        signed: whether a model of this role must be signed at all.
-        signers: names of keys and identities that may sign for it.
+        signed: whether a model of this role must be signed.
+        signers: names of the keys and identities that may sign models of this role.
     """
 
     signed: bool = True
@@ -281,14 +283,15 @@ class TrustPolicy(Strict):
     """The content of `trust.json`.
 
     Attributes:
-        require_signature: whether signatures are required at load; if not, only `verify` looks.
-        keys: see `TrustedKey`.
-        identities: see `SigstoreIdentity`.
-        trusted_root: see `TrustedRoot`; needed when there are identities.
-        roles: role to its requirement; the models of other roles need a signature of any signer.
-        revoked_keys: names or key ids (see `signing.key_id`) that may no longer sign.
-        revoked_models: digests of models that must not be loaded, whoever signed them.
-        minimum_release: model id to the oldest release that may be loaded.
+        require_signature: whether every load checks the signature; if not, only
+            `eyeline model verify` does.
+        keys: trusted public keys.
+        identities: trusted Sigstore identities.
+        trusted_root: keys of Sigstore; required if there are identities.
+        roles: requirement per role; models of other roles need a signature by any signer.
+        revoked_keys: names or key ids (see `signing.key_id`) that are no longer trusted.
+        revoked_models: digests of models that are never loaded, even if they are signed.
+        minimum_release: maps a model id to the oldest release that may be loaded.
     """
 
     schema_version: Literal[1] = 1
@@ -305,19 +308,21 @@ class TrustPolicy(Strict):
     def _consistent(self) -> Self:
         names = [s.name for s in self.signers()]
         if len(set(names)) != len(names):
-            raise ValueError("two signers have the same name")
+            raise ValueError("two keys or identities have the same name")
         unknown = {n for r in self.roles.values() for n in r.signers} - set(names)
         if unknown:
-            raise ValueError(f"no signer {min(unknown)!r}")
+            raise ValueError(
+                f"roles names the signer {min(unknown)!r}, which is not a key or identity"
+            )
         if self.identities and self.trusted_root is None:
-            raise ValueError("identities need a trusted_root")
+            raise ValueError("identities is given, but trusted_root is missing")
         return self
 
     def signers(self) -> tuple[TrustedKey | SigstoreIdentity, ...]:
-        """Return every key and identity."""
+        """Return all trusted keys and Sigstore identities."""
         return (*self.keys, *self.identities)
 
     def requirement(self, role: Role) -> Requirement:
-        """Return the requirement of a role; every signer may sign when the policy has none."""
+        """Return the requirement of a role; if the policy has none, any signer may sign."""
         everybody = Requirement(signers=tuple(s.name for s in self.signers()))
         return self.roles.get(role, everybody)

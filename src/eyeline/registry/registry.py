@@ -1,4 +1,4 @@
-"""Find a model by id or path, and read its verified bytes; nothing else reads model files to run them."""
+"""Find a model by id or path, and read its verified bytes. Only this module reads models to run them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ MODEL_VARIABLE = "EYELINE_MODEL"
 REGISTRY_VARIABLE = "EYELINE_REGISTRY"
 
 Use = Literal["extract", "score", "roi"]
-"""The command, or the function behind it, that a model is wanted for."""
+"""The command for which a model is loaded."""
 
 DEFAULT_TASKS: dict[Use, Task] = {
-    "extract": "objects",  # the numbers of existing logs stay comparable
-    "score": "gaze",  # nearest to scores that recorded gaze weights (benchmarks/gaze_scores.py)
-    "roi": "gaze",  # gains most at the gaze at equal cost (benchmarks/gaze_steering.py)
+    "extract": "objects",  # keeps numbers comparable with those of existing logs
+    "score": "gaze",  # closest to scores weighted by recorded gaze (benchmarks/gaze_scores.py)
+    "roi": "gaze",  # largest gain where viewers look, at equal bit rate (benchmarks/gaze_steering.py)
 }
-"""Task whose production model is taken when neither a model nor a task is named."""
+"""Per command, the task whose production model is used if the user names no model and no task."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Model:
     Attributes:
         id: registry id, or the path of an unregistered file.
         path: the ONNX file.
-        io: how frames become its input.
+        io: the I/O spec of the model.
         record: its registry record, None for an unregistered file.
-        trust: the trust policy of its registry, None where there is none.
-        declared_task: the task that the caller stated for an unregistered file, None if not stated.
+        trust: the trust policy of its registry, None if the registry has no policy.
+        declared_task: the task that the caller gave for an unregistered file, None if not given.
     """
 
     id: str
@@ -64,7 +64,7 @@ class Model:
 
     @property
     def task(self) -> Task | None:
-        """What its map shows; None for an unregistered file without a stated task."""
+        """The task of the model; None for an unregistered file without `declared_task`."""
         return self.record.task if self.record is not None else self.declared_task
 
     @property
@@ -75,17 +75,17 @@ class Model:
 
     @property
     def smoke(self) -> bool:
-        """Whether its numbers mean nothing."""
+        """Whether this is a model for smoke tests, whose maps have no meaning."""
         return self.record is not None and self.record.smoke
 
     @cached_property
     def data(self) -> bytes:
-        """The model's bytes, read once and compared with the record's digest.
+        """The bytes of the model, read once and compared with the digest in the record.
 
         Raises:
             RegistryError: the file cannot be read.
-            VerificationError: the bytes are not the registered ones, or not signed as the trust
-                policy demands.
+            VerificationError: the digest differs from the record, or the signature that the trust
+                policy requires is missing or invalid.
         """
         data = read_regular_file(self.path)
         if self.record is not None:
@@ -97,7 +97,7 @@ class Model:
         return data
 
     def verify(self) -> Verified:
-        """Verify the model by its registry's trust policy, even if loading needs no signature.
+        """Verify the signature by the trust policy of the registry, even if loading needs no signature.
 
         Raises:
             VerificationError: see `eyeline.registry.signing.verify_model`.
@@ -108,22 +108,23 @@ class Model:
 
         if self.record is None or self.trust is None:
             raise RegistryError(
-                f"{self.id}: its registry has no {TRUST_FILE}", "write one, or verify with --key"
+                f"{self.id}: its registry has no trust policy ({TRUST_FILE})",
+                "write this file, or give a public key with --key",
             )
         data = read_regular_file(self.path)
         return verify_model(self.record, data, self.trust, self.path.parent)
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the verified bytes."""
+        """sha256 hex digest of the verified bytes."""
         return sha256_hex(self.data)
 
 
 class Registry:
-    """The built-in models and those of the user's folder, which win when two have the same id.
+    """The built-in models and the models of the user's folder, which replace built-in ones of the same id.
 
     Args:
-        folder: the user's registry folder; `EYELINE_REGISTRY` when None.
+        folder: the registry folder of the user; None uses the variable `EYELINE_REGISTRY`.
 
     Raises:
         RegistryError: the folder has no registry, or its registry or trust policy is invalid.
@@ -133,13 +134,13 @@ class Registry:
         given = folder or os.environ.get(REGISTRY_VARIABLE)
         own = Path(given) if given else None
         self._models: dict[str, Model] = {}
-        # Built-in models are trusted as this code is: a trust policy covers its own folder only.
+        # Built-in models are part of the package: a trust policy applies only to its own folder.
         self.trust = read_trust(own) if own is not None else None
         for place in (BUILTIN, own):
             if place is not None:
                 trust = self.trust if place is own else None
                 for record in read_registry(place).models:
-                    self._models.pop(record.id, None)  # the later one also goes to the end
+                    self._models.pop(record.id, None)  # so that the replacement moves to the end
                     self._models[record.id] = Model(
                         record.id, place / record.file, record.io, record, trust
                     )
@@ -151,18 +152,20 @@ class Registry:
         return model_id in self._models
 
     def get(self, model_id: str) -> Model:
-        """Return the model of an id.
+        """Return the model with this id.
 
         Raises:
             RegistryError: no model has that id.
         """
         if model_id not in self._models:
             known = ", ".join(sorted(self._models))
-            raise RegistryError(f"no model {model_id!r}", f"known: {known}; or give a path")
+            raise RegistryError(
+                f"the registry has no model {model_id!r}", f"choose one of: {known}; or give a path"
+            )
         return self._models[model_id]
 
     def production(self, task: Task) -> Model | None:
-        """Return the production model of a task, the user's before the built-in one; or None."""
+        """Return the production model of a task, or None; a model of the user's folder comes first."""
         models = [m for m in self if m.record and m.record.role == "production" and m.task == task]
         return models[-1] if models else None
 
@@ -178,9 +181,9 @@ class Registry:
         others = ", ".join(m.id for m in self if m.task == task and not m.smoke)
         raise RegistryError(
             f"the registry has no production model for {task} maps",
-            f"name one of {others} with --model, or promote it with eyeline model promote"
+            f"name one of these with --model, or promote it with eyeline model promote: {others}"
             if others
-            else f"add one with eyeline model add --task {task}, or name a file with --model",
+            else f"add a model with eyeline model add --task {task}, or name a file with --model",
         )
 
 
@@ -188,7 +191,7 @@ def read_registry(folder: Path) -> RegistryFile:
     """Read the records of a registry folder.
 
     Raises:
-        RegistryError: the folder has no registry, it is invalid, or two models have the same id.
+        RegistryError: the registry is missing or invalid, or two models have the same id.
     """
     path = folder / REGISTRY_FILE
     registry = read_record(
@@ -197,12 +200,15 @@ def read_registry(folder: Path) -> RegistryFile:
     )  # fmt: skip
     ids = [m.id for m in registry.models]
     if len(set(ids)) != len(ids):
-        raise RegistryError(f"{path}: it has an id twice", "give every model its own id")
+        raise RegistryError(
+            f"{path}: two models have the id {max(ids, key=ids.count)}",
+            "give every model its own id",
+        )
     return registry
 
 
 def read_trust(folder: Path) -> TrustPolicy | None:
-    """Read the trust policy of a registry folder; None when it has none.
+    """Read the trust policy of a registry folder; return None if it has none.
 
     Raises:
         RegistryError: the policy cannot be read or is invalid.
@@ -233,26 +239,26 @@ def resolve_model(
     task: Task | None = None,
     use: Use = "extract",
 ) -> Model:
-    """Return the model of an id, a path, `EYELINE_MODEL`, or the registry's default.
+    """Return the model with an id or path, or the default model.
 
     ::
 
         eyeline.extract("clip.mp4", model=eyeline.resolve_model(task="gaze"))
 
-    A file beside the model, with the same name and the suffix `.json`, is its I/O spec. Without one
+    The I/O spec of an unregistered file `NAME.onnx` is read from `NAME.json` beside it; without this file
     the defaults of `IoSpec` apply.
 
     Args:
-        name: id or path; when None, `EYELINE_MODEL`, then a production model. A `Model` is compared
-            with `task` and returned.
-        registry: the user's registry folder, see `Registry`.
-        task: take the production model of this task; a registered model that is named must have it.
-        use: selects the task when `task` is None, see `DEFAULT_TASKS`.
+        name: id or path. None uses the variable `EYELINE_MODEL`, or else the production model of the
+            task. A `Model` is returned after its task is checked.
+        registry: the registry folder of the user, see `Registry`.
+        task: the task that the model must have; also selects the default model.
+        use: selects the default model if `task` is None, see `DEFAULT_TASKS`.
 
     Raises:
-        RegistryError: unknown id, missing file, invalid I/O spec, a task without a production
-            model, or a model of another task.
-        VerificationError: a path, where the registry requires signatures.
+        RegistryError: the id is unknown, the file is missing, the I/O spec is invalid, the task has no
+            production model, or the model has another task.
+        VerificationError: `name` is a path, but the registry requires signatures.
     """
     if not isinstance(name, Model):
         name = name or os.environ.get(MODEL_VARIABLE)
@@ -264,8 +270,8 @@ def resolve_model(
         model = name
     if task is not None and model.task not in (None, task):
         raise RegistryError(
-            f"{model.id} makes {model.task} maps, and a {task} map was asked for",
-            f"leave out one of --map and --model (or {MODEL_VARIABLE})",
+            f"{model.id} makes {model.task} maps, but {task} maps were requested",
+            f"leave out either --map or --model (and {MODEL_VARIABLE})",
         )
     return model
 
@@ -277,7 +283,7 @@ def _registered_or_file(name: str, models: Registry, task: Task | None) -> Model
         return models.get(name)
     if models.trust is not None and models.trust.require_signature:
         raise VerificationError(
-            f"{name}: not registered, and this registry requires signatures",
+            f"{name}: the model is not registered, but the trust policy requires signed models",
             "sign and register the model, or leave out --registry",
         )
     sidecar, io = path.parent / f"{path.stem}.json", IoSpec()
@@ -289,5 +295,5 @@ def _registered_or_file(name: str, models: Registry, task: Task | None) -> Model
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name that is too long, or a folder that may not be entered
+    except OSError:  # the name is too long, or the folder is not accessible
         return False
