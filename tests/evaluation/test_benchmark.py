@@ -93,7 +93,7 @@ def test_the_report_says_where_its_numbers_come_from(report: EvaluationReport, r
     assert first["latency_ms"] > 0
     assert len(first["dataset_digest"]) == 64
     assert {"eyeline", "pysodmetrics", "onnxruntime"} <= set(fields["about"]["versions"])
-    assert "min-max" in " ".join(fields["notes"])
+    assert "stretches every map to [0, 1]" in " ".join(fields["notes"])
     assert str(red.path.parent) not in report.dumps()
 
 

@@ -310,7 +310,7 @@ def test_the_promotion_gate_and_the_card_read_what_an_evaluation_writes(tmp_path
 
 
 def test_a_squash_can_not_be_asked_for_with_videos(videos: Path, red: Model) -> None:
-    with pytest.raises(UsageError, match="--size 64x64 squashes images"):
+    with pytest.raises(UsageError, match="--size 64x64 may change the aspect"):
         evaluate([red], [videos], EvaluateOptions(size=(64, 64)))
 
 
@@ -325,7 +325,7 @@ def test_the_prior_is_never_fitted_on_the_set_that_is_judged(images: Path, tmp_p
     for name, digest in (("mine", shipped["osie"].digest), ("OSIE", "0" * 64)):
         used = priors_for(replace(judged, name=name, digest=digest))
         assert [p.name for p in used] == ["crowd", "scene"]
-    with pytest.raises(UsageError, match="the set that is judged"):
+    with pytest.raises(UsageError, match="the set that is evaluated"):
         priors_for(judged, [fit_prior(judged)])
 
 

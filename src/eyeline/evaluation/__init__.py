@@ -1,4 +1,4 @@
-"""Evaluate saliency models on datasets with ground truth: masks or recorded fixations (extra `eval`).
+"""Evaluate saliency models on datasets with masks or with recorded fixations (extra `eval`).
 
 ::
 
@@ -8,8 +8,8 @@
     report = evaluate([resolve_model("saliency_student_v4")], [Path("ecssd")])
     report.results[0].estimates["iou"]
 
-`benchmark` runs models over datasets, `gaze` over fixation sets. `metrics` and `gaze_metrics` score one
-map, `statistics` computes intervals and compares models. `rows` makes and keeps the row of each image.
-`results` holds the results, their JSON and its reader; `report` shows them as tables, and the
-worst images as a contact sheet.
+`benchmark` evaluates models on datasets with masks, `gaze` on fixation sets. `metrics` and
+`gaze_metrics` score one map. `statistics` computes confidence intervals and compares models. `rows`
+computes and stores the scores of each image. `results` defines the results and reads and writes their
+JSON. `report` shows them as tables, and the worst images as a contact sheet.
 """

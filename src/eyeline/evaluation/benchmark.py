@@ -1,7 +1,7 @@
-"""Evaluate models on datasets with ground truth: one row per image, one result per model and dataset.
+"""Evaluate models on datasets with ground truth, with one result per model and dataset.
 
-`rows` makes the rows of images in worker processes; this module makes results and comparisons of them.
-`gaze` evaluates fixation sets.
+`rows` computes one row of scores per image in worker processes. This module computes results and
+comparisons from the rows. `gaze` evaluates fixation sets.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LATENCY_WARM_UP = 3
 
 @dataclass(frozen=True)
 class MaskDataset:
-    """A checked dataset with masks: its pairs by name, and the sha256 over names, images and masks."""
+    """A dataset with masks: image pairs in the order of their names, and a SHA-256 of all content."""
 
     name: str
     pairs: list[Pair]
@@ -62,23 +62,23 @@ class MaskDataset:
 
 
 def load_dataset(path: Path) -> MaskDataset:
-    """Read and check a dataset with masks: a folder, .tar or .zip (see `eyeline.datasets.pairs`).
+    """Read and check a dataset with masks, a folder, .tar or .zip (see `eyeline.datasets.pairs`).
 
     Raises:
-        DatasetError: see `find_pairs` and `check_sizes`; or no mask has foreground, as when masks hold
-            0 and 1, or no mask has background.
+        DatasetError: see `find_pairs` and `check_sizes`; or no mask has foreground (for example, masks
+            with values 0 and 1), or no mask has background.
     """
     pairs = find_pairs(path)
     check_sizes(pairs)
-    # Both loops stop at the first suitable mask, nearly always the first one.
+    # Both loops stop at the first mask with foreground or background, so they read few masks.
     if not any(np.asarray(read_mask(p.mask)).any() for p in pairs):
         raise DatasetError(
             f"{path}: no mask has a pixel above 127",
-            "masks must hold 0 and 255; scale masks of 0 and 1",
+            "multiply masks with values 0 and 1 by 255",
         )
     if all(np.asarray(read_mask(p.mask)).all() for p in pairs):
         raise DatasetError(
-            f"{path}: every mask is all foreground", "check the masks; 0 is background"
+            f"{path}: every mask is all foreground", "check the masks; background must be 0"
         )
     parts = [f"{p.name} {p.digest} {file_digest(p.mask)}" for p in pairs]
     name = path.resolve().name if path.is_dir() else path.stem
@@ -86,12 +86,12 @@ def load_dataset(path: Path) -> MaskDataset:
 
 
 def count_parameters(model: Model) -> int:
-    """Return the parameters of a model's record, or count a file's floating point initializers.
+    """Return the parameter count from a model's record, or count floating-point initializers.
 
-    In a quantised file, the integers that become weights and biases count, not their scales.
+    In a quantised file, integer weights and biases count, and their scales do not.
 
     Raises:
-        MissingExtraError: the model is not registered, and onnx is not installed.
+        MissingExtraError: onnx is not installed, and the model is not registered.
     """
     if model.record is not None:
         return model.record.parameters
@@ -114,7 +114,7 @@ def count_parameters(model: Model) -> int:
 def measure_latency(session: Session, width: int, height: int) -> float:
     """Return the median time in ms of one inference on one CPU thread, without decoding and scaling.
 
-    `width` and `height` are those before padding.
+    `width` and `height` give the size of the input before padding.
     """
     planes = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
     x, times = prepare(planes, session.model.io), []
@@ -131,20 +131,20 @@ def evaluate(
     options: EvaluateOptions | None = None,
     on_image: Callable[[str, int, int], None] = lambda label, done, total: None,
 ) -> EvaluationReport:
-    """Evaluate models on datasets that none of them was trained on.
+    """Evaluate models on datasets; no model should have been trained on any of these datasets.
 
     Args:
-        models: the models.
-        datasets: folders or archives with masks, or with fixations.
-        options: how to evaluate.
-        on_image: called with a label, the number of finished images, and the number of all.
+        models: the models to evaluate.
+        datasets: paths of folders or archives with masks or with fixations.
+        options: options of the evaluation.
+        on_image: called with a label, the number of finished images and the total number.
 
     Raises:
-        DatasetError: data that cannot be used.
-        ModelError: a model that cannot be used.
+        DatasetError: a dataset cannot be used.
+        ModelError: a model cannot be used.
         MissingExtraError: PySODMetrics is not installed.
-        OutputError: rows that cannot be kept.
-        UsageError: the same model or dataset twice.
+        OutputError: the rows cannot be stored.
+        UsageError: a model or dataset is given twice, or an option has no effect.
     """
     o = options or EvaluateOptions()
     gaze_paths = [path for path in datasets if is_fixation_set(path)]
@@ -153,7 +153,7 @@ def evaluate(
         _check_unused(o)
     if mask_paths:
         import_engine()
-    sessions = [Session(m, "cpu") for m in models]  # fails here for a model that cannot be used
+    sessions = [Session(m, "cpu") for m in models]  # raises for a model that cannot be used
     labels = _labels(models)
     loaded = [load_dataset(path) for path in mask_paths]
     gaze_sets = [
@@ -162,7 +162,7 @@ def evaluate(
     ]
     digests = [*(d.digest for d in loaded), *(s.digest for s in gaze_sets)]
     if len(set(digests)) < len(digests):
-        raise UsageError("--data names a dataset twice", "name each dataset once")
+        raise UsageError("--data names a dataset twice", "give each dataset once")
     results: list[MaskResult] = []
     comparisons: list[ModelComparison] = []
     for dataset in loaded:
@@ -195,14 +195,14 @@ def evaluate(
 
 
 def _check_unused(o: EvaluateOptions) -> None:
-    """Refuse options of fixation sets where every dataset has masks."""
+    """Check that no option of fixation sets is set, because all datasets have masks."""
     changed = [f.name for f in fields(GazeOptions) if getattr(o.gaze, f.name) != f.default]
     if o.prior is not None:
         changed.append("prior")
     if changed:
         raise UsageError(
             f"--{changed[0].replace('_', '-')} has no effect without a fixation set",
-            "leave it out, or add a fixation set with --data",
+            "leave the option out, or add a fixation set with --data",
         )
 
 
@@ -231,7 +231,7 @@ def _evaluate_gaze(
 def _model_facts(
     session: Session, working_size: tuple[int, int], o: EvaluateOptions
 ) -> dict[str, Any]:
-    """Return the facts of a model that its results on masks and on fixations have in common."""
+    """Return the properties of a model that results on masks and on fixations share."""
     size = o.size
     return {
         "model_sha256": session.model.sha256,
@@ -245,9 +245,9 @@ def _model_facts(
 
 
 def _labels(models: Sequence[Model]) -> list[str]:
-    """Return registry ids, or file names; the digest makes equal names unique."""
+    """Return registry ids or file names as labels, with a digest added where names are equal."""
     if len({(m.sha256, m.io) for m in models}) < len(models):
-        raise UsageError("--model names a model twice", "name each model once")
+        raise UsageError("--model names a model twice", "give each model once")
     short = [m.id if m.record else m.path.stem for m in models]
     return [
         s if short.count(s) == 1 else f"{s}@{m.sha256[:8]}"
@@ -286,7 +286,7 @@ def _result(
     rows: list[ImageRow],
     pooled: Pooled,
 ) -> MaskResult:
-    # The first of the most frequent sizes: repeatable.
+    # Ties go to the size that occurs first, so the result is reproducible.
     common = Counter(row.working_size for row in rows).most_common(1)[0][0]
     return MaskResult(
         model=label,
@@ -303,7 +303,7 @@ def _result(
 
 
 def _videos(rows: list[ImageRow]) -> list[VideoScore]:
-    """Score the videos of a dataset, which are folders of images, in the order of their names."""
+    """Score each video of a dataset; a video is a folder of images in the order of their names."""
     frames: dict[str, list[ImageRow]] = {}
     for row in rows:
         if video := video_of(row.name):

@@ -1,12 +1,12 @@
 """Evaluate models and three baselines on a fixation set, with one row per image or video.
 
-The baselines are in every table: a uniform map, the centre prior fitted on other sets, and the density
-of half of the viewers as a map for the other half. A useful model is better than the centre prior. The
-last baseline says how well viewers predict each other.
+Every table has three baselines. "uniform" is a uniform map. "centre prior" is a Gaussian around the
+centre, fitted on other sets; a useful model scores better. "inter-observer" uses the gaze density of half
+of the viewers as a map for the other half, which shows how well viewers predict each other.
 
-All maps are judged at one resolution, whose longest side is `LONGEST_SIDE`; area averages scale them to
-it. In a video, frames at regular times are judged by the fixations that are active then, after the
-model ran over the whole video with its temporal filter.
+All maps are compared with fixations at one resolution, by default with a longest side of `LONGEST_SIDE`
+pixels; area averaging scales them down. A model runs over a whole video with its temporal filter. Then
+the maps of frames at regular intervals are compared with the fixations that are active at these frames.
 """
 
 from __future__ import annotations
@@ -81,30 +81,30 @@ from eyeline.saliency.pipeline import Extraction, ExtractOptions, FrameSaliency
 from eyeline.saliency.temporal import TemporalFilter
 
 LONGEST_SIDE = 160
-"""Pixels of the longest side at which maps are judged: finer than the blur of the fixations."""
+"""Longest side in pixels at which maps are evaluated; one pixel is smaller than the fixation blur."""
 
 FRAMES = 24
-"""Default number of judged frames per video."""
+"""Default number of evaluated frames per video."""
 
 SPLITS = 4
-"""Number of random halvings of the viewers; each half judges the other."""
+"""Number of random splits of the viewers into halves, each of which is evaluated against the other."""
 
 Baseline = Literal["uniform", "centre prior", "inter-observer"]
 
 
 @dataclass(frozen=True)
 class GazeOptions:
-    """How maps are judged by fixations.
+    """How to evaluate maps against fixations.
 
     Attributes:
-        frames: judged frames per video, at regular times.
-        temporal: filter on the maps of a video; `model` is the model's own.
-        pixels_per_degree: pixels of the stimuli per degree of visual angle; None where the viewing
+        frames: number of evaluated frames per video, at regular intervals.
+        temporal: temporal filter of the maps of a video; `model` = the filter in the model's record.
+        pixels_per_degree: pixels of the stimuli per degree of visual angle; None if the viewing
             distance is not known.
-        longest_side: resolution at which maps are judged, pixels.
-        splits: random halvings of the viewers for the inter-observer baseline.
-        fold: judge only the images of this fold, see `eyeline.datasets.fixations.fold_of`; all videos
-            of a set are judged, since no recipe trains on videos.
+        longest_side: longest side of the maps at evaluation, in pixels.
+        splits: number of random splits of the viewers for the inter-observer baseline.
+        fold: evaluate only the images of this fold (see `eyeline.datasets.fixations.fold_of`). It does
+            not apply to videos, because no recipe trains on videos.
     """
 
     frames: int = FRAMES
@@ -126,26 +126,27 @@ class GazeOptions:
             )
         if self.frames < 1:
             raise UsageError(
-                f"--frames is {self.frames}; it must be 1 or more", f"the default is {FRAMES}"
+                f"--frames is {self.frames}; it must be 1 or more",
+                f"leave it out to use the default of {FRAMES}",
             )
         check_pixels_per_degree(self.pixels_per_degree)
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How to evaluate.
+    """Options of `evaluate`.
 
     Attributes:
-        size: size of the models' inputs, see `rows.Size`.
-        resample: how images shrink, see `rows.Resample`.
-        workers: number of processes; 1 = this process alone, 0 = one per core. A script that asks for
-            more than one needs `if __name__ == "__main__":`, since each process imports it.
-        resume: folder that keeps finished rows, see `eyeline.evaluation.rows`.
-        gaze: how maps are judged on fixation sets.
-        prior: fixation sets that the centre prior is fitted on; None for the prior that comes with
-            the package.
-        draws: number of draws of the bootstrap.
-        seed: seed of the bootstrap.
+        size: input size of the models (see `rows.Size`).
+        resample: how images are scaled down (see `rows.Resample`).
+        workers: number of processes; 1 = no worker processes, 0 = one per core. With more than one,
+            a calling script needs `if __name__ == "__main__":`, because each process imports it.
+        resume: folder that stores finished rows, so that an interrupted run can continue.
+        gaze: how to evaluate maps on fixation sets.
+        prior: paths of the fixation sets on which the centre prior is fitted; None = the prior that
+            comes with the package.
+        draws: number of bootstrap resamples.
+        seed: random seed of the bootstrap and of the splits of the viewers.
     """
 
     size: Size = None
@@ -159,7 +160,7 @@ class EvaluateOptions:
 
     @property
     def rows(self) -> RowOptions:
-        """Where rows are kept, and how many processes make them."""
+        """The folder and the number of processes for `make_rows`."""
         return RowOptions(self.resume, self.workers or usable_cores())
 
 
@@ -168,10 +169,10 @@ def load_judged_set(
     options: GazeOptions,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FixationSet:
-    """Read a fixation set, and keep the images of the fold.
+    """Read a fixation set, with only the images of the fold if `options` names one.
 
     Raises:
-        DatasetError: see `load_fixation_set`; or none of the images is in the fold.
+        DatasetError: see `load_fixation_set`; or no image is in the fold.
     """
     dataset = load_fixation_set(root, on_progress)
     if options.fold is None or dataset.kind == "videos":
@@ -179,21 +180,21 @@ def load_judged_set(
     kept = tuple(s for s in dataset.stimuli if fold_of(s.digest) == options.fold)
     if not kept:
         raise DatasetError(
-            f"{root}: none of its {len(dataset.stimuli)} {dataset.kind} is in the fold "
+            f"{root}: none of the {len(dataset.stimuli)} {dataset.kind} is in the fold "
             f"{options.fold!r}",
-            "leave --fold out",
+            "choose another --fold, or leave it out",
         )
     return replace(dataset, stimuli=kept)
 
 
 @dataclass(frozen=True)
 class FrameScore:
-    """One judged picture.
+    """The scores of the map of an image or of one frame of a video.
 
     Attributes:
-        time_ms: milliseconds from the first frame; 0 for an image.
-        fixations: number of fixations that judged the map.
-        values: a number for each of `GAZE_MEASURES`; NaN for a measure without a value.
+        time_ms: time since the first frame in milliseconds; 0 for an image.
+        fixations: number of fixations that the map was compared with.
+        values: value of each of `GAZE_MEASURES`; NaN if a measure has no value.
     """
 
     time_ms: float
@@ -208,9 +209,9 @@ class FrameScore:
 
 @dataclass(frozen=True)
 class GazeRow:
-    """One image or video of a fixation set: its judged frames, of which an image has one.
+    """The scores of one image or video of a fixation set; an image counts as one frame.
 
-    `working_size` is the (width, height) of the model's input, pixels; None for a baseline.
+    `working_size` is the (width, height) of the model's input in pixels; None for a baseline.
     """
 
     name: str
@@ -218,18 +219,18 @@ class GazeRow:
     frames: tuple[FrameScore, ...]
 
     def mean(self, measure: str) -> float:
-        """Return the mean of a measure over the frames that have it; NaN if no frame has it."""
+        """Return the mean of a measure over the frames with a value; NaN if no frame has one."""
         known = [v for f in self.frames if math.isfinite(v := f.values[measure])]
         return sum(known) / len(known) if known else float("nan")
 
     def to_fields(self) -> dict[str, Any]:
-        """Return all of the row, for `from_fields`."""
+        """Return the complete row as JSON values."""
         frames = [f.to_json() for f in self.frames]
         return {"name": self.name, "working_size": self.working_size, "frames": frames}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Make the row that `to_fields` wrote."""
+        """Create a row from the result of `to_fields`."""
         frames = tuple(
             FrameScore(
                 f["time_ms"],
@@ -243,7 +244,10 @@ class GazeRow:
 
 
 class GazeJudge:
-    """Judge maps by the fixations of a set, at one resolution; `videos` says if it holds videos."""
+    """Compare maps with the fixations of a set at one resolution.
+
+    The attribute `videos` is true if the set holds videos.
+    """
 
     def __init__(self, dataset: FixationSet, prior: CentreGaussian, options: GazeOptions) -> None:
         self.options, self.videos, self._prior = options, dataset.kind == "videos", prior
@@ -252,13 +256,13 @@ class GazeJudge:
         self._priors: dict[tuple[int, int], Floats] = {}
 
     def grid(self, stimulus: Stimulus) -> tuple[int, int]:
-        """Return the (width, height) at which maps of a stimulus are judged."""
+        """Return the (width, height) at which maps of a stimulus are compared with fixations."""
         width, height = stimulus.size
         scale = self.options.longest_side / max(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def truth(self, stimulus: Stimulus, fixations: Fixations) -> GazeTruth:
-        """Return the truth of one or more fixations on an image, or on a frame of a video."""
+        """Return the ground truth from one or more fixations on an image or on a frame of a video."""
         grid = self.grid(stimulus)
         if grid not in self._totals:
             self._totals[grid] = sum(
@@ -274,13 +278,13 @@ class GazeJudge:
         return self._prior.density(*self.grid(stimulus))
 
     def fixations(self, stimulus: Stimulus, time_ms: float) -> Fixations:
-        """Return the fixations that judge a picture: those active at a time, or all of an image."""
+        """Return the fixations on a frame of a video at a time, or all fixations on an image."""
         return stimulus.fixations.active_at(time_ms) if self.videos else stimulus.fixations
 
     def score(
         self, stimulus: Stimulus, saliency: npt.NDArray[np.floating], time_ms: float
     ) -> FrameScore:
-        """Score a map of any size by the fixations at a time; NaN without fixations."""
+        """Score a map of any size against the fixations at a time; all values are NaN without fixations."""
         fixations = self.fixations(stimulus, time_ms)
         if not len(fixations):
             return FrameScore(time_ms, 0, dict.fromkeys(GAZE_MEASURES, float("nan")))
@@ -292,7 +296,7 @@ class GazeJudge:
 
 
 def _histogram(fixations: Fixations, grid: tuple[int, int]) -> Floats:
-    """Count the fixations on each pixel, float64 (h, w)."""
+    """Return the number of fixations on each pixel, float64 (h, w)."""
     width, height = grid
     rows, columns = pixels(fixations, width, height)
     counts = np.bincount(rows * width + columns, minlength=width * height)
@@ -300,12 +304,12 @@ def _histogram(fixations: Fixations, grid: tuple[int, int]) -> Floats:
 
 
 def judged_frames(total: int, count: int) -> list[int]:
-    """Return the indices of the middle frames of `count` equal parts of `total` frames, or all."""
+    """Divide `total` frames into `count` equal parts and return the index of each middle frame."""
     return sorted({int((k + 0.5) * total / count) for k in range(count)})
 
 
 class ScoreStimulus:
-    """Make the row of an image or video with a model; each process has its own.
+    """Compute the row of an image or video with a model; each process creates one instance.
 
     See `judged_maps` for the arguments.
     """
@@ -318,7 +322,7 @@ class ScoreStimulus:
         self._threads = threads
 
     def __call__(self, stimulus: Stimulus) -> GazeRow:
-        """Return the row of a stimulus; see `judged_maps` for the errors."""
+        """Return the row of a stimulus. Errors are those of `judged_maps`."""
         size = (0, 0)
         scores = []
         for time_ms, _, saliency in judged_maps(
@@ -337,24 +341,24 @@ def judged_maps(
     judge: GazeJudge,
     threads: int,
 ) -> Iterator[tuple[float, Image.Image, Map]]:
-    """Yield the maps of an image, or of the judged frames of a video, at their working size.
+    """Yield the map of an image, or the maps of the evaluated frames of a video, at the model's size.
 
     Args:
-        session: the model.
+        session: session of the model.
         stimulus: the image or video.
-        size: see `Size`; videos cannot have an exact (width, height).
-        resample: how images shrink; videos are always scaled by area.
-        judge: judge of the set.
-        threads: inference threads for a video.
+        size: input size (see `Size`); an exact (width, height) is not allowed for videos.
+        resample: how images are scaled down; videos always use area averaging.
+        judge: the judge of the set, which also holds the options.
+        threads: number of inference threads for a video.
 
     Yields:
-        Milliseconds from the first frame, the picture as 8-bit RGB, and its map.
+        The time since the first frame in milliseconds, the image or frame as 8-bit RGB, and its map.
 
     Raises:
         DatasetError: an image cannot be read, or a video has fewer frames than its header states.
         MediaError: a video cannot be read.
         ModelError: the model fails.
-        UsageError: a size that only images can have.
+        UsageError: the size is not allowed for videos.
     """
     if not judge.videos:
         image = read_image(stimulus.source)
@@ -367,11 +371,11 @@ def judged_maps(
 def _video_maps(
     session: Session, stimulus: Stimulus, size: Size, options: GazeOptions, threads: int
 ) -> Iterator[tuple[float, FrameSaliency]]:
-    """Run a model over a whole video and yield the judged frames with their times."""
+    """Run a model over a whole video and yield the evaluated frames with their times."""
     if isinstance(size, tuple):
         raise UsageError(
-            f"--size {size[0]}x{size[1]} squashes images; videos keep their aspect",
-            "give the lines of the short side, or leave the option out",
+            f"--size {size[0]}x{size[1]} may change the aspect ratio, which is not supported for videos",
+            "give the number of lines of the short side, or leave --size out",
         )
     extract = ExtractOptions(lines=size, workers=threads, temporal=options.temporal)
     with local_path(stimulus.source) as path:
@@ -391,19 +395,19 @@ def _video_maps(
                     yield (frame.pts_time - first) * 1000, frame
     if not found:
         raise DatasetError(
-            f"{stimulus.source}: its header states {total} frames, but the judged ones are missing",
-            "remux the video",
+            f"{stimulus.source}: the header states {total} frames, but the frames to evaluate are missing",
+            "remux the video, for example with ffmpeg -c copy",
         )
 
 
 class ScoreBaseline:
-    """Make the row of an image or video with a baseline; `seed` determines the random halvings."""
+    """Compute the row of an image or video with a baseline; `seed` determines the random splits."""
 
     def __init__(self, baseline: Baseline, judge: GazeJudge, seed: int) -> None:
         self._baseline, self._judge, self._seed = baseline, judge, seed
 
     def __call__(self, job: tuple[Stimulus, tuple[float, ...]]) -> GazeRow:
-        """Return the row of a stimulus, given with the times of its judged frames in ms."""
+        """Return the row of a stimulus; `job` also has the times of its evaluated frames in ms."""
         stimulus, times = job
         if self._baseline == "inter-observer":
             scores = self._halves(stimulus, times)
@@ -415,8 +419,8 @@ class ScoreBaseline:
         return GazeRow(stimulus.name, None, tuple(scores))
 
     def _halves(self, stimulus: Stimulus, times: tuple[float, ...]) -> list[FrameScore]:
-        """Score half of the viewers by the other half, in both directions, over several splits."""
-        # The seed includes the digest, so the halves do not depend on the other stimuli.
+        """Score the density of each half of the viewers against the other half; average over splits."""
+        # The seed includes the digest, so that the splits do not depend on the other stimuli.
         rng = np.random.default_rng([self._seed, int(stimulus.digest[:12], 16)])
         viewers = np.unique(stimulus.fixations.viewer)
         splits = [
@@ -441,7 +445,7 @@ class ScoreBaseline:
         return scores
 
 
-ROW_SCHEMA = 1  # increase it with any change to the content of a row or to how it is computed
+ROW_SCHEMA = 1  # increase it when the content or the computation of a row changes
 
 BASELINES: tuple[Baseline, ...] = ("uniform", "centre prior", "inter-observer")
 
@@ -457,16 +461,16 @@ def evaluate_set(
     """Evaluate models and baselines on one fixation set.
 
     Args:
-        dataset: the set.
+        dataset: the fixation set.
         models: label and session of each model.
-        describe: returns the facts of a model at a working size, for its `GazeResult`.
+        describe: returns the properties of a model at an input size, for its `GazeResult`.
         o: options of the evaluation.
-        own_priors: fits of the user's own sets; None for those that come with the package.
-        report: called with a label, the number of finished stimuli, and the number of all.
+        own_priors: priors fitted on the user's sets; None = those that come with the package.
+        report: called with a label, the number of finished stimuli and the total number.
 
     Returns:
-        Facts of the set; models in their order, then the baselines; every two models compared, and
-        each model with the centre prior.
+        The properties of the set; the results of the models in their order and then of the baselines;
+        the comparisons of each pair of models, and of each model with the centre prior.
     """
     stimuli = [s for s in dataset.stimuli if len(s.fixations)]
     priors = priors_for(dataset, own_priors)
@@ -536,7 +540,7 @@ def evaluate_set(
 
 
 def _row_json(row: GazeRow, videos: bool) -> dict[str, Any]:
-    """Return the numbers of an image or video, and for a video those of each judged frame."""
+    """Return the scores of an image or video as JSON values, for a video also those of each frame."""
     means = replace(row.frames[0], values={m: row.mean(m) for m in GAZE_MEASURES}).to_json()
     if not videos:
         return {"name": row.name} | {k: v for k, v in means.items() if k != "time_ms"}
@@ -547,7 +551,7 @@ def _row_json(row: GazeRow, videos: bool) -> dict[str, Any]:
 def _facts(
     dataset: FixationSet, options: GazeOptions, priors: list[FittedPrior], rows: list[GazeRow]
 ) -> GazeSet:
-    """Return the facts of a set whose judged frames are those of `rows`."""
+    """Return the properties of a set whose evaluated frames are in `rows`."""
     frames = [frame for row in rows for frame in row.frames]
     degree = options.pixels_per_degree
     blur = (

@@ -1,23 +1,23 @@
-"""Score one map by recorded fixations with the metrics of gaze prediction, and fit the centre prior.
+"""Score one map against recorded fixations, and fit the centre prior.
 
-Bylinskii, Judd, Oliva, Torralba and Durand, "What do different evaluation metrics tell us about
-saliency models?", IEEE TPAMI 41(3), 2019, define NSS, CC, SIM, KL and the AUCs; Kümmerer, Wallis and
-Bethge, "Information-theoretic model comparison unifies saliency metrics", PNAS 112(52), 2015,
-information gain. The results equal those of pysaliency, the code of the MIT/Tübingen benchmark.
+NSS, CC, SIM, KL and the AUCs are defined by Bylinskii, Judd, Oliva, Torralba and Durand, "What do
+different evaluation metrics tell us about saliency models?", IEEE TPAMI 41(3), 2019, and information gain
+by Kümmerer, Wallis and Bethge, "Information-theoretic model comparison unifies saliency metrics", PNAS
+112(52), 2015. The results equal those of pysaliency, the code of the MIT/Tübingen benchmark.
 
-No metric fails on a degenerate input:
+Degenerate inputs have these results:
 
 | input | result |
 |---|---|
 | no fixation | NaN for NSS, both AUCs and information gain |
 | a constant map | NSS 0, CC 0, AUCs 0.5 |
-| equal values (ties) | half a hit in both AUCs; no random jitter |
-| no negative for an AUC | NaN |
-| several fixations on one pixel | each counts |
+| equal values (ties) | count half in both AUCs; there is no random jitter |
+| no negative samples for an AUC | NaN |
+| several fixations on one pixel | each fixation counts |
 
-Viewers look near the centre of any picture, so every model is compared with the centre prior. It is a
-Gaussian whose mean and variances are those of the fixations of other sets, averaged over the sets. It
-is never fitted on the set that it judges. `centre_priors.json` holds the fits that this module prints
+Viewers tend to look near the centre of any image, so every model is compared with the centre prior: a
+Gaussian with the mean and the variances of the fixations of several sets, averaged over the sets. It is
+never fitted on the set that is evaluated. `centre_priors.json` holds the priors that this command prints
 for OSIE, Saliency in Crowd and Scene:
 
     python -m eyeline.evaluation.gaze_metrics osie.tar crowd.tar scene.tar
@@ -50,7 +50,7 @@ from eyeline.evaluation.statistics import Floats
 Ints = npt.NDArray[np.intp]
 
 UNIFORM_SHARE = 0.01
-"""Share of a map's density that is uniform: it keeps the logarithms of the density finite."""
+"""Share of the uniform density in the density of a map; it keeps logarithms finite."""
 
 GAZE_MEASURES: Final[dict[str, str]] = {
     "nss": "normalised scanpath saliency: the map at the fixations, in its standard deviations "
@@ -66,21 +66,21 @@ GAZE_MEASURES: Final[dict[str, str]] = {
     "information_gain": "log-likelihood of the fixations under the map's density above that under "
     "the centre prior, bits per fixation",
 }
-"""Every measure of a map and its definition, in the order of the tables."""
+"""Name and definition of each measure of a map, in the order of the tables."""
 
 GAZE_LOWER_IS_BETTER: Final = frozenset({"kl"})
 
 
 @dataclass(frozen=True)
 class GazeTruth:
-    """The fixations on one picture, at the resolution at which maps are judged.
+    """The ground truth of one image or frame, at the resolution at which maps are evaluated.
 
     Attributes:
         rows: intp (N,), pixel row of each fixation.
         columns: intp (N,), pixel column of each fixation.
-        density: float64 (h, w), density of the fixations, sum 1.
-        others: float64 (h, w), number of fixations of the other stimuli on each pixel.
-        prior: float64 (h, w), density of the centre prior, positive, sum 1.
+        density: float64 (h, w), density of the fixations, with sum 1.
+        others: float64 (h, w), number of fixations on each pixel in all other stimuli of the set.
+        prior: float64 (h, w), density of the centre prior, positive, with sum 1.
     """
 
     rows: Ints
@@ -93,7 +93,7 @@ class GazeTruth:
 def gaze_truth(fixations: Fixations, others: Floats, prior: Floats, sigma: float) -> GazeTruth:
     """Convert one or more fixations to the resolution of `others` and `prior` (see `GazeTruth`).
 
-    `sigma` is that of the recorded density, share of the width (see `gaze_density`).
+    `sigma` is the standard deviation of the blur as a share of the width (see `gaze_density`).
     """
     height, width = prior.shape
     density = gaze_density(fixations, width, height, sigma).astype(np.float64)
@@ -108,7 +108,7 @@ def pixels(fixations: Fixations, width: int, height: int) -> tuple[Ints, Ints]:
 
 
 def normalised(values: Floats) -> Floats:
-    """Divide non-negative values by their sum; the uniform density where all of them are 0."""
+    """Divide non-negative values by their sum; return the uniform density if all values are 0."""
     total = values.sum()
     if total <= 0:
         return np.full(values.shape, 1 / values.size)
@@ -127,14 +127,14 @@ def map_density(saliency: npt.NDArray[np.floating], uniform: float = UNIFORM_SHA
         uniform: share of the uniform density, 0 to 1.
 
     Returns:
-        float64 (h, w), sum 1, at least `uniform / (h * w)` everywhere.
+        float64 (h, w), with sum 1 and at least `uniform / (h * w)` everywhere.
     """
     values = np.maximum(saliency.astype(np.float64), 0)
     return (1 - uniform) * normalised(values) + uniform / values.size
 
 
 def score_gaze(saliency: npt.NDArray[np.floating], truth: GazeTruth) -> dict[str, float]:
-    """Score one map, (h, w) at the resolution of `truth`, finite, by each of `GAZE_MEASURES`."""
+    """Return each of `GAZE_MEASURES` for one finite map, (h, w) at the resolution of `truth`."""
     m = saliency.astype(np.float64)
     density = map_density(m)
     at = (truth.rows, truth.columns)
@@ -154,8 +154,8 @@ def score_gaze(saliency: npt.NDArray[np.floating], truth: GazeTruth) -> dict[str
 def nss(saliency: Floats, rows: Ints, columns: Ints) -> float:
     """Return the mean of the standardised map at the fixations; 0 for a constant map.
 
-    Peters, Iyer, Itti and Koch, Vision Research 45(18), 2005. The standard deviation is that of the
-    population, over all pixels.
+    Source: Peters, Iyer, Itti and Koch, Vision Research 45(18), 2005. The standard deviation is the
+    population standard deviation over all pixels.
     """
     if not len(rows):
         return float("nan")
@@ -164,7 +164,7 @@ def nss(saliency: Floats, rows: Ints, columns: Ints) -> float:
 
 
 def cc(saliency: Floats, density: Floats) -> float:
-    """Return Pearson's linear correlation coefficient; 0 where either is constant."""
+    """Return Pearson's linear correlation coefficient; 0 if either array is constant."""
     below = _std(saliency) * _std(density)
     if not below:
         return 0.0
@@ -172,38 +172,38 @@ def cc(saliency: Floats, density: Floats) -> float:
 
 
 def _std(values: Floats) -> float:
-    """Return the standard deviation; exactly 0 for a constant array, whose mean may be rounded."""
+    """Return the standard deviation; exactly 0 for a constant array, in spite of rounding."""
     return float(values.std()) if values.min() < values.max() else 0.0
 
 
 def sim(density: Floats, recorded: Floats) -> float:
-    """Return the sum of the smaller of two densities at each pixel (Judd, Durand, Torralba, 2012)."""
+    """Return the sum over pixels of the smaller of two densities (Judd, Durand, Torralba, 2012)."""
     return float(np.minimum(density, recorded).sum())
 
 
 def kl(density: Floats, recorded: Floats) -> float:
-    """Return the sum of `recorded * log(recorded / density)`, nats; `density` is positive."""
+    """Return the sum of `recorded * log(recorded / density)` in nats; `density` must be positive."""
     some = recorded > 0
     return float((recorded[some] * np.log(recorded[some] / density[some])).sum())
 
 
 def information_gain(density: Floats, prior: Floats, rows: Ints, columns: Ints) -> float:
-    """Return the mean of `log2(density / prior)` at the fixations, bits per fixation."""
+    """Return the mean of `log2(density / prior)` at the fixations, in bits per fixation."""
     if not len(rows):
         return float("nan")
     return float(np.log2(density[rows, columns] / prior[rows, columns]).mean())
 
 
 def auc(positives: Floats, negatives: Floats, weights: Floats) -> float:
-    """Return the probability that a positive exceeds a negative, ties counting half.
+    """Return the probability that a positive value exceeds a negative one; ties count half.
 
-    With the fixations of other stimuli as negatives this is the shuffled AUC in the form of Borji,
-    Sihite and Itti, IEEE TIP 22(1), 2013, with all negatives instead of random samples.
+    With fixations of other stimuli as negatives, the result is the shuffled AUC of Borji, Sihite and
+    Itti, IEEE TIP 22(1), 2013, but with all negatives instead of random samples.
 
     Args:
-        positives: float64 (N,), the map at the fixations.
-        negatives: float64, any shape, the map at each pixel.
-        weights: float64, the same shape, how often each pixel is a negative.
+        positives: float64 (N,), values of the map at the fixations.
+        negatives: float64, any shape, values of the map at each pixel.
+        weights: float64, same shape as `negatives`, number of times that each pixel counts.
     """
     count = weights.sum()
     if not len(positives) or not count:
@@ -215,17 +215,17 @@ def auc(positives: Floats, negatives: Floats, weights: Floats) -> float:
 
 
 def auc_judd(positives: Floats, negatives: Floats, weights: Floats) -> float:
-    """Return the area under the ROC curve that has a point at each distinct fixated value.
+    """Return the area under the ROC curve with one point per distinct map value at a fixation.
 
-    Judd, Durand and Torralba, "A benchmark of computational models of saliency to predict human
-    fixations", MIT-CSAIL-TR-2012-001. The curve is linear between its points, as in the authors' code,
-    so few fixations give a slightly larger area than `auc`, and fixations that all lie on the lowest
-    value of the map give 0.5.
+    Source: Judd, Durand and Torralba, "A benchmark of computational models of saliency to predict human
+    fixations", MIT-CSAIL-TR-2012-001. As in the authors' code, the curve is linear between its points.
+    So the area is slightly larger than that of `auc` if there are few fixations, and 0.5 if all fixations
+    lie on the lowest value of the map.
 
     Args:
-        positives: float64 (N,), the map at the fixations.
-        negatives: float64, any shape, the map at each pixel.
-        weights: float64, the same shape, 1 where no fixation fell and 0 elsewhere.
+        positives: float64 (N,), values of the map at the fixations.
+        negatives: float64, any shape, values of the map at each pixel.
+        weights: float64, same shape as `negatives`, 0 at pixels with a fixation and 1 elsewhere.
     """
     count = weights.sum()
     if not len(positives) or not count:
@@ -239,15 +239,17 @@ def auc_judd(positives: Floats, negatives: Floats, weights: Floats) -> float:
 def _counts(
     levels: Floats, values: Floats, weights: Floats, side: Literal["left", "right"] = "right"
 ) -> Floats:
-    """Sum the weights of the values that are not below each level; with `left` of those above it."""
-    passed = np.searchsorted(levels, values.ravel(), side)  # how many levels each value passes
+    """For each level, sum the weights of values at or above it (`right`), or above it (`left`)."""
+    passed = np.searchsorted(
+        levels, values.ravel(), side
+    )  # number of levels that each value reaches
     per_level = np.bincount(passed, weights.ravel(), len(levels) + 1)
     return np.asarray(per_level[::-1].cumsum()[::-1][1:], np.float64)
 
 
 @dataclass(frozen=True)
 class FittedPrior:
-    """The moments of all fixations of one set, as in `CentreGaussian`."""
+    """A centre prior fitted on one set: mean and standard deviations as in `CentreGaussian`."""
 
     name: str
     digest: str
@@ -260,7 +262,7 @@ class FittedPrior:
 
 
 def fit_prior(dataset: FixationSet) -> FittedPrior:
-    """Measure the mean and the standard deviations of all fixations of a set.
+    """Return the mean and the standard deviations of all fixations of a set.
 
     Raises:
         UsageError: all fixations have the same x or the same y.
@@ -277,38 +279,38 @@ def fit_prior(dataset: FixationSet) -> FittedPrior:
 
 
 def shipped_priors() -> list[FittedPrior]:
-    """Return the fits that come with the package."""
+    """Return the priors that come with the package."""
     text = resources.files("eyeline.evaluation").joinpath("centre_priors.json").read_text("utf-8")
     return [FittedPrior(**fields) for fields in json.loads(text)]
 
 
 def priors_for(dataset: FixationSet, own: Sequence[FittedPrior] | None = None) -> list[FittedPrior]:
-    """Return the user's own fits, or the shipped ones, without that of the set that is judged.
+    """Return the given priors, or else those of the package, without a prior fitted on `dataset`.
 
     Raises:
-        UsageError: no fit is left.
+        UsageError: no prior is left.
     """
     known = shipped_priors() if own is None else own
-    # Imported anew, a set has another digest: its name decides, too.
+    # Compare names, too, because importing a set again may change its digest.
     same = (dataset.digest, dataset.name.casefold())
     others = [p for p in known if p.digest != same[0] and p.name.casefold() != same[1]]
     if not others:
         raise UsageError(
-            f"--prior names {dataset.name}, the set that is judged",
-            "fit the centre prior on another set, or leave the option out",
+            f"--prior names only {dataset.name}, the set that is evaluated",
+            "give --prior another set, or leave it out",
         )
     return others
 
 
 def combined(priors: Sequence[FittedPrior]) -> CentreGaussian:
-    """Return the Gaussian with the mean and variance over one or more sets of equal weight."""
+    """Return the Gaussian with the mean and variances over all sets, each with equal weight."""
     x, std_x = _mixture([(p.x, p.std_x) for p in priors])
     y, std_y = _mixture([(p.y, p.std_y) for p in priors])
     return CentreGaussian(x, y, std_x, std_y)
 
 
 def _mixture(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return mean and standard deviation of an equal mixture of (mean, standard deviation)."""
+    """Return the mean and standard deviation of an equal mixture; a part is (mean, deviation)."""
     mean = sum(m for m, _ in parts) / len(parts)
     square = sum(s * s + m * m for m, s in parts) / len(parts)
     return mean, math.sqrt(square - mean * mean)

@@ -1,13 +1,13 @@
-"""Score one map by one mask with the metrics of salient object detection, and pool over a dataset.
+"""Score maps against masks with the metrics of salient object detection, and pool the scores.
 
-PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE. It min-max-normalises
-every map first, also for MAE, so these measures do not depend on the map's scale. IoU, PLCC and block
-IoU take the map as the model gives it.
+PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE. It first stretches every map
+to [0, 1], also for MAE, so these measures do not depend on the scale of the map. IoU, PLCC and block IoU
+use the map as the model gives it.
 
-Images with an empty mask count in every mean: F, weighted F and adaptive F are 0; S-measure is
-1 - mean of the map; E-measure is the share of background; IoU and block IoU are 1 where the map is
-below the threshold everywhere and 0 otherwise. PLCC has no value where map or mask is constant, and
-only the mean of PLCC leaves such images out.
+Images with an empty mask count in every mean. For them, F, weighted F and adaptive F are 0, S-measure is
+1 - mean(map), and E-measure is the share of background. IoU and block IoU are 1 if the map is below the
+threshold everywhere, and 0 otherwise. PLCC has no value if the map or the mask is constant, and the mean
+of PLCC leaves these images out.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Mask = npt.NDArray[np.bool_]
 Curve = npt.NDArray[np.float32]
 
 BETA2 = 0.3  # weight of precision in the F-measure (Achanta et al., CVPR 2009)
-THRESHOLD = 0.5  # a pixel or a block is salient from this value on
-BLOCKS = (16, 64)  # sides of an H.264 macroblock and of a coding tree unit, pixels
+THRESHOLD = 0.5  # a pixel or a block is salient if its value is at least this
+BLOCKS = (16, 64)  # sides in pixels of an H.264 macroblock and of a coding tree unit
 LEVELS = 256  # thresholds of the precision/recall and E-measure curves
 
 SCALARS: Final = (
@@ -44,10 +44,10 @@ SCALARS: Final = (
     "block_iou_16",
     "block_iou_64",
 )
-"""Measures with one number per image; a dataset's value is the mean."""
+"""Measures with one number per image; the value of a dataset is their mean."""
 
 CURVES: Final = ("precision", "recall", "emeasure")
-"""Measures with 256 numbers per image, from the highest threshold down."""
+"""Measures with 256 numbers per image, one per threshold, from the highest threshold down."""
 
 MEASURES: Final[dict[str, str]] = {
     "max_fmeasure_dataset": "max over thresholds of F of the dataset-mean precision and recall",
@@ -65,7 +65,7 @@ MEASURES: Final[dict[str, str]] = {
     "block_iou_16": "IoU of the 16x16 blocks whose mean is .5 or more; partial edge blocks count",
     "block_iou_64": "the same with 64x64 blocks",
 }
-"""Every measure of a dataset and its definition, in the order of the tables."""
+"""Name and definition of each measure of a dataset, in the order of the tables."""
 
 LOWER_IS_BETTER = frozenset({"mae"})
 
@@ -75,8 +75,8 @@ class ImageScore:
     """The scores of one map.
 
     Attributes:
-        values: a number for each of `SCALARS`; NaN for a PLCC without a value.
-        curves: float32 (256,) for each of `CURVES`.
+        values: value of each of `SCALARS`; NaN if PLCC has no value.
+        curves: float32 (256,), curve of each of `CURVES`.
     """
 
     values: dict[str, float]
@@ -87,7 +87,7 @@ def import_engine() -> Any:
     """Import `py_sod_metrics`.
 
     Raises:
-        MissingExtraError: it, or a library that it needs, is not installed.
+        MissingExtraError: PySODMetrics, or a library that it needs, is not installed.
     """
     try:
         import py_sod_metrics
@@ -97,27 +97,27 @@ def import_engine() -> Any:
 
 
 def score_image(saliency: Map, truth: Mask) -> ImageScore:
-    """Score one map.
+    """Score one map against its mask.
 
     Args:
-        saliency: float32 (H, W) in [0, 1].
-        truth: bool (H, W).
+        saliency: map, float32 (H, W) in [0, 1].
+        truth: mask, bool (H, W).
 
     Raises:
         MissingExtraError: PySODMetrics is not installed.
     """
     engine = import_engine()
-    # Its classes take 0 to 255; float64 avoids the rounding to 8 bits of saved PNGs.
+    # PySODMetrics takes values from 0 to 255; float64 avoids rounding to 8 bits.
     pred = saliency.astype(np.float64) * 255
     gt = truth.astype(np.uint8) * 255
     with warnings.catch_warnings():
-        # Fmeasure warns of its removal in a later major version, which our bounds exclude.
+        # Fmeasure warns that a later major version removes it; pyproject.toml excludes that version.
         warnings.simplefilter("ignore")
         steps = {
             name: getattr(engine, name)()
             for name in ("Fmeasure", "WeightedFmeasure", "Smeasure", "Emeasure", "MAE")
         }
-    # An object in the last row or column gives quarters without pixels, whose mean is NaN.
+    # If an object touches the last row or column, some quarters are empty and their mean is NaN.
     ssim = steps["Smeasure"].ssim
     steps["Smeasure"].ssim = lambda p, g: ssim(p, g) if p.size else 0.0
     results: dict[str, Any] = {}
@@ -147,13 +147,13 @@ def score_image(saliency: Map, truth: Mask) -> ImageScore:
 
 
 def overlap(a: Mask, b: Mask) -> float:
-    """Return the intersection over union; 1 where both are empty."""
+    """Return the intersection over union; 1 if both masks are empty."""
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 1.0
 
 
 def correlation(saliency: Map, truth: Mask) -> float:
-    """Return Pearson's linear correlation coefficient; NaN where either is constant."""
+    """Return Pearson's linear correlation coefficient; NaN if either array is constant."""
     x = saliency.astype(np.float64).ravel()
     y = truth.astype(np.float64).ravel()
     if x.min() == x.max() or y.min() == y.max():
@@ -164,21 +164,21 @@ def correlation(saliency: Map, truth: Mask) -> float:
 
 
 def _is_salient(x: Map | Mask, side: int) -> Mask:
-    """Return bool (ceil(H / side), ceil(W / side)): blocks whose mean reaches `THRESHOLD`."""
+    """Return which blocks have a mean of at least `THRESHOLD`, bool (ceil(H / side), ceil(W / side))."""
     edges = (block_edges(length, side) for length in x.shape)
     found: Mask = block_means(x.astype(np.float64), *edges) >= THRESHOLD
     return found
 
 
 def fmeasure(precision: Floats, recall: Floats) -> Floats:
-    """Return the F-measure with beta^2 = 0.3, elementwise; 0 where precision and recall are 0."""
+    """Return the elementwise F-measure with beta^2 = 0.3; 0 where precision and recall are 0."""
     bottom = BETA2 * precision + recall
     f: Floats = (1 + BETA2) * precision * recall / np.where(bottom > 0, bottom, 1)
     return f
 
 
 class Scores:
-    """The scores of one or more images in columns, for pooling."""
+    """The scores of one or more images, which `pool` combines to scores of a dataset."""
 
     def __init__(self, images: Sequence[ImageScore]) -> None:
         self.count = len(images)
@@ -189,7 +189,7 @@ class Scores:
         self._curves["fmeasure"] = fmeasure(self._curves["precision"], self._curves["recall"])
 
     def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
-        """Return each of `MEASURES`, see `Poolable`; NaN for a PLCC that no image has."""
+        """Return each of `MEASURES` (see `Poolable`); NaN if PLCC has no value for any image."""
         w = np.ones((1, self.count)) if weights is None else weights
         total = w.sum(1, keepdims=True)
         mean = {name: (w @ curve) / total for name, curve in self._curves.items()}

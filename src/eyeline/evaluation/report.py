@@ -1,7 +1,7 @@
-"""Show the results of an evaluation: Markdown and HTML tables, and the worst images as one picture.
+"""Show the results of an evaluation as Markdown and HTML tables, and the worst images as a contact sheet.
 
-The picture (contact sheet) has image, ground truth and map side by side. For fixation sets these are the
-picture with its fixations, the recorded density and the map.
+The contact sheet is one picture that shows the image, the ground truth and the map side by side. For
+fixation sets it shows the image or frame with its fixations, the recorded density and the map.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COLUMNS: Final[dict[str, str]] = {
     "block_iou_16": "block IoU 16",
     "block_iou_64": "block IoU 64",
 }
-"""Measures of the tables and their heads; the JSON has all of `MEASURES`."""
+"""Measures in the tables and their column headings; the JSON has all of `MEASURES`."""
 
 VIDEO_COLUMNS: Final[dict[str, str]] = {
     "iou": "IoU",
@@ -52,7 +52,7 @@ VIDEO_COLUMNS: Final[dict[str, str]] = {
     "flicker": "flicker",
     "truth_flicker": "flicker of the masks",
 }
-"""Numbers of a `VideoScore` and their heads."""
+"""Fields of `VideoScore` in the tables and their column headings."""
 
 GAZE_COLUMNS: Final[dict[str, str]] = {
     "nss": "NSS",
@@ -63,17 +63,17 @@ GAZE_COLUMNS: Final[dict[str, str]] = {
     "shuffled_auc": "shuffled AUC",
     "information_gain": "IG, bits",
 }
-"""Measures of the tables of fixation sets and their heads."""
+"""Measures in the tables of fixation sets and their column headings."""
 
 
 def markdown(report: EvaluationReport) -> str:
-    """Return one table per dataset, one for its comparisons, and the notes they need."""
+    """Return Markdown tables of the results and comparisons per dataset, and notes on them."""
     lines = "".join(f"- {note}\n" for note in _all_notes(report))
     return f"{tables.markdown_tables(_tables(report))}\n{lines}"
 
 
 def html_page(report: EvaluationReport) -> str:
-    """Return the same tables and notes as one self-contained HTML page."""
+    """Return the tables and notes of `markdown` as one self-contained HTML page."""
     return tables.html_page("Evaluation", _tables(report), _all_notes(report))
 
 
@@ -159,22 +159,22 @@ def _all_notes(report: EvaluationReport) -> list[str]:
     return [*report.notes(), *report.gaze.notes(), source]
 
 
-CELL = (200, 150)  # box of a picture, pixels; pictures keep their aspect
-ACROSS = 2  # triples in a row
-GAP, LINE, FONT = 8, 20, 13  # pixels between pictures, per line of text, and of its letters
-NAME = 70  # letters of a name that fit above a triple; its end is shown
-_TRIPLE = 3 * (CELL[0] + GAP) + GAP  # pixels from triple to triple
+CELL = (200, 150)  # largest size of a picture in pixels; pictures keep their aspect ratio
+ACROSS = 2  # examples per row, each with three pictures
+GAP, LINE, FONT = 8, 20, 13  # in pixels: between pictures, per line of text, font size
+NAME = 70  # characters of a name that fit above an example; the last ones are shown
+_TRIPLE = 3 * (CELL[0] + GAP) + GAP  # pixels from one example to the next in a row
 PAPER, INK = "#ffffff", "#222222"
-DOT, DOT_FILL = 3, "#ff2d95"  # a fixation: radius in pixels, and colour
+DOT, DOT_FILL = 3, "#ff2d95"  # radius in pixels and colour of a fixation
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def sheet_format(path: str) -> str:
-    """Return Pillow's name of the format for a suffix.
+    """Return Pillow's name of the format for the suffix of a path.
 
     Raises:
-        OutputError: the suffix is not one of PNG or JPEG.
+        OutputError: the suffix is not that of a PNG or JPEG.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
@@ -187,7 +187,7 @@ def sheet_format(path: str) -> str:
 
 @dataclass(frozen=True)
 class _Example:
-    """One of the worst images or frames: its score and name, and the pictures side by side."""
+    """One of the worst images or frames: a label with score and name, and the three pictures."""
 
     label: str
     pictures: list[Image.Image]
@@ -202,17 +202,17 @@ def contact_sheet(
 ) -> bytes:
     """Draw the worst images or frames of every model on every dataset, one section per result.
 
-    The maps are computed again, since an evaluation does not keep them.
+    The maps are computed again, because an evaluation does not store them.
 
     Args:
-        report: report of the evaluation.
-        models: its models.
-        data: paths of its datasets, in any order.
+        report: result of `evaluate`.
+        models: the models that were evaluated.
+        data: paths of the datasets, in any order.
         options: options of the evaluation.
-        form: see `sheet_format`.
+        form: format name, as `sheet_format` returns it.
 
     Returns:
-        The bytes of a PNG or JPEG.
+        The bytes of the PNG or JPEG.
     """
     sections = []
     by_digest = {m.sha256: m for m in models}
@@ -268,7 +268,7 @@ def _section(title: str, examples: list[_Example]) -> Image.Image:
 def _masked(
     result: MaskResult, session: Session, dataset: MaskDataset, options: EvaluateOptions
 ) -> list[_Example]:
-    """Return image, ground truth and map of the images of the lowest IoU."""
+    """Return image, ground truth and map of the images with the lowest IoU."""
     pairs = {p.name: p for p in dataset.pairs}
     rows = {row["name"]: row for row in result.images}
     examples = []
@@ -285,7 +285,7 @@ def _contained(picture: Image.Image) -> Image.Image:
 
 
 def _box(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of a picture that fits into a cell, at least one pixel."""
+    """Return the largest size with this aspect ratio that fits into `CELL`, at least 1x1."""
     scale = min(CELL[0] / size[0], CELL[1] / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -301,7 +301,7 @@ def _gazed(
     judge: GazeJudge,
     options: EvaluateOptions,
 ) -> list[_Example]:
-    """Return picture with fixations, recorded density and map of the lowest NSS, worst first."""
+    """Return image with fixations, recorded density and map for the lowest NSS, worst first."""
     stimuli = {s.name: s for s in dataset.stimuli}
     wanted: dict[str, dict[float, float]] = {}
     for nss, name, time_ms in result.worst:
@@ -330,7 +330,7 @@ def _gaze_example(
 ) -> _Example:
     fixations = judge.fixations(stimulus, time_ms)
     density = judge.truth(stimulus, fixations).density
-    box = _box(stimulus.size)  # a working size may squash
+    box = _box(stimulus.size)  # the input size of a model may have another aspect ratio
     drawn = picture.convert("RGB").resize(box)
     draw = ImageDraw.Draw(drawn)
     for x, y in zip(fixations.x * box[0], fixations.y * box[1], strict=True):

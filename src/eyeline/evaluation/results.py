@@ -1,7 +1,7 @@
-"""The results of an evaluation: records, the JSON that is written of them, and its reader.
+"""The results of an evaluation as dataclasses, and functions that write and read them as JSON.
 
-`evaluate` returns an `EvaluationReport`, whose `dumps` and `summary` write JSON. `read_evaluation` reads
-that JSON back, as far as other packages need it.
+`evaluate` returns an `EvaluationReport`, whose `dumps` and `summary` return JSON. `read_evaluation` reads
+the fields of this JSON that other packages need.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from eyeline.files import read_regular_file
 from eyeline.registry.records import Digest, Task
 
 SCHEMA_VERSION = 1
-WORST = 12  # images or frames listed as failures
+WORST = 12  # number of images or frames listed as the worst
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Most bytes of an evaluation's JSON, which may hold the rows of many thousand images."""
+"""Size limit of an evaluation's JSON in bytes; it may hold the scores of many thousand images."""
 
 NOTES: Final = (
     "Brackets hold 95 % bootstrap intervals over images. Frames of one video resemble each other, so "
@@ -51,18 +51,18 @@ RESAMPLE: Final[dict[str, str]] = {
     "area": "area averaging, as frames of a video are",
     "bilinear": "plain bilinear interpolation, as in papers of the U-2-Net line",
 }
-"""How images shrink to the working size, for `NOTES`."""
+"""Descriptions of `EvaluateOptions.resample` for `NOTES`."""
 
 
 @dataclass(frozen=True)
 class VideoScore:
-    """One video of a dataset with masks: a folder of frames. A single frame has None for changes.
+    """The scores of one video (a folder of frames) of a dataset with masks.
 
     Attributes:
-        iou, iou_std: mean and standard deviation over frames.
-        iou_change: mean absolute difference between successive frames' IoU: 0 is steady.
-        flicker: mean absolute difference of successive maps, 0 to 1.
-        truth_flicker: the same of the masks; a steady map has about as much.
+        iou, iou_std: mean and standard deviation of the IoU over frames.
+        iou_change: mean absolute difference of the IoU of successive frames; None for a single frame.
+        flicker: mean absolute difference of successive maps, 0 to 1; None for a single frame.
+        truth_flicker: `flicker` of the masks; a stable map has a similar value.
     """
 
     name: str
@@ -76,20 +76,21 @@ class VideoScore:
 
 @dataclass(frozen=True)
 class MaskResult:
-    """One model on one dataset with masks.
+    """The result of one model on one dataset with masks.
 
     Attributes:
-        model: registry id, or file name.
+        model: registry id or file name.
         parameters: see `count_parameters`.
-        smoke: whether the model is a smoke model, whose numbers mean nothing.
-        dataset_digest: sha256 over names, images and masks.
-        size: the size that was asked for: lines, `WxH`, `native`, or `model` for that of the I/O spec.
-        working_size: (width, height) that most images had, before padding.
-        latency_ms: one-thread median at `working_size`.
-        estimates: each of `MEASURES` with its interval.
-        empty_masks, full_masks: names of images without foreground, and without background.
-        without_plcc: number of images without a PLCC.
-        images: the scalars of each image.
+        smoke: whether the model is a smoke-test model, whose scores have no meaning.
+        dataset_digest: SHA-256 of all names, images and masks.
+        size: the size option: lines of the short side, `WxH`, `native`, or `model` for the size in the
+            model's I/O spec.
+        working_size: most frequent (width, height) of the model's input, before padding.
+        latency_ms: median inference time at `working_size` on one thread.
+        estimates: each of `MEASURES` with its confidence interval.
+        empty_masks, full_masks: names of images without foreground and without background.
+        without_plcc: number of images for which PLCC has no value.
+        images: the scalar measures of each image.
     """
 
     model: str
@@ -111,21 +112,22 @@ class MaskResult:
 
     @property
     def worst(self) -> list[str]:
-        """Names of the images of the lowest IoU, worst first."""
+        """Names of the images with the lowest IoU, worst first."""
         ranked = sorted(self.images, key=lambda row: (row["iou"], row["name"]))
         return [row["name"] for row in ranked[:WORST]]
 
 
 @dataclass(frozen=True)
 class GazeResult:
-    """One model or baseline on one fixation set.
+    """The result of one model or baseline on one fixation set.
 
     Attributes:
         model: registry id, file name, or name of the baseline.
-        baseline: whether it is a baseline, which has no value for the attributes up to `latency_ms`.
-        model_sha256, parameters, smoke, io, size, working_size, latency_ms: see `MaskResult`.
-        estimates: each of `GAZE_MEASURES` with its interval.
-        stimuli: the numbers of each image or video, and of each judged frame of a video.
+        baseline: whether this is the result of a baseline.
+        model_sha256, parameters, smoke, io, size, working_size, latency_ms: see `MaskResult`; without
+            a value for a baseline.
+        estimates: each of `GAZE_MEASURES` with its confidence interval.
+        stimuli: the scores of each image or video, and of each evaluated frame of a video.
     """
 
     model: str
@@ -144,9 +146,9 @@ class GazeResult:
 
     @property
     def worst(self) -> list[tuple[float, str, float]]:
-        """NSS, name and time in ms of the pictures of the lowest NSS, worst first.
+        """NSS, name and time in ms of the images or frames with the lowest NSS, worst first.
 
-        The number of frames per video is limited: else the frames of one bad second fill the list.
+        The number of frames per video is limited, so that one bad scene does not fill the list.
         """
         each = max(1, -(-WORST // max(1, len(self.stimuli))))
         ranked = []
@@ -159,21 +161,21 @@ class GazeResult:
 
 @dataclass(frozen=True)
 class GazeSet:
-    """A fixation set, and how maps were judged on it.
+    """Properties of a fixation set, and how maps were evaluated on it.
 
     Attributes:
-        stimuli: number of judged images or videos.
-        fixations: number of valid fixations of the whole set.
-        pictures: number of judged images or frames.
-        empty: number of judged frames without an active fixation; they have no score.
-        blur: standard deviation of the recorded density, in words.
-        prior, prior_sets: the centre prior, and the sets that it was fitted on.
-        temporal: filter on the maps of videos, as asked for (`model` is each model's own); None for
-            images.
-        longest_side: resolution at which maps were judged, pixels.
-        uniform_share: share of the uniform density in a map's density.
-        splits: number of random halvings of the viewers.
-        fold: the fold of training that the stimuli are of; None for the whole set.
+        stimuli: number of evaluated images or videos.
+        fixations: number of valid fixations in these stimuli.
+        pictures: number of evaluated images or frames.
+        empty: number of evaluated frames without an active fixation; they have no score.
+        blur: description of the standard deviation of the recorded density.
+        prior, prior_sets: the centre prior, and the priors of the sets on which it was fitted.
+        temporal: option for the temporal filter of videos (`model` = the filter in each model's
+            record); None for images.
+        longest_side: longest side of the maps at evaluation, in pixels.
+        uniform_share: share of the uniform density in the density of a map.
+        splits: number of random splits of the viewers into halves.
+        fold: training fold of the images; None if the whole set was evaluated.
     """
 
     dataset: str
@@ -200,9 +202,10 @@ class GazeReport:
     """All results on fixation sets.
 
     Attributes:
-        sets: facts of each set.
-        results: for each set the models, then the baselines.
-        comparisons: every two models, and each model with the centre prior, on every set.
+        sets: properties of each set.
+        results: results of the models, then of the baselines, on each set.
+        comparisons: comparisons of each pair of models, and of each model with the centre prior, on
+            each set.
     """
 
     sets: list[GazeSet] = field(default_factory=list)
@@ -210,7 +213,7 @@ class GazeReport:
     comparisons: list[ModelComparison] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return the notes for a reader of the tables."""
+        """Return notes that explain the tables of fixation sets."""
         if not self.sets:
             return []
         first = self.sets[0]
@@ -247,11 +250,11 @@ class EvaluationReport:
     """All results of an evaluation.
 
     Attributes:
-        results: for each dataset the models.
-        comparisons: every two models, on every dataset; the p-values are not corrected for the number
-            of comparisons.
-        about: versions, machine, bootstrap.
-        gaze: the results on fixation sets.
+        results: results of all models on each dataset with masks.
+        comparisons: comparisons of each pair of models on each dataset; the p-values are not corrected
+            for multiple comparisons.
+        about: versions, machine and bootstrap settings.
+        gaze: results on fixation sets.
     """
 
     results: list[MaskResult]
@@ -260,7 +263,7 @@ class EvaluationReport:
     gaze: GazeReport = field(default_factory=GazeReport)
 
     def notes(self) -> list[str]:
-        """Return the notes for a reader of the tables of datasets with masks."""
+        """Return notes that explain the tables of datasets with masks."""
         if not self.results:
             return []
         return [n.replace("{resample}", RESAMPLE[self.about["resample"]]) for n in NOTES]
@@ -291,7 +294,7 @@ class EvaluationReport:
         return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
 
     def summary(self) -> str:
-        """Return JSON text without the images' rows, small enough to stand beside a model card."""
+        """Return JSON text without the scores of each image, small enough to publish with a model card."""
         fields = self.to_json()
         for result in fields["results"]:
             result["image_count"] = len(result.pop("images"))
@@ -313,7 +316,7 @@ class _Part(BaseModel):
 
 
 class EvaluationRow(_Part):
-    """One model or baseline on one dataset, as read; a baseline has no digest, size and latency."""
+    """A result of one model or baseline, read from JSON; a baseline has no digest, size or latency."""
 
     model: str
     baseline: bool = False
@@ -332,14 +335,14 @@ class EvaluationRow(_Part):
     @model_validator(mode="before")
     @classmethod
     def _count_images(cls, fields: Any) -> Any:
-        """Count the images of a complete file; a summary holds their number."""
+        """Set `image_count` if the file lists all images; a summary already has it."""
         if isinstance(fields, dict) and isinstance(fields.get("images"), list):
             return fields | {"image_count": len(fields["images"])}
         return fields
 
 
 class EvaluationTables(_Part):
-    """The results on datasets of one kind, as read: with masks, or with fixations."""
+    """All results on datasets with masks, or all results on fixation sets, read from JSON."""
 
     lower_is_better: tuple[str, ...]
     notes: tuple[str, ...]
@@ -348,7 +351,7 @@ class EvaluationTables(_Part):
 
 
 class EvaluatedSet(_Part):
-    """Facts of a fixation set, as read; see `GazeSet`."""
+    """Properties of a fixation set, read from JSON; see `GazeSet`."""
 
     dataset: str
     digest: Digest
@@ -361,27 +364,27 @@ class EvaluatedSet(_Part):
 
 
 class GazeTables(EvaluationTables):
-    """The results on fixation sets, as read."""
+    """All results on fixation sets, read from JSON."""
 
     sets: tuple[EvaluatedSet, ...]
 
 
 class Evaluation(EvaluationTables):
-    """The content of a file that `eyeline evaluate` wrote with `-o` or `--summary`."""
+    """The content of a file that `eyeline evaluate` writes with `-o` or `--summary`."""
 
     schema_version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
     gaze: GazeTables | None = None
 
     def tables(self, task: Task) -> EvaluationTables | None:
-        """Return the results for a task; None where no dataset of that kind was evaluated."""
+        """Return the results for a task; None if no dataset of that kind was evaluated."""
         return self.gaze if task == "gaze" else self
 
 
 def read_evaluation(path: Path) -> tuple[Evaluation, str]:
-    """Read the JSON of `eyeline evaluate`, complete or its summary, and its sha256 hex digest.
+    """Read the complete or summary JSON of `eyeline evaluate`; return its content and hex SHA-256.
 
     Raises:
-        RegistryError: the file cannot be read, or is not an evaluation.
+        RegistryError: the file cannot be read, or is not the JSON of an evaluation.
     """
     data = read_regular_file(path, limit=MAX_BYTES)
     try:
@@ -393,5 +396,5 @@ def read_evaluation(path: Path) -> tuple[Evaluation, str]:
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RegistryError(
             f"{path}: is not an evaluation: {' '.join(reason.split())[:200]}",
-            "eyeline evaluate writes one with -o or --summary",
+            "give a file that eyeline evaluate wrote with -o or --summary",
         ) from exc

@@ -1,10 +1,10 @@
-"""The rows of an evaluation, and a file that keeps them, so that an interrupted run can continue.
+"""Compute the rows of an evaluation, and store them so that an interrupted run can continue.
 
-A row holds the scores of one image, or of one image or video of a fixation set. A file belongs to one
-model, dataset, size and set of versions; any change starts another file.
+A row holds the scores of one image or video. A file of rows belongs to one model, dataset, size and set
+of software versions; if any of these changes, a new file is started.
 
-`ScorePair` makes the row of an image of a dataset with masks: it scales the image, runs the model, and
-scales the map back to the image's size, where it is scored.
+`ScorePair` computes the row of an image with a mask. It scales the image, runs the model, scales the map
+back to the size of the image, and scores the map there.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from eyeline.inference import Session, finish, input_size, prepare, upscale
 from eyeline.parallel import map_in_processes
 from eyeline.registry.registry import Model
 
-SCHEMA = 2  # increase it with any change to the content of a row or to how it is computed
+SCHEMA = 2  # increase it when the content or the computation of a row changes
 
 
 @dataclass(frozen=True)
 class FrameChange:
-    """Mean absolute difference, 0 to 1, of a video frame's map and mask from those of the frame before."""
+    """Mean absolute difference, 0 to 1, of the maps and of the masks of two successive frames."""
 
     saliency: float
     truth: float
@@ -46,14 +46,14 @@ class FrameChange:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of a dataset with masks.
+    """The row of one image of a dataset with masks.
 
     Attributes:
-        name: name of its pair.
+        name: name of the pair of image and mask.
         foreground: share of foreground in the mask, 0 to 1.
-        working_size: (width, height) of the model's input, pixels, before padding.
-        score: the scores of the model's map.
-        motion: None for a still, and for a video's first frame.
+        working_size: (width, height) of the model's input in pixels, before padding.
+        score: scores of the model's map.
+        motion: change from the previous frame; None for a still image or the first frame of a video.
     """
 
     name: str
@@ -63,13 +63,13 @@ class ImageRow:
     motion: FrameChange | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scalars for a report, with None in place of NaN."""
+        """Return the scalar values for a report as JSON, with None in place of NaN."""
         values = {k: v if math.isfinite(v) else None for k, v in self.score.values.items()}
         motion = {"motion": asdict(self.motion)} if self.motion else {}
         return {"name": self.name, "foreground": self.foreground} | values | motion
 
     def to_fields(self) -> dict[str, Any]:
-        """Return all of the row, for `from_fields`."""
+        """Return the complete row as JSON values."""
         curves = {
             k: base64.b64encode(v.astype("<f4").tobytes()).decode()
             for k, v in self.score.curves.items()
@@ -78,7 +78,7 @@ class ImageRow:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Make the row that `to_fields` wrote."""
+        """Create a row from the result of `to_fields`."""
         row = fields["row"]
         values = {k: float("nan") if row[k] is None else float(row[k]) for k in SCALARS}
         curves = {k: np.frombuffer(base64.b64decode(fields["curves"][k]), "<f4") for k in CURVES}
@@ -93,24 +93,24 @@ GAZE_LIBRARIES = ("numpy", "pillow", "av")
 
 
 def versions(libraries: Iterable[str], session: Session) -> dict[str, str]:
-    """Return the versions of the software that the numbers depend on."""
+    """Return the versions of the software on which the scores depend."""
     found = {"eyeline": __version__} | {n: metadata.version(n) for n in libraries}
     return found | {"onnxruntime": session.runtime_version}
 
 
 class AnyRow(Protocol):
-    """A row that can be kept: its name is unique in its dataset, and it converts to JSON values."""
+    """A row that can be stored; its name must be unique in the dataset."""
 
     @property
     def name(self) -> str:
         """Name of the image or video."""
 
     def to_fields(self) -> dict[str, Any]:
-        """Return all of the row as JSON values."""
+        """Return the complete row as JSON values."""
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Make the row that `to_fields` wrote."""
+        """Create a row from the result of `to_fields`."""
 
 
 Kept = TypeVar("Kept", bound=AnyRow)
@@ -119,7 +119,7 @@ Job = TypeVar("Job")
 
 @dataclass(frozen=True)
 class RowOptions:
-    """The folder that keeps finished rows (None keeps none), and the number of processes."""
+    """The folder that stores finished rows (None = do not store), and the number of processes."""
 
     resume: Path | None
     workers: int
@@ -134,22 +134,22 @@ def make_rows(
     options: RowOptions,
     report: Callable[[int], None],
 ) -> list[Kept]:
-    """Make the row of every job that an earlier run did not finish.
+    """Return the row of every job; read stored rows of an earlier run and compute the others.
 
     Args:
         kind: class of the rows.
-        identity: everything that the rows depend on, JSON values.
-        jobs: the name and the job of each row.
-        make: see `map_in_processes`; its result makes a row from a job.
+        identity: everything on which the rows depend, as JSON values.
+        jobs: name and job of each row.
+        make: factory of a function from a job to its row, called once per process.
         arguments: arguments of `make`.
-        options: where rows are kept, and how many processes make them.
+        options: where to store rows, and the number of processes.
         report: called with the number of finished rows.
 
     Returns:
         The rows in the order of the jobs.
 
     Raises:
-        OutputError: a folder or file that cannot be written, or a file with damage before its end.
+        OutputError: the folder or file cannot be written, or the stored rows are damaged.
     """
     with _row_store(options.resume, identity, kind) as (rows, keep):
         todo = [job for name, job in jobs if name not in rows]
@@ -170,9 +170,9 @@ def make_rows(
 def _row_store(
     folder: Path | None, identity: dict[str, Any], kind: type[Kept]
 ) -> Iterator[tuple[dict[str, Kept], Callable[[Kept], None]]]:
-    """Yield the rows of an earlier run by name, and a function that keeps one more row.
+    """Yield the stored rows of an earlier run by name, and a function that stores one more row.
 
-    Once that function returns, killing the process does not lose the row.
+    Once this function returns, the row survives even if the process is killed.
     """
     if folder is None:
         yield {}, lambda row: None
@@ -198,7 +198,7 @@ def _row_store(
 
 
 def _recover(path: Path, head: str, kind: type[Kept]) -> dict[str, Kept]:
-    """Read the complete rows of a file; remove an incomplete last line, which a kill leaves."""
+    """Read the rows of a file, and remove an incomplete last line that a killed process left."""
     if not path.exists() or b"\n" not in (data := path.read_bytes()):
         path.write_text(head + "\n", encoding="utf-8")
         return {}
@@ -207,7 +207,9 @@ def _recover(path: Path, head: str, kind: type[Kept]) -> dict[str, Kept]:
         with path.open("r+b") as f:
             f.truncate(whole)
     first, *lines = data[:whole].decode(errors="replace").splitlines()
-    damaged = OutputError(f"{path}: the rows of an earlier run are damaged", "remove the file")
+    damaged = OutputError(
+        f"{path}: the rows of an earlier run are damaged", "remove the file to compute them again"
+    )
     if first != head:
         raise damaged
     try:
@@ -218,12 +220,12 @@ def _recover(path: Path, head: str, kind: type[Kept]) -> dict[str, Kept]:
 
 
 Size = int | tuple[int, int] | Literal["native"] | None
-"""Lines of the short side (the aspect is kept), an exact (width, height), the image's own size, or None
-for the size of the model's I/O spec."""
+"""Size of the model's input: lines of the short side (keeps the aspect ratio), an exact (width, height),
+"native" for the size of the image, or None for the size in the model's I/O spec."""
 
 Resample = Literal["area", "bilinear"]
-"""How an image shrinks: by area averages, as video is scaled, or by plain bilinear interpolation
-without a low-pass, as in the evaluation code of the U-2-Net line."""
+"""How images are scaled down: by area averaging as for video, or by bilinear interpolation without a
+low-pass, as in the evaluation code of U-2-Net and related models."""
 
 
 def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int, int]:
@@ -239,7 +241,7 @@ def image_input(
     """Convert an 8-bit RGB image to a model's input.
 
     Returns:
-        float32 (1, 3, H, W), normalised and padded, and (width, height) before padding.
+        The input, float32 (1, 3, H, W), normalised and padded, and its (width, height) before padding.
     """
     w, h = scaled_size(*image.size, size, model)
     return prepare(_scaled(image, w, h, resample), model.io), (w, h)
@@ -251,7 +253,8 @@ def working_map(
     """Return the map of an 8-bit RGB image at the model's input size, float32 (h, w) in [0, 1].
 
     Raises:
-        ModelError: the model fails at this size, or breaks the contract.
+        ModelError: the model fails at this size, or its output violates the tensor contract (tensor
+            names, shapes and value ranges).
     """
     x, (w, h) = image_input(image, session.model, size, resample)
     return finish(session.run(x), h, w, session.model.io)
@@ -260,24 +263,24 @@ def working_map(
 def predict(
     session: Session, image: Image.Image, size: Size = None, resample: Resample = "area"
 ) -> Map:
-    """Return the map of an image at the image's size, float32 (H, W); see `working_map`."""
+    """Return the map of an image at the size of the image, float32 (H, W); see `working_map`."""
     return upscale(working_map(session, image, size, resample), *image.size)
 
 
 def _scaled(image: Image.Image, w: int, h: int, how: Resample) -> npt.NDArray[np.uint8]:
-    """Return the uint8 (3, h, w) planes of an image."""
+    """Scale an image and return its planes, uint8 (3, h, w)."""
     if how == "bilinear":
         planes = np.asarray(image, np.float32).transpose(2, 0, 1)
         return np.round(np.stack([upscale(p, w, h) for p in planes])).astype(np.uint8)
     smaller = w <= image.width and h <= image.height
-    # A box filter averages areas, as video is scaled; but enlarging with it would repeat pixels.
+    # A box filter averages areas as for video, but it would repeat pixels when enlarging.
     filter_ = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     return np.ascontiguousarray(np.asarray(image.resize((w, h), filter_)).transpose(2, 0, 1))
 
 
 @dataclass(frozen=True)
 class _ScoredFrame:
-    """A frame with its map and mask, kept for the frame after it."""
+    """The map and the mask of a frame, kept to compare them with the next frame."""
 
     name: str
     size: tuple[int, int]
@@ -286,7 +289,7 @@ class _ScoredFrame:
 
 
 class ScorePair:
-    """Make the row of a pair from it and the frame before it; each process has its own."""
+    """Compute the row of a pair of image and mask; each process creates one instance."""
 
     def __init__(self, model: Model, size: Size, resample: Resample) -> None:
         self._session = Session(model, "cpu")
@@ -294,7 +297,7 @@ class ScorePair:
         self._last: _ScoredFrame | None = None
 
     def __call__(self, job: tuple[Pair, Pair | None]) -> ImageRow:
-        """Return the row of a pair; see `jobs`.
+        """Return the row of a pair; `job` also has the pair of the previous frame (see `jobs`).
 
         Raises:
             DatasetError: an image or mask cannot be read.
@@ -322,7 +325,7 @@ class ScorePair:
 
 
 def jobs(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Pair | None]]:
-    """Yield every pair with the frame before it in its video, if it has one."""
+    """Yield every pair with the pair of the previous frame of its video, or None."""
     before: Pair | None = None
     for pair in pairs:
         video = video_of(pair.name)
@@ -331,5 +334,5 @@ def jobs(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Pair | None]]:
 
 
 def video_of(name: str) -> str:
-    """Return the folder of a pair that is a frame of a video; empty for a still."""
+    """Return the folder of a pair, which is its video; empty for a still image."""
     return name.rpartition("/")[0]

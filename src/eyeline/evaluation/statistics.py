@@ -1,13 +1,14 @@
-"""Bootstrap intervals of a dataset's measures, and the comparison of two models.
+"""Bootstrap confidence intervals of the measures of a dataset, and the comparison of two models.
 
-Items are drawn with replacement (Efron, 1979), with the same draws for every model and measure. Each
-measure is pooled anew over each draw, so a maximum over thresholds is taken in each draw. An item is an
-image, or a whole video of a fixation set. In datasets with masks each frame of a video is an item; the
-frames resemble each other, so those intervals are too narrow.
+Each bootstrap resample (a "draw") draws items with replacement (Efron, 1979); all models and measures use
+the same draws. Each measure is computed from the items of a draw, so that, for example, a maximum over
+thresholds is taken for each draw. An item is an image, or a whole video of a fixation set. In datasets
+with masks each frame of a video is an item. Such frames resemble each other, so their intervals are too
+narrow.
 
-A plain percentile interval is also too narrow for few items. The quantiles are moved outwards by the
-t distribution (Hesterberg, "What teachers should know about the bootstrap", The American Statistician
-69(4), 2015: the expanded percentile interval): far with 5 items, hardly with 1,000.
+A plain percentile interval is also too narrow for few items. So its quantiles are moved outwards with
+the t distribution (the "expanded percentile interval" of Hesterberg, "What teachers should know about the
+bootstrap", The American Statistician 69(4), 2015). The effect is large for 5 items and small for 1,000.
 """
 
 from __future__ import annotations
@@ -27,35 +28,31 @@ Floats = npt.NDArray[np.float64]
 DRAWS = 2000
 SEED = 20260
 LEVEL = 0.95
-_CHUNK = 250  # draws per step: bounds the memory for sets of many thousand images
+_CHUNK = 250  # draws per step, which bounds the memory for many thousand images
 
 
 class Poolable(Protocol):
-    """The scores of many items, which pool to one number per measure.
-
-    Attributes:
-        count: items.
-    """
+    """The scores of `count` items, which can be combined to one number per measure."""
 
     count: int
 
     def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
-        """Return every measure over the dataset, or over weighted versions of it.
+        """Return every measure over the dataset, or over bootstrap resamples of it.
 
         Args:
-            weights: float64 (B, N), how often each item occurs in each version; None for one version,
-                the dataset itself.
+            weights: float64 (B, N), number of times each item occurs in each resample; None = the
+                dataset itself, with B = 1.
 
         Returns:
-            float64 (B,) for each measure; NaN for a measure without a value.
+            float64 (B,) for each measure; NaN where a measure has no value.
         """
 
 
 class Means:
-    """Scores that pool as plain means over items, without NaN values.
+    """Scores whose combined value is the mean over items, without NaN values.
 
     Args:
-        columns: float64 (N,) for each measure, N at least 1.
+        columns: float64 (N,), values of each measure; N is at least 1.
     """
 
     def __init__(self, columns: Mapping[str, Floats]) -> None:
@@ -63,7 +60,7 @@ class Means:
         self.count = len(next(iter(self.columns.values())))
 
     def pool(self, weights: Floats | None = None) -> dict[str, Floats]:
-        """Return the means of every measure, see `Poolable`."""
+        """Return the mean of every measure (see `Poolable`)."""
         w = np.ones((1, self.count)) if weights is None else weights
         out = {}
         for name, column in self.columns.items():
@@ -76,11 +73,11 @@ class Means:
 
 @dataclass(frozen=True)
 class Pooled:
-    """The measures of one model on a dataset of `count` items, and on redrawn versions of it.
+    """The measures of one model on a dataset of `count` items, and on bootstrap resamples of it.
 
     Attributes:
-        whole: each measure over the dataset itself; NaN for a measure without a value.
-        draws: float64 (draws,) for each measure; empty with fewer than two items.
+        whole: each measure over the dataset itself; NaN if a measure has no value.
+        draws: float64 (draws,), each measure over each resample; empty with fewer than two items.
     """
 
     whole: dict[str, float]
@@ -89,12 +86,12 @@ class Pooled:
 
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A number that the JSON of an evaluation writes as null where it is NaN."""
+"""A number that is null in JSON if it is NaN."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure with the ends of its 95 % percentile interval; NaN where there is no value."""
+    """A measure with its 95 % confidence interval; NaN where a number has no value."""
 
     value: Number
     low: Number
@@ -103,11 +100,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A measure of one model less that of another, on the same items.
+    """A measure of one model minus that of another model, on the same items.
 
     Attributes:
-        p_value: two-sided, of the paired bootstrap; at least 2 / (draws + 1), and at least
-            2 ** (1 - N), the smallest p-value of a sign-flip test of N items.
+        p_value: two-sided p-value of the paired bootstrap. It is at least 2 / (draws + 1), and at least
+            2 ** (1 - N), which is the smallest p-value of a sign-flip test with N items.
     """
 
     p_value: Number
@@ -115,7 +112,7 @@ class Difference(Estimate):
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Two models on one dataset: the measures of `model` less those of `other`."""
+    """The measures of `model` minus those of `other` on one dataset."""
 
     dataset: str
     model: str
@@ -124,13 +121,13 @@ class ModelComparison:
 
 
 def draw_weights(count: int, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """Return how often each of `count` items occurs in each draw, float64 (draws, count)."""
+    """Return the number of times each item occurs in each draw, float64 (draws, count)."""
     rng = np.random.default_rng([seed, count])
     return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
 def pool(scores: Poolable, draws: int = DRAWS, seed: int = SEED) -> Pooled:
-    """Pool every measure over the dataset and over redrawn versions; a seed gives the same draws."""
+    """Compute every measure over the dataset and over bootstrap resamples, which `seed` determines."""
     whole = {name: float(value[0]) for name, value in scores.pool().items()}
     if scores.count < 2:
         return Pooled(whole, {name: np.empty(0) for name in whole}, scores.count)
@@ -141,7 +138,7 @@ def pool(scores: Poolable, draws: int = DRAWS, seed: int = SEED) -> Pooled:
 
 
 def tail_share(count: int) -> float:
-    """Return the share of draws beyond each end of the interval over `count` items, 2 or more."""
+    """Return the share of draws outside each end of the interval, for 2 or more items."""
     freedom, normal = count - 1, NormalDist()
     z = normal.inv_cdf((1 + LEVEL) / 2)
     # Quantile of the t distribution: Abramowitz and Stegun, 26.7.5.
@@ -164,7 +161,7 @@ def _interval(draws: Floats, count: int) -> tuple[float, float]:
 
 
 def estimates(pooled: Pooled) -> dict[str, Estimate]:
-    """Return every measure with its interval."""
+    """Return every measure with its confidence interval."""
     return {
         name: Estimate(value, *_interval(pooled.draws[name], pooled.count))
         for name, value in pooled.whole.items()
@@ -172,10 +169,10 @@ def estimates(pooled: Pooled) -> dict[str, Estimate]:
 
 
 def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
-    """Return every measure of `a` less that of `b`, on the same items and the same draws.
+    """Return every measure of `a` minus that of `b`, on the same items and the same draws.
 
-    The p-value is twice the share of draws on the other side of zero (Efron and Tibshirani, 1993,
-    chapter 15). One more draw is counted there, so the p-value is never zero.
+    The p-value is twice the share of draws on the less frequent side of zero (Efron and Tibshirani, 1993,
+    chapter 15). One extra draw is counted on this side, so that the p-value is never zero.
     """
     out = {}
     for name in a.whole:
@@ -189,7 +186,7 @@ def differences(a: Pooled, b: Pooled) -> dict[str, Difference]:
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Return a number with three decimals; a dash for NaN."""
+    """Return a number with three decimals, or a dash for NaN."""
     if not math.isfinite(value):
         return "-"
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
@@ -197,14 +194,14 @@ def number(value: float, *, sign: bool = False) -> str:
 
 
 def estimate_cell(estimate: Estimate) -> str:
-    """Return a number with its interval in brackets."""
+    """Return a number as text, with its confidence interval in brackets."""
     if not math.isfinite(estimate.low):
         return number(estimate.value)
     return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def difference_cells(differences: Mapping[str, Difference], measures: Iterable[str]) -> list[str]:
-    """Return each difference with its interval and p-value."""
+    """Return each difference as text, with its confidence interval and p-value."""
     cells = []
     for name in measures:
         d = differences[name]
@@ -215,5 +212,5 @@ def difference_cells(differences: Mapping[str, Difference], measures: Iterable[s
 
 
 def p_cell(value: float) -> str:
-    """Return a p-value."""
+    """Return a p-value as text."""
     return "<0.001" if value < 0.001 else number(value)
