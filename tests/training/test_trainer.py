@@ -161,7 +161,7 @@ def test_weights_that_do_not_fit_are_refused(
     torch.save(build_net(load_recipe("student_v3").net).state_dict(), tmp_path / "v3.pt")
     (tmp_path / "words.pt").write_text("words")
     for name, message in (
-        ("v3", r"belong to another net: stem\.0\.weight does not fit"),
+        ("v3", r"belong to another network: stem\.0\.weight does not fit"),
         ("words", r"words\.pt: is not a file with weights"),
         ("gone", r"gone\.pt: can't be read: No such file"),
     ):
