@@ -15,14 +15,9 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def block_edges(length: int, block: int) -> npt.NDArray[np.intp]:
-    """Return the edges of the blocks that cover `length` samples; the last block may be smaller.
+    """Return the edges of blocks of `block` samples that cover `length` samples, both at least 1.
 
-    Args:
-        length: number of samples, at least 1.
-        block: number of samples per block, at least 1.
-
-    Returns:
-        intp (blocks + 1,), from 0 to `length`.
+    The edges are intp (blocks + 1,), from 0 to `length`. The last block may be smaller.
     """
     return np.append(np.arange(0, length, block), length)
 
@@ -68,15 +63,11 @@ def _sums_down(values: npt.NDArray[Real], edges: npt.NDArray[Any]) -> npt.NDArra
 
 
 def read_member(archive: NpzFile, name: str) -> npt.NDArray[Any]:
-    """Read one array of an archive that `numpy.load` opened, with a lock.
+    """Read one array of an archive that `numpy.load(..., allow_pickle=False)` opened.
 
     NumPy parses the header of an array with `ast.literal_eval`, which is not thread-safe before Python
     3.12.1: two calls at once may raise `SystemError: AST constructor recursion depth mismatch` (CPython
     issue 106905). So only one thread reads at a time.
-
-    Args:
-        archive: an archive opened with `numpy.load(..., allow_pickle=False)`.
-        name: name of the array in the archive.
 
     Raises:
         KeyError: the archive has no array of this name.

@@ -244,10 +244,7 @@ class GazeRow:
 
 
 class GazeJudge:
-    """Compare maps with the fixations of a set at one resolution.
-
-    The attribute `videos` is true if the set holds videos.
-    """
+    """Compare maps with fixations at one resolution; `videos` is true if the set holds videos."""
 
     def __init__(self, dataset: FixationSet, prior: CentreGaussian, options: GazeOptions) -> None:
         self.options, self.videos, self._prior = options, dataset.kind == "videos", prior
@@ -309,10 +306,7 @@ def judged_frames(total: int, count: int) -> list[int]:
 
 
 class ScoreStimulus:
-    """Compute the row of an image or video with a model; each process creates one instance.
-
-    See `judged_maps` for the arguments.
-    """
+    """Compute the row of an image or video with a model; arguments are those of `judged_maps`."""
 
     def __init__(
         self, model: Model, size: Size, resample: Resample, judge: GazeJudge, threads: int

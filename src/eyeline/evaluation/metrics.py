@@ -97,11 +97,7 @@ def import_engine() -> Any:
 
 
 def score_image(saliency: Map, truth: Mask) -> ImageScore:
-    """Score one map against its mask.
-
-    Args:
-        saliency: map, float32 (H, W) in [0, 1].
-        truth: mask, bool (H, W).
+    """Score one map, float32 (H, W) in [0, 1], against its mask, bool (H, W).
 
     Raises:
         MissingExtraError: PySODMetrics is not installed.

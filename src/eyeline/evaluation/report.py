@@ -205,14 +205,11 @@ def contact_sheet(
     The maps are computed again, because an evaluation does not store them.
 
     Args:
-        report: result of `evaluate`.
+        report: result of `evaluate` for `models`, `data` and `options`.
         models: the models that were evaluated.
         data: paths of the datasets, in any order.
         options: options of the evaluation.
         form: format name, as `sheet_format` returns it.
-
-    Returns:
-        The bytes of the PNG or JPEG.
     """
     sections = []
     by_digest = {m.sha256: m for m in models}

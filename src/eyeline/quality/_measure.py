@@ -72,14 +72,10 @@ def measure(
 ) -> tuple[Metrics, FramePart | None]:
     """Measure a pair with every metric that does not need the next frame.
 
-    Args:
-        pair: the pair to measure.
-        previous: the previous pair; None for the first pair.
-        metrics: names of the metrics.
-        engine: computes `sw_vmaf`; None if that metric is not measured.
+    `previous` is None for the first pair. `engine` is None if `sw_vmaf` is not measured.
 
     Raises:
-        QualityError: the picture is too small for a metric.
+        QualityError: the frames are too small for a metric.
     """
     found: Metrics = {}
     depth = pair.reference.depth

@@ -10,7 +10,7 @@ docs/sw_vmaf.md explains where the weights enter the formulas.
 - ADM (detail loss measure): a Daubechies-2 wavelet transforms both frames. Decoupling splits the
   distorted coefficients into detail kept from the reference and added detail. Kept detail is scaled by
   contrast sensitivity and masked by the added detail around it. The feature is the cube root of the sum
-  of cubes of kept detail, divided by the same for the reference. Definition: Li, Zhang, Ma & Ngan,
+  of cubes of kept detail, divided by that of all detail of the reference. Definition: Li, Zhang, Ma & Ngan,
   "Image quality assessment by separately evaluating detail losses and additive impairments", IEEE TMM
   13(5), 2011. Constants and borders follow libvmaf's `integer_adm`.
 - Motion: the mean absolute difference of two blurred luma frames of the reference. A frame's feature
@@ -197,7 +197,7 @@ def inner(shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def halve_blocks(weight: Plane) -> Plane:
-    """Return the weights of wavelet coefficients: the mean of each 2x2 block, rounding sizes up.
+    """Return the weights of wavelet coefficients: the mean of each 2x2 block, (H, W) halved and rounded up.
 
     The four taps of a coefficient are centred on its 2x2 block, so the block's mean is its weight.
     """

@@ -53,8 +53,7 @@ class LibvmafRun:
     """An FFmpeg process that runs libvmaf on pairs of frames, which `write` sends one by one.
 
     Args:
-        width: width of the luma plane in samples.
-        height: height of the luma plane in samples.
+        width, height: size of the luma plane in samples.
         layout: layout of the planes.
         model: name of a built-in model of libvmaf, such as `vmaf_v0.6.1`.
         threads: number of threads that libvmaf uses.

@@ -90,15 +90,7 @@ def _count(indexes: Indexes, options: ScoreOptions) -> int:
 
 
 class ScoreSegments(SegmentedRun):
-    """Run `score` on two videos in segments.
-
-    Args:
-        reference: path of the original video.
-        distorted: path of the video to score.
-        model: saliency model; unused if the options need no model.
-        options: options of the whole run.
-        video_options: how to read both videos.
-    """
+    """Run `score` on two videos in segments; `model` is unused if the options need no model."""
 
     def __init__(
         self,
@@ -168,12 +160,9 @@ class ScoreSegments(SegmentedRun):
 
 
 class _SeamWatch:
-    """Compute digests of the pairs next to the start and the end of a segment.
+    """Compute digests of the pairs next to both ends of the segment [start, stop).
 
-    Args:
-        start: number of the first pair of the segment.
-        stop: number after its last pair.
-        offset: number of frames left out at the start of the reference.
+    `offset` is the number of frames left out at the start of the reference.
     """
 
     def __init__(self, start: int, stop: int, offset: int) -> None:

@@ -32,7 +32,7 @@ class PairOptions:
 
     Attributes:
         ref_offset, dist_offset: number of frames to leave out at the start of each video.
-        resample: pair by time: each reference frame with the distorted frame shown at that time.
+        resample: pair each reference frame with the distorted frame that is shown at the same time.
         scale: scale both videos to the size of the reference or of the distorted video (bicubic).
         crop: window (width, height, x, y) in luma samples, applied after scaling; None = no crop.
         shortest: stop where the shorter video ends.
@@ -71,11 +71,6 @@ class TimedFrame:
 
 class Aligner:
     """Check that two videos can be compared, and convert their frames to common planes.
-
-    Args:
-        reference: properties of the reference.
-        distorted: properties of the distorted video.
-        options: see `PairOptions`.
 
     Attributes:
         width, height: size of the luma planes that are compared.
@@ -128,7 +123,8 @@ class Aligner:
         info = (self._ref, self.distorted)[which]
         if (frame.width, frame.height) != (info.width, info.height) and not self.options.scale:
             raise QualityError(
-                f"{info.path}: its frame size changes to {frame.width}x{frame.height}",
+                f"{info.path}: the frame size changes from {info.width}x{info.height} to "
+                f"{frame.width}x{frame.height}",
                 "give --scale ref or --scale dist to scale all frames to one size",
             )
         planes = self._readers[which](frame).deepened(self.depth)
@@ -152,7 +148,7 @@ class Aligner:
                 raise QualityError(
                     f"the videos differ in {name.replace('_', ' ')}: {self._ref.path} has "
                     f"{getattr(r, name)}, {self.distorted.path} has {getattr(d, name)}",
-                    "convert one of them first",
+                    "convert one of them to the values of the other first",
                 )
         if self._ref.rotation != self.distorted.rotation:
             raise QualityError(
@@ -205,7 +201,7 @@ class Aligner:
         raise QualityError(
             f"the videos differ in chroma format: {self._ref.path} is {self._ref.pix_fmt}, "
             f"{self.distorted.path} is {self.distorted.pix_fmt}",
-            "convert one of them first",
+            "convert one of them to the pixel format of the other first",
         )
 
     def _cropped(self) -> tuple[int, int]:

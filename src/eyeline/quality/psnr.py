@@ -55,9 +55,6 @@ def squared_error(reference: Samples, distorted: Samples, weights: Weights | Non
         reference: uint8 or uint16 (H, W).
         distorted: same shape and type as `reference`.
         weights: weights of the frame; None gives all samples the same weight.
-
-    Raises:
-        MissingExtraError: OpenCV is not installed.
     """
     cv2 = opencv()
     total = float(cv2.norm(reference, distorted, cv2.NORM_L2SQR))

@@ -157,7 +157,7 @@ class ScoreOptions:
         return self.weight > 0 and not (self.maps or self.masks or self.fixations)
 
     def for_model(self, io: IoSpec) -> ScoreOptions:
-        """Return these options with the values that they leave to a model, from its I/O spec."""
+        """Return the options, with values that are left open taken from the model's I/O spec."""
         return replace(self, extract=self.extract.for_model(io))
 
     def extract_options(self) -> ExtractOptions:

@@ -64,7 +64,7 @@ class Similarity(NamedTuple):
 
 
 Terms = Callable[[Plane, Plane], tuple[Plane, ...]]
-"""A function from n rows of two planes (codes - 128), (n, W), to the SSIM terms of each window,
+"""A function from n rows of two planes (codes minus 128), (n, W), to the SSIM terms of each window,
 (n - 10, W)."""
 
 
@@ -79,7 +79,6 @@ def ssim(reference: Samples, distorted: Samples, depth: int, weights: Weights | 
 
     Raises:
         QualityError: the frame is smaller than the window.
-        MissingExtraError: OpenCV is not installed.
     """
     factor = shrink_factor(reference)
     x, y = (_shrunk(p, factor, depth) for p in (reference, distorted))
@@ -100,7 +99,6 @@ def ms_ssim(
 
     Raises:
         QualityError: a side of the frame is shorter than `SMALLEST_MS`.
-        MissingExtraError: OpenCV is not installed.
     """
     _check(reference, SMALLEST_MS, "MS-SSIM")
     x, y = (_centred(p, depth) for p in (reference, distorted))
@@ -126,7 +124,7 @@ def _check(plane: npt.NDArray[np.generic], least: int, name: str) -> None:
 
 
 def _centred(plane: Samples, depth: int) -> Plane:
-    """Return 8-bit codes - 128: variances do not change, and float32 rounds them less."""
+    """Return 8-bit codes minus 128, since float32 rounds variances of smaller numbers less."""
     x = plane.astype(np.float32)
     if depth != 8:
         x *= np.float32(2.0 ** (8 - depth))

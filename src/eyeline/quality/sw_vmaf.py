@@ -79,8 +79,7 @@ class VmafModel:
         gamma: gamma of the RBF kernel.
         rho: constant that the decision function subtracts.
         clip: smallest and greatest score, or None.
-        vif_gain_limit: libvmaf's option `vif_enhn_gain_limit`.
-        adm_gain_limit: libvmaf's option `adm_enhn_gain_limit`.
+        vif_gain_limit, adm_gain_limit: options `vif_enhn_gain_limit` and `adm_enhn_gain_limit`.
     """
 
     name: str
@@ -295,11 +294,7 @@ class VmafScore(NamedTuple):
 
 
 class SwVmaf:
-    """Compute VMAF and weighted VMAF with one model, without state between frames.
-
-    Args:
-        model: result of `load_model`; its gain limits apply (the "neg" models set them to 1).
-    """
+    """Compute VMAF and weighted VMAF with one model, without state between frames."""
 
     def __init__(self, model: VmafModel) -> None:
         self.model = model
@@ -307,15 +302,11 @@ class SwVmaf:
     def part(self, pair: LumaPair, previous: LumaPair | None = None) -> FramePart:
         """Compute the features of a frame. Any thread may call it; most of the work releases the GIL.
 
-        Args:
-            pair: the planes and weights of the frame.
-            previous: the previous frame, whose reference and weight are used; None for the first
-                frame.
+        `previous` is the previous frame, and None for the first frame.
 
         Raises:
             QualityError: the shapes differ, the frame is smaller than 33x33, or the weights are
                 negative, not finite, or zero everywhere inside the border that ADM leaves out.
-            MissingExtraError: OpenCV is not installed.
         """
         _check(pair)
         reference, distorted = _codes(pair.reference, pair), _codes(pair.distorted, pair)
@@ -386,7 +377,7 @@ def _check(pair: LumaPair) -> None:
     if min(reference.shape) < SMALLEST:
         raise QualityError(
             f"the frame is {_size(reference)}; VMAF needs at least {SMALLEST}x{SMALLEST} pixels",
-            "leave sw_vmaf out of the metrics",
+            "leave sw_vmaf out of --metrics",
         )
     if weight is None:
         return

@@ -109,9 +109,6 @@ def resample(m: Map, width: int, height: int, out: Map | None = None) -> Map:
 
     Interpolation runs between pixel centres and repeats the outermost values. An enlarged map is written
     to `out`, float32 (height, width), if `out` is given.
-
-    Raises:
-        MissingExtraError: OpenCV is not installed.
     """
     if m.shape[0] > height:
         m = _average_rows(m, height)
