@@ -51,9 +51,9 @@ def test_tables_json_and_pictures_come_out(clip: Path, maps: Path, tmp_path: Pat
     ("words", "said"),
     [
         (("--rates", "22,27,x"), "not a list of numbers"),
-        (("--rates", "22,27,32"), "give 4 or more"),
+        (("--rates", "22,27,32"), "at least 4 are needed"),
         (("--plot", "a.gif"), ".png or .svg"),
-        (("--strength", "0"), "steers nothing"),
+        (("--strength", "0"), "nothing to compare"),
         (("--preset", "ultrafast"), "ultrafast"),
         (("--codec", "libaom"), "ignores regions"),
         (("--maps", "absent.npz"), "absent.npz"),

@@ -52,12 +52,12 @@ def test_the_overlap_is_the_share_of_quality_that_both_cover() -> None:
 @pytest.mark.parametrize(
     ("test", "said"),
     [
-        (Curve(RATES, [q + 20 for q in QUALITY]), "do not overlap"),
-        (Curve([r * 100 for r in RATES], QUALITY), "rates do not overlap"),
+        (Curve(RATES, [q + 20 for q in QUALITY]), "qualities of the two curves do not overlap"),
+        (Curve([r * 100 for r in RATES], QUALITY), "rates of the two curves do not overlap"),
         (Curve(RATES, (30, 33, 33, 37, 39)), "rises with the rate"),
         (Curve((400, 800, 800, 3200, 6400), QUALITY), "rises with the rate"),
-        (Curve(RATES[:3], QUALITY[:3]), "needs 4 or more"),
-        (Curve(RATES, QUALITY[:4]), "5 rates and 4 values"),
+        (Curve(RATES[:3], QUALITY[:3]), "at least 4 are needed"),
+        (Curve(RATES, QUALITY[:4]), "5 rates, but 4 values"),
         (Curve((0, 800, 1600, 3200, 6400), QUALITY), "positive"),
     ],
 )

@@ -93,7 +93,7 @@ def test_an_encode_of_a_part_is_paired_with_that_part(tmp_path: Path) -> None:
 def test_maps_of_other_frames_are_refused(pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
     source, coded, _ = pair
     maps = keep(tmp_path / "late.npz", [square()] * 3, first=1)
-    with pytest.raises(QualityError, match="a map of frame 1, and frame 0 comes next"):
+    with pytest.raises(QualityError, match="expected the map of frame 0, found one of frame 1"):
         judge(source, coded, maps, find_subject(maps, *SIZE, 0))
 
 
@@ -154,7 +154,7 @@ def test_a_few_stray_samples_do_not_make_the_box_the_picture(tmp_path: Path) -> 
     assert subject.box[:2] == (64, 64)
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0, "no subject"), (1.0, "nothing but")])
+@pytest.mark.parametrize(("value", "said"), [(0.0, "at no sample"), (1.0, "at every sample")])
 def test_a_map_without_a_subject_is_refused(tmp_path: Path, value: float, said: str) -> None:
     maps = keep(tmp_path / "m.npz", [np.full((H, W), value, np.float32)])
     with pytest.raises(QualityError, match=said):

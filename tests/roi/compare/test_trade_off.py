@@ -111,7 +111,7 @@ def test_lines_are_gains_and_costs_and_average_over_clips(found: TradeOff) -> No
 
 
 def test_several_maps_need_a_judge_of_their_own(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="are compared, and no judge is given"):
+    with pytest.raises(UsageError, match="but no judging maps are given"):
         compare_maps(clip, tmp_path, OPTIONS, [steer_map("centre"), steer_map("recorded")])
 
 
@@ -124,9 +124,9 @@ def test_a_map_is_named_once(clip: Path, fixations: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("multiples", "said"),
     [
-        ((0.0,), "--multiples 0: each must be more than 0"),
-        ((1.0, 1.0), "none may be given twice"),
-        ((1.0, float("inf")), "--multiples 1,inf"),
+        ((0.0,), "--multiples is 0; all values must be positive"),
+        ((1.0, 1.0), "positive and different"),
+        ((1.0, float("inf")), "--multiples is 1,inf"),
         ((1.0, 1e3), "strength is 3000"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Compare steered encodes with plain ones, and judge both where viewers look and elsewhere.
+"""Compare steered encodes, which have QP offsets by saliency, with plain encodes, which have none.
+
+The judging maps mark where viewers look. They select the samples of the subject and weight the quality
+metrics; they come from masks, recorded fixations or another model.
 
 ::
 
@@ -9,10 +12,10 @@
 
 | file | subject |
 |---|---|
-| `_records.py` | the options, and what a comparison found |
-| `_compare.py` | one comparison, and several maps at several strengths |
-| `_work.py` | the work folder: maps, and names of files by all that they depend on |
-| `_judge.py` | the quality of one encode inside the subject, outside it, and as a whole |
+| `_records.py` | options and results of a comparison |
+| `_compare.py` | one comparison, and comparisons of several maps at several strengths |
+| `_work.py` | the work folder: maps, and file names by options |
+| `_judge.py` | the quality of an encode inside the subject, outside it, and over the whole frame |
 | `report.py` | tables, plots and stills |
 """
 

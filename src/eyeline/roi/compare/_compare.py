@@ -1,11 +1,11 @@
-"""Compare a plain encode with steered ones: one map at one strength, or several of both.
+"""Compare plain and steered encodes of a clip, for one map at one strength or for several.
 
-Every encode runs in one thread, several at once, so that the number of cores does not change the result.
-Finished files lie in the work folder under names that depend on all their options: an interrupted run
-resumes, and another strength finds the plain encodes done.
+Each encode uses one thread, so the number of cores does not change the result; several encodes run in
+parallel. The names of files in the work folder depend on all options that affect their content, so an
+interrupted run resumes, and a run at another strength reuses the plain encodes.
 
-A comparison at one strength is one point. A higher strength gains more and costs more, so maps are
-compared by the curves through their strengths: the better map gains more at the same cost.
+A higher strength gains more and costs more. To compare maps, compare their curves of gain against cost over
+several strengths: the better map gains more at the same cost.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from eyeline.roi.encode._encoder import capability, pixel_format
 from eyeline.roi.steering import SteerOptions
 
 SAME_RATE = 0.01
-"""Largest relative difference of rate between the encodes of a still before another is tried."""
+"""Allowed relative difference in bit rate of the two encodes of a still."""
 
 MOST_TRIES = 4
 
 COSTS = ("vmaf", "psnr_whole")
-"""Metrics that measure the loss of the whole frame."""
+"""Metrics of the whole frame, whose loss is the cost of steering."""
 
 
 def compare(
@@ -69,28 +69,30 @@ def compare(
     registry: str | os.PathLike[str] | None = None,
     on_progress: CompareProgress = lambda part, done, total: None,
 ) -> Comparison:
-    """Encode a clip plainly and steered at several rates, and judge both.
+    """Encode a clip at several rates, plain and steered, and measure the quality of all encodes.
 
     Args:
-        source: a video, a folder of images, or another source that `open_video` takes, except stdin.
-        work: folder for maps, encodes and scores; made if it is missing, kept.
-        options: see `CompareOptions`.
-        model: registry id, path or `Model` that steers; the registry's default when None.
-        registry: the user's own registry folder.
-        on_progress: see `CompareProgress`.
+        source: a video, a folder of images, or another source that `open_video` accepts, except stdin.
+        work: folder for maps, encodes and scores; it is created if it does not exist, and kept.
+        options: options of the comparison.
+        model: registry id, path or `Model` for the steering maps; None uses the registry's default.
+        registry: folder of the user's own registry.
+        on_progress: called with the progress of each part, see `CompareProgress`.
 
     Raises:
-        MediaError: the source, maps or masks cannot be read, or they do not belong together.
-        EncoderError: the encoder is absent, died, or would ignore the regions.
+        MediaError: the source, maps or masks cannot be read, or the maps or masks do not fit the source.
+        EncoderError: the encoder is not available, failed, or would ignore the regions.
         DatasetError: the fixations cannot be read, or they are not of this source.
-        QualityError: the maps have no subject, or the codec would convert the samples of the source.
+        QualityError: the judging maps have no subject, or the codec would convert the source's samples.
         OutputError: the work folder cannot be written.
-        UsageError: options that contradict each other, or stdin.
+        UsageError: the options contradict each other, or the source is stdin.
         ModelError: a model cannot be used.
-        MissingExtraError: a package for judging or for the deltas is not installed.
+        MissingExtraError: a package for the metrics or for the Bjøntegaard deltas is not installed.
     """
     if str(source) == "-":
-        raise UsageError("stdin can be read once, and a comparison reads it often", "give a file")
+        raise UsageError(
+            "the source is stdin, but a comparison reads its source several times", "give a file"
+        )
     run = _Run(
         Path(source), Path(work), options or CompareOptions(), model,
         Path(registry) if registry else None, on_progress,
@@ -125,8 +127,8 @@ class _Run:
         coded = pixel_format(row, self.info)
         if layout_of(av.VideoFormat(coded)) != layout_of(av.VideoFormat(self.info.pix_fmt)):
             raise QualityError(
-                f"{source}: is {self.info.pix_fmt}, and {options.codec} encodes {coded}, so the two can't "
-                "be compared sample by sample",
+                f"{source}: is {self.info.pix_fmt}, but {options.codec} encodes {coded}, so the samples "
+                "can't be compared",
                 f"convert the source to {coded} first, or choose another codec",
             )
         self.progress = ProgressCounter(on_progress)
@@ -134,7 +136,7 @@ class _Run:
 
     def encode_options(self, kind: EncodeKind, rate: float) -> EncodeOptions:
         o = self.o
-        # A plain encode is the same whatever steers the others.
+        # The steering options must not change the file name of a plain encode.
         steer = self.steer if kind == "roi" else SteerOptions(strength=0.0)
         return EncodeOptions(
             o.codec, preset=o.preset, steer=steer, extra=o.extra, extract=o.extract,
@@ -199,13 +201,13 @@ class _Run:
             path, kbps = self.encoded(kind, rate)
             return Point(kind, rate, str(path), kbps, self.judged(path))
         except BaseException as exc:
-            # It ends the other encodes at once, which may have hours to go.
+            # Stop the other encodes at once; they could run for hours.
             self.failure = self.failure or exc
             self.progress.stop()
             raise
 
     def encoded(self, kind: EncodeKind, rate: float) -> tuple[Path, float]:
-        """Make an encode, or find that of an earlier run; return its path and kbit/s."""
+        """Encode, or reuse the encode of an earlier run; return the path and the bit rate in kbit/s."""
         options = self.encode_options(kind, rate)
         depends: list[object] = [options]
         if kind == "roi":
@@ -225,14 +227,15 @@ class _Run:
             self.progress.advance("encode", self.subject.frames)
         if found["frames"] != self.subject.frames:
             raise QualityError(
-                f"{self.source}: {found['frames']} frames were encoded, {self.subject.frames} have a map",
+                f"{self.source}: {found['frames']} frames were encoded, but there are "
+                f"{self.subject.frames} maps",
                 "make maps of exactly the frames that are compared",
             )
         seconds = found["frames"] / float(self.info.fps or DEFAULT_FPS)
         return path, found["bytes"] * 8 / seconds / 1000
 
     def judged(self, path: Path) -> SubjectQuality:
-        """Judge an encode, or find the quality of an earlier run."""
+        """Measure the quality of an encode, or reuse the result of an earlier run."""
         depends = [path.name, self.judging.name, self.vmaf]
         if str(self.judging) == self.o.maps:
             depends.append(fingerprint(self.judging))
@@ -250,10 +253,11 @@ class _Run:
         return quality
 
     def matched(self, points: Iterable[Point]) -> tuple[Point, Point]:
-        """Return a plain encode of a low rate, where differences show best, and a steered one like it.
+        """Return a plain encode at a low bit rate and a steered encode at nearly the same bit rate.
 
-        The setting is interpolated on the logarithm of the rate, again with each new encode, until the
-        rates differ by less than `SAME_RATE`; whole QPs may not reach that.
+        Differences are most visible at a low rate. The CRF or QP of the steered encode is interpolated over
+        the logarithm of the rate, and refined with each new encode until the rates differ by less than
+        `SAME_RATE`. With whole QPs, a larger difference may remain.
         """
         plain = sorted((p for p in points if p.kind == "plain"), key=lambda p: p.kbps)[1]
         known = {p.setting: p.kbps for p in points if p.kind == "roi"}
@@ -272,7 +276,7 @@ class _Run:
 
 
 def _vmaf(wanted: bool | None) -> tuple[bool, str]:
-    """Return whether libvmaf runs, and the reason if not."""
+    """Return whether VMAF is measured, and the reason if it is not."""
     if wanted is False:
         return False, "not asked for"
     try:
@@ -286,12 +290,12 @@ def _vmaf(wanted: bool | None) -> tuple[bool, str]:
 
 @dataclass(frozen=True)
 class SteerMap:
-    """A map that steers.
+    """The source of the saliency maps for the QP offsets.
 
     Attributes:
-        name: label of the map in tables and plots.
-        by: kind of the map, see `CompareOptions.steer_by`.
-        model: the model that makes the map if `by` is `model`; None if `CompareOptions.maps` steer.
+        name: label of the maps in tables and plots.
+        by: kind of the maps, see `CompareOptions.steer_by`.
+        model: the model, if `by` is `model`; None if `CompareOptions.maps` are used.
     """
 
     name: str
@@ -300,7 +304,7 @@ class SteerMap:
 
     @property
     def shows(self) -> str | None:
-        """`gaze` or `objects`; None if that is not known, and for the wide map of the centre."""
+        """Content of the maps, `gaze` or `objects`; None for ready-made maps and the centre map."""
         if self.by == "recorded":
             return "gaze"
         return None if self.model is None else self.model.task
@@ -308,12 +312,12 @@ class SteerMap:
 
 @dataclass(frozen=True)
 class TradePoint:
-    """One map at one strength.
+    """Gain and cost of one kind of map at one strength.
 
     Attributes:
         strength: strength of the law, QP.
-        gain: bits saved at equal quality where the judge looks (`sw_psnr`), percent.
-        costs: each metric of the whole frame and its loss at equal rate, in the metric's unit.
+        gain: bits saved at equal `sw_psnr`, which is weighted by the judging maps, percent.
+        costs: loss at equal rate per metric of the whole frame, in the unit of the metric.
     """
 
     strength: float
@@ -322,22 +326,22 @@ class TradePoint:
 
 
 Lines = Mapping[str, Sequence[TradePoint]]
-"""Name of a map to its points, by strength."""
+"""Points by the name of the map, in the order of the strengths."""
 
 
 @dataclass(frozen=True)
 class TradeOff:
-    """The comparisons of several maps at several strengths with the same plain encodes.
+    """Comparisons of several maps at several strengths with the same plain encodes.
 
     Attributes:
-        comparisons: the map's name to its comparisons, in the order of the strengths.
+        comparisons: comparisons by the name of the map, in the order of the strengths.
     """
 
     comparisons: dict[str, tuple[Comparison, ...]]
 
     @property
     def lines(self) -> Lines:
-        """Gain and costs of each map; comparisons without a gain are left out."""
+        """Gain and costs of each map; a comparison whose gain can't be computed is left out."""
         return {
             name: [
                 TradePoint(
@@ -353,20 +357,20 @@ class TradeOff:
 
     @property
     def first(self) -> Comparison:
-        """The first comparison, for the facts that all of them share."""
+        """The first comparison, for the properties that all comparisons share."""
         return next(iter(self.comparisons.values()))[0]
 
     def all(self) -> list[Comparison]:
-        """Return every comparison, map by map."""
+        """Return all comparisons, grouped by map."""
         return [c for found in self.comparisons.values() for c in found]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON values of every comparison, by the map's name."""
+        """Return the JSON values of all comparisons by the name of the map."""
         return {name: [c.to_json() for c in found] for name, found in self.comparisons.items()}
 
 
 def mean_lines(clips: Sequence[Lines]) -> Lines:
-    """Return the means over several clips that were compared with the same maps and multiples."""
+    """Return the mean gains and costs of several clips with the same maps and multiples."""
     means = {}
     for name in clips[0]:
         points = zip(*(lines[name] for lines in clips), strict=True)
@@ -382,13 +386,13 @@ def mean_lines(clips: Sequence[Lines]) -> Lines:
 
 
 def steer_map(name: str, registry: str | os.PathLike[str] | None = None) -> SteerMap:
-    """Find a map by its name.
+    """Return the source of steering maps for a value of `--steer`.
 
     Args:
-        name: `centre` (a Gaussian around the picture's centre), `recorded` (the gaze that judges),
-            `gaze` or `objects` (the registry's production model of that task), a model's id or path,
-            or `gaze=MODEL` and `objects=MODEL`, which say what a path's map shows.
-        registry: the user's own registry folder.
+        name: `centre` (a Gaussian around the picture's centre), `recorded` (the recorded gaze of
+            `--judge-fixations`), `gaze` or `objects` (the registry's production model of that task), or the
+            id or path of a model. `gaze=MODEL` or `objects=MODEL` also gives the task of a model.
+        registry: folder of the user's own registry.
 
     Raises:
         RegistryError: there is no such model, or it has another task.
@@ -412,21 +416,21 @@ def compare_maps(
     registry: str | os.PathLike[str] | None = None,
     on_progress: CompareProgress = lambda part, done, total: None,
 ) -> TradeOff:
-    """Compare several maps at several strengths; plain encodes are made once.
+    """Compare several maps at several strengths with the same plain encodes.
 
     Args:
         source: see `compare`.
         work: see `compare`.
-        options: the options that all comparisons share.
-        steers: the maps.
-        multiples: factors of the strength of `options`, or of each map's default strength.
-        registry: the user's own registry folder.
+        options: options of all comparisons.
+        steers: sources of the steering maps.
+        multiples: factors of the strength in `options`, or of the default strength for each map.
+        registry: folder of the user's own registry.
         on_progress: see `CompareProgress`.
 
     Raises:
-        UsageError: a map is given twice, several maps have no other judge, or multiples are not positive,
-            repeated or too great.
-        EyelineError: see `compare`.
+        UsageError: a map is given twice, several maps are given without judging maps, or multiples are not
+            positive, repeated or too large.
+        EyelineError: any error of `compare`.
     """
     names = [s.name for s in steers]
     if len(set(names)) < len(names):
@@ -436,16 +440,16 @@ def compare_maps(
         options.judge_fixations or options.judge_masks or options.judge_model
     ):
         raise UsageError(
-            f"{', '.join(names)} are compared, and no judge is given",
+            f"--steer compares {', '.join(names)}, but no judging maps are given",
             "give --judge-fixations, --judge-masks or --judge-model",
         )
     if len(set(multiples)) < len(multiples) or not all(0 < k < float("inf") for k in multiples):
         given = ",".join(f"{k:g}" for k in multiples)
         raise UsageError(
-            f"--multiples {given}: each must be more than 0, and none may be given twice",
+            f"--multiples is {given}; all values must be positive and different",
             "write them like 0.5,1,2",
         )
-    # All options are made, and so checked, before the first encode.
+    # All options are created before the first encode, because this checks them.
     asked: dict[SteerMap, list[CompareOptions]] = {}
     for s in steers:
         steer = options.steer.for_map(s.shows)

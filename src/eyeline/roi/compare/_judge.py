@@ -1,7 +1,8 @@
-"""Measure the quality of an encode inside the subject, outside it, and as a whole.
+"""Measure the quality of an encode inside the subject, outside it, and over the whole frame.
 
-PSNR is of luma, from squared errors summed over all samples of all frames, so that inside and outside add
-up to the whole exactly. SSIM and VMAF are means over frames, as libvmaf pools them.
+The judging maps define the subject, see `INSIDE`. PSNR is computed for luma from the squared errors of all
+samples of all frames, so the errors inside and outside add up to those of the whole frame. SSIM and VMAF
+are means over frames, as in libvmaf.
 """
 
 from __future__ import annotations
@@ -30,27 +31,28 @@ from eyeline.saliency.maps import read_maps
 Map = npt.NDArray[np.float32]
 
 INSIDE = 0.5
-"""A sample is inside the subject if the judging map exceeds this value. It is the threshold of IoU for
-salient objects, and lies between the two values of a mask."""
+"""A sample is inside the subject if the judging map exceeds this value, which is the threshold of IoU for
+salient objects."""
 
 TAIL = 0.02
-"""Share of the subject's area, summed over all frames, that is left out on each side of its box, so that
-a few stray samples do not enlarge the box."""
+"""Fraction of the subject's area over all frames that may lie beyond each side of its box, so that a few
+stray samples do not enlarge the box."""
 
 SMALLEST_BOX = 64
-"""Least side of the box, pixels: libvmaf's four scales of VIF need a few samples at the coarsest."""
+"""Smallest width and height of the box in pixels, because the coarsest of the four scales of VIF in libvmaf
+needs a few samples."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject of the judging maps.
+    """The area of the judging maps where viewers look.
 
     Attributes:
-        box: (width, height, x, y) in luma samples of the coded picture. It is the same for all frames,
-            because VMAF would take its movement for motion.
-        share: share of all samples that are inside, 0..1.
+        box: bounding box (width, height, x, y) in luma samples of the coded picture. It is the same for
+            all frames, because VMAF would measure a moving box as motion.
+        share: fraction of all samples that are inside the subject, 0..1.
         frames: number of frames.
-        empty: frames without a sample inside.
+        empty: number of frames without a sample inside the subject.
     """
 
     box: tuple[int, int, int, int]
@@ -64,12 +66,12 @@ class SubjectQuality:
     """The quality of an encode against its source.
 
     Attributes:
-        psnr_inside, psnr_outside, psnr_whole: luma, dB, from squared errors over all frames.
-        sw_psnr: luma, dB, of the mean over frames of the error weighted by the judging map.
-        ssim: mean over frames.
-        sw_ssim: mean over frames, weighted by the judging map.
-        vmaf: mean over frames; None if it was not measured.
-        vmaf_crop: VMAF of the subject's box; None if it was not measured.
+        psnr_inside, psnr_outside, psnr_whole: luma PSNR, dB, from the squared errors of all frames.
+        sw_psnr: luma PSNR, dB, of the mean squared error that is weighted by the judging maps.
+        ssim: SSIM, mean over frames.
+        sw_ssim: SSIM weighted by the judging maps, mean over frames.
+        vmaf: VMAF, mean over frames; None if it was not measured.
+        vmaf_crop: VMAF of the subject's box, mean over frames; None if it was not measured.
     """
 
     psnr_inside: float
@@ -83,10 +85,10 @@ class SubjectQuality:
 
 
 def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation: int) -> Subject:
-    """Find the subject over all frames of upright maps; the sizes are those of the coded picture.
+    """Find the subject in upright judging maps; `width` and `height` are those of the coded picture.
 
     Raises:
-        QualityError: no sample of any frame is inside, or all samples are.
+        QualityError: no sample of any frame is inside the subject, or all samples are.
     """
     columns, rows = np.zeros(width), np.zeros(height)
     frames = empty = 0
@@ -98,10 +100,10 @@ def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation
         empty += not inside.any()
     total = rows.sum()
     if total in (0, frames * width * height):
-        what, how = ("no subject", "never") if total == 0 else ("nothing but the subject", "always")
+        which = "no sample" if total == 0 else "every sample"
         raise QualityError(
-            f"the judging map finds {what}: it {how} exceeds {INSIDE}",
-            "judge by other maps: --judge-masks or --judge-model",
+            f"the judging maps exceed {INSIDE} at {which}, so they define no subject",
+            "give other judging maps with --judge-masks or --judge-model",
         )
     x, w = _stretch(columns)
     y, h = _stretch(rows)
@@ -109,7 +111,7 @@ def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation
 
 
 def _stretch(mass: npt.NDArray[np.float64]) -> tuple[int, int]:
-    """Return start and length, both even, that hold all but `TAIL` of the mass at each end."""
+    """Return an even start and length that contain all of `mass` except `TAIL` at each end."""
     size = len(mass)
     share = np.cumsum(mass) / mass.sum()
     first = int(np.searchsorted(share, TAIL, side="right"))
@@ -140,7 +142,7 @@ class _Sums:
         self._sw_ssim: list[float] = []
 
     def add(self, reference: Planes, distorted: Planes, saliency: Map) -> None:
-        """Add a frame and its judging map in coded orientation."""
+        """Add a frame and its judging map, which is in coded orientation."""
         r, d = reference.luma, distorted.luma
         height, width = r.shape
         salient = bool(saliency.max() > 0)
@@ -152,7 +154,7 @@ class _Sums:
         else:
             whole, subject = squared_error(r, d, None).whole, 0.0
         total = whole * r.size
-        # A difference may round to less than zero.
+        # Rounding can make the difference negative.
         self._squares[0] += max(0.0, total - subject * count)
         self._squares[1] += subject * count
         self._counts[0] += r.size - count
@@ -185,13 +187,15 @@ def judge(
     vmaf: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> SubjectQuality:
-    """Compare an encode with the frames of its source from `start` on, by the judging maps of these.
+    """Measure the quality of an encode of the frames of `source` from `start` on.
+
+    `maps` are the judging maps of these frames.
 
     Raises:
         MediaError: a file cannot be read.
-        QualityError: the files do not belong together.
+        QualityError: the source, the encode and the maps differ in their frames.
         EncoderError: libvmaf failed.
-        MissingExtraError: `vmaf` without its extra.
+        MissingExtraError: `vmaf` is set, and the extra `vmaf` is not installed.
     """
     count = subject.frames
     with (
@@ -216,7 +220,7 @@ def judge(
         for (index, m), (r, d) in zip(read_maps(Path(maps)), pairs, strict=False):
             if index != start + done:
                 raise QualityError(
-                    f"{maps}: there is a map of frame {index}, and frame {start + done} comes next",
+                    f"{maps}: expected the map of frame {start + done}, found one of frame {index}",
                     "make maps of exactly the frames that are compared",
                 )
             reference, distorted = aligner.planes(0, r.frame), aligner.planes(1, d.frame)
@@ -229,8 +233,8 @@ def judge(
             on_frame()
         if done != count:
             raise QualityError(
-                f"{encode}: has {done} frames, and the source has {count}",
-                "remove the file from the work folder, and run the comparison again",
+                f"{encode}: has {done} frames, but the source has {count}",
+                "delete the file from the work folder, and run the comparison again",
             )
         scores = [float(np.mean(run.finish()["vmaf"])) for run in runs]
     return sums.quality(*(scores or (None, None)))

@@ -1,4 +1,4 @@
-"""The work folder of a comparison: its maps, and file names that depend on all options of their content."""
+"""The work folder of a comparison: its maps, and file names that depend on all options."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from eyeline.saliency.maps import GreyVideo
 from eyeline.saliency.pipeline import extract
 
 CompareProgress = Callable[[str, int, int], None]
-"""Called with the name of a part, its frames done so far, and its frames in all."""
+"""Function that is called with the name of a part, its number of frames done, and its total."""
 
 CENTRE = CentreGaussian(0.5, 0.5, 0.25, 0.25)
-"""The map of the picture's centre: its standard deviation is a quarter of each side."""
+"""The centre map, whose standard deviations are a quarter of the width and of the height."""
 
 MAP_COLUMNS = 160
 
-SCHEMA = 3  # rises with any change to what is computed
+SCHEMA = 3  # increased whenever the content of the files changes
 
 
 class WorkFolder:
-    """The folder of one comparison; a finished file in it is not made again.
+    """The folder with the files of a comparison; later runs reuse finished files.
 
     Raises:
         MediaError: the source cannot be read.
-        OutputError: the folder cannot be made.
+        OutputError: the folder cannot be created.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class WorkFolder:
             raise output_error(folder, exc) from exc
 
     def named(self, prefix: str, suffix: str, *depends: object) -> Path:
-        """Return the path of a file whose content depends on the source, its options and `depends`."""
+        """Return a path whose name has a hash of `depends`, the source and the options for reading it."""
         text = json.dumps([*self.key, *map(repr, depends)])
         return self.folder / f"{prefix}-{sha256_hex(text.encode())[:12]}{suffix}"
 
     def steering_maps(self) -> tuple[Path, str, Task | None]:
-        """Return the maps that steer, their name in a sentence, and what they show if that is known."""
+        """Return path, description and task of the steering maps; the task is None if it is not known."""
         if self.o.maps is not None:
             return Path(self.o.maps), f"maps {Path(self.o.maps).name}", None
         if self.o.steer_by == "recorded":
@@ -84,7 +84,7 @@ class WorkFolder:
         return self._model_maps(self.model)
 
     def judging_maps(self, steering: Path, steered_by: str) -> tuple[Path, str, bool]:
-        """Return the maps that judge, their name in a sentence, and whether they also steer."""
+        """Return path and description of the judging maps, and whether they are also the steering maps."""
         o = self.o
         if o.judge_masks is not None:
             path = self.named("masks", ".mkv", fingerprint(Path(o.judge_masks)))
@@ -112,7 +112,8 @@ class WorkFolder:
                 yield seen.index, valid_map(seen.map, display, f"{folder}: mask {seen.index}")
         if stop is None and count > frames:
             raise QualityError(
-                f"{folder}: {count} masks for {frames} frames", "give the masks of this clip"
+                f"{folder}: has {count} masks, but the clip has {frames} frames",
+                "give the masks of this clip",
             )
 
     def _centre(self) -> Iterator[tuple[int, Floats]]:
@@ -135,7 +136,7 @@ class WorkFolder:
         return path, f"the recorded gaze of {viewers} viewers ({gaze.name})"
 
     def _densities(self, gaze: RecordedGaze) -> Iterator[tuple[int, Floats]]:
-        """Yield the density of each frame, its peak 1; zeros where no fixation is active."""
+        """Yield the gaze density of each frame, scaled to a peak of 1; zeros if no fixation is active."""
         nothing = np.zeros(gaze.size[::-1], np.float32)
         o, count = self.o.extract, 0
         with open_video(self.source, self.o.video) as video:
@@ -146,7 +147,7 @@ class WorkFolder:
         if count == len(gaze.empty):
             raise DatasetError(
                 f"{gaze.name}: no fixation is active at any of the {count} frames that are compared",
-                "choose other frames with --frames, or judge by masks or a model",
+                "choose other frames with --frames, or give --judge-masks or --judge-model",
             )
 
     def _model_maps(self, name: str | Model | None) -> tuple[Path, str, Task | None]:
@@ -161,7 +162,7 @@ class WorkFolder:
         return path, chosen.label, chosen.task
 
     def _in_aspect(self, m: Floats) -> Floats:
-        """Return a map in the picture's aspect: some models squash the picture."""
+        """Resample a map to the aspect ratio of the picture, which some models don't keep."""
         h, w = m.shape
         wanted = h * self.info.display_width / self.info.display_height
         if abs(w / wanted - 1) < ASPECT_TOLERANCE:
@@ -169,7 +170,7 @@ class WorkFolder:
         return np.clip(resample(m, max(1, round(wanted)), h), 0, 1)
 
     def _keep(self, path: Path, maps: Iterable[tuple[int, Floats]], depth: Literal[8, 16]) -> None:
-        """Write maps to a file that appears whole or not at all."""
+        """Write maps to a file, which is created only if all maps are written."""
         start = self.o.extract.start
         ends = [s for s in (self.o.extract.stop, self.info.expected_frames) if s is not None]
         part = path.name.split("-")[0]
@@ -180,13 +181,13 @@ class WorkFolder:
                 sink.write(index, (index - start) / float(self.info.fps or DEFAULT_FPS), m)
                 self.progress.advance(part)
         except BaseException:
-            sink.discard()  # also after damage: a part of the maps must not count as all
+            sink.discard()  # also if the source is damaged: later runs must not reuse a part
             raise
         sink.commit()
 
 
 class ProgressCounter:
-    """Frames done per part, counted from several threads."""
+    """Thread-safe counter of the frames done per part."""
 
     def __init__(self, report: CompareProgress) -> None:
         self._report, self._lock = report, threading.Lock()
@@ -194,13 +195,13 @@ class ProgressCounter:
         self._stopped = False
 
     def expect(self, part: str, total: int) -> None:
-        """Begin a part of `total` frames."""
+        """Start a part of `total` frames."""
         with self._lock:
             self._parts[part] = [0, total]
             self._report(part, 0, total)
 
     def advance(self, part: str, frames: int = 1) -> None:
-        """Count frames of a part; after `stop`, end the caller's encode with KeyboardInterrupt."""
+        """Add frames to a part; after `stop`, raise KeyboardInterrupt to end the caller's encode."""
         with self._lock:
             if self._stopped:
                 raise KeyboardInterrupt
@@ -210,13 +211,13 @@ class ProgressCounter:
             self._report(part, *count)
 
     def stop(self) -> None:
-        """Let every later `advance` raise."""
+        """Make every later call of `advance` raise KeyboardInterrupt."""
         with self._lock:
             self._stopped = True
 
 
 def fingerprint(path: Path) -> str:
-    """Return a digest of the names, sizes and times of a file or of a folder's files.
+    """Return a digest of the names, sizes and modification times of a file or of the files in a folder.
 
     Raises:
         MediaError: the path cannot be read.
@@ -230,7 +231,7 @@ def fingerprint(path: Path) -> str:
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """Return the JSON that an earlier run wrote, or None."""
+    """Return the JSON object in a file, or None if the file does not exist."""
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

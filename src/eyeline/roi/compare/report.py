@@ -1,8 +1,4 @@
-"""Write comparisons as text and as pictures.
-
-Text: tables, and a sentence on the gain of the subject and the cost of the picture. Pictures: rate-quality
-curves, gain against cost, and one frame of both encodes at equal rate.
-"""
+"""Report comparisons as Markdown tables and sentences, as plots, and as a still of two encodes."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ METRICS = {
     "ssim": ("SSIM whole frame", "", 4),
     "vmaf": ("VMAF whole frame", "", 2),
 }
-"""Attribute of `Quality` to its name, unit and decimals, in the order of the table."""
+"""Name, unit and number of decimals by attribute of `SubjectQuality`, in the order of the table."""
 
 BY_GAZE = {
     "psnr_inside": "PSNR where gaze exceeds half its peak",
@@ -41,17 +37,17 @@ BY_GAZE = {
     "sw_ssim": "SSIM weighted by recorded gaze",
     "psnr_outside": "PSNR elsewhere",
 }
-"""Names that differ if recorded gaze judges; EWPSNR is that of Li, Qin & Itti (2011)."""
+"""Names of metrics if the judging maps are recorded gaze; EWPSNR is defined in Li, Qin & Itti (2011)."""
 
 
 def name_of(metric: str, comparison: Comparison) -> str:
-    """Return the name of a metric, which depends on the judge."""
+    """Return the name of a metric, which depends on the kind of judging maps."""
     name = METRICS[metric][0]
     return BY_GAZE.get(metric, name) if comparison.by_gaze else name
 
 
 def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
-    """Return Markdown tables of a comparison, with a row for every encode if `points`."""
+    """Return a comparison as Markdown; `points` adds a table with a row per encode."""
     c = comparison
     lines = [heading(c), ""]
     rows = []
@@ -73,7 +69,7 @@ def to_markdown(comparison: Comparison, *, points: bool = True) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Return the gain of the subject and the cost of the picture in sentences."""
+    """Return sentences on the gain inside the subject and the cost over the whole frame."""
     deltas = comparison.deltas
     said = []
     gain = "sw_psnr" if comparison.by_gaze else "psnr_inside"
@@ -98,7 +94,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def heading(comparison: Comparison) -> str:
-    """Return the options of a comparison and its judge in sentences."""
+    """Return sentences on the options and the judging maps of a comparison."""
     c, p = comparison, comparison.provenance
     steer = p["steer"]
     rates = ", ".join(f"{r:g}" for r in p[c.setting])
@@ -128,7 +124,7 @@ def _unseen(c: Comparison) -> str:
 
 
 def trade_off_table(trade_off: TradeOff) -> str:
-    """Return a table of gain and cost with a row per map and strength."""
+    """Return a Markdown table of gain and cost, with a row per map and strength."""
     first = trade_off.first
     shown = ("sw_psnr", "psnr_whole", "vmaf")
     head = [
@@ -155,7 +151,7 @@ def trade_off_table(trade_off: TradeOff) -> str:
 
 
 def delta_cell(c: Comparison, metric: str) -> str:
-    """Return rate at equal quality and quality at equal rate, or a dash."""
+    """Return the text of a metric's deltas, or a dash if the metric has none."""
     delta = c.deltas.get(metric)
     if delta is None:
         return "-"
@@ -188,13 +184,13 @@ PANELS = (
     ("sw_psnr", "weighted by saliency", "PSNR-Y, dB"),
     ("vmaf", "whole frame", "VMAF"),
 )
-"""Metric, title and unit, in rows of three; the second row needs VMAF."""
+"""Metric, title and unit of each panel, in rows of three; the second row is drawn only with VMAF."""
 
 COSTS = {
     "vmaf": ("whole-frame VMAF", "points"),
     "psnr_whole": ("whole-frame PSNR", "dB"),
 }
-"""Costs of the whole frame: metric to name and unit."""
+"""Name and unit of the metrics of the whole frame, by metric."""
 
 LINES = ("#c2571a", "#1a6fc2", "#555555", "#2a8c4a", "#8a4ab0", "#b08a1a")
 PLAIN, ROI = "#555555", "#c2571a"
@@ -204,12 +200,12 @@ PLOT_SUFFIXES = (".png", ".svg")
 
 
 def check_picture(path: str | Path, suffixes: tuple[str, ...]) -> None:
-    """Raise an OutputError for a picture whose suffix is not one of `suffixes`."""
+    """Raise an OutputError for a path whose suffix is not one of `suffixes`."""
     suffix = Path(path).suffix.lower()
     if suffix not in suffixes:
         raise OutputError(
-            f"{path}: can't be drawn as {suffix or 'a file without a suffix'}",
-            f"use {' or '.join(suffixes)}",
+            f"{path}: {suffix or 'a file without a suffix'} is not a supported picture format",
+            f"give a file name with the suffix {' or '.join(suffixes)}",
         )
 
 
@@ -219,17 +215,17 @@ def _figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as exc:
         raise MissingExtraError("matplotlib", "roi") from exc
-    # Figure and canvas, not pyplot: no window system, and no state that outlives the call.
+    # pyplot would need a window system and keep global state, so the figure is created directly.
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def plot_curves(comparison: Comparison, path: str | Path) -> None:
-    """Plot quality against rate, plain and steered, to a `.png` or `.svg`.
+    """Plot quality against rate for plain and steered encodes, to a `.png` or `.svg`.
 
     Raises:
-        OutputError: another suffix, or the file cannot be written.
+        OutputError: the suffix is not supported, or the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     check_picture(path, PLOT_SUFFIXES)
@@ -258,16 +254,16 @@ def _save(figure: Any, path: str | Path) -> None:
 
 
 def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> None:
-    """Plot the gain where the judge looks against the cost of the whole frame.
+    """Plot the gain where viewers look against the cost over the whole frame.
 
     Args:
-        lines: a line per map, with a point per strength.
-        title: the clip, the codec and the judge.
-        gain: name of the metric that gains.
-        path: `.png` or `.svg`.
+        lines: gains and costs of each map, per strength.
+        title: title of the plot.
+        gain: name of the metric of the gain.
+        path: `.png` or `.svg` to write.
 
     Raises:
-        OutputError: another suffix, or the file cannot be written.
+        OutputError: the suffix is not supported, or the file cannot be written.
         UsageError: no map has both a gain and a cost.
         MissingExtraError: matplotlib is not installed.
     """
@@ -275,8 +271,8 @@ def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> Non
     costs = [m for m in COSTS if any(m in p.costs for points in lines.values() for p in points)]
     if not costs:
         raise UsageError(
-            "no map has both a gain and a cost, so there is no curve to draw",
-            "leave out --plot, and see the reasons in the table",
+            "no map has both a gain and a cost, so there is no curve to plot",
+            "leave out --plot; the table has the reasons",
         )
     figure = _figure(5.4 * len(costs), 4.6)
     axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
@@ -338,24 +334,27 @@ def _style(axis: Any) -> None:
 
 
 def draw_still(comparison: Comparison, path: str | Path, frame: int | None = None) -> None:
-    """Draw one frame, plain beside steered at nearly the same rate, and the subject's box enlarged.
+    """Draw one frame of a plain and a steered encode at nearly the same rate, and enlarge the subject.
 
     Args:
-        comparison: made with `CompareOptions.still`; its work folder still exists.
-        path: `.png` or `.jpg`.
-        frame: of the source; by default the middle one of the compared frames.
+        comparison: a comparison with `CompareOptions.still`, whose work folder still exists.
+        path: `.png` or `.jpg` to write.
+        frame: frame number in the source; None means the middle of the compared frames.
 
     Raises:
-        OutputError: another suffix, or the file cannot be written.
-        MediaError: an encode is missing from the work folder.
-        UsageError: no encodes of equal rate were made.
+        OutputError: the suffix is not supported, or the file cannot be written.
+        MediaError: an encode is missing in the work folder.
+        UsageError: the comparison was made without `CompareOptions.still`.
         MissingExtraError: matplotlib is not installed.
     """
     check_picture(path, STILL_SUFFIXES)
     c = comparison
     at = c.start + c.subject.frames // 2 if frame is None else frame
     if c.pair is None:
-        raise UsageError("no encodes of equal rate were made", "set still=True")
+        raise UsageError(
+            "the comparison has no two encodes of equal rate",
+            "set still=True in its CompareOptions",
+        )
     pair = c.pair
     pictures = [_picture(p, at - c.start) for p in pair]
     height, width = pictures[0].shape[:2]
@@ -393,7 +392,7 @@ def _frame(x: int, y: int, w: int, h: int) -> Any:
 
 
 def upright_box(comparison: Comparison) -> tuple[int, int, int, int]:
-    """Return (x, y, width, height) of the subject's box in the upright picture, square pixels."""
+    """Return (x, y, width, height) of the subject's box in the upright picture in square pixels."""
     i, (w, h, x, y) = comparison.info, comparison.subject.box
     turns = {
         0: (x, y, w, h),
@@ -408,7 +407,7 @@ def upright_box(comparison: Comparison) -> tuple[int, int, int, int]:
 
 
 def _picture(point: Point, index: int) -> Rgb:
-    """Return a frame of an encode, upright, as uint8 (height, width, 3)."""
+    """Return an upright frame of an encode as uint8 (height, width, 3)."""
     with open_video(point.path) as video:
         i = video.info
         decoded = next(iter(video.pictures(index, index + 1)))
