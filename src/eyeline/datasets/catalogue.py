@@ -19,7 +19,7 @@ class CatalogueEntry(Strict):
 
     Attributes:
         title: name of the dataset and number of its images or videos.
-        use: what the dataset is used for here.
+        use: purpose in this project, such as training or test.
         paper: publication that introduced the dataset.
         terms: terms of use that the authors of the dataset state.
         page: web page of the authors.

@@ -180,7 +180,7 @@ def files_under(
             then inside a single top-level folder.
 
     Returns:
-        The parent of that folder, relative to `root`, and its files by their path below it without
+        The folder's parent relative to `root`, and the files by their path below the folder without
         suffix; None if no folder has files.
 
     Raises:

@@ -12,8 +12,8 @@ The name of an image or video is its path below `images/` or `videos/` without t
 come in any order. Three columns are optional: `duration_ms` of images, and `width` and `height`, the size
 in pixels at which the viewers saw the picture. Further columns are ignored.
 
-The gaze density is the sum of one Gaussian per fixation. Its width models the accuracy of an eye tracker
-and the size of the fovea. Saliency metrics compare predicted maps with the gaze density, and
+The gaze density is the sum of one Gaussian per fixation. The width of the Gaussian models the accuracy of
+an eye tracker and the size of the fovea. Saliency metrics compare predicted maps with the gaze density, and
 `eyeline score` weights the errors of an encode by it.
 """
 
@@ -552,7 +552,7 @@ def _lines(table: Source, digest: hashlib._Hash) -> Iterator[str]:
 
 DEFAULT_SIGMA = 0.03
 """Standard deviation of the Gaussian, as a fraction of the picture's width, if the viewing distance is not
-known. It is about one degree of visual angle, the usual choice (Le Meur & Baccino, "Methods for comparing
+known. 0.03 is about one degree of visual angle, the usual choice (Le Meur & Baccino, "Methods for comparing
 scanpaths and saliency maps", Behavior Research Methods 45, 2013), on a screen 30 to 40 degrees wide."""
 
 PIXELS_PER_DEGREE = (1.0, 1000.0)
@@ -576,7 +576,7 @@ def check_pixels_per_degree(pixels_per_degree: float | None) -> None:
 def sigma_of(width: int, pixels_per_degree: float | None) -> float:
     """Return the standard deviation of the gaze density as a fraction of the picture's width in pixels.
 
-    It is one degree of visual angle if `pixels_per_degree` is known, else `DEFAULT_SIGMA`.
+    The result is one degree of visual angle if `pixels_per_degree` is known, else `DEFAULT_SIGMA`.
     """
     return DEFAULT_SIGMA if pixels_per_degree is None else pixels_per_degree / width
 

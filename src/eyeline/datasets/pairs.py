@@ -4,8 +4,9 @@ A dataset is a folder, a .tar or a .zip with the subfolders `images/` and `masks
 of a known dataset (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at the top level or inside a single top-level folder.
 The name of a pair includes the subfolders below these: DAVIS has one per video. Archives are not unpacked.
 
-Two datasets can contain the same picture, copied, scaled or compressed again. It would count twice in
-training, or leak from a test set into training. `find_union` keeps the first copy and reports the others.
+Two datasets can contain the same picture, copied, scaled or compressed again. Such a picture would count
+twice in training, or leak from a test set into training. `find_union` keeps the first copy and reports
+the others.
 """
 
 from __future__ import annotations

@@ -64,10 +64,7 @@ LIMITS = {"kvazaar": 51, "kvazaar-binary": 51, "svtav1": 255, "json": 51, "npz":
 
 
 class MapWriter(ABC):
-    """Writes levels (QP offsets per cell) to a binary stream in display order.
-
-    `lowest` is the smallest possible level, QP, which `svtav1` shifts to 0.
-    """
+    """Writes levels (QP offsets per cell) in display order; `lowest` is the smallest possible level."""
 
     def __init__(
         self, stream: BinaryIO, width: int, height: int, block: int = CTU, lowest: int = 0
@@ -423,12 +420,8 @@ def check_for(
 ) -> MapReport:
     """Check a map file against its video; the video is decoded to count its frames.
 
-    Args:
-        path: the map file.
-        source: the video.
-        kind: format of the map file; None guesses it.
-        start: first frame of the video that the map file describes.
-        stop: frame after the last one that the map file describes; None means the end of the video.
+    The map file describes the frames from `start` to before `stop`; a `stop` of None means the end of the
+    video, and a `kind` of None guesses the format.
 
     Raises:
         MediaError: the map file is not valid in this format, or the video cannot be read.
@@ -447,11 +440,8 @@ def check_file(
 ) -> MapReport:
     """Check whether the encoder would accept a map file and read it as intended.
 
-    Args:
-        path: the map file.
-        kind: format of the map file; None guesses it.
-        size: coded (width, height) of the video, if known.
-        frames: number of frames of the video, if known.
+    `size` is the coded (width, height) of the video, and `frames` its number of frames; None skips the
+    checks against them. A `kind` of None guesses the format.
 
     Raises:
         MediaError: the map file is not valid in this format.

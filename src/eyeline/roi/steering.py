@@ -18,9 +18,9 @@ in QP of H.264 and HEVC, where 6 QP double the quantiser step (ITU-T H.264, 8.5.
 equally over the whole frame, and a share of k counts where viewers look. At a given rate, the weighted
 error is minimal if the slope dD/dR of every block is -lambda / w. lambda doubles every 3 QP: it is
 0.85 * 2**((QP - 12) / 3) in the reference encoders of H.264 and HEVC (Sullivan & Wiegand, "Rate-distortion
-optimization for video compression", IEEE Signal Processing Magazine 15(6), 1998). The optimal offset for a
-map without errors is therefore -3 log2(w). For a predicted map, which has errors, a factor of at most half
-of this gains more at equal cost (docs/roi_compare.md).
+optimization for video compression", IEEE Signal Processing Magazine 15(6), 1998). The optimal
+strength for a map without errors is therefore 3. Predicted maps have errors, and a strength of at most 1.5
+gains more at equal cost (docs/roi_compare.md).
 """
 
 from __future__ import annotations
@@ -288,8 +288,8 @@ def valid_map(saliency: npt.NDArray[np.generic], display: tuple[int, int], where
 def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
     """Estimate the bits of each block by the mean absolute difference of horizontal neighbours, plus one.
 
-    Only every eighth line and every second column are used. `block` is a multiple of 8 pixels. One is added
-    so that flat blocks have a positive weight.
+    Only every eighth line and every second column are used. `block` is a multiple of 8 pixels. One is
+    added so that flat blocks have a positive weight.
 
     Returns:
         float32 (rows, columns), at least 1, in 8-bit code values.
@@ -385,12 +385,9 @@ class LevelMapper:
     ) -> Levels:
         """Return the levels of the next frame per block of the coded picture, int16 (rows, columns), QP.
 
-        Args:
-            saliency: upright map of any size.
-            rotation: clockwise rotation, degrees, that makes the coded picture upright.
-            cut: whether a scene starts at this frame.
-            picture: the decoded frame, to estimate the bits per block for the laws that keep the file size;
-                None weights all blocks equally.
+        `saliency` is an upright map of any size, `rotation` is the clockwise display rotation in degrees,
+        and `cut` marks the start of a scene. The laws that keep the file size estimate the bits per block
+        from `picture`; None weights all blocks equally.
         """
         (law, strength), clamp = self._options.chosen, self._options.clamp
         coded = to_coded(saliency, rotation)

@@ -1,7 +1,7 @@
 """Compare steered encodes, which have QP offsets by saliency, with plain encodes, which have none.
 
-The judging maps mark where viewers look. They select the samples of the subject and weight the quality
-metrics; they come from masks, recorded fixations or another model.
+The judging maps mark where viewers look. They come from masks, recorded fixations or another model. They
+define which samples are inside the subject, and weight the quality metrics.
 
 ::
 

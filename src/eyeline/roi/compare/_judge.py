@@ -48,8 +48,8 @@ class Subject:
     """The area of the judging maps where viewers look.
 
     Attributes:
-        box: bounding box (width, height, x, y) in luma samples of the coded picture. It is the same for
-            all frames, because VMAF would measure a moving box as motion.
+        box: bounding box (width, height, x, y) in luma samples of the coded picture. The box is the same
+            for all frames, because VMAF would measure a moving box as motion.
         share: fraction of all samples that are inside the subject, 0..1.
         frames: number of frames.
         empty: number of frames without a sample inside the subject.
@@ -187,9 +187,7 @@ def judge(
     vmaf: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> SubjectQuality:
-    """Measure the quality of an encode of the frames of `source` from `start` on.
-
-    `maps` are the judging maps of these frames.
+    """Measure the quality of an encode of the frames of `source` from `start` on, with their judging maps.
 
     Raises:
         MediaError: a file cannot be read.

@@ -69,14 +69,7 @@ def decoded_qps(path: str | os.PathLike[str]) -> Iterator[npt.NDArray[np.int32] 
 def write_debug_video(
     encoded: str | os.PathLike[str], out: Path, levels: LevelStore, block: int, span: float
 ) -> None:
-    """Write the debug video of an encoded file.
-
-    Args:
-        encoded: the encoded file.
-        out: the debug video.
-        levels: QP offsets of each frame.
-        block: block size in pixels.
-        span: offset that gets the strongest tint, QP.
+    """Write the debug video of an encoded file; an offset of `span` QP gets the strongest tint.
 
     Raises:
         MediaError: the file has more pictures than `levels` has frames.

@@ -39,7 +39,7 @@ class EncodeOptions:
         preset: preset of the encoder.
         steer: options of the conversion from saliency to QP offsets; a strength of 0 disables offsets.
         extra: further encoder options by FFmpeg's names; an option that disables regions is an error.
-        extract: options for running the model; `start` and `stop` select frames, with other maps, too.
+        extract: options for running the model; `start` and `stop` also apply to ready-made maps.
         video: options for reading the source.
         threads: number of encoder threads; 0 means that the encoder chooses.
     """
@@ -151,7 +151,7 @@ class EncodeJob:
         return Fraction(shown, i.width).limit_denominator(255)
 
     def moment(self, picture: Picture) -> float:
-        """Return the output time of a picture, seconds; if only a part is encoded, it begins at 0."""
+        """Return the output time of a picture, seconds; if only a part is encoded, the part begins at 0."""
         if self._first_seconds is None:
             self._first_seconds = 0.0 if self.whole else picture.seconds
         return picture.seconds - self._first_seconds

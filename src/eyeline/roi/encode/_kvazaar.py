@@ -124,9 +124,7 @@ def _command(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> lis
     if row.parameters in extra:
         parameters |= parse_parameters(extra.pop(str(row.parameters)), row.separator)
     if o.preset:
-        parameters = {
-            "preset": o.preset
-        } | parameters  # The preset comes first, because it resets the options before it.
+        parameters = {"preset": o.preset} | parameters  # first: it resets the options before it
     if job.rate.qp is not None:
         parameters["qp"] = str(job.rate.qp)
     if roi is not None:
@@ -171,7 +169,10 @@ def _pipe(job: EncodeJob, command: list[str], stream: Path) -> list[float]:
         last = words.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
     if status or not stream.is_file():
         said = "; ".join(last[-3:]) or f"exit status {status}"
-        raise EncoderError(f"libkvazaar: failed at frame {len(times)}: {said}")
+        raise EncoderError(
+            f"libkvazaar: failed at frame {len(times)}: {said}",
+            "check --codec-option, or use x264 or x265",
+        )
     start = times[0] if times and not job.whole else 0.0
     return [t - start for t in times]
 

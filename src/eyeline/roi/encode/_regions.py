@@ -57,12 +57,7 @@ def rectangles(
     more than `most` regions, 2 x 2 blocks are replaced by one block, whose level is the nearest existing
     level to their mean.
 
-    Args:
-        levels: QP offset per block, int16 (rows, columns).
-        width: width of the picture, pixels.
-        height: height of the picture, pixels.
-        block: block size, pixels.
-        most: largest number of regions, at least 1.
+    `levels` are int16 (rows, columns); `width`, `height` and `block` are in pixels.
     """
     while True:
         open_runs: dict[tuple[int, int, int], list[int]] = {}
