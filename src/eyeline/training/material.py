@@ -316,7 +316,7 @@ def _decode_images(
     folder: Path,
     on_progress: OnProgress,
 ) -> list[tuple[Any, ...]]:
-    """Store the picture that `decode` returns for each index; return its other values."""
+    """Call `decode` for each index, store the picture that it returns, and return the other values."""
     images = _create(folder / "images.npy", (count, size, size, 3), np.uint8)
 
     def store(i: int) -> tuple[Any, ...]:

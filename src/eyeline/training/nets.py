@@ -90,7 +90,7 @@ class _Separable(nn.Module):
 
 
 class _GlobalContext(nn.Module):
-    """Applies two 1x1 convolutions to the mean feature of the image, and adds the result everywhere.
+    """Applies two 1x1 convolutions to the mean feature of the image, and adds the result to each position.
 
     This is the image-level branch of ASPP (Chen et al., "Rethinking Atrous Convolution", 2017), but
     added rather than concatenated.
@@ -391,9 +391,7 @@ def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     own = net.state_dict()
     strange = [k for k, v in state.items() if k not in own or not _holds(own[k], v)]
     larger = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    if larger and not isinstance(
-        net, Fpn
-    ):  # other networks concatenate, so their channel indices would shift
+    if larger and not isinstance(net, Fpn):  # networks that concatenate would get shifted channels
         strange += larger
     blocks = {k: m for k, m in net.named_modules() if isinstance(m, _Residual | _Separable)}
     new = [name for name in blocks if not any(k.startswith(f"{name}.") for k in state)]
