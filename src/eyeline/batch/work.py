@@ -28,8 +28,7 @@ from eyeline.registry.registry import Model, Use, resolve_model
 from eyeline.roi.maps import MapFormat, write_map_file
 from eyeline.roi.steering import SteerOptions
 from eyeline.saliency.pipeline import MACHINE, Extraction, ExtractOptions, Outputs, run_extraction
-from eyeline.segments.extract import ExtractSegments
-from eyeline.segments.split import SegmentedRun
+from eyeline.segments.split import ExtractSegments, SegmentedRun
 
 OnFrame = Callable[[], None]
 

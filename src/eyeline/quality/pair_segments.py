@@ -27,13 +27,15 @@ from eyeline.quality.score import ScoreOptions, ScorePart, score
 from eyeline.quality.weights import ReferenceFrame
 from eyeline.registry.registry import Model
 from eyeline.saliency.pipeline import FrameRange
-from eyeline.segments.extract import frames_of, lead_of, reach_of
 from eyeline.segments.split import (
     Indexes,
     OnFrame,
     Segment,
     SegmentedRun,
     SegmentRows,
+    frames_of,
+    lead_of,
+    reach_of,
     split_frames,
 )
 

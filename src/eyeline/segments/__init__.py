@@ -15,8 +15,8 @@ that the seek found the right frames, each segment stores digests of the picture
 the digests of neighbouring segments differ, or a source is damaged, `SeamError` says that the video
 must be processed in one piece.
 
-`split` plans, runs and joins segments. `extract` implements them for `eyeline extract`, and
-`eyeline.quality.pair_segments` for `eyeline score`.
+`split` plans, runs and joins segments, and implements them for `eyeline extract`.
+`eyeline.quality.pair_segments` implements them for `eyeline score`.
 """
 
 from eyeline.segments.split import (

@@ -13,8 +13,8 @@
 
 `recipes` reads the TOML file that describes a run. `material` decodes the pictures and runs a teacher
 model on them. `_backbone` reads pretrained encoders. `nets` defines the architectures. `_augment`
-changes pictures at random. `module` defines batches, losses and scores for object masks, and `_gaze`
-those for recorded gaze. `trainer` runs the epochs and writes the results.
+changes pictures at random. `module` defines batches, losses and scores for object masks and for recorded
+gaze. `trainer` runs the epochs and writes the results.
 
 This module imports nothing, so that an export, which needs `nets` only, does not import Lightning.
 """

@@ -30,9 +30,8 @@ from eyeline.errors import TrainingError, UsageError, first_line
 from eyeline.files import output_error, whole_file, write_bytes
 from eyeline.parallel import usable_cores
 from eyeline.training._backbone import load_backbone
-from eyeline.training._gaze import GazeModule
 from eyeline.training.material import TrainingMaterial
-from eyeline.training.module import ObjectModule, TrainingModule
+from eyeline.training.module import GazeModule, ObjectModule, TrainingModule
 from eyeline.training.nets import count_parameters, start_from
 from eyeline.training.recipes import AnyRecipe, GazeRecipe
 

@@ -31,7 +31,7 @@ from eyeline.saliency.pipeline import (
 )
 from eyeline.saliency.temporal import Fill, TemporalFilter
 from eyeline.segments import Segment, join_segments, run_segment
-from eyeline.segments.extract import ExtractSegments, plan_extract
+from eyeline.segments.split import ExtractSegments, plan_extract
 from tiny_models import plane_model
 
 

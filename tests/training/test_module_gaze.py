@@ -18,8 +18,8 @@ from eyeline.inference.session import Session  # noqa: E402
 from eyeline.registry.records import IoSpec  # noqa: E402
 from eyeline.registry.registry import Model  # noqa: E402
 from eyeline.scan import scan_file  # noqa: E402
-from eyeline.training._gaze import GazeBatches, correlation, divergence  # noqa: E402
 from eyeline.training.material import GAZE_GRID, TrainingMaterial, prepare_gaze  # noqa: E402
+from eyeline.training.module import GazeBatches, correlation, divergence  # noqa: E402
 from eyeline.training.recipes import load_recipe  # noqa: E402
 from eyeline.training.trainer import fit  # noqa: E402
 from training.samples import gaze_recipe  # noqa: E402
