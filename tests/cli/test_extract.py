@@ -325,3 +325,16 @@ if __name__ == "__main__":
     GOLDEN.write_text(
         json.dumps({k: kept[k] for k in ("frames", "pooled_metrics")}, indent=1) + "\n"
     )
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(clip: Path) -> None:
+    """As `| head` does: exit code 141 of a pipe, and no message."""
+    command = [sys.executable, "-m", "eyeline", "extract", str(clip), "-m", "placeholder", "-q"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == b""

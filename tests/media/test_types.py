@@ -28,9 +28,9 @@ def test_sizes_within_the_limits_pass(size: tuple[int, int]) -> None:
     check_size("clip.mp4", *size)
 
 
-@pytest.mark.parametrize("size", [(0, 1), (1, 0), (MAX_SIDE + 1, 1), (MAX_SIDE, MAX_SIDE)])
+@pytest.mark.parametrize("size", [(0, 1), (1, 0), (MAX_SIDE + 1, 1)])
 def test_other_sizes_are_errors_that_name_the_file(size: tuple[int, int]) -> None:
-    with pytest.raises(MediaError, match="clip.mp4"):
+    with pytest.raises(MediaError, match=r"clip\.mp4"):
         check_size("clip.mp4", *size)
 
 

@@ -290,7 +290,7 @@ def test_the_command_refuses_with_the_first_offending_node(tmp_path: Path) -> No
     done = eyeline(str(path))
     assert done.returncode == 1
     first = done.stdout.splitlines()[0]
-    assert first == f"refused: {path}: graph/node[1]:If: op 'If' is not on the allowlist"
+    assert first == f"rejected: {path}: graph/node[1]:If: op 'If' is not on the allowlist"
     assert done.stderr == ""
 
 

@@ -64,6 +64,8 @@ def main() -> None:
     try:
         app()
     except EyelineError as exc:
+        if isinstance(exc.__cause__, BrokenPipeError):
+            sys.exit(141)  # the reader of stdout has what it wants, as in `| head`
         _print_error(exc)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:

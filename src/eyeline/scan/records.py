@@ -292,7 +292,7 @@ class ScanReport:
             nodes = sum(self.ops.values())
             lines = [f"admitted: {self.name}, {nodes} nodes of {len(self.ops)} ops"]
         else:
-            lines = [f"refused: {self.name}: {self.findings[0]}"]
+            lines = [f"rejected: {self.name}: {self.findings[0]}"]
         shown = self.findings if verbose else self.findings[:5]
         lines += [f"  also: {finding}" for finding in shown[1:]]
         if len(self.findings) > len(shown):
