@@ -4,9 +4,10 @@ Each command that works in segments implements `SegmentedRun`, which plans the s
 rows of one: `ExtractSegments` for `extract`, `eyeline.quality.pair_segments` for `score`.
 
 In `extract` without a stride, a row depends on a few frames before and after it (`temporal.REACH`).
-Each segment also processes those frames and drops their rows. With a stride, or with a filter that uses all earlier
-frames of a scene, a row may depend on its whole scene. A segment then begins at the first cut in its
-range and ends at the first cut after its range. A segment without a cut in its range has no rows.
+Each segment also processes those frames and drops their rows. With a stride, or with a filter that
+uses all earlier frames of a scene, a row may depend on its whole scene. A segment then begins at the
+first cut in its range and ends at the first cut after its range. A segment without a cut in its range
+has no rows.
 """
 
 from __future__ import annotations
