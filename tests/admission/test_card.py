@@ -93,7 +93,7 @@ def test_operators_come_from_a_scan_of_the_file(sources: Path) -> None:
 def test_an_evaluation_of_other_bytes_is_refused(sources: Path) -> None:
     path = sources / "placeholder.evaluation.json"
     path.write_text(path.read_text().replace(Registry().get("placeholder").sha256, "1" * 64))
-    with pytest.raises(RegistryError, match="of other bytes"):
+    with pytest.raises(RegistryError, match="has no results of a model with this sha256"):
         make_card(Registry().get("placeholder"), sources)
 
 
@@ -107,7 +107,7 @@ def test_a_number_that_moved_fails_the_check(sources: Path) -> None:
 
 
 def test_a_card_without_words_says_where_they_belong(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"placeholder\.toml.*needs its words"):
+    with pytest.raises(RegistryError, match=r"placeholder\.toml.*card's texts"):
         make_card(Registry().get("placeholder"), tmp_path)
 
 
@@ -179,14 +179,14 @@ def test_a_quantised_model_says_from_what_how_and_at_what_cost(quantised: Path) 
 
 def test_a_quantised_model_without_its_report_has_no_card(quantised: Path) -> None:
     (quantised / "small.quantization.json").unlink()
-    with pytest.raises(RegistryError, match=r"no small\.quantization\.json says from what"):
+    with pytest.raises(RegistryError, match=r"small\.quantization\.json is missing"):
         make_card(Registry(quantised).get("small"), quantised)
 
 
 def test_a_quantisation_of_other_bytes_is_refused(quantised: Path) -> None:
     path = quantised / "small.quantization.json"
     path.write_text(path.read_text().replace(sha256_hex(QDQ), "0" * 64))
-    with pytest.raises(RegistryError, match="of other bytes"):
+    with pytest.raises(RegistryError, match="describes a file with another sha256"):
         make_card(Registry(quantised).get("small"), quantised)
 
 

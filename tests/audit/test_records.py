@@ -47,6 +47,6 @@ def test_an_expression_that_is_none_is_one_line() -> None:
 )
 def test_a_policy_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.toml").write_text(text)
-    with pytest.raises(UsageError, match="not a policy") as caught:
+    with pytest.raises(UsageError, match="not an audit policy") as caught:
         load_policy(tmp_path / "p.toml")
     assert "\n" not in str(caught.value)

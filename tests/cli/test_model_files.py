@@ -102,7 +102,7 @@ def test_terminal_codes_of_an_upstream_do_not_reach_the_terminal(tmp_path: Path)
     ("words", "message"),
     [
         (["nowhere"], "not a folder"),
-        (["https://github.com/only-owner"], "not a repository's URL"),
+        (["https://github.com/only-owner"], "not the URL of a repository"),
         (["a", "b", "--net", "X"], "belong to one upstream"),
         ([".", "--policy", "nowhere.toml"], "can't be read"),
         ([".", "--json", "-", "--markdown", "-"], "another output"),

@@ -375,7 +375,7 @@ def test_what_the_gate_refused_is_not_registered(images: Path, tmp_path: Path) -
     options = QuantizeOptions(images=1, check=1, method="minmax", runs=1, max_shift=0)
     done = quantize_model(model, images, tmp_path / "no.onnx", options, force=True)
     assert done.path is not None
-    with pytest.raises(ModelError, match="did not pass, or there is no report"):
+    with pytest.raises(ModelError, match="failed, or its report is missing"):
         add_model(tmp_path / "r", done.path, told("no"))
 
 

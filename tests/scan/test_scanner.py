@@ -137,7 +137,7 @@ def test_u2netp_as_it_is_served_is_admitted_with_notes(shared_data: Path) -> Non
     report = scan_file(shared_data / "u2netp" / "u2netp.onnx")
     assert report.findings == ()
     assert "not those of the tensor contract" in report.notes[0]
-    assert report.notes[1] == "one input size only: 320x320"
+    assert report.notes[1] == "the model has the fixed input size (height x width) 320x320"
     assert report.ops["Resize"] == 38
 
 
@@ -290,7 +290,7 @@ def test_the_command_refuses_with_the_first_offending_node(tmp_path: Path) -> No
     done = eyeline(str(path))
     assert done.returncode == 1
     first = done.stdout.splitlines()[0]
-    assert first == f"rejected: {path}: graph/node[1]:If: op 'If' is not on the allowlist"
+    assert first == f"rejected: {path}: graph/node[1]:If: the op 'If' is not on the allowlist"
     assert done.stderr == ""
 
 

@@ -1,13 +1,13 @@
-"""Take a model into a registry as a candidate, remove it again, or fetch a mirror recipe's model.
+"""Add a model to a registry as a candidate, remove a model, or download and add a mirrored model.
 
-A model must pass the scanner, the licence policy and a parity check, and needs a manifest. Then its
-sidecars, its bytes and last its record are written, so that a killed process leaves the old registry. One
-process writes at a time. A model's files are named by its id:
+A model must pass the scanner, the licence policy and a parity check, and needs a manifest. Its sidecars are
+written first, then the ONNX file, and last the record in `registry.json`, so a killed process leaves the
+registry unchanged. A lock allows one writing process at a time. The files are named by the id of the model:
 
-    ID.onnx         ID.json          the model, its I/O spec
-    ID.license.txt  ID.receipt.txt   the licence's text, or the receipt of a mirror that holds it
+    ID.onnx         ID.json          the model and its I/O spec
+    ID.license.txt  ID.receipt.txt   the licence text, or the receipt of a mirror, which contains it
     ID.intoto.json  ID.parity.json   manifest and parity report
-    ID.cdx.json     ID.md            ML-BOM and card, where there are any
+    ID.cdx.json     ID.md            ML-BOM and model card, both optional
 
 The package contains no third-party weights, only the recipe for `eyeline model fetch u2netp_mirror_v1`.
 """
@@ -72,23 +72,23 @@ LOCK_FILE = ".registry.lock"
 DOWNLOADS = ".fetch"
 
 SUFFIXES = (".onnx", *SIDECARS, ".md", RELEASE_SUFFIX, SIGNATURE_SUFFIX, BUNDLE_SUFFIX)
-"""Of every file that belongs to a model of a registry."""
+"""Suffixes of all files that belong to a model of a registry."""
 
 RESERVED = frozenset({"registry", "trust", "trusted_root", "promotion", "promotion_gaze"})
-"""Ids whose I/O spec would overwrite a file of the registry itself."""
+"""Ids that are not allowed, because `ID.json` or `ID.toml` is a file of the registry itself."""
 
 
 @dataclass(frozen=True)
 class ModelDeclaration:
-    """What a person declares about a model, because nothing can compute it.
+    """The facts about a model that a person must state, because they can't be computed.
 
     Attributes:
         id: unique name in the registry.
         license: SPDX id of the weights' licence.
         description: one plain sentence.
-        provenance: where the weights come from.
-        io: how frames become its input; None for the I/O spec beside the file, or the defaults.
-        task: what its map shows.
+        provenance: origin of the weights.
+        io: the I/O spec; None uses the I/O spec beside the file, or the defaults.
+        task: what its map shows, see `eyeline.registry.records.Task`.
     """
 
     id: str
@@ -103,7 +103,7 @@ class ModelDeclaration:
 
 
 def registry_lock(folder: Path) -> AbstractContextManager[None]:
-    """Hold a registry for writing while the block runs, or raise `RegistryError`."""
+    """Lock a registry for writing while the block runs, or raise `RegistryError`."""
     return file_lock(
         folder / LOCK_FILE,
         lambda _: RegistryError(
@@ -113,14 +113,14 @@ def registry_lock(folder: Path) -> AbstractContextManager[None]:
 
 
 def read_own(folder: Path) -> RegistryFile:
-    """Read a folder's registry; an empty one where there is none yet."""
+    """Read the registry of a folder; return an empty registry if the folder has none yet."""
     if not os.path.lexists(folder / REGISTRY_FILE):
         return RegistryFile(models=[])
     return read_registry(folder)
 
 
 def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]) -> None:
-    """Write a folder's registry; the caller holds `registry_lock`."""
+    """Write the registry of a folder; the caller must hold `registry_lock`."""
     version = needed_version(models, decisions)
     content = RegistryFile(schema_version=version, models=models, decisions=decisions)
     fields = content.model_dump(mode="json")
@@ -128,13 +128,15 @@ def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]
     if not decisions:
         del fields["decisions"]
     for record in (*fields["models"], *fields.get("decisions", ())):
-        if record["task"] == "objects":  # the default, which schema versions 1 and 2 do not know
+        if (
+            record["task"] == "objects"
+        ):  # the default; schema versions 1 and 2 do not know the field
             del record["task"]
     write_bytes(folder / REGISTRY_FILE, json.dumps(fields, indent=1).encode() + b"\n")
 
 
 def put_record(folder: Path, record: ModelRecord) -> None:
-    """Add a record whose file is there, or replace the one of the same id and role."""
+    """Add the record of an existing file, or replace the record with the same id and role."""
     path = folder / record.file
     record.check_digest(read_regular_file(path), path)
     with registry_lock(folder):
@@ -142,8 +144,9 @@ def put_record(folder: Path, record: ModelRecord) -> None:
         for known in own.models:
             if known.id == record.id and known.role != record.role:
                 raise RegistryError(
-                    f"{folder}: {record.id} is registered as {known.role}, not {record.role}",
-                    "remove it first",
+                    f"{folder}: {record.id} is already registered with the role {known.role}, "
+                    f"so it can't be added with the role {record.role}",
+                    "remove it first with eyeline model remove",
                 )
         kept = [m for m in own.models if m.id != record.id]
         write_own(folder, [*kept, record], own.decisions)
@@ -154,7 +157,8 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(
-            f"{folder}: can't be made: {exc.strerror}", "name a folder of yours"
+            f"{folder}: the folder can't be made: {exc.strerror}",
+            "name a folder that you can write to",
         ) from exc
 
 
@@ -175,29 +179,29 @@ def add_model(
     head: int = 0,
     on_step: OnStep = lambda what, done, total: None,
 ) -> ModelRecord:
-    """Admit a model to a registry as a candidate (extra `audit`).
+    """Add a model to a registry as a candidate (needs the extra `audit`).
 
     The sidecars of `eyeline model export` beside the file (manifest, parity report, receipt) are checked
-    and taken along. Without them, `source` and `license_file` are needed.
+    and copied. Without them, `source` and `license_file` are needed.
 
     Args:
-        folder: the registry's; made when absent.
+        folder: folder of the registry; it is made if it does not exist.
         file: the ONNX file.
-        declaration: what nothing can compute.
-        license_file: the licence's text, which must be exactly the declared licence.
-        source: the ONNX file that the model was made from, to measure parity with.
-        head: number of the source's output that is the map.
-        on_step: see `OnStep`.
+        declaration: id, licence and origin of the model.
+        license_file: file with the licence text, which must be exactly that of the declared licence.
+        source: the ONNX file from which the model was made, for the parity check.
+        head: index of the output of `source` that is the saliency map.
+        on_step: progress callback, see `OnStep`.
 
     Returns:
-        The record, as registered.
+        The new record.
 
     Raises:
-        ScanError: the scanner refuses the model, or its source.
-        LicenceError: the policy does not admit the licence, or the text is another.
-        ModelError: no parity.
-        VerificationError: sidecars of another file.
-        RegistryError: the id is taken, reserved or malformed; sidecars are missing; another process
+        ScanError: the scanner rejects the model or its source.
+        LicenceError: the policy does not allow the licence, or the text is that of another licence.
+        ModelError: the parity check fails.
+        VerificationError: the sidecars belong to another file.
+        RegistryError: the id is used, reserved or invalid; sidecars are missing; or another process
             is writing.
         OutputError: the folder cannot be written.
     """
@@ -249,7 +253,7 @@ def add_model(
         )
     except ValidationError as exc:
         raise RegistryError(
-            f"{model_id}: can't be registered: {first_line(exc)}", "correct that value"
+            f"{model_id}: the model can't be registered: {first_line(exc)}", "correct this value"
         ) from exc
     _store(folder, record, {**made, ".onnx": data})
     return record
@@ -264,17 +268,21 @@ def _check_id(model_id: str) -> None:
             "use at most 64 lower-case letters, digits, and _ . or -",
         ) from exc
     if model_id in RESERVED:
-        raise RegistryError(f"{model_id!r} is a file of the registry itself", "take another id")
+        raise RegistryError(
+            f"{model_id!r} can't be a model id: the registry has a file of this name",
+            "choose another id",
+        )
 
 
 def _licence(
     stated: str, license_file: Path | None, sidecars: Mapping[str, bytes]
 ) -> tuple[str, bytes]:
-    """Return suffix and bytes of the licence's text, after judging both the id and the text."""
+    """Check licence id and licence text; return the file suffix and the bytes of the text."""
     codes = load_policy().judge(stated)
     if codes:
         raise LicenceError(
-            f"licence {stated}: not admitted ({', '.join(codes)})", "eyeline model audit says why"
+            f"the licence {stated} is not allowed ({', '.join(codes)})",
+            "run eyeline model audit to see why",
         )
     data = read_regular_file(license_file, limit=MAX_SIDECAR) if license_file else None
     data = data or sidecars.get(LICENSE)
@@ -283,49 +291,52 @@ def _licence(
         if match.id != stated:
             found = match.id or (f"like {match.nearest}, changed" if match.nearest else "unknown")
             raise LicenceError(
-                f"{license_file or 'its licence'}: is not the text of {stated} ({found})",
-                "state the licence that the text is",
+                f"{license_file or 'the licence file beside the model'}: this is not the text of {stated} "
+                f"({found})",
+                "give the licence of this text, or another file with --license-file",
             )
         return LICENSE, data
     receipt = sidecars.get(RECEIPT, b"")
     if stated == "Apache-2.0" and apache_text().strip().encode() in receipt:
         return RECEIPT, receipt
-    raise LicenceError(f"no text of {stated} at hand", "name the file with --license-file")
+    raise LicenceError(f"the text of {stated} is missing", "give the file with --license-file")
 
 
 def _check_export(file: Path, model_id: str, data: bytes, sidecars: Mapping[str, bytes]) -> None:
-    """Check the sidecars of an export, and that its parity check passed."""
     stem = file.name.removesuffix(".onnx")
     if MANIFEST not in sidecars:
         raise RegistryError(
-            f"{file}: no manifest ({stem}{MANIFEST}) beside it, and no source to compare it with",
-            "name its source with --source, or export it with eyeline model export",
+            f"{file}: the manifest {stem}{MANIFEST} is missing, and no source is given",
+            "give the ONNX file from which the model was made with --source, "
+            "or export it with eyeline model export",
         )
     if stem != model_id:
         raise RegistryError(
-            f"{file}: its manifest calls it {stem}, not {model_id}", f"register it as {stem}"
+            f"{file}: the id {model_id} differs from the name in the manifest, {stem}",
+            f"register it as {stem}",
         )
     files = {stem + s: b for s, b in sidecars.items()} | {file.name: data}
     subjects = check_subjects(sidecars[MANIFEST], files)
     if file.name not in subjects or not subjects & {stem + LICENSE, stem + RECEIPT}:
         raise RegistryError(
-            f"{file}: its manifest leaves out the model or its licence", "export the model again"
+            f"{file}: the manifest does not list the model and its licence",
+            "export the model again",
         )
     try:
         passed = json.loads(sidecars.get(PARITY, b"{}")).get("passed")
     except (ValueError, AttributeError) as exc:
         raise RegistryError(
-            f"{stem}{PARITY}: not a parity report", "export the model again"
+            f"{stem}{PARITY}: the file is not a parity report", "export the model again"
         ) from exc
     if passed is not True:
         raise ModelError(
-            f"{stem}{PARITY}: the parity check of {file} did not pass, or there is no report of it",
-            "export the model again, or give the file that it was exported from with --source",
+            f"{stem}{PARITY}: the parity check of {file} failed, or its report is missing",
+            "export the model again, or give the ONNX file from which it was made with --source",
         )
 
 
 def _parameters(file: Path, io: IoSpec, parity: bytes) -> int:
-    # A quantised file has no float parameters left: its report has those of the float model.
+    # A quantised file has no float parameters, so take the number of the float model from the report.
     report = json.loads(parity)
     if report.get("kind") != QUANTISATION:
         from eyeline.evaluation.benchmark import count_parameters  # needs Pillow
@@ -335,7 +346,7 @@ def _parameters(file: Path, io: IoSpec, parity: bytes) -> int:
         return int(report["source"]["parameters"])
     except (KeyError, TypeError, ValueError) as exc:
         raise ModelError(
-            f"{file.stem}{PARITY}: names no float model", "quantise the model again"
+            f"{file.stem}{PARITY}: the report names no float model", "quantise the model again"
         ) from exc
 
 
@@ -347,49 +358,56 @@ def _store(folder: Path, record: ModelRecord, files: Mapping[str, bytes]) -> Non
         for known in own.models:
             if known.id == record.id:
                 raise RegistryError(
-                    f"{folder}: {record.id} is registered already ({known.role})",
-                    "remove it first, or take another id",
+                    f"{folder}: {record.id} is already registered with the role {known.role}",
+                    "remove it first with eyeline model remove, or choose another id",
                 )
             if shared := names & _files_of(known):
                 raise RegistryError(
-                    f"{record.id}: {min(shared)} belongs to {known.id}", "take another id"
+                    f"{record.id}: the file {min(shared)} belongs to the model {known.id}",
+                    "choose another id",
                 )
         place = folder / record.file
         if place.exists() and sha256_hex(read_regular_file(place)) != record.sha256:
-            raise RegistryError(f"{place}: another file is there", "move it away")
-        for suffix in sorted(files, key=lambda s: s == ".onnx"):  # the model after its sidecars
+            raise RegistryError(f"{place}: another file has this name", "move or delete it")
+        for suffix in sorted(files, key=lambda s: s == ".onnx"):  # the model comes last
             path = folder / f"{record.id}{suffix}"
-            if path.is_symlink():  # a link would be followed out of the folder
-                raise RegistryError(f"{path}: is a symbolic link", "move it away")
+            if path.is_symlink():  # the write would change the target of the link
+                raise RegistryError(f"{path}: a symbolic link has this name", "delete the link")
             write_bytes(path, files[suffix])
         write_own(folder, [*own.models, record], own.decisions)
 
 
 def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Sequence[str]:
-    """Remove a model from a registry; the decisions about it stay.
+    """Remove a model from a registry; decisions about its promotion are kept.
 
     Args:
-        folder: the registry's.
-        model_id: a model of the folder's own registry, but not a default.
-        keep_files: leave its files.
+        folder: folder of the registry.
+        model_id: id of a model in this folder; it must not be a production model.
+        keep_files: whether to keep its files.
 
     Returns:
         Names of the files that were deleted.
 
     Raises:
-        RegistryError: no such model here, it is the default, or another process is writing.
+        RegistryError: the model does not exist or is a default, or another process is writing.
         OutputError: the folder cannot be written.
     """
     if not (folder / REGISTRY_FILE).exists():
-        raise RegistryError(f"{folder}: no registry there", "name its folder")
+        raise RegistryError(
+            f"{folder}: the folder has no {REGISTRY_FILE}", "give a registry folder"
+        )
     with registry_lock(folder):
         own = read_own(folder)
         record = next((m for m in own.models if m.id == model_id), None)
         if record is None:
-            raise RegistryError(f"{folder}: no model {model_id!r} of its own", "see model list")
+            raise RegistryError(
+                f"{folder}: this registry has no model {model_id!r}",
+                "eyeline model list shows the ids of all models",
+            )
         if record.role == "production":
             raise RegistryError(
-                f"{model_id} is the default", "promote another one first: eyeline model promote"
+                f"{model_id} is the default model of its task, so it can't be removed",
+                "promote another model first with eyeline model promote",
             )
         rest = [m for m in own.models if m.id != model_id]
         write_own(folder, rest, own.decisions)
@@ -398,7 +416,7 @@ def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Se
         needed = {name for m in rest for name in _files_of(m)}
         gone = [n for n in sorted(_files_of(record) - needed) if (folder / n).is_file()]
         for name in gone:
-            (folder / name).unlink()  # deletes a link, never its target
+            (folder / name).unlink()  # unlink deletes a link, not its target
         return gone
 
 
@@ -407,7 +425,7 @@ def remove_model(folder: Path, model_id: str, *, keep_files: bool = False) -> Se
 
 @dataclass(frozen=True)
 class Fetched:
-    """The result of a fetch: the record, as registered, and the mirror."""
+    """The result of `fetch_mirror`: the new record and the mirrored model."""
 
     record: ModelRecord
     mirrored: Mirrored
@@ -421,23 +439,26 @@ def fetch_mirror(
     url: str | None = None,
     on_step: OnStep = lambda what, done, total: None,
 ) -> Fetched:
-    """Fetch a recipe's pinned asset, mirror it, and register the model as a reference.
+    """Download the ONNX file of a recipe, mirror it, and register the model as a reference.
 
     Args:
-        recipe: what to make.
-        registry: the user's registry folder; made when absent.
-        source: the asset as a local file: nothing is downloaded.
-        url: another address of the same bytes.
-        on_step: see `OnStep`.
+        recipe: names the ONNX file and describes the model.
+        registry: registry folder of the user; it is made if it does not exist.
+        source: local copy of the ONNX file, which is used in place of a download.
+        url: another download address of the same file.
+        on_step: progress callback, see `OnStep`.
 
     Raises:
-        ModelError: the recipe pins no asset, or parity fails.
-        DownloadError: the asset cannot be fetched, or the address serves other bytes.
+        ModelError: the recipe names no ONNX file, or the parity check fails.
+        DownloadError: the download fails, or the file has another digest.
         VerificationError, ScanError, RegistryError, OutputError: see `mirror_onnx`, `put_record`.
     """
     pinned = recipe.asset
     if pinned is None:
-        raise ModelError(f"recipe {recipe.id} pins no asset", "export it from a checkout instead")
+        raise ModelError(
+            f"recipe {recipe.id} names no ONNX file to download",
+            "export the model from a git checkout with eyeline model export",
+        )
     _make_folder(registry)
     asset = source
     if asset is None:

@@ -1,16 +1,16 @@
-"""Make model cards: Markdown in which every number comes from a source, and check them.
+"""Write and check model cards: Markdown files whose numbers all come from the sources below.
 
-| source | what it gives |
+| source | content |
 |---|---|
 | registry record | id, task, role, licence, opset, parameters, I/O spec, digest |
-| the file itself, scanned | ops, worst-case memory, size |
-| `ID.toml` | the words: what it does, limits, when to use another model |
+| scan of the ONNX file | operators, worst-case memory, size |
+| `ID.toml` | texts: what the model does, its limits, when to use another model |
 | `ID.run.json` | recipe, data, versions and device; written by `eyeline train` |
 | `ID.evaluation.json` | quality; written by `eyeline evaluate --summary` |
 | `ID.quantization.json` | origin and loss of an INT8 model; written by `eyeline model quantize --report` |
 
-All but the first two lie beside the card. The card says which sources are missing; a quantised model
-needs the last one.
+The last four are files in the folder of the card. `ID.toml` is required, and `ID.quantization.json` is
+required for a quantised model.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from eyeline.validation import Strict, read_record
 
 
 class CardText(Strict):
-    """The words of a card, which nothing can compute.
+    """The texts of a card, which a person writes.
 
     Attributes:
         does: what the model does, in plain words.
-        meaning: what an output value means.
-        data: ids of the datasets that trained it, see `eyeline.datasets.catalogue`.
-        calibration: id of the dataset that calibrated a quantised model.
-        training: how it was made, in addition to the run record.
-        limits: where it fails.
-        instead: when to use another model.
+        meaning: what a value of the saliency map means.
+        data: ids of the training datasets, see `eyeline.datasets.catalogue`.
+        calibration: id of the calibration dataset of a quantised model.
+        training: facts about the training that are not in the run record.
+        limits: inputs on which the model fails.
+        instead: cases in which another model is better.
     """
 
     does: str
@@ -62,7 +62,7 @@ QUALITY = {
     "iou": "IoU",
     "smeasure": "S",
 }
-"""Columns of the quality table of objects: measures of `eyeline evaluate` and their heads."""
+"""Columns of the quality table of a model of objects: name in the evaluation, and column title."""
 
 GAZE_QUALITY = {
     "nss": "NSS",
@@ -73,32 +73,38 @@ GAZE_QUALITY = {
     "shuffled_auc": "shuffled AUC",
     "information_gain": "information gain, bits",
 }
-"""Columns of the quality table of gaze."""
+"""Columns of the quality table of a gaze model: name in the evaluation, and column title."""
 
 COMPARED: dict[Task, tuple[str, ...]] = {
     "objects": ("max_fmeasure_dataset",),
     "gaze": ("nss", "information_gain"),
 }
-"""Measures in which a model is compared with others below the table."""
+"""Per task, the measures for which the card lists comparisons with other models."""
 
 
 def make_card(model: Model, sources: Path) -> str:
-    """Make the card of a registered model.
+    """Return the card of a registered model as Markdown.
 
     Args:
-        model: from a registry.
-        sources: folder with `ID.toml` and, where they exist, run record and evaluation.
+        model: a model of a registry.
+        sources: folder with `ID.toml` and the optional sources.
 
     Raises:
-        RegistryError: an unregistered model, an invalid source, or an evaluation of other bytes.
+        RegistryError: the model is not registered, a source is invalid, or the evaluation is that of
+            another file.
     """
     record = model.record
     if record is None:
-        raise RegistryError(f"{model.id}: not registered, so it has no card", "add it first")
+        raise RegistryError(
+            f"{model.id}: the model is not registered, so it can't have a card",
+            "register it with eyeline model add",
+        )
     words = sources / f"{record.id}.toml"
     if not words.exists():
-        raise RegistryError(f"{words}: no such file", "a card needs its words there")
-    text = read_record(CardText, words, "a card's words", hint="fix the file", error=RegistryError)
+        raise RegistryError(f"{words}: the file does not exist", "write the card's texts to it")
+    text = read_record(
+        CardText, words, "the texts of a card", hint="fix the file", error=RegistryError
+    )
     report = scan(model.data, name=record.file)
     evaluation, run = (sources / f"{record.id}.{kind}.json" for kind in ("evaluation", "run"))
     with _as_written(evaluation, "eyeline evaluate --summary"):
@@ -127,11 +133,14 @@ def _as_written(path: Path, command: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, TypeError, AttributeError) as exc:
-        raise RegistryError(f"{path}: not what {command} writes: {exc!r}", "make it again") from exc
+        raise RegistryError(
+            f"{path}: the file is not in the form that {command} writes: {exc!r}",
+            f"write it again with {command}",
+        ) from exc
 
 
 def check_card(card: str, model: Model, sources: Path) -> list[str]:
-    """Return how a card differs from its sources, as the lines of a unified diff.
+    """Compare a card with its sources; return the differences as the lines of a unified diff.
 
     Raises:
         RegistryError: see `make_card`.
@@ -149,7 +158,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
-        raise RegistryError(f"{path}: can't be read: {exc}", "make it again") from exc
+        raise RegistryError(f"{path}: can't be read: {exc}", "write the file again") from exc
     return value
 
 
@@ -200,13 +209,14 @@ def _quality(model: Model, path: Path) -> str:
     tables = read_evaluation(path)[0].tables(task)
     if tables is None:
         raise RegistryError(
-            f"{path}: has no results on a fixation set, which the card of a gaze model needs",
+            f"{path}: the evaluation has no results on a fixation set, which a gaze model needs",
             "run `eyeline evaluate` on a fixation set",
         )
     own = [r for r in tables.results if r.model_sha256 == model.sha256]
     if not own:
         raise RegistryError(
-            f"{model.id}: its evaluation is of other bytes", "run `eyeline evaluate` again"
+            f"{model.id}: {path.name} has no results of a model with this sha256",
+            "run `eyeline evaluate` again",
         )
     measures = GAZE_QUALITY if task == "gaze" else QUALITY
     parts = []
@@ -234,13 +244,16 @@ def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path)
     if found is None:
         if "DequantizeLinear" in scanned.ops:
             raise RegistryError(
-                f"{model.id}: quantised, and no {path.name} says from what",
-                "eyeline model quantize --report makes it",
+                f"{model.id}: the model is quantised, but {path.name} is missing",
+                "write it with eyeline model quantize --report",
             )
         return []
     try:
         if found["model"]["sha256"] != model.sha256:
-            raise RegistryError(f"{model.id}: {path.name} is of other bytes", "quantise it again")
+            raise RegistryError(
+                f"{model.id}: {path.name} describes a file with another sha256",
+                "quantise the model again",
+            )
         lines = [
             _made_from(found, path.parent),
             _row_of(text.calibration, model.id),
@@ -248,7 +261,9 @@ def _quantization(model: Model, text: CardText, scanned: ScanReport, path: Path)
             _gain(found),
         ]
     except (KeyError, TypeError, ValueError) as exc:
-        raise RegistryError(f"{path}: not a quantisation's report", "quantise it again") from exc
+        raise RegistryError(
+            f"{path}: the file is not a quantisation report", "quantise the model again"
+        ) from exc
     return ["## Quantisation", *lines]
 
 
@@ -390,7 +405,10 @@ def _licence(record: ModelRecord, text: CardText) -> str:
 def _row_of(name: str, model_id: str) -> str:
     known = catalogue()
     if name not in known:
-        raise RegistryError(f"{model_id}: its data {name!r} is not in the catalogue", "add it")
+        raise RegistryError(
+            f"{model_id}: its dataset {name!r} is not in the catalogue",
+            "correct the id, or add the dataset to the catalogue",
+        )
     row = known[name]
     return f"Data: {row.title} ({row.paper}): {row.terms}. {row.page}"
 

@@ -33,11 +33,11 @@ class RegistryFinding:
     """The result of one check.
 
     Attributes:
-        model: id; empty for the registry itself.
-        check: what was checked: `digest`, `scan`, `io spec`, `licence`, `manifest`, `parity`, `card`,
-            `signature` or `default`.
-        state: `ok`; `absent`, which is not a fault; or `fault`.
-        detail: one line.
+        model: id of the model; empty for a check of the whole registry.
+        check: `digest`, `scan`, `io spec`, `licence`, `manifest`, `parity`, `card`, `signature` or
+            `default`.
+        state: `ok`; `absent` if an optional file is missing; or `fault`.
+        detail: explanation in one line.
     """
 
     model: str
@@ -63,7 +63,7 @@ class RegistryHealth:
 
     @property
     def faults(self) -> tuple[RegistryFinding, ...]:
-        """What must be repaired."""
+        """The findings that must be repaired."""
         return tuple(f for f in self.findings if f.state == "fault")
 
     def to_json(self) -> dict[str, object]:
@@ -76,15 +76,15 @@ class RegistryHealth:
 
 
 def check_registry(folder: Path, cards: Path | None = None) -> RegistryHealth:
-    """Check a registry's folder.
+    """Check the registry in a folder.
 
     Args:
-        folder: the registry's.
-        cards: folder of the models' cards and their sources; every model must have one there. When
-            None, a card beside the model is looked for, and may be absent.
+        folder: folder of the registry.
+        cards: folder with the model cards and their sources; every model needs a card in it. None
+            looks for optional cards beside the models.
 
     Raises:
-        RegistryError: no registry there, or an invalid registry or trust policy.
+        RegistryError: the registry is missing or invalid, or the trust policy is invalid.
     """
     records = read_registry(folder).models
     trust = read_trust(folder)
@@ -111,7 +111,7 @@ def _check_model(
         yield "digest", _Answer("fault", exc.message)
         return
     if sha256_hex(data) != record.sha256:
-        yield "digest", _Answer("fault", f"{record.file}: not the registered bytes")
+        yield "digest", _Answer("fault", f"{record.file}: its sha256 differs from the record")
         return
     yield "digest", _Answer("ok", record.sha256[:16])
     suffixes = (LICENSE, RECEIPT, BOM, IO_SPEC, PARITY, MANIFEST)
@@ -131,30 +131,30 @@ def _scan(record: ModelRecord, data: bytes) -> _Answer:
     if not report.admitted:
         return _Answer("fault", str(report.findings[0]))
     if report.opset != record.opset:
-        return _Answer("fault", f"opset {report.opset}, the record says {record.opset}")
-    return _Answer("ok", f"admitted, opset {report.opset}")
+        return _Answer("fault", f"the model has opset {report.opset}, the record {record.opset}")
+    return _Answer("ok", f"accepted, opset {report.opset}")
 
 
 def _io_spec(data: bytes | None, record: ModelRecord) -> _Answer:
     if data is None:
-        return _Answer("absent", "the record alone has it")
+        return _Answer("absent", "no file; the I/O spec of the record applies")
     name = record.file.removesuffix(".onnx") + IO_SPEC
     try:
         same = IoSpec.model_validate_json(data) == record.io
-    except ValueError:  # the base of pydantic's error
-        return _Answer("fault", f"{name}: not an I/O spec")
+    except ValueError:  # base class of the errors of pydantic
+        return _Answer("fault", f"{name} is not a valid I/O spec")
     if same:
-        return _Answer("ok", "the sidecar is the record's")
-    return _Answer("fault", f"{name} is not the record's")
+        return _Answer("ok", f"{name} is the same as in the record")
+    return _Answer("fault", f"{name} differs from the I/O spec in the record")
 
 
 def _sidecar(data: bytes | None, wanted: str | None) -> _Answer:
     if wanted is None:
-        return _Answer("absent", "none registered")
+        return _Answer("absent", "the record names no such file")
     if data is None:
-        return _Answer("fault", "registered, and not there")
+        return _Answer("fault", "the record has its digest, but the file is missing")
     if sha256_hex(data) != wanted:
-        return _Answer("fault", "not the registered bytes")
+        return _Answer("fault", "its sha256 differs from the record")
     return _Answer("ok", wanted[:16])
 
 
@@ -170,14 +170,14 @@ def _manifest(record: ModelRecord, data: bytes, files: dict[str, bytes | None]) 
     except VerificationError as exc:
         return _Answer("fault", exc.message)
     if record.file not in covered:
-        return _Answer("fault", "it does not cover the model")
-    return _Answer("ok", f"covers {len(covered)} files")
+        return _Answer("fault", "the manifest does not list the model")
+    return _Answer("ok", f"lists {len(covered)} files")
 
 
 def _card(folder: Path, record: ModelRecord, cards: Path | None) -> _Answer:
     path = (cards or folder) / f"{record.id}.md"
     if not path.is_file():
-        return _Answer("fault" if cards else "absent", f"no {path.name}")
+        return _Answer("fault" if cards else "absent", f"{path.name} does not exist")
     if cards is None:
         return _Answer("ok", path.name)
     from eyeline.admission.card import check_card
@@ -190,7 +190,7 @@ def _card(folder: Path, record: ModelRecord, cards: Path | None) -> _Answer:
         return _Answer("fault", exc.message)
     if moved:
         return _Answer("fault", f"{path.name} differs from its sources")
-    return _Answer("ok", f"{path.name} holds")
+    return _Answer("ok", f"{path.name} agrees with its sources")
 
 
 def _signature(
@@ -199,14 +199,13 @@ def _signature(
     path = folder / record.file
     signed = any(path.with_suffix(s).exists() for s in (SIGNATURE_SUFFIX, BUNDLE_SUFFIX))
     if trust is None:
-        return _Answer(
-            "absent", "a signature, but no trust policy" if signed else "no trust policy"
-        )
+        but = "signed, but " if signed else ""
+        return _Answer("absent", f"{but}the registry has no trust policy")
     needed = trust.require_signature and trust.requirement(record.role).signed
     if not needed and not signed and record.sha256 not in trust.revoked_models:
-        return _Answer("absent", f"none needed for role {record.role}")
+        return _Answer("absent", f"the role {record.role} needs no signature")
     try:
         who = verify_model(record, data, trust, folder)
     except EyelineError as exc:
         return _Answer("fault", exc.message)
-    return _Answer("ok", f"by {who.signer}")
+    return _Answer("ok", f"signed by {who.signer}")

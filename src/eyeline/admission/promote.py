@@ -1,9 +1,10 @@
-"""Decide by a policy whether a candidate becomes its task's default, and record the decision.
+"""Decide by a policy whether a candidate becomes the default model of its task, and record the decision.
 
-A challenger must be verified, evaluated together with today's default of its task on every set of the
-policy, better by its margin with significance, no worse elsewhere, and within the latency budget. Missing
-evidence is a "no". Each task has its own policy; that of `gaze` also compares every challenger with the
-centre prior, so that its first default needs no earlier one.
+The candidate must be verified and must be evaluated together with the current default on every dataset of
+the policy. It must be significantly better by the margins of the policy, not worse in other measures, and
+within the latency budget. If a result is missing, the candidate is not promoted. Each task has its own
+policy. The policy of `gaze` also compares the candidate with the centre prior, a fixed map with its peak at
+the centre, so a first gaze model can be promoted without an earlier default.
 """
 
 from __future__ import annotations
@@ -43,19 +44,19 @@ from eyeline.registry.signing import verify_model
 from eyeline.validation import MAX_RECORD_BYTES, Strict, parse_record
 
 POLICY_FILES: dict[Task, str] = {"objects": "promotion.toml", "gaze": "promotion_gaze.toml"}
-"""Name of each task's policy, in a registry's folder and in this package."""
+"""File name of the policy of each task; the same in a registry folder and in this package."""
 
 AS_DEPLOYED = "model"
-"""Size and temporal filter of an evaluation that left both to the model's I/O spec."""
+"""Value in an evaluation for a size or temporal filter that the I/O spec of the model sets."""
 
 
 class Margin(Strict):
-    """A measure of `eyeline evaluate` and the difference in it that counts.
+    """A required difference in one measure of `eyeline evaluate`.
 
     Attributes:
-        measure: its name in the report.
-        margin: 0 or more, in the measure's own unit.
-        against: compare with today's default, or with a baseline of the report.
+        measure: name of the measure in the report.
+        margin: the difference, 0 or more, in the unit of the measure.
+        against: compare with the current default, or with a baseline in the report.
     """
 
     measure: str = Field(min_length=1)
@@ -67,11 +68,11 @@ class NamedSet(Strict):
     """A dataset that must be in the report.
 
     Attributes:
-        name: for messages.
-        digest: its digest in the report.
-        fold: the evaluated fold (`--fold`); None for the whole set.
-        mean_only: the means decide, without their intervals: for a set with too few videos for a
-            significant difference. A policy needs another set whose intervals count.
+        name: name in messages.
+        digest: digest of the dataset in the report.
+        fold: fold of the evaluation (`--fold`); None for the whole dataset.
+        mean_only: compare only the means and ignore the confidence intervals, for a dataset with too
+            few videos. At least one dataset of a policy must have mean_only = false.
     """
 
     name: str = Field(min_length=1)
@@ -81,12 +82,12 @@ class NamedSet(Strict):
 
 
 class LatencyReference(Strict):
-    """A fixed model that a latency is compared with.
+    """A fixed model whose latency limits that of the candidate.
 
     Attributes:
-        name: for messages.
-        sha256: hex digest of its bytes, by which it is found in the report.
-        ratio: largest latency, as a multiple of this model's.
+        name: name in messages.
+        sha256: hex digest of the reference model, which must be in the report.
+        ratio: largest allowed latency of the candidate, as a multiple of that of the reference.
     """
 
     name: str = Field(min_length=1)
@@ -95,12 +96,12 @@ class LatencyReference(Strict):
 
 
 class LatencyBudget(Strict):
-    """The budget; every part that is given counts.
+    """The limits on the latency of the candidate; every given limit applies.
 
     Attributes:
-        ratio: largest latency, as a multiple of today's default in the same report.
+        ratio: largest latency, as a multiple of that of the current default in the same report.
         milliseconds: largest latency on the machine of the report.
-        reference: see `LatencyReference`.
+        reference: limit relative to a fixed model.
     """
 
     ratio: float | None = Field(default=None, gt=0)
@@ -110,20 +111,20 @@ class LatencyBudget(Strict):
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
         if self.ratio is None and self.milliseconds is None and self.reference is None:
-            raise ValueError("latency needs a ratio, milliseconds or a reference")
+            raise ValueError("latency must have at least one of ratio, milliseconds and reference")
         return self
 
 
 class PromotionPolicy(Strict):
-    """What a model must show to become the default.
+    """The criteria of a promotion.
 
     Attributes:
-        significance: a difference counts if its p-value is below this.
-        require_signature: whether a registry without a trust policy promotes nothing.
-        better: on every set better by the margin, significantly.
-        no_worse: on every set the interval excludes being worse by more than the margin.
-        latency: see `LatencyBudget`.
-        set: the named sets.
+        significance: a difference is significant if its p-value is below this.
+        require_signature: whether the candidate must be signed.
+        better: measures that must be significantly better by their margin, on every dataset.
+        no_worse: measures whose interval must exclude a loss of more than the margin, on every dataset.
+        latency: limits on the latency.
+        set: the datasets.
     """
 
     schema_version: int = Field(ge=1, le=1)
@@ -137,14 +138,21 @@ class PromotionPolicy(Strict):
     @model_validator(mode="after")
     def _has_intervals(self) -> Self:
         if all(s.mean_only for s in self.set):
-            raise ValueError("every set has mean_only: there is no set whose intervals count")
+            raise ValueError(
+                "mean_only is set for every dataset, so no confidence interval is tested: "
+                "leave it out for at least one dataset"
+            )
         return self
 
 
 def load_promotion_policy(
     path: Path | None, folder: Path, task: Task = "objects"
 ) -> tuple[PromotionPolicy, str]:
-    """Read a task's policy and its digest: from `path`, else the registry's own, else the built-in one."""
+    """Read the policy of a task: from `path`, else from the registry folder, else the built-in policy.
+
+    Returns:
+        The policy and its sha256 hex digest.
+    """
     own = folder / POLICY_FILES[task]
     builtin = Path(__file__).parent / POLICY_FILES[task]
     chosen = path or (own if os.path.lexists(own) else builtin)
@@ -162,39 +170,43 @@ def promote(
     policy: Path | None = None,
     dry_run: bool = False,
 ) -> Decision:
-    """Decide whether a candidate becomes a registry's default for its task, and record it.
+    """Decide whether a candidate becomes the default of its task, and record the decision.
 
     Args:
-        model_id: a candidate of the folder's own registry.
-        folder: the registry's; the package's built-in folder too.
-        report: JSON of `eyeline evaluate`, with the candidate and today's default of its task.
-        policy: see `load_promotion_policy`.
-        dry_run: decide and write nothing.
+        model_id: id of a candidate in the registry of `folder`.
+        folder: folder of the registry.
+        report: JSON report of `eyeline evaluate` with the candidate and the current default.
+        policy: policy file, see `load_promotion_policy`.
+        dry_run: decide, but do not write the registry.
 
     Returns:
-        The decision, which may be "no".
+        The decision.
 
     Raises:
-        RegistryError: no such model here, it is not a candidate, or an unreadable or invalid file.
-        UsageError: an invalid policy.
+        RegistryError: the model does not exist or is not a candidate, or a file is invalid.
+        UsageError: the policy is invalid.
         OutputError: the registry cannot be written.
     """
     found, digest = None, None
     if report is not None and report.exists():
         found, digest = read_evaluation(report)
     if not (folder / REGISTRY_FILE).exists():
-        raise RegistryError(f"{folder}: no registry there", "eyeline model add makes one")
-    with registry_lock(folder):  # between the decision and its record nothing may change
+        raise RegistryError(
+            f"{folder}: the folder has no {REGISTRY_FILE}", "add a model with eyeline model add"
+        )
+    with registry_lock(folder):  # the registry must not change between decision and record
         own = read_own(folder)
         record = next((m for m in own.models if m.id == model_id), None)
         if record is None:
             known = ", ".join(m.id for m in own.models) or "none"
             raise RegistryError(
-                f"{folder}: no model {model_id!r} of its own", f"it has {known}; add it first"
+                f"{folder}: this registry has no model {model_id!r} (it has: {known})",
+                "add the model with eyeline model add",
             )
         if record.role != "candidate":
             raise RegistryError(
-                f"{model_id} is registered as {record.role}", "only a candidate is promoted"
+                f"{model_id} has the role {record.role}, but only a candidate can be promoted",
+                "give the id of a candidate",
             )
         rules, policy_digest = load_promotion_policy(policy, folder, record.task)
         registry = Registry(folder)
@@ -222,7 +234,7 @@ def promote(
 
 
 def _swap(models: list[ModelRecord], record: ModelRecord) -> list[ModelRecord]:
-    """Make a model the default of its task, and the old default a candidate."""
+    """Give a model the role `production`, and the previous default of its task `candidate`."""
 
     def with_role(m: ModelRecord) -> ModelRecord:
         if m.id == record.id:
@@ -239,17 +251,16 @@ def _ground(name: str, passed: bool, detail: str) -> Ground:
 
 
 class _NoEvidenceError(Exception):
-    """Evidence that the report lacks, in a few words."""
+    """A result that the evaluation report lacks; the message becomes the detail of the criterion."""
 
 
 def _verified(
     model: Model, record: ModelRecord, trust: TrustPolicy | None, rules: PromotionPolicy
 ) -> Ground:
-    """Verify a model by its digest, and by the trust policy in the role of a default."""
     try:
         data = read_regular_file(model.path)
         if sha256_hex(data) != record.sha256:
-            return _ground("verified", False, "its bytes are not the registered")
+            return _ground("verified", False, "the sha256 of the file differs from the record")
         if trust is None:
             detail = "digest; the registry has no trust policy"
             return _ground("verified", not rules.require_signature, detail)
@@ -273,12 +284,12 @@ def _grounds(
     yield _ground("not a smoke model", not record.smoke, f"its numbers mean {meaning}")
     if default is None:
         if not any(rule.against != "default" for rule in rules.better):
-            yield _ground("default", False, "no default to be better than")
+            yield _ground("default", False, "there is no default to compare with")
             return
-        detail = f"no default for {record.task} yet: only what is against a baseline counts"
+        detail = f"no default for {record.task} yet: only baselines are compared"
         yield _ground("default", True, detail)
     if found is None:
-        yield _ground("evaluation", False, "no report: nothing was measured")
+        yield _ground("evaluation", False, "no evaluation report is given")
         return
     tables = found.tables(record.task)
     if tables is None:
@@ -305,7 +316,7 @@ def _on_set(
             yield _ground(where, False, f"{model.id}: {exc}")
     if len(rows) != len(models):
         return
-    yield _ground(where, True, "these bytes, as they are deployed; same data")
+    yield _ground(where, True, "same file, I/O spec and data as in the report")
     ours, theirs = rows[0], rows[1] if default is not None else None
     for margins, significance in ((rules.better, rules.significance), (rules.no_worse, None)):
         for rule in margins:
@@ -330,29 +341,29 @@ def _on_set(
 
 
 def _result(report: EvaluationTables, model: ModelRecord, wanted: NamedSet) -> EvaluationRow:
-    """Return the one result of these bytes on this set, evaluated as the model is deployed."""
+    """Return the result of this file on this dataset, evaluated at the size of its I/O spec."""
     rows = [r for r in report.results if r.model_sha256 == model.sha256]
     if not rows:
-        raise _NoEvidenceError(f"not in the report (sha256 {model.sha256[:16]}...)")
+        raise _NoEvidenceError(f"the model is not in the report (sha256 {model.sha256[:16]}...)")
     rows = [r for r in rows if r.dataset_digest == wanted.digest]
     if not rows:
-        raise _NoEvidenceError(f"not on the set of digest {wanted.digest[:16]}...")
+        raise _NoEvidenceError(f"the model was not evaluated on dataset {wanted.digest[:16]}...")
     io = json.loads(model.io.model_dump_json())
     rows = [r for r in rows if r.io == io and r.size == AS_DEPLOYED]
     if not rows:
-        raise _NoEvidenceError("not with its own I/O spec at its own size")
+        raise _NoEvidenceError("the model was not evaluated with its own I/O spec and size")
     if len(rows) > 1:
-        raise _NoEvidenceError("there twice")
+        raise _NoEvidenceError("the report has two results of this model")
     if rows[0].smoke:
-        raise _NoEvidenceError("a smoke model")
+        raise _NoEvidenceError("the report marks the model as a smoke-test model")
     for s in report.sets if isinstance(report, GazeTables) else ():
         if s.digest != wanted.digest:
             continue
         if s.temporal not in (None, AS_DEPLOYED):
-            raise _NoEvidenceError("not with its own temporal filter")
+            raise _NoEvidenceError("the model was not evaluated with its own temporal filter")
         if s.fold != wanted.fold:
-            wrong = f"not on the fold {wanted.fold!r}" if wanted.fold else "on one fold alone"
-            raise _NoEvidenceError(wrong)
+            wrong = f"on the fold {wanted.fold!r}" if wanted.fold else "on the whole dataset"
+            raise _NoEvidenceError(f"the model was not evaluated {wrong}")
     return rows[0]
 
 
@@ -360,34 +371,34 @@ def _baseline(report: EvaluationTables, name: str, wanted: NamedSet) -> Evaluati
     rows = [r for r in report.results if r.baseline and r.model == name]
     rows = [r for r in rows if r.dataset_digest == wanted.digest]
     if len(rows) != 1:
-        raise _NoEvidenceError(f"no {name} in the report")
+        raise _NoEvidenceError(f"the report has no results of the {name}")
     return rows[0]
 
 
 def _difference(
     report: EvaluationTables, ours: EvaluationRow, theirs: EvaluationRow, measure: str
 ) -> tuple[float, float, float, float]:
-    """Return the gain over another (positive is better), its interval, and the p-value."""
+    """Return the gain over `theirs` (positive is better), its confidence interval, and the p-value."""
     pair = {ours.model, theirs.model}
     found = [
         c for c in report.comparisons if c.dataset == ours.dataset and {c.model, c.other} == pair
     ]
     if not found:
-        raise _NoEvidenceError(f"no paired comparison with {theirs.model}")
+        raise _NoEvidenceError(f"the report has no paired comparison with {theirs.model}")
     if len(found) != 1 or len(pair) != 2:
-        raise _NoEvidenceError("compared more than once")
+        raise _NoEvidenceError("the report compares these two models more than once")
     d = found[0].differences.get(measure)
     a, b = (r.estimates.get(measure) for r in (ours, theirs))
     if d is None or a is None or b is None:
-        raise _NoEvidenceError("no number in the report")
+        raise _NoEvidenceError("the report has no number for this measure")
     value, low, high = d.value, d.low, d.high
     if not all(map(math.isfinite, (value, low, high, d.p_value))):
-        raise _NoEvidenceError("no number in the report")
+        raise _NoEvidenceError("the report has no number for this measure")
     if found[0].model == theirs.model:
         value, low, high = -value, -high, -low
-    if not abs(a.value - b.value - value) <= 1e-9:  # NaN, too
+    if not abs(a.value - b.value - value) <= 1e-9:  # also true for NaN
         raise _NoEvidenceError(
-            "the report contradicts itself: the comparison is not the difference of the results"
+            "the report contradicts itself: the difference of the results is not that of the comparison"
         )
     if measure in report.lower_is_better:
         value, low, high = -value, -high, -low
@@ -400,7 +411,7 @@ def _judge(
     significance: float | None,
     mean_only: bool,
 ) -> tuple[bool, str]:
-    """Judge one measure; without `significance` it must only not be worse."""
+    """Test one measure for a gain of `margin`; without `significance`, for a loss of at most `margin`."""
     gain, low, high, p = difference
     numbers = f"{gain:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.4f}"
     least = -margin if significance is None else margin
@@ -408,7 +419,7 @@ def _judge(
         passed = gain >= least and (significance is None or gain > 0)
         return passed, f"{numbers}; the mean decides: {least:+g} is needed"
     if significance is None:
-        return low >= least, f"{numbers}; at worst -{margin:g} is admitted"
+        return low >= least, f"{numbers}; at most -{margin:g} is allowed"
     passed = gain > 0 and gain >= least and low > 0 and p < significance
     return passed, f"{numbers}; +{margin:g} with p below {significance:g} is needed"
 
@@ -422,19 +433,19 @@ def _latency(
 ) -> tuple[bool, str]:
     own = ours.latency_ms
     if own is None:
-        raise _NoEvidenceError("no latency in the report")
+        raise _NoEvidenceError("the report has no latency of the model")
     said, passed = [f"{own:.2f} ms"], True
     limits: list[tuple[str, float | None, float]] = []
     if budget.ratio is not None and theirs is not None:
-        limits.append(("the default's", theirs.latency_ms, budget.ratio))
+        limits.append(("the default", theirs.latency_ms, budget.ratio))
     if (r := budget.reference) is not None:
         rows = [x for x in report.results if x.model_sha256 == r.sha256]
         rows = [x for x in rows if x.dataset_digest == wanted.digest and x.size == AS_DEPLOYED]
-        limits.append((f"{r.name}'s", rows[0].latency_ms if rows else None, r.ratio))
-    for whose, ms, ratio in limits:
+        limits.append((r.name, rows[0].latency_ms if rows else None, r.ratio))
+    for other, ms, ratio in limits:
         if ms is None:
-            raise _NoEvidenceError(f"{whose} latency is not in the report")
-        said.append(f"{own / ms:.2f} times {whose} (budget {ratio:g})")
+            raise _NoEvidenceError(f"the report has no latency of {other}")
+        said.append(f"{own / ms:.2f} times that of {other} (budget {ratio:g})")
         passed = passed and own / ms <= ratio
     if budget.milliseconds is not None:
         said.append(f"budget {budget.milliseconds:g} ms")

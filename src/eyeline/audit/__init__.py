@@ -1,7 +1,10 @@
-"""The upstream audit: it decides whether a published model may be released with this project.
+"""Audit a model of another project: decide whether it may be released with this project.
 
-The audit judges four axes: licence, distribution, architecture and ops. It reads files of one pinned
-git commit, of a folder, or of a forge's repository, and never imports or runs them::
+The other project is called the upstream. The audit has four checks: licence, distribution (where the
+weights are published), architecture and ops. It reads the files of a git commit, of a folder, or of a
+repository on GitHub or a similar server (a forge), and never imports or runs them.
+
+::
 
     from pathlib import Path
 
@@ -10,10 +13,10 @@ git commit, of a folder, or of a forge's repository, and never imports or runs t
     verdict = audit(open_tree(Path("U-2-Net")), load_policy())
     print(verdict.admissible, [f.code for f in verdict.blockers])
 
-`verdict` is the place to start: it joins the axes and writes the report. `tree` reads the files;
-`records` holds the policy (`policy.toml`) and the findings. `_licence`, with `licence_text` and
-`licences.json`, judges the terms, `_distribution` the links to the weights, and `architecture` the
-net's class and its ops; `words.toml` lists the words that these three look for.
+Start with `verdict`, which runs the four checks and writes the report. `tree` reads the files;
+`records` contains the policy (`policy.toml`) and the findings. `_licence`, with `licence_text` and
+`licences.json`, checks the licence, `_distribution` checks the links to the weights, and `architecture`
+checks the network class and its ops. `words.toml` lists the keywords that these checks search for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The distribution axis: where the weights are, and whether a digest can pin them."""
+"""The distribution check: where the weights are published, and whether their digest is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LFS = re.compile(
 )
 MAX_LINKS = 1000
 MAX_LINE = 4000
-"""Links of one file, and characters of one line: more than any document for people has."""
+"""Limits on the links of a file and the characters of a line; real documents have fewer."""
 _URL = re.compile(r"https?://[^\s\"'<>)\]}]+")
 _WEIGHTS = re.compile(
     r"\.pth\b|\.pt\b|\.onnx\b|\bweights?\b|checkpoint|ckpt|pre-?trained|\b(?:trained\s+)?models?\b|"
@@ -38,10 +38,11 @@ LinkKind = Literal["viewer", "release", "release page", "hub", "file"]
 
 @dataclass(frozen=True)
 class WeightsLink:
-    """A link at `path:line` that may lead to weights; it is about `weights`, `other`, or `unclear`.
+    """A link that may lead to weights.
 
-    Only a browser can follow a `viewer` link, and its content can change. A revision can pin a repository
-    of a model `hub`.
+    `about` is `weights`, `other`, or `unclear`; `where` is `path:line`. The kind `viewer` is a link that
+    needs a browser and whose content can change; `hub` is a repository of a model hub, where a commit id
+    fixes the content.
     """
 
     url: str
@@ -67,7 +68,7 @@ def find_links(path: str, text: str) -> list[WeightsLink]:
             url = match[0].rstrip(".,;:`*")
             kind, host = _kind(url)
             if kind:
-                # The subject is in the text before the link, or in its line, paragraph or section.
+                # The text before the link, its line, paragraph or heading may name what it is about.
                 near = (line[previous : match.start()], line, above)
                 around = next(
                     (t for t in near if _WEIGHTS.search(t) or _NOT_WEIGHTS.search(t)), heading
@@ -114,10 +115,10 @@ def audit_distribution(
     checkpoint: tuple[str, str, int] | None = None,
     assets: tuple[ReleaseAsset, ...] | None = None,
 ) -> AxisReport:
-    """Judge how the weights are published.
+    """Check how the weights are published.
 
-    `checkpoint` is the name, sha256 and size in bytes of a weights file on this machine; `assets` are the
-    files of the forge's releases, None when no forge was asked.
+    `checkpoint` is the name, sha256 and size in bytes of a local weights file. `assets` are the release
+    files that the forge lists, None if no forge was queried.
     """
     findings = AxisFindings()
     held, pointers = _in_tree(tree, findings)
@@ -167,7 +168,6 @@ def audit_distribution(
 
 
 def _in_tree(tree: Tree, findings: AxisFindings) -> tuple[list[str], list[str]]:
-    """Return the weights and the LFS pointers in a tree."""
     held, pointers = [], []
     for path, entry in tree.entries.items():
         if entry.kind == "submodule":

@@ -1,7 +1,7 @@
-"""The licence axis: LICENSE texts, statements in documents, NOTICE files, and terms of single files.
+"""The licence check: LICENSE texts, statements in documents, NOTICE files, and terms of single files.
 
-A statement never admits a licence: only a licence text does. A statement can block, because a README
-that says "non-commercial" contradicts the LICENSE beside it, and the audit decides doubts against us.
+Only a licence text can allow a release; a statement in a document can't. A statement can block it: a
+README that says "non-commercial" contradicts a permissive LICENSE, and in doubt the audit blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eyeline.audit.tree import Tree
 
 MAX_STATEMENTS = 500
 MAX_STATEMENT = 4000
-"""Characters of a line: longer lines are data, or made to slow the audit down."""
+"""Largest number of characters of a line; longer lines are data or an attack, and are skipped."""
 _CC = re.compile(
     r"\bcc[\s-]?by(?P<tags>(?:[\s-](?:nc|sa|nd))*)(?:[\s-](?P<v>\d\.\d))?\b|"
     r"creativecommons\.org/licenses/by(?P<utags>(?:-(?:nc|sa|nd))*)/(?P<uv>\d\.\d)|"
@@ -52,10 +52,11 @@ _ABOUT_TERMS = re.compile(r"licen[cs]|creative\s*commons|\bcc[\s-]by|released un
 
 @dataclass(frozen=True)
 class LicenceStatement:
-    """A sentence about terms, at `path:line`.
+    """A sentence about licence terms in a document or source file.
 
-    `ids` are SPDX ids or expressions that it names; `restricts` is true when it forbids commercial use;
-    `subject` is `us` (code or weights of this upstream), `data`, `others`, or `unclear`.
+    `where` is `path:line`. `ids` are the SPDX ids or expressions that the sentence names. `restricts` is
+    true if it forbids commercial use. `subject` is `us` (code or weights of this upstream), `data`,
+    `others`, or `unclear`.
     """
 
     where: str
@@ -65,7 +66,7 @@ class LicenceStatement:
     subject: str
 
     def codes(self) -> tuple[str, ...]:
-        """Return the codes of the licences that it names, and `NC` if it restricts."""
+        """Return the reason codes of the named licences, and `NC` if the sentence restricts use."""
         named = [code for i in self.ids if i in licences() for code in licences()[i].codes]
         return tuple(dict.fromkeys([*named, *(["NC"] if self.restricts else [])]))
 
@@ -109,7 +110,6 @@ def _statement(where: str, sentence: str) -> LicenceStatement | None:
 
 
 def _header_statements(path: str, text: str) -> tuple[list[LicenceStatement], list[str]]:
-    """Return the statements and copyright lines of a source file's first 60 lines."""
     found, notices = [], []
     for number, line in enumerate(text.splitlines()[:60], 1):
         where = f"{path}:{number}"
@@ -136,7 +136,7 @@ _SOURCE = re.compile(r"\.(py|c|cc|cpp|cu|h|hpp|m|ipynb)$", re.IGNORECASE)
 
 
 def is_document(path: str) -> bool:
-    """Check whether a path is a README or a text of the documentation."""
+    """Return whether a path is a README or another documentation file."""
     folder, _, name = path.rpartition("/")
     documented = not folder or folder.split("/")[0].lower() in ("docs", "doc", ".github")
     return bool(_DOCUMENT.search(name)) and documented and not _LICENCE_FILE.match(name)
@@ -145,7 +145,7 @@ def is_document(path: str) -> bool:
 def audit_licence(
     tree: Tree, policy: AuditPolicy, closure: frozenset[str] = frozenset()
 ) -> AxisReport:
-    """Judge the terms of a tree; terms of source files outside `closure`, the net's, do not block."""
+    """Check the licence terms of a tree; only source files in `closure` can block a release."""
     return _LicenceAudit(tree, policy, closure).report()
 
 
@@ -196,14 +196,14 @@ class _LicenceAudit:
         return self.findings.report("licence", summary, facts)
 
     def evidence(self, other: str) -> LicenceEvidence | None:
-        """Return what a person established, unless it covers the `other` part only."""
+        """Return the licence that a person confirmed, unless it covers only the `other` part."""
         rows = self.policy.statement
         return next((s for s in rows if s.upstream == self.tree.commit and s.covers != other), None)
 
     def judge_root(
         self, root: dict[str, TextMatch], texts: dict[str, str], named: str | None
     ) -> str | None:
-        """Return the SPDX id of the code; None when no single known text states it."""
+        """Return the SPDX id of the code; None unless exactly one known licence text exists."""
         findings = self.findings
         if evidence := self.evidence("weights"):
             findings.note("STATEMENT", f"{evidence.license}: {evidence.evidence}")
@@ -229,11 +229,11 @@ class _LicenceAudit:
         return known[0] if len(ids) == len(known) == 1 else None
 
     def judge_statements(self, code: str | None, *, has_file: bool) -> None:
-        """Judge the statements that contradict the LICENSE, or that stand without one."""
+        """Check the statements that restrict use or contradict the LICENSE."""
         for s in self.statements:
             codes, quote = s.codes(), f'"{s.text}"'
             if codes and s.subject in ("us", "unclear"):
-                # Beside a licence text, a restriction without a subject or a licence is for review.
+                # With a licence text, a restriction that names no subject and no licence is for review.
                 named = any(i in licences() for i in s.ids)
                 severity: Severity = "review"
                 if s.subject == "us" or named or not has_file:
@@ -248,7 +248,7 @@ class _LicenceAudit:
                 self.findings.review("CONTRADICTION", message, s.where)
 
     def judge_folder(self, path: str, match: TextMatch) -> None:
-        """Judge a LICENSE below the root, which holds for its folder."""
+        """Check a LICENSE in a subfolder, which applies to this folder."""
         folder = path.rsplit("/", 1)[0] + "/"
         used = any(p.startswith(folder) for p in self.closure)
         codes = self.policy.codes(match.id) if match.id else ("UNKNOWN",)
@@ -260,12 +260,12 @@ class _LicenceAudit:
         )
 
     def judge_codes(self, codes: tuple[str, ...], used: bool, message: str, where: str) -> None:
-        """Add what a policy holds against some files, which blocks when the net uses one of them."""
+        """Add findings about some files; they block only if the network uses one of the files."""
         for c in codes:
             (self.findings.block if used else self.findings.review)(c, message, where)
 
     def judge_files(self, code: str | None) -> dict[str, list[str]]:
-        """Judge the heads of source files; return their statements and copyright lines by path."""
+        """Check the headers of source files; return their statements and copyright lines by path."""
         found: dict[str, list[str]] = {}
         for path in filter(_SOURCE.search, self.tree.entries):
             statements, notices = _header_statements(path, self.tree.text(path) or "")
@@ -285,7 +285,7 @@ class _LicenceAudit:
         return found
 
     def judge_weights(self, code: str | None) -> str | None:
-        """Return the SPDX id of the weights: from evidence, from a statement, or the code's."""
+        """Return the SPDX id of the weights, from evidence, a statement, or the code."""
         if evidence := self.evidence("code"):
             self.findings.note("STATEMENT", f"weights: {evidence.license}: {evidence.evidence}")
             return evidence.license
@@ -304,7 +304,7 @@ class _LicenceAudit:
 
 
 def _difference(path: str, match: TextMatch) -> tuple[str, str]:
-    """Return how an unknown text differs from the nearest licence, and where."""
+    """Describe how an unknown text differs from the nearest licence; return message and place."""
     if match.nearest is None:
         return "the text equals no licence of the SPDX list word by word", path
     if not match.foreign:

@@ -1,8 +1,8 @@
-"""The architecture and ops axes: what the net takes and returns, and which ONNX ops it needs.
+"""The checks of architecture and ops: inputs and outputs of the network, and its ONNX ops.
 
-The audit parses the Python of a tree and never imports it. It finds the class that is the net, and
-reads its forward method. Where an ONNX file is given, the scanner judges its ops; otherwise the torch
-calls in the net's source give a forecast, which the report marks as one.
+The audit parses the Python files of a tree and never imports them. It finds the class of the network and
+reads its forward method. If an ONNX file is given, the scanner checks its ops. Otherwise the ops are
+predicted from the torch calls in the source, and the report calls this a forecast.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DEPTH = re.compile(
 
 @dataclass
 class Definition:
-    """A class or function at the top level of a file, with the names in its body."""
+    """A top-level class or function of a file, with the names in its body."""
 
     path: str
     node: ast.ClassDef | ast.FunctionDef
@@ -41,17 +41,19 @@ class Definition:
 
 @dataclass(frozen=True)
 class NetClass:
-    """A class that may be the whole net.
+    """A class that may be the whole network.
 
     Attributes:
-        signature: such as `forward(self, x)`.
-        method: name of the method that is its forward.
-        inputs: arguments of that method without `self`; `optional` are those with a default.
-        keys: keys that it reads from a mapping given as its first argument.
-        outputs: number of returned values; None when it can't be told.
-        parts: classes of the tree that it uses.
-        imports: foreign packages that its files import.
-        closure: its file and all files of the tree that it imports.
+        signature: signature of the forward method, such as `forward(self, x)`.
+        method: name of the forward method.
+        inputs: arguments of the forward method without `self`.
+        optional: the arguments with a default value.
+        keys: keys that it reads from its first argument, if this is a mapping.
+        outputs: number of returned values; None if unknown.
+        sigmoid: whether the forward method calls a sigmoid.
+        parts: classes of the tree that the network uses.
+        imports: packages outside the tree that its files import.
+        closure: its file, and all files of the tree that this file imports, directly or not.
     """
 
     name: str
@@ -71,7 +73,7 @@ class NetClass:
 
 @dataclass
 class Source:
-    """The parsed Python of a tree; `broken` holds the errors of files that do not parse, by path."""
+    """The parsed Python files of a tree; `broken` maps the path of each invalid file to its error."""
 
     modules: dict[str, ast.Module] = field(default_factory=dict)
     definitions: list[Definition] = field(default_factory=list)
@@ -87,7 +89,7 @@ def parse_source(tree: Tree) -> Source:
             continue
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # such as invalid escapes in the upstream
+                warnings.simplefilter("ignore")  # such as warnings about invalid escapes
                 module = ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
             source.broken[path] = first_line(exc)[:120]
@@ -114,10 +116,10 @@ def _names(node: ast.AST) -> frozenset[str]:
 
 
 def find_nets(source: Source, readme: str = "") -> list[NetClass]:
-    """Return the classes that may be the whole net, the likeliest first.
+    """Return the classes that may be the whole network, the likeliest first.
 
-    A net is a module class that no other module class uses, and that is not a loss. A class with the
-    name of its file, or one that the README names, is likelier.
+    A candidate is a torch module class that is not a loss and that no other module class uses. A class
+    with the name of its file, or one that the README names, is likelier.
     """
     modules = _module_classes(source)
     names = {d.node.name for d in modules}
@@ -145,7 +147,6 @@ def _letters(text: str) -> str:
 
 
 def _module_classes(source: Source) -> list[Definition]:
-    """Return the classes that inherit from a torch module, also through classes of the tree."""
     known = {"Module"}
     while True:
         found = [
@@ -171,13 +172,15 @@ def _last_name(node: ast.expr) -> str:
 
 
 def _read_net(d: Definition, modules: list[Definition], source: Source) -> NetClass:
-    """Read what a module class takes and returns, also from an inherited forward."""
+    """Read inputs and outputs of a module class from its own or inherited forward method."""
     methods = {m.name: m for m in d.node.body if isinstance(m, ast.FunctionDef)}
     method = methods.get("forward") or methods.get(_assigned_forward(d.node))
     net = NetClass(d.node.name, d.path, d.node.lineno)
     if method is None:
         bases = _base_names(d.node)
-        others = [m for m in modules if m.node.name != net.name]  # classes may inherit in a circle
+        others = [
+            m for m in modules if m.node.name != net.name
+        ]  # hostile classes may inherit in a circle
         parents = [m for m in others if m.node.name in bases]
         if not parents:
             return net
@@ -204,7 +207,7 @@ def _read_net(d: Definition, modules: list[Definition], source: Source) -> NetCl
 
 
 def _assigned_forward(node: ast.AST) -> str:
-    """Return the method that `self.forward = self.other` names; one for inference where several."""
+    """Return the name `other` of `self.forward = self.other`; a method for inference is preferred."""
     names = [
         inner.value.attr
         for inner in ast.walk(node)
@@ -230,7 +233,7 @@ def _keys(method: ast.FunctionDef, argument: str) -> list[str]:
 
 
 def _outputs(method: ast.FunctionDef) -> tuple[int | None, bool]:
-    """Return the most values of a return statement, and whether the method calls a sigmoid."""
+    """Return the largest number of returned values, and whether the method calls a sigmoid."""
     nodes = list(ast.walk(method))
     returns = [n.value for n in nodes if isinstance(n, ast.Return) and n.value is not None]
     counts = [len(v.elts) if isinstance(v, ast.Tuple | ast.List) else 1 for v in returns]
@@ -239,7 +242,7 @@ def _outputs(method: ast.FunctionDef) -> tuple[int | None, bool]:
 
 
 def _parts(d: Definition, source: Source, classes: set[str]) -> set[str]:
-    """Return the module classes that a definition reaches through the names in its body."""
+    """Return the module classes that a definition uses, directly or through other definitions."""
     by_name: dict[str, list[Definition]] = {}
     for other in source.definitions:
         by_name.setdefault(other.node.name, []).append(other)
@@ -252,7 +255,7 @@ def _parts(d: Definition, source: Source, classes: set[str]) -> set[str]:
 
 
 def _closure(path: str, source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return a file with the files of the tree that it imports, and the foreign packages."""
+    """Return all files of the tree that a file imports, and the imported packages outside it."""
     reached, waiting, foreign = {path}, [path], set()
     while waiting:
         here = waiting.pop()
@@ -267,7 +270,7 @@ def _closure(path: str, source: Source) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _imports(module: ast.Module) -> Iterable[tuple[str, int]]:
-    """Yield the name and the level of relative imports of each imported module."""
+    """Yield the name of each imported module, and the level of a relative import, else 0."""
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from ((a.name, 0) for a in node.names)
@@ -278,7 +281,7 @@ def _imports(module: ast.Module) -> Iterable[tuple[str, int]]:
 
 
 def _places(here: str, name: str, level: int) -> list[str]:
-    """Return where a module may be: at the root, beside the importer, or relative to it."""
+    """Return possible paths of a module: at the root, beside the importing file, or relative to it."""
     folders = here.split("/")[:-1]
     if level:
         bases = ["/".join(folders[: len(folders) - level + 1])]
@@ -291,7 +294,7 @@ def _places(here: str, name: str, level: int) -> list[str]:
 def audit_architecture(
     tree: Tree, policy: AuditPolicy, net: str | None = None
 ) -> tuple[AxisReport, NetClass | None]:
-    """Judge the net with the class name `net`, the likeliest when None; return it with the report."""
+    """Check the network class `net`, or the likeliest class if None; return report and class."""
     source = parse_source(tree)
     findings = AxisFindings()
     for path, why in source.broken.items():
@@ -337,7 +340,6 @@ def audit_architecture(
 
 
 def _judge_net(net: NetClass, policy: AuditPolicy, findings: AxisFindings) -> str:
-    """Judge the inputs and outputs; return `RGB` or `RGB-D`."""
     where, shown = f"{net.path}:{net.line}", f"{net.name}.{net.signature}"
     depth = [n for n in (*net.inputs[1:], *net.keys) if _DEPTH.match(n)]
     required = [n for n in net.inputs[1:] if n not in net.optional]
@@ -367,7 +369,7 @@ def _judge_net(net: NetClass, policy: AuditPolicy, findings: AxisFindings) -> st
 
 
 def _judge_calls(path: str, module: ast.Module, findings: AxisFindings) -> None:
-    """Report calls that do more than compute, each function once."""
+    """Report calls of risky functions, such as file access; each function once per file."""
     found: dict[str, int] = {}
     for node in (n for n in ast.walk(module) if isinstance(n, ast.Call)):
         name = _last_name(node.func)
@@ -380,12 +382,12 @@ def _judge_calls(path: str, module: ast.Module, findings: AxisFindings) -> None:
 
 
 def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
-    """Return the ONNX ops that the net's source leads to, each with one place: `path:line`."""
+    """Predict the ONNX ops of a network from its source; return one place `path:line` per op."""
     found: dict[str, str] = {}
     modules = parse_source(tree).modules
     for path in net.closure:
         for node in ast.walk(modules[path]):
-            # Also `net.add(nn.ReLU)` and `act_layer=nn.GELU`: a mention is enough for a forecast.
+            # A mention without a call also counts, such as `act_layer=nn.GELU`.
             name = ""
             if isinstance(node, ast.Attribute):
                 name = node.attr
@@ -397,7 +399,7 @@ def forecast(tree: Tree, net: NetClass) -> dict[str, str]:
 
 
 def audit_ops(tree: Tree, net: NetClass | None, onnx: Path | None = None) -> AxisReport:
-    """Judge the ops of an ONNX file, or those that the net's source leads to."""
+    """Check the ops of an ONNX file, or else the ops that the source predicts."""
     findings = AxisFindings()
     if onnx is not None:
         report = scan_file(onnx)

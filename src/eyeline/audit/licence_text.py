@@ -1,9 +1,8 @@
-"""Identify a licence text by the exact equality of its words, never by likeness.
+"""Identify a licence text by comparing its words with those of known licences.
 
-The words of a text are its letters and digits in order, in lower case. White space, punctuation, list
-marks, the title and the copyright lines do not count (nor do they in the SPDX matching guidelines,
-list version 3). Everything else counts, so that an added clause makes a text unknown.
-`licences.json` holds digests of the words of known texts; `tools/licence_table.py` makes it.
+All words must be equal, so a text with an added clause is not identified. White space, punctuation, case,
+list marks, the title and the copyright lines are ignored, as in the SPDX matching guidelines (list version
+3). `tools/licence_table.py` writes `licences.json`, which contains the digests of the known texts.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from eyeline.digests import sha256_hex
 
 MAX_TEXT = 200_000
 MAX_LINE = 20_000
-"""Characters of a text and of a line: the longest known licence has 40,000 in all."""
+"""Largest number of characters of a text and of a line; the longest known licence has 40,000."""
 
-# A line with one of these words can change the terms, so it is no mere notice or title.
+# A line with one of these words may be a term of the licence, so it is not ignored.
 _TERMS = re.compile(
     r"\b(may|must|shall|should|not|non|no|only|use[ds]?|commercial\w*|noncommercial|research|academic|"
     r"permi\w+|prohibit\w*|except\w*|provided|forbid\w*|unless|without|distribut\w*|grant\w*)\b",
@@ -50,9 +49,10 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class KnownLicence:
-    """A row of `licences.json`; `codes` is empty for a permissive licence.
+    """A row of `licences.json`.
 
-    `digests` are of the words of each published layout, `sentences` short digests of its sentences.
+    `codes` are reasons against a release, such as `NC`; empty for a permissive licence. `digests` has one
+    digest of the words per published version of the text. `sentences` are digests of single sentences.
     """
 
     id: str
@@ -64,13 +64,13 @@ class KnownLicence:
 
 @dataclass(frozen=True)
 class TextMatch:
-    """The licence that a text is.
+    """The result of identifying a licence text.
 
     Attributes:
-        id: SPDX id; None when the text equals no known licence.
-        notices: the copyright lines of the text.
-        nearest: without a match, the id that shares most sentences; it is not a match.
-        foreign: (line number, sentence) of the text that the nearest licence does not have.
+        id: SPDX id; None if the text is not that of a known licence.
+        notices: copyright lines of the text.
+        nearest: if `id` is None, the licence that shares the most sentences with the text.
+        foreign: (line number, sentence) of the sentences that the nearest licence does not have.
     """
 
     id: str | None
@@ -114,12 +114,12 @@ def match_text(text: str) -> TextMatch:
 
 
 def hint_codes(text: str) -> tuple[str, ...]:
-    """Return the reason codes that the words of an unknown text suggest."""
+    """Return the reason codes that keywords of an unknown text suggest."""
     return tuple(code for pattern, code in _HINTS if pattern.search(text))
 
 
 def split_notices(text: str) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
-    """Return the numbered lines that carry terms, and the copyright lines."""
+    """Split a text into its lines with terms, with line numbers, and its copyright lines."""
     text = unicodedata.normalize("NFKC", text.removeprefix("\ufeff"))
     kept: list[tuple[int, str]] = []
     notices = []
@@ -134,15 +134,15 @@ def split_notices(text: str) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
 
 
 def normalised_words(lines: list[tuple[int, str]]) -> str:
-    """Return the words of a text on one line."""
+    """Return the words of a text as one line."""
     words = " ".join(re.findall(r"\w+", " ".join(line for _, line in lines).lower()))
-    # BSD texts name the holder inside a clause, in a slot that authors fill in many ways.
+    # BSD texts contain the name of the copyright holder in a clause, so replace the name.
     words = _FILLED_HOLDER.sub(lambda m: m[0] if _TERMS.search(m[1]) else _HOLDER, words)
     return re.sub(r"\bcopyright owners?\b", lambda m: m[0].replace("owner", "holder"), words)
 
 
 def split_sentences(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Return the words of each sentence, with the line where it begins."""
+    """Return each sentence with the number of the line where it begins."""
     found, words, start = [], [], 0
     for number, line in lines:
         for piece in re.split(r"(?<=[.;:])\s+|(?<=[.;:])$", line.lower()):

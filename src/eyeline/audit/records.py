@@ -1,6 +1,7 @@
-"""The records of an audit: the policy, the findings, and the report of one axis.
+"""The policy of an audit, its findings, and the report of one check.
 
-The policy says which licences may go into a release. It refuses every licence that it does not list.
+The policy lists the licences that a release may contain; all other licences are rejected. The types
+call a check an axis.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from eyeline.files import read_regular_file
 from eyeline.validation import Strict
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text())
-"""Words that the axes look for."""
+"""Keywords that the checks search for."""
 UNBLOCK: dict[str, str] = WORDS["unblock"]
 BUILTIN_POLICY = Path(__file__).with_name("policy.toml")
 
@@ -26,21 +27,22 @@ Axis = Literal["licence", "distribution", "architecture", "ops"]
 AXES: tuple[Axis, ...] = ("licence", "distribution", "architecture", "ops")
 
 Severity = Literal["blocker", "review", "note"]
-"""A blocker blocks the verdict; a person must look at a review; a note is for information."""
+"""`blocker`: the model must not be released. `review`: a person must decide. `note`: information."""
 _ORDER = ("blocker", "review", "note")
 
 
 class AllowedLicence(Strict):
-    """One licence that may be released, with the reason why it is compatible."""
+    """A licence that a release may contain, with the reason why it is compatible."""
 
     license: str = Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$")
     reason: str = Field(min_length=1)
 
 
 class LicenceEvidence(Strict):
-    """The licence that a person established for one upstream, which is a commit id.
+    """A licence that a person has confirmed for one commit of an upstream.
 
-    `evidence` is the URL or document in which the rights holder states it.
+    `upstream` is the commit id. `evidence` is the URL or document in which the rights holder states the
+    licence.
     """
 
     upstream: str = Field(pattern=r"^[0-9a-f]{40,64}$")
@@ -50,15 +52,16 @@ class LicenceEvidence(Strict):
 
 
 class AuditPolicy(Strict):
-    """What may be released.
+    """The rules for a release.
 
     Attributes:
         outbound: SPDX id of the licence of the release.
-        weights_without_statement: whether weights without a statement follow the code's licence.
-        viewer_links: whether weights behind links that only a browser can follow are admitted.
-        inputs: `rgb`, or `any` to admit nets with other inputs.
-        allow: the licences that may be released.
-        statement: evidence for single upstreams.
+        weights_without_statement: licence of weights for which no document states one: that of the
+            code (`follow-code`), or none (`deny`).
+        viewer_links: whether weights may be behind links that need a browser, such as Google Drive.
+        inputs: `rgb`, or `any` to allow networks with other inputs.
+        allow: the licences that a release may contain.
+        statement: licences that a person has confirmed for single upstreams.
     """
 
     schema_version: Literal[1] = 1
@@ -70,21 +73,21 @@ class AuditPolicy(Strict):
     statement: tuple[LicenceEvidence, ...] = ()
 
     def codes(self, spdx: str) -> tuple[str, ...]:
-        """Return why an SPDX id is not admitted (`NC`, `SA`, ...; `UNKNOWN` if not listed), or ()."""
+        """Return the reasons against an SPDX id (`NC`, `SA`, ... or `UNKNOWN`); () if it is allowed."""
         if any(a.license == spdx for a in self.allow):
             return ()
         known = licences().get(spdx)
         return (known.codes if known else ()) or ("UNKNOWN",)
 
     def judge(self, expression: str) -> tuple[str, ...]:
-        """Return why an SPDX expression is not admitted; () when it is.
+        """Return the reasons against an SPDX expression; () if it is allowed.
 
-        One admitted side of an `OR` is enough; an `AND` needs both. A licence with an exception
-        (`WITH`) is judged as the licence, because an exception only adds permissions.
+        An `OR` needs one allowed side, an `AND` needs both. The exception of a `WITH` is ignored,
+        because an exception only adds permissions.
 
         Raises:
             MissingExtraError: the expression is not a single id, and the extra `audit` is missing.
-            LicenceError: not an SPDX expression.
+            LicenceError: the expression is not a valid SPDX expression.
         """
         if expression in licences() or not self.codes(expression):
             return self.codes(expression)
@@ -96,7 +99,8 @@ class AuditPolicy(Strict):
             parsed = get_spdx_licensing().parse(expression, validate=True)
         except ExpressionError as exc:
             raise LicenceError(
-                f"{expression!r} is not an SPDX expression", "see spdx.org/licenses"
+                f"{expression!r} is not an SPDX expression",
+                "give an id of spdx.org/licenses, such as Apache-2.0",
             ) from exc
         return self._judge_node(parsed)
 
@@ -107,35 +111,35 @@ class AuditPolicy(Strict):
             if operator == "OR" and () in answers:
                 return ()
             return tuple(dict.fromkeys(code for answer in answers for code in answer))
-        licence = getattr(node, "license_symbol", node)  # the licence of a WITH
+        licence = getattr(node, "license_symbol", node)  # the licence before WITH
         return self.codes(str(getattr(licence, "key", licence)))
 
 
 def load_policy(path: Path | None = None) -> AuditPolicy:
-    """Load a policy file in TOML; the built-in policy when `path` is None.
+    """Load a policy file in TOML, or the built-in policy if `path` is None.
 
     Raises:
-        UsageError: the file is not TOML, or not a policy.
+        UsageError: the file is not a valid policy.
         RegistryError: the file can't be read.
     """
     data = read_regular_file(path or BUILTIN_POLICY, limit=1 << 20)
     try:
         return AuditPolicy.model_validate(tomllib.loads(data.decode()))
-    except ValueError as exc:  # the errors of TOML, UTF-8 and pydantic are ValueErrors
-        message = f"{path}: not a policy: {first_line(exc)}"
+    except ValueError as exc:  # TOML, UTF-8 and pydantic errors are subclasses
+        message = f"{path}: the file is not an audit policy: {first_line(exc)}"
         raise UsageError(message, "start from the example in docs/audit.md") from exc
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One fact that an audit found.
+    """One finding of an audit.
 
     Attributes:
-        severity: how much it weighs.
-        code: short reason code, such as `NC` or `RGB-D`.
-        message: what was found.
-        where: path, with the line where there is one; empty for the whole tree.
-        unblock: what would remove a blocker.
+        severity: see `Severity`.
+        code: reason code, such as `NC` or `RGB-D`.
+        message: description of the finding.
+        where: path, or `path:line`; empty for the whole tree.
+        unblock: for a blocker, a change that would remove it.
     """
 
     severity: Severity
@@ -145,13 +149,13 @@ class AuditFinding:
     unblock: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """Return JSON values without the empty ones."""
+        """Return JSON values; empty fields are left out."""
         return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True)
 class AxisReport:
-    """The report of one axis: a summary for the verdict table, findings, and facts as JSON values."""
+    """The report of one check: a summary for the verdict table, findings, and facts as JSON values."""
 
     axis: Axis
     summary: str
@@ -160,7 +164,7 @@ class AxisReport:
 
     @property
     def blockers(self) -> tuple[AuditFinding, ...]:
-        """Return the findings that block."""
+        """Return the findings that are blockers."""
         return tuple(f for f in self.findings if f.severity == "blocker")
 
     def to_json(self) -> dict[str, object]:
@@ -174,7 +178,7 @@ class AxisReport:
 
 
 class AxisFindings(list[AuditFinding]):
-    """The findings of one axis while it is judged."""
+    """A list that collects the findings of one check."""
 
     def add(
         self, severity: Severity, code: str, message: str, where: str = "", unblock: str = ""
@@ -183,11 +187,11 @@ class AxisFindings(list[AuditFinding]):
         self.append(AuditFinding(severity, code, message, where, unblock))
 
     def block(self, code: str, message: str, where: str = "", unblock: str = "") -> None:
-        """Add a blocker, with the hint of its code in `words.toml` unless `unblock` is given."""
+        """Add a blocker; without `unblock`, its hint is that of the code in `words.toml`."""
         self.add("blocker", code, message, where, unblock or UNBLOCK.get(code, ""))
 
     def review(self, code: str, message: str, where: str = "") -> None:
-        """Add a finding that a person must look at."""
+        """Add a finding about which a person must decide."""
         self.add("review", code, message, where)
 
     def note(self, code: str, message: str, where: str = "") -> None:
@@ -195,6 +199,6 @@ class AxisFindings(list[AuditFinding]):
         self.add("note", code, message, where)
 
     def report(self, axis: Axis, summary: str, facts: dict[str, object]) -> AxisReport:
-        """Return the axis's report, with each finding once and in order of severity."""
+        """Return the report of the check; duplicate findings are removed, blockers come first."""
         ranked = sorted(dict.fromkeys(self), key=lambda f: _ORDER.index(f.severity))
         return AxisReport(axis, summary, tuple(ranked), facts)

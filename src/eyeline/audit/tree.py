@@ -1,9 +1,9 @@
-"""The files of an upstream: a git commit's tree, a forge's repository, or a plain folder.
+"""Read the files of an upstream from a git commit, from a repository on a forge, or from a folder.
 
-A checkout may be hostile. `GitTree` never reads its git configuration, hooks, filters or index: it
-resolves `HEAD` from the ref files, and reads objects with `git cat-file` in an empty git directory of
-its own that borrows only the object store. `ForgeTree` reads GitHub's REST API, which Enterprise and
-Gitea have, too. Both recompute the id of every object from its bytes, so the commit id pins all files.
+A checkout may be hostile. `GitTree` never reads its git configuration, hooks, filters or index. It
+resolves `HEAD` from the ref files, and reads objects with `git cat-file` in an empty git directory that
+shares only the object store. `ForgeTree` uses the REST API of GitHub, which GitHub Enterprise and Gitea
+have, too. Both classes compare the id of every object with its content, so the commit id fixes all files.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_FILES = 50_000
 MAX_TEXT = 4 * 1024 * 1024
 MAX_PREFETCH = 128 * 1024 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
-MAX_WAIT = 60.0  # seconds of one pause for a rate limit
+MAX_WAIT = 60.0  # longest pause for a rate limit, seconds
 TOKEN_VARIABLES = ("EYELINE_FORGE_TOKEN", "GITHUB_TOKEN", "GH_TOKEN")
 _CLONE = "clone it and audit the folder"
 _TEXTUAL = re.compile(
@@ -54,10 +54,10 @@ class TreeEntry:
     """One file of a tree.
 
     Attributes:
-        path: relative, with `/` between its parts.
-        kind: `file`, `link` or `submodule`; links and submodules are listed, never followed.
-        size: bytes; None when it is not a file, or the object is missing (a partial clone).
-        digest: git blob id, or `sha256:...` of a folder's file; empty where it was not computed.
+        path: relative path with `/` as the separator.
+        kind: `file`, `link` or `submodule`; links and submodules are listed, but not followed.
+        size: bytes; None for links and submodules, and for missing objects of a partial clone.
+        digest: git blob id, or `sha256:...` for a file of a folder; empty if not computed.
     """
 
     path: str
@@ -70,9 +70,9 @@ class Tree(ABC):
     """The files of an upstream.
 
     Attributes:
-        name: its name in a report, never a path of this machine.
+        name: name in a report, never a path of this machine.
         commit: commit id, None for a folder without git.
-        tree_id: git tree id, or `sha256:...` over the names and digests of a folder.
+        tree_id: git tree id, or `sha256:...` of the names and digests of a folder.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Tree(ABC):
 
     @abstractmethod
     def _load(self, entry: TreeEntry) -> bytes | None:
-        """Read a file of at most `MAX_TEXT` bytes; None when its object is missing."""
+        """Read a file of at most `MAX_TEXT` bytes; return None if its object is missing."""
 
     @cached_property
     def _cache(self) -> dict[str, bytes | None]:
@@ -98,11 +98,12 @@ class Tree(ABC):
     def _check_count(self, files: int) -> None:
         if files > MAX_FILES:
             raise self._error(
-                f"more than {MAX_FILES} files", "check that it is a model's repository"
+                f"the tree has more than {MAX_FILES} files",
+                "check that this is the repository of a model",
             )
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's bytes; None when it is missing, not a file, or larger than `MAX_TEXT`."""
+        """Return the bytes of a file; None if it is missing, not a file, or larger than `MAX_TEXT`."""
         entry = self.entries.get(path)
         if entry is None or entry.kind != "file" or entry.size is None or entry.size > MAX_TEXT:
             return None
@@ -111,17 +112,17 @@ class Tree(ABC):
         return self._cache[entry.digest]
 
     def text(self, path: str) -> str | None:
-        """Return a file's text, with invalid UTF-8 replaced; None as in `read`."""
+        """Return the text of a file, with invalid UTF-8 replaced; None as in `read`."""
         data = self.read(path)
         return None if data is None else data.decode("utf-8", "replace").removeprefix("\ufeff")
 
     def digest(self, path: str) -> str | None:
-        """Return the sha256 of a file's bytes, hex; None as in `read`."""
+        """Return the sha256 hex digest of a file; None as in `read`."""
         data = self.read(path)
         return None if data is None else sha256_hex(data)
 
     def prefetch(self) -> None:  # noqa: B027  (only some trees have a faster way)
-        """Read in one go what an audit will need, where that is faster."""
+        """Read all files that an audit needs at once, in trees where this is faster."""
 
 
 def open_tree(checkout: Path) -> Tree:
@@ -132,13 +133,13 @@ def open_tree(checkout: Path) -> Tree:
             match its id.
     """
     if not checkout.is_dir():
-        raise ModelError(f"{checkout} is not a folder", "name a checkout or a git directory")
+        raise ModelError(f"{checkout} is not a folder", "give a git checkout or a git directory")
     git = _git_directory(checkout)
     return GitTree(git, _name_of(checkout)) if git else FolderTree(checkout)
 
 
 def _name_of(checkout: Path) -> str:
-    """Return the folder's name; `owner/name` for a mirror's `owner+name/repo`."""
+    """Return the name of the folder; `owner/name` for a path `owner+name/repo`."""
     parts = [p for p in checkout.resolve().parts if p not in (".git", "repo")]
     return parts[-1].replace("+", "/").removesuffix(".git") if parts else "checkout"
 
@@ -150,13 +151,14 @@ def _git_directory(checkout: Path) -> Path | None:
             target = (checkout / text.removeprefix("gitdir:").strip()).resolve()
             if not text.startswith("gitdir:") or not (target / "HEAD").is_file():
                 raise ModelError(
-                    f"{place} does not name a git directory", "name the git directory itself"
+                    f"{place} does not point to a git directory",
+                    "give the path of the git directory",
                 )
             return target
         if (place / "HEAD").is_file() and (place / "objects").is_dir():
             return place
     if (checkout / ".git").is_dir():
-        raise ModelError(f"{checkout / '.git'}: not a complete git directory", "clone it again")
+        raise ModelError(f"{checkout / '.git'}: the git directory is incomplete", "clone it again")
     return None
 
 
@@ -169,13 +171,12 @@ def _small_text(path: Path) -> str:
 
 
 def _object_id(kind: str, data: bytes, like: str) -> str:
-    """Return the id that git gives to an object, by the hash of the repository's other ids."""
+    """Return the git id of an object; the length of the id `like` selects SHA-1 or SHA-256."""
     hashed = hashlib.sha1 if len(like) == 40 else hashlib.sha256
     return hashed(f"{kind} {len(data)}\0".encode() + data).hexdigest()
 
 
 def _git_entries(rows: Iterable[tuple[str, str, int | None, str]]) -> dict[str, TreeEntry]:
-    """Return entries by path from (path, git mode, size, id)."""
     kinds = {"120000": "link", "160000": "submodule"}
     return {
         path: TreeEntry(path, kinds.get(mode, "file"), size, object_id)
@@ -184,7 +185,7 @@ def _git_entries(rows: Iterable[tuple[str, str, int | None, str]]) -> dict[str, 
 
 
 class GitTree(Tree):
-    """The tree of the commit that the `HEAD` of a git directory names."""
+    """The files of the commit at `HEAD` of a git directory."""
 
     def __init__(self, git: Path, name: str) -> None:
         self.name = name
@@ -195,11 +196,11 @@ class GitTree(Tree):
         kind, data = self._objects([self.commit])[self.commit] or ("", b"")
         match = re.match(rb"tree ([0-9a-f]{40,64})\n", data)
         if kind != "commit" or match is None:
-            raise self._error(f"{self.commit[:12]} is not a commit of this clone")
+            raise self._error(f"commit {self.commit[:12]} is missing in this clone")
         self.tree_id = match[1].decode()
 
     def _resolve(self, git: Path, head: str) -> str:
-        for _ in range(5):  # a symbolic ref may name another one
+        for _ in range(5):  # a symbolic ref may point to another symbolic ref
             if _OBJECT_ID.match(head):
                 return head
             ref = head.removeprefix("ref:").strip()
@@ -215,10 +216,10 @@ class GitTree(Tree):
             if not found:
                 break
             head = found[0]
-        raise self._error("HEAD does not name a commit", "check out a branch or a commit")
+        raise self._error("HEAD does not point to a commit", "check out a branch or a commit")
 
     def _objects(self, ids: list[str]) -> dict[str, tuple[str, bytes] | None]:
-        """Return the type and bytes of objects, checked against their ids; None for a missing one."""
+        """Return type and bytes of objects after checking their ids; None for missing objects."""
         answer = self._git("--batch", ids)
         found: dict[str, tuple[str, bytes] | None] = {}
         at = 0
@@ -232,13 +233,13 @@ class GitTree(Tree):
             kind, end = fields[1], at + int(fields[2])
             data, at = answer[at:end], end + 1
             if _object_id(kind, data, wanted) != wanted:
-                raise self._error(f"object {wanted[:12]} does not match its id")
+                raise self._error(f"the content of object {wanted[:12]} does not match its id")
             found[wanted] = (kind, data)
         return found
 
     def _git(self, mode: str, ids: list[str]) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
-            # An empty git directory, so that git reads nothing of the checkout's configuration.
+            # An empty git directory keeps git from reading the configuration of the checkout.
             own = Path(folder)
             for name in ("objects", "refs"):
                 (own / name).mkdir()
@@ -272,10 +273,10 @@ class GitTree(Tree):
             except FileNotFoundError as exc:
                 raise ModelError("the program git is not installed", "install git") from exc
             except subprocess.TimeoutExpired as exc:
-                raise self._error("git took over 300 s") from exc
+                raise self._error("git did not finish within 300 s", "try again") from exc
         if run.returncode:
             first = " ".join(run.stderr.decode("utf-8", "replace").split())[:200]
-            raise self._error(f"git can't read it: {first}")
+            raise self._error(f"git can't read the objects: {first}")
         return run.stdout
 
     @cached_property
@@ -288,11 +289,11 @@ class GitTree(Tree):
             for prefix, tree_id in level:
                 kind, data = trees[tree_id] or ("", b"")
                 if kind != "tree":
-                    raise self._error(f"tree {tree_id[:12]} is missing")
+                    raise self._error(f"the tree object {tree_id[:12]} is missing")
                 try:
                     rows = list(_parse_tree(data, len(tree_id) // 2))
                 except ValueError as exc:
-                    raise self._error(f"tree {tree_id[:12]} is malformed") from exc
+                    raise self._error(f"the tree object {tree_id[:12]} is malformed") from exc
                 for mode, name, object_id in rows:
                     if mode == "40000":
                         below.append((f"{prefix}{name}/", object_id))
@@ -311,7 +312,7 @@ class GitTree(Tree):
         return None if found is None else found[1]
 
     def prefetch(self) -> None:
-        """Read the small and the textual files in one call of git."""
+        """Read all small files and text files with one git process."""
         wanted, total = set(), 0
         for entry in self.entries.values():
             size = entry.size if entry.kind == "file" else None
@@ -327,7 +328,7 @@ class GitTree(Tree):
 
 
 def _parse_tree(data: bytes, width: int) -> Iterable[tuple[str, str, str]]:
-    """Yield mode, name and id of a tree object's entries (git's format: mode SP name NUL id)."""
+    """Yield mode, name and id of each entry of a git tree object (format: mode SP name NUL id)."""
     at = 0
     while at < len(data):
         space = data.index(b" ", at)
@@ -338,7 +339,7 @@ def _parse_tree(data: bytes, width: int) -> Iterable[tuple[str, str, str]]:
 
 
 class FolderTree(Tree):
-    """A folder without git, pinned by a digest over the digests of all its files."""
+    """A folder without git; its tree id is a digest of the names and digests of all files."""
 
     commit = None
 
@@ -348,7 +349,7 @@ class FolderTree(Tree):
 
     @cached_property
     def tree_id(self) -> str:  # type: ignore[override]
-        """Return `sha256:...` over the sorted paths and digests."""
+        """Return `sha256:...` of the sorted paths and digests."""
         rows = "".join(f"{e.digest} {e.path}\n" for e in self.entries.values())
         return f"sha256:{sha256_hex(rows.encode())}"
 
@@ -372,14 +373,14 @@ class FolderTree(Tree):
         with os.fdopen(handle, "rb") as f:
             data = f.read(MAX_TEXT + 1)
         if f"sha256:{sha256_hex(data)}" != entry.digest:
-            message = f"{self.name}/{entry.path} changed while it was read"
+            message = f"{self.name}/{entry.path}: the file changed during the audit"
             raise LicenceError(message, "run the audit again")
         return data
 
 
 @dataclass(frozen=True)
 class ReleaseAsset:
-    """A file of a forge's release; `sha256` is empty where the forge states none."""
+    """A file of a release on a forge; `sha256` is empty if the forge gives no digest."""
 
     release: str
     name: str
@@ -389,18 +390,18 @@ class ReleaseAsset:
 
 
 class ForgeTree(Tree):
-    """A repository's default branch, read through a forge's REST API.
+    """The default branch of a repository, read with the REST API of a forge.
 
-    It makes one request for the repository, the commit, the tree, each page of releases, and each
-    text file that the audit reads. The API's own host alone gets the token.
+    One request each is made for the repository, the commit, the tree, every page of releases, and every
+    text file that the audit reads. The token is sent only to the host of the API.
 
     Args:
         url: address of the repository, `https://HOST/OWNER/NAME`.
-        api: root of the API; None stands for the API of the URL's host.
-        forge: the client; None stands for one with a token from the environment.
+        api: root URL of the API; None selects the API of the host of `url`.
+        forge: API client; None makes one with a token from the environment.
 
     Raises:
-        UsageError: not the address of a repository.
+        UsageError: the URL is not that of a repository.
         ModelError: as in `Forge.get`.
     """
 
@@ -408,7 +409,8 @@ class ForgeTree(Tree):
         match = _REPOSITORY.match(url)
         if match is None:
             raise UsageError(
-                f"{url}: not a repository's URL", "write it like https://HOST/OWNER/NAME"
+                f"{url}: this is not the URL of a repository",
+                "write it like https://HOST/OWNER/NAME",
             )
         token = next((v for name in TOKEN_VARIABLES if (v := os.environ.get(name))), None)
         self._forge = forge or Forge((api or api_root(match[1])).rstrip("/"), token)
@@ -422,13 +424,13 @@ class ForgeTree(Tree):
             self.tree_id = str(commit["commit"]["tree"]["sha"])
         except (KeyError, TypeError) as exc:
             hint = "check that the repository is not empty"
-            raise self._error("the forge names no commit", hint) from exc
+            raise self._error("the answer of the forge contains no commit", hint) from exc
 
     def _object(self, path: str) -> dict[str, Any]:
         value, _ = self._forge.get(path)
         if not isinstance(value, dict):
-            problem = f"the forge's answer to {path} is not an object"
-            raise self._error(problem, "name the root of the API with --api")
+            problem = f"the answer of the forge to {path} is not a JSON object"
+            raise self._error(problem, "give the root URL of the API with --api")
         return value
 
     @cached_property
@@ -439,7 +441,7 @@ class ForgeTree(Tree):
             raise self._error("the forge lists only part of the tree", _CLONE)
         listed = [r for r in answer.get("tree", []) if isinstance(r, dict)]
         if not _is_tree(listed, self.tree_id):
-            raise self._error(f"the forge's listing is not tree {self.tree_id[:12]}", _CLONE)
+            raise self._error(f"the forge lists other files than tree {self.tree_id[:12]}", _CLONE)
         rows = [r for r in listed if r.get("type") in ("blob", "commit")]
         self._check_count(len(rows))
         return _git_entries(
@@ -451,9 +453,11 @@ class ForgeTree(Tree):
         try:
             data = base64.b64decode(str(blob.get("content", "")))
         except binascii.Error as exc:
-            raise self._error(f"the forge's answer for {entry.path} is not a file", _CLONE) from exc
+            raise self._error(
+                f"the answer of the forge for {entry.path} is no file", _CLONE
+            ) from exc
         if _object_id("blob", data, entry.digest) != entry.digest:
-            raise self._error(f"the bytes of {entry.path} do not match its id", _CLONE)
+            raise self._error(f"the content of {entry.path} does not match its id", _CLONE)
         return data
 
     def assets(self) -> tuple[ReleaseAsset, ...]:
@@ -478,17 +482,17 @@ class ForgeTree(Tree):
 
 
 def is_url(text: str) -> bool:
-    """Check whether an upstream is named by a URL, not by a folder."""
+    """Return whether the name of an upstream is a URL, in contrast to a folder."""
     return text.startswith(("https://", "http://"))
 
 
 def api_root(host: str) -> str:
-    """Return the root of a forge's API (GitHub's documentation, "REST API": github.com, Enterprise)."""
+    """Return the root URL of the REST API of a GitHub or GitHub Enterprise host."""
     return "https://api.github.com" if host == "github.com" else f"https://{host}/api/v3"
 
 
 def _is_tree(rows: list[dict[str, Any]], tree_id: str) -> bool:
-    """Check that a recursive listing hashes to a tree's id, folder by folder."""
+    """Return whether a recursive file list has the given tree id; every folder is hashed."""
     folders: dict[str, list[tuple[str, str, str]]] = {"": []}
     wanted = {"": tree_id}
     for row in rows:
@@ -501,7 +505,7 @@ def _is_tree(rows: list[dict[str, Any]], tree_id: str) -> bool:
     if folders.keys() != wanted.keys():
         return False
     for path, entries in folders.items():
-        # Git sorts a folder's name as if it ended in a slash.
+        # Git sorts the name of a folder as if it ended in a slash.
         entries.sort(key=lambda e: (e[1] + "/" if e[0] == "40000" else e[1]).encode())
         try:
             body = b"".join(f"{m} {n}\0".encode() + bytes.fromhex(i) for m, n, i in entries)
@@ -513,7 +517,7 @@ def _is_tree(rows: list[dict[str, Any]], tree_id: str) -> bool:
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """A redirect to another host does not get the token."""
+    """Removes the token from a redirect to another host."""
 
     def redirect_request(self, *arguments: Any, **_: Any) -> urllib.request.Request | None:
         new = super().redirect_request(*arguments)
@@ -525,14 +529,14 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
 
 @dataclass
 class Forge:
-    """A client of a forge's REST API, which sends `token` as a bearer token."""
+    """A client of the REST API of a forge; it sends `token` as a bearer token."""
 
     root: str
     token: str | None = None
     sleep: Callable[[float], None] = time.sleep
 
     def get(self, path: str) -> tuple[Any, str | None]:
-        """Return the JSON of an API path, and the URL of the next page.
+        """Return the JSON value of an API path, and the URL of the next page.
 
         Raises:
             ModelError: no answer, an error status, a long rate limit, or an answer that is not JSON.
@@ -566,25 +570,26 @@ class Forge:
             ) as exc:  # URLError and timeouts are OSErrors
                 reason = getattr(exc, "reason", exc)
                 raise ModelError(
-                    f"{url}: no answer: {reason}", "check the address and the network"
+                    f"{url}: the server does not answer: {reason}",
+                    "check the address and the network",
                 ) from exc
             if len(data) > MAX_ANSWER:
                 raise ModelError(
-                    f"{url}: the answer has over {MAX_ANSWER} bytes",
-                    "clone it and audit the folder",
+                    f"{url}: the answer has more than {MAX_ANSWER} bytes",
+                    "clone the repository and audit the folder",
                 )
             try:
                 value = json.loads(data)
             except ValueError as exc:
                 raise ModelError(
-                    f"{url}: the answer is not JSON", "name the root of the forge's API with --api"
+                    f"{url}: the answer is not JSON", "give the root URL of the API with --api"
                 ) from exc
             following = re.search(r'<([^>]+)>;\s*rel="next"', link)
             return value, following[1] if following else None
-        raise ModelError(f"{url}: the forge answers every attempt with an error", "try again later")
+        raise ModelError(f"{url}: four requests failed with a server error", "try again later")
 
     def _pause(self, exc: urllib.error.HTTPError, attempt: int) -> float | None:
-        """Return the seconds to wait before another attempt; None when another one is of no use."""
+        """Return the seconds to wait before another attempt; None if the error is permanent."""
         if exc.code in (500, 502, 503, 504):
             return float(min(2**attempt, MAX_WAIT))
         left, after = exc.headers.get("X-RateLimit-Remaining"), exc.headers.get("Retry-After")
@@ -598,16 +603,22 @@ class Forge:
         if pause > MAX_WAIT:
             hint = "wait" if self.token else f"set {TOKEN_VARIABLES[0]} to a token, or wait"
             raise ModelError(
-                f"{self.root}: the rate limit is used up; it ends in {pause / 60:.0f} minutes", hint
+                f"{self.root}: the rate limit is reached for {pause / 60:.0f} more minutes", hint
             ) from exc
         return pause
 
 
 def _status_error(url: str, exc: urllib.error.HTTPError) -> ModelError:
     if exc.code == 401:
-        return ModelError(f"{url}: the forge refuses the token", "check it, or unset it")
+        return ModelError(
+            f"{url}: the forge rejects the token", "correct or unset the variable with the token"
+        )
     if exc.code == 404:
         return ModelError(
-            f"{url}: not found, or the token has no access", "check the owner and the name"
+            f"{url}: the repository does not exist, or the token has no access to it",
+            "check the owner and the name",
         )
-    return ModelError(f"{url}: the forge answers {exc.code}", "try again later, or clone it")
+    return ModelError(
+        f"{url}: the forge answers with HTTP status {exc.code}",
+        "try again later, or clone the repository and audit the folder",
+    )

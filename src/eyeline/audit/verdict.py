@@ -1,4 +1,4 @@
-"""The audit: a tree and a policy in, four axis reports and one verdict out, as JSON, Markdown or text."""
+"""Run the four checks of an audit, and write the verdict as JSON, Markdown or text."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SCHEMA = "eyeline-audit-1"
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What is known beside the tree.
+    """Optional inputs of an audit in addition to the tree.
 
     Attributes:
-        checkpoint: a weights file on this machine; its digest pins the distribution.
+        checkpoint: a local weights file; the report records its digest.
         onnx: an ONNX file of the model to scan; a checkpoint that ends in `.onnx` is scanned, too.
-        net: name of the net's class; None stands for the likeliest one.
-        assets: files of the forge's releases; None when no forge was asked.
+        net: name of the network class; None searches for it.
+        assets: release files that the forge lists; None if no forge was queried.
     """
 
     checkpoint: Path | None = None
@@ -38,13 +38,13 @@ class AuditOptions:
 
 @dataclass(frozen=True)
 class Audit:
-    """A verdict and its reasons.
+    """The result of an audit.
 
     Attributes:
-        commit: git commit that was read, None for a folder without git.
-        tree: git tree id, or `sha256:...` of a folder.
+        commit: id of the git commit that was read, None for a folder without git.
+        tree: git tree id, or `sha256:...` for a folder.
         outbound: SPDX id of the licence of the release.
-        axes: reports of the four axes.
+        axes: reports of the four checks.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Audit:
 
     @property
     def blockers(self) -> tuple[AuditFinding, ...]:
-        """Return the blockers of all axes."""
+        """Return the blockers of all checks."""
         return tuple(f for axis in self.axes for f in axis.blockers)
 
     @property
     def admissible(self) -> bool:
-        """Whether nothing blocks."""
+        """Whether there are no blockers."""
         return not self.blockers
 
     @property
@@ -74,7 +74,7 @@ class Audit:
         return "admissible" if self.admissible else f"blocked: {', '.join(self.reasons)}"
 
     def axis(self, name: str) -> AxisReport:
-        """Return the report of one axis."""
+        """Return the report of one check."""
         return next(a for a in self.axes if a.axis == name)
 
     def to_json(self) -> dict[str, object]:
@@ -92,12 +92,12 @@ class Audit:
 
 
 def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) -> Audit:
-    """Judge an upstream.
+    """Audit an upstream.
 
     Args:
-        tree: the upstream's files, from `eyeline.audit.tree.open_tree`.
-        policy: what may be released.
-        options: what is known beside the tree.
+        tree: files of the upstream, from `eyeline.audit.tree.open_tree`.
+        policy: rules for a release.
+        options: optional inputs, such as a checkpoint.
 
     Raises:
         ModelError: the tree or the ONNX file can't be read.
@@ -123,7 +123,7 @@ def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) 
 
 
 def dumps(audits: Sequence[Audit]) -> str:
-    """Return JSON: one object, or a list of several."""
+    """Return JSON: an object for one audit, a list for several."""
     values = [a.to_json() for a in audits]
     value = values[0] if len(values) == 1 else values
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -135,7 +135,7 @@ def _cell(axis: AxisReport) -> str:
 
 
 def markdown(audits: Sequence[Audit], details: bool = True) -> str:
-    """Return a Markdown table and, with `details`, every blocker and review of each upstream."""
+    """Return a Markdown table; `details` adds the blockers and reviews of each upstream."""
     heads = ("upstream", "commit", *AXES, "verdict")
     pins = [a.commit[:12] if a.commit else a.tree[:19] for a in audits]
     rows = [
@@ -156,7 +156,7 @@ def markdown(audits: Sequence[Audit], details: bool = True) -> str:
 
 
 def text(a: Audit, verbose: bool = False) -> str:
-    """Return plain text for a terminal: every axis with its blockers and reviews; notes if `verbose`."""
+    """Return plain text with the blockers and reviews of each check; `verbose` adds the notes."""
     lines = [f"{a.name} at {_pin(a)}", ""]
     for axis in a.axes:
         lines.append(f"{axis.axis:<13} {axis.summary}")
@@ -167,7 +167,7 @@ def text(a: Audit, verbose: bool = False) -> str:
             if f.unblock:
                 lines.append(f"           hint: {f.unblock}")
     lines += ["", f"verdict: {a.verdict} (outbound {a.outbound})"]
-    # Text of an upstream must not send control codes to the terminal or add lines.
+    # Quoted upstream text must not send control codes to the terminal or add lines.
     return "".join("".join(c if c.isprintable() else "?" for c in line) + "\n" for line in lines)
 
 

@@ -99,8 +99,6 @@ class Mirrored:
 
 @dataclass(frozen=True)
 class _Origin:
-    """The source of a mirror, which its sidecars describe."""
-
     kind: Literal["onnx-asset", "checkout"]
     about: str
     changes: Sequence[str]

@@ -381,9 +381,7 @@ def _check_options(o: QuantizeOptions, out: Path) -> None:
     if not 0 <= o.max_shift <= 1:  # also true for NaN
         raise UsageError(f"--max-shift is {o.max_shift:g}", "it must be between 0 and 1")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
-        raise OutputError(
-            f"{out}: can't be written", "name a file in a folder that you can write to"
-        )
+        raise OutputError(f"{out}: can't be written", "name a file in a writable folder")
 
 
 def _licence(model: Model, license_file: Path | None) -> dict[str, bytes]:
@@ -478,9 +476,7 @@ def _quantize_graph(
             "give a float model with standard ONNX operators",
         )
     if "Conv" not in ops:
-        raise ModelError(
-            f"{name}: the model has no convolution to quantise", "give a convolutional network"
-        )
+        raise ModelError(f"{name}: the model has no convolution to quantise", "give a CNN")
     drop_identities(model.graph)
     fold_batch_norm(model.graph)
     kept = _name_nodes(model.graph, o.keep_float)

@@ -196,9 +196,7 @@ class Session:
             problem = f"{name!r} has {found} channels, not {channels}"
         else:
             return
-        raise ContractError(
-            f"{self.model.id}: {problem}", "export the model with the tensors of the contract"
-        )
+        raise ContractError(f"{self.model.id}: {problem}", "export the model with this tensor")
 
     def run(self, x: Map) -> Map:
         """Run the model on one input.

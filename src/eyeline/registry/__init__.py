@@ -1,7 +1,9 @@
 """The registry of models: it lists models, finds their files, and verifies them before use.
 
 A registry is a folder with `registry.json` and one ONNX file per model. One registry is part of the
-package; `--registry` or `EYELINE_REGISTRY` adds a folder of the user. ::
+package; `--registry` or `EYELINE_REGISTRY` adds a folder of the user.
+
+::
 
     model = resolve_model("saliency_student_v4")
     model.data      # the file's bytes, compared with the registered sha256 before they are returned

@@ -107,7 +107,7 @@ class ModelRecord(Strict):
     license_sha256: Digest | None = None
 
     def check_digest(self, data: bytes, path: Path) -> None:
-        """Raise `VerificationError` if the digest of `data`, the content of `path`, differs."""
+        """Raise `VerificationError` if the sha256 of `data`, the content of `path`, is another."""
         if (digest := sha256_hex(data)) != self.sha256:
             raise VerificationError(
                 f"{self.id}: the sha256 of {path} is {digest[:16]}..., "
@@ -160,9 +160,7 @@ class Decision(Strict):
     @model_validator(mode="after")
     def _grounds_decide(self) -> Self:
         if self.promoted != (bool(self.grounds) and all(g.passed for g in self.grounds)):
-            raise ValueError(
-                "promoted must be true if all promotion criteria are met, and false otherwise"
-            )
+            raise ValueError("promoted must be true if all criteria are met, and false otherwise")
         return self
 
 
@@ -171,7 +169,8 @@ class RegistryFile(Strict):
 
     Attributes:
         schema_version: 3 if a model or decision has the task `gaze` or a temporal filter; else 2 if there
-            are decisions or digests of sidecars; else 1. Old versions of eyeline can read old files.
+            are decisions or digests of sidecars; else 1. A version of eyeline that does not know a field
+            rejects the file.
         models: the models, in the order of their registration.
         decisions: all decisions about promotions, the oldest first.
     """
@@ -311,11 +310,9 @@ class TrustPolicy(Strict):
             raise ValueError("two keys or identities have the same name")
         unknown = {n for r in self.roles.values() for n in r.signers} - set(names)
         if unknown:
-            raise ValueError(
-                f"roles names the signer {min(unknown)!r}, which is not a key or identity"
-            )
+            raise ValueError(f"a role has the signer {min(unknown)!r}, which is no key or identity")
         if self.identities and self.trusted_root is None:
-            raise ValueError("identities is given, but trusted_root is missing")
+            raise ValueError("the policy has identities, but no trusted_root")
         return self
 
     def signers(self) -> tuple[TrustedKey | SigstoreIdentity, ...]:

@@ -1,4 +1,4 @@
-"""Find a model by id or path, and read its verified bytes. Only this module reads models to run them."""
+"""Find a model by id or path, and read its bytes after verifying them."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def sign_model(
     return record
 
 
-# --- one signature
+# --- verification of one signature
 
 
 def verify_signature(data: bytes, release: bytes, signature: bytes, public_key: str) -> Release:
@@ -335,7 +335,7 @@ class _SubjectPolicy:
             *names.get_values_for_type(x509.UniformResourceIdentifier),
         ]
         if len(subjects) != 1 or not self._identity.admits(subjects[0]):
-            raise SigstoreError(f"signed by {', '.join(subjects)[:200] or 'nobody'}")
+            raise SigstoreError(f"the signer is {', '.join(subjects)[:200] or 'not named'}")
 
 
 def verify_bundle(
@@ -388,7 +388,7 @@ def verify_bundle(
         ) from exc
     if digest not in subjects:
         raise VerificationError(
-            "the Sigstore bundle belongs to another file", "give the bundle of this file"
+            "the Sigstore bundle is that of another file", "give its own bundle"
         )
     return subjects
 
@@ -401,7 +401,7 @@ def _statement_subjects(kind: str, payload: bytes) -> set[str]:
     return {str(subject["digest"]["sha256"]) for subject in statement["subject"]}
 
 
-# --- a model
+# --- verification of a model
 
 
 def verify_file(path: Path, key: Path, minimum_release: int | None = None) -> Verified:
@@ -425,9 +425,7 @@ def verify_file(path: Path, key: Path, minimum_release: int | None = None) -> Ve
         for suffix in (RELEASE_SUFFIX, SIGNATURE_SUFFIX)
     )
     if release is None or signature is None:
-        raise VerificationError(
-            f"{path}: the model is not signed", "sign it with eyeline model sign"
-        )
+        raise VerificationError(f"{path}: the model is not signed", "use eyeline model sign")
     try:
         signed = verify_signature(data, release, signature, public_key)
     except VerificationError as exc:
@@ -517,7 +515,7 @@ def _verify_by_key(
     policy: TrustPolicy,
 ) -> Verified:
     if {signer.name, key_id(signer.public_key)} & set(policy.revoked_keys):
-        raise VerificationError("revoked")
+        raise VerificationError("this key is revoked")
     if signature is None or release is None:
         raise VerificationError("the signature or the release record is missing")
     signed = verify_signature(data, release, signature, signer.public_key)
@@ -538,7 +536,7 @@ def _verify_by_identity(
     folder: Path,
 ) -> Verified:
     if signer.name in policy.revoked_keys:
-        raise VerificationError("revoked")
+        raise VerificationError("this identity is revoked")
     if bundle is None or policy.trusted_root is None:
         raise VerificationError("the Sigstore bundle is missing")
     root = read_regular_file(folder / policy.trusted_root.file, limit=MAX_SIDE_FILE)

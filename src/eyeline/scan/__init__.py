@@ -1,7 +1,9 @@
 """The model scanner: it decides whether an ONNX file is safe to load.
 
-The scanner refuses everything that its policy does not list, and it decides before any ONNX parser
-sees the bytes::
+The scanner rejects every model that contains anything outside its policy. It decides before an ONNX
+parser reads the file.
+
+::
 
     from eyeline.scan import scan
 
@@ -9,10 +11,10 @@ sees the bytes::
     for finding in report.findings:
         print(finding.op_type, finding.path, finding.reason)
 
-`scanner` is the place to start: it runs every step and walks over all graphs. `policy.toml` lists
-what a model may contain; `records` holds its reader and the report. `_wire` reads the bytes,
-`_constants` checks constants and attributes, `_sizes` and `_layer_rules` compute the size of every
-tensor, and `child` loads the model once in a child process.
+Start with `scanner`, which runs all steps and visits all graphs. `policy.toml` lists what a model
+may contain; `records` contains the policy reader and the report. `_wire` parses the file, `_constants`
+checks constants and attributes, `_sizes` and `_layer_rules` compute the size of every tensor, and
+`child` loads the model once in a child process.
 """
 
 from __future__ import annotations

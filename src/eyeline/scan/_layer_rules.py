@@ -1,8 +1,8 @@
 """Size rules of layers: convolution, pooling, normalisation, linear and quantisation.
 
-A size rule takes a node and its inputs, tensors without their pixels, and returns its outputs.
-`Value`, `Node` and the helpers at the top serve all rules; `_rules` holds the other ops and the
-table of all rules. Formulas: the ONNX operator specification (onnx.ai, "Operators").
+A size rule computes the type and shape of the outputs of a node from those of its inputs. All rules
+use `Value`, `Node` and the helper functions in this module; `_sizes` contains the rules of the other
+ops and the table of all rules. The formulas are those of the ONNX operator specification (onnx.ai).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ FLOAT32, UINT8, INT8, INT32, INT64 = (
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor at one input size; `dtype` is the number of its element type in onnx.proto.
+    """Type and shape of a tensor for one input size of the model.
 
-    `values` is None for pixels and weights: only values that follow from the input's size are known.
-    `constant` is true when ONNX Runtime may compute the tensor at load, `scale` as in `Constant`.
+    `dtype` is the number of the element type in onnx.proto. `values` is known only for short tensors
+    that do not depend on pixels, such as shapes; else it is None. `constant` is true if ONNX Runtime may
+    compute the tensor at load time. `scale` is that of `Constant`.
     """
 
     dtype: int
@@ -43,22 +44,22 @@ class Value:
         return math.prod(self.shape)
 
     def known(self, what: str) -> tuple[Number, ...]:
-        """Return the values, on which the size of another tensor depends."""
+        """Return the values of a tensor on which the size of another tensor depends."""
         if self.values is None:
-            raise RefusedError("unbounded", f"the {what} can't be known before the model runs")
+            raise RefusedError("unbounded", f"the {what} can't be computed before the model runs")
         return self.values
 
     def integers(self, what: str) -> tuple[int, ...]:
-        """Return values that are sizes, axes or indices."""
+        """Return the values of a tensor of sizes, axes or indices."""
         values = self.known(what)
         if not all(isinstance(v, int) for v in values):
-            raise RefusedError("types", f"the {what} are not integers")
+            raise RefusedError("types", f"the {what} of the node must be integers")
         return tuple(int(v) for v in values)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node whose attributes are checked; the name of an omitted input is ""."""
+    """A node with checked attributes; the name of an omitted input is ""."""
 
     op_type: str
     attributes: dict[str, Attribute]
@@ -72,18 +73,18 @@ class Node:
         """Return an integer attribute."""
         value = self.attributes.get(name, default)
         if not isinstance(value, int):
-            raise RefusedError("attribute", f"{name} is not an integer")
+            raise RefusedError("attribute", f"the attribute {name} must be an integer")
         return value
 
     def integers(self, name: str, length: int, default: int) -> tuple[int, ...]:
-        """Return a list of `length` integers; `default` repeated when it is absent."""
+        """Return an attribute of `length` integers; if it is missing, `default` is repeated."""
         value = self.attributes.get(name, (default,) * length)
         if not isinstance(value, tuple) or len(value) != length:
-            raise RefusedError("attribute", f"{name} is not a list of {length} integers")
+            raise RefusedError("attribute", f"the attribute {name} must be {length} integers")
         return tuple(int(v) for v in value)
 
     def axes(self) -> tuple[int, ...] | None:
-        """Return the attribute `axes`."""
+        """Return the attribute `axes`, None if it is missing."""
         value = self.attributes.get("axes")
         return tuple(int(a) for a in value) if isinstance(value, tuple) else None
 
@@ -95,35 +96,35 @@ class Inputs(tuple[Value | None, ...]):
         """Return a required input."""
         value = self.get(index)
         if value is None:
-            raise RefusedError("inputs", f"input {index} is missing")
+            raise RefusedError("inputs", f"the required input {index} is missing")
         return value
 
     def get(self, index: int) -> Value | None:
-        """Return an input that may be omitted."""
+        """Return an optional input, None if it is omitted."""
         return self[index] if index < len(self) else None
 
 
 def axis_of(axis: int, rank: int) -> int:
-    """Return an axis that may be negative as an index below `rank`."""
+    """Convert an axis, which may be negative, to an index from 0 to `rank` - 1."""
     if not -rank <= axis < rank:
         raise RefusedError("shapes", f"a tensor of rank {rank} has no axis {axis}")
     return axis % rank
 
 
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of an element-by-element operation (ONNX "Broadcasting": numpy's rules)."""
+    """Return the result shape of an elementwise operation (ONNX "Broadcasting", as in numpy)."""
     rank = max(map(len, shapes))
     result = []
     for dims in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True):
         sides = {d for d in dims if d != 1}
         if len(sides) > 1:
-            raise RefusedError("shapes", f"shapes {', '.join(map(str, shapes))} do not match")
+            raise RefusedError("shapes", f"shapes {', '.join(map(str, shapes))} can't be broadcast")
         result.append(sides.pop() if sides else 1)
     return tuple(result)
 
 
 def as_stored(dtype: int, value: Number) -> Number | None:
-    """Round a number to float32 if `dtype` is float32, since sizes depend on it; None if infinite."""
+    """Round a number to float32 if `dtype` is float32; return None if the result is not finite."""
     if dtype != FLOAT32:
         return value if math.isfinite(value) else None
     try:
@@ -136,7 +137,7 @@ def as_stored(dtype: int, value: Number) -> Number | None:
 def select(
     value: Value, kept: Sequence[range], order: tuple[int, ...] | None = None
 ) -> tuple[Number, ...] | None:
-    """Return the known values at some indices of each axis, with the axes in `order`."""
+    """Return the values at the indices `kept` of each axis, with the axes in `order`."""
     if value.values is None:
         return None
     strides = [math.prod(value.shape[i + 1 :]) for i in range(len(value.shape))]
@@ -146,12 +147,12 @@ def select(
 
 
 def follow(elements: int, *inputs: Value) -> bool:
-    """Check that the values of a result can be computed and are few enough to keep."""
+    """Return whether the values of a result are computable and few enough to keep."""
     return elements <= MAX_KNOWN and all(v.values is not None for v in inputs)
 
 
 def _window(node: Node, sides: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the sides after a sliding window."""
+    """Return the spatial output sizes of a sliding window, such as a convolution kernel."""
     n = len(sides)
     strides, dilations = node.integers("strides", n, 1), node.integers("dilations", n, 1)
     pads, auto = node.integers("pads", 2 * n, 0), str(node.attributes.get("auto_pad", "NOTSET"))
@@ -165,7 +166,10 @@ def _window(node: Node, sides: tuple[int, ...], kernel: tuple[int, ...]) -> tupl
         padding = 0 if auto == "VALID" else pads[i] + pads[n + i]
         rest = side + padding - span
         if rest < 0:
-            raise RefusedError("shapes", f"a window of {span} does not fit a side of {side}")
+            raise RefusedError(
+                "shapes",
+                f"a window of {span} is larger than the padded axis of {side}",
+            )
         out = (-(-rest // strides[i]) if ceil else rest // strides[i]) + 1
         if ceil and (out - 1) * strides[i] >= side + pads[i]:
             out -= 1  # ONNX drops a window that would start in the padding
@@ -175,27 +179,27 @@ def _window(node: Node, sides: tuple[int, ...], kernel: tuple[int, ...]) -> tupl
 
 def _spatial(value: Value) -> tuple[int, int, tuple[int, ...]]:
     if not 3 <= len(value.shape) <= 5:
-        raise RefusedError("shapes", f"the input has rank {len(value.shape)}, not 3 to 5")
+        raise RefusedError("shapes", f"the input has rank {len(value.shape)}; allowed are 3 to 5")
     return value.shape[0], value.shape[1], value.shape[2:]
 
 
 def _check_length(inputs: Inputs, index: int, length: int, what: str) -> None:
-    # A kernel reads memory outside a vector that is too short.
+    # The kernel of the runtime would read memory outside a vector that is too short.
     value = inputs.get(index)
     if value is not None and value.elements != length:
-        raise RefusedError("shapes", f"{what} has {value.elements} values, not {length}")
+        raise RefusedError("shapes", f"{what} has {value.elements} values; {length} are needed")
 
 
 def _kernel(node: Node, weight: Value, sides: tuple[int, ...]) -> tuple[int, ...]:
     kernel = weight.shape[2:]
     stated = node.integers("kernel_shape", len(sides), 0)
     if len(kernel) != len(sides) or (any(stated) and stated != kernel):
-        raise RefusedError("shapes", f"the kernel {kernel} does not fit sides {sides}")
+        raise RefusedError("shapes", f"the kernel {kernel} does not fit an input of size {sides}")
     return kernel
 
 
 def conv(node: Node, inputs: Inputs) -> list[Value]:
-    """Size a convolution with weights (M, C / group, k...)."""
+    """Compute the output of a convolution with weights (M, C / group, k...)."""
     x, w = inputs.need(0), inputs.need(1)
     batch, channels, sides = _spatial(x)
     kernel, group = _kernel(node, w, sides), node.integer("group", 1)
@@ -208,7 +212,7 @@ def conv(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
-    """Size a transposed convolution with weights (C, M / group, k...)."""
+    """Compute the output of a transposed convolution with weights (C, M / group, k...)."""
     x, w = inputs.need(0), inputs.need(1)
     batch, channels, sides = _spatial(x)
     kernel, group, n = _kernel(node, w, sides), node.integer("group", 1), len(sides)
@@ -227,28 +231,28 @@ def conv_transpose(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def pool(node: Node, inputs: Inputs) -> list[Value]:
-    """Size MaxPool and AveragePool."""
+    """Compute the outputs of MaxPool and AveragePool."""
     x = inputs.need(0)
     batch, channels, sides = _spatial(x)
     kernel = node.integers("kernel_shape", len(sides), 0)
     if not all(kernel):
-        raise RefusedError("attribute", "kernel_shape is missing")
+        raise RefusedError("attribute", "the attribute kernel_shape is missing")
     pads = node.integers("pads", 2 * len(sides), 0)
     if any(p >= k for p, k in zip(pads, kernel * 2, strict=True)):
-        raise RefusedError("shapes", f"pads {pads} are not smaller than the kernel {kernel}")
+        raise RefusedError("shapes", f"the pads {pads} must be smaller than the kernel {kernel}")
     shape = (batch, channels, *_window(node, sides, kernel))
     return [Value(x.dtype, shape), Value(INT64, shape)][: len(node.outputs)]
 
 
 def global_pool(node: Node, inputs: Inputs) -> list[Value]:
-    """Size global pooling: one number per channel."""
+    """Compute the output of global pooling: one number per channel."""
     x = inputs.need(0)
     batch, channels, sides = _spatial(x)
     return [Value(x.dtype, (batch, channels, *(1 for _ in sides)))]
 
 
 def reduce(node: Node, inputs: Inputs) -> list[Value]:
-    """Size ReduceMean and its family, whose axes are an input since opset 13 or 18."""
+    """Compute the output of the Reduce ops, whose axes are an input since opset 13 or 18."""
     x, given = inputs.need(0), inputs.get(1)
     rank = len(x.shape)
     axes = given.integers("axes") if given is not None else node.axes()
@@ -261,12 +265,10 @@ def reduce(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def normalise(node: Node, inputs: Inputs) -> list[Value]:
-    """Size batch, instance, layer and group normalisation: one output of the input's shape."""
+    """Compute the output of a normalisation op, which has the shape of its input."""
     x = inputs.need(0)
     if len([o for o in node.outputs if o]) != 1:
-        raise RefusedError(
-            "outputs", "only the first output is allowed: the others are for training"
-        )
+        raise RefusedError("outputs", "only one output is allowed: the others are for training")
     if node.op_type == "LayerNormalization":
         axis = axis_of(node.integer("axis", -1), len(x.shape))
         length, vectors = math.prod(x.shape[axis:]), 2
@@ -284,7 +286,7 @@ def normalise(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def gemm(node: Node, inputs: Inputs) -> list[Value]:
-    """Size the product of two matrices with a bias."""
+    """Compute the output of a matrix product with a bias."""
     a, b, bias = inputs.need(0), inputs.need(1), inputs.get(2)
     if len(a.shape) == len(b.shape) == 2:
         rows, inner = a.shape[::-1] if node.integer("transA", 0) else a.shape
@@ -296,7 +298,7 @@ def gemm(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def matmul(node: Node, inputs: Inputs) -> list[Value]:
-    """Size a matrix product over the last two dimensions."""
+    """Compute the output of a matrix product over the last two dimensions."""
     a, b = inputs.need(0), inputs.need(1)
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
         raise RefusedError("shapes", f"matrices {a.shape} and {b.shape} do not match")
@@ -304,51 +306,52 @@ def matmul(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def quantize(node: Node, inputs: Inputs) -> list[Value]:
-    """Size a conversion of floats to int8 or uint8; uint8 without a zero point."""
+    """Compute the output of a quantisation to the type of the zero point; uint8 without zero point."""
     x, zero = inputs.need(0), inputs.get(2)
     if x.dtype not in FLOATS or inputs.need(1).dtype != x.dtype:
-        raise RefusedError("types", "the input and its scale are not floats of one type")
+        raise RefusedError("types", "the input and its scale must be floats of the same type")
     if zero is not None and zero.dtype not in (INT8, UINT8):
-        raise RefusedError("types", f"a zero point can't be {NAME.get(zero.dtype)}")
+        raise RefusedError("types", f"the zero point is {NAME.get(zero.dtype)}, not int8 or uint8")
     _check_scale(node, inputs)
     return [Value(zero.dtype if zero is not None else UINT8, x.shape)]
 
 
 def dequantize(node: Node, inputs: Inputs) -> list[Value]:
-    """Size a conversion of integers to the type of their scale."""
+    """Compute the output of a dequantisation to the type of the scale."""
     x, scale, zero = inputs.need(0), inputs.need(1), inputs.get(2)
     if x.dtype not in (INT8, UINT8, INT32) or scale.dtype not in FLOATS:
         raise RefusedError(
-            "types", f"{NAME.get(x.dtype)} can't have a scale of {NAME.get(scale.dtype)}"
+            "types",
+            f"a tensor of {NAME.get(x.dtype)} can't have a scale of {NAME.get(scale.dtype)}",
         )
     if zero is not None and zero.dtype != x.dtype:
         raise RefusedError(
-            "types", f"{NAME.get(x.dtype)} can't have a zero point of {NAME.get(zero.dtype)}"
+            "types", f"the zero point is {NAME.get(zero.dtype)}, but the tensor {NAME.get(x.dtype)}"
         )
     _check_scale(node, inputs)
     return [Value(scale.dtype, x.shape)]
 
 
 def _check_scale(node: Node, inputs: Inputs) -> None:
-    """Check for one constant scale, or one per entry of an axis, and as many constant zero points."""
+    """Check that scale and zero point are constants of one value, or of one value per channel."""
     x, scale, zero = inputs.need(0), inputs.need(1), inputs.get(2)
     if not scale.scale:
-        raise RefusedError("scale", "the scale is not a constant of positive normal numbers")
+        raise RefusedError("scale", "the scale must be a constant of positive normal numbers")
     if zero is not None and not zero.constant:
-        raise RefusedError("scale", "the zero point is not a constant")
+        raise RefusedError("scale", "the zero point must be a constant")
     if scale.elements != 1 or "axis" in node.attributes:
         side = axis_of(node.integer("axis", 1), len(x.shape))
         if scale.elements != 1 and scale.shape != (x.shape[side],):
-            raise RefusedError("shapes", f"scales {scale.shape} do not fit {x.shape}")
+            raise RefusedError("shapes", f"scales {scale.shape} do not fit a tensor {x.shape}")
     if zero is not None and zero.elements != scale.elements:
         raise RefusedError("shapes", f"zero points {zero.shape} do not fit scales {scale.shape}")
 
 
 def work(node: Node, inputs: Inputs, outputs: list[Value]) -> int:
-    """Return a node's multiply-adds, or its input and output elements if it does not multiply."""
+    """Return the multiply-adds of a node; for other ops the number of input and output elements."""
     out = outputs[0].elements
     if node.op_type == "Shape":
-        return out  # it reads no pixel
+        return out  # it reads no values
     if node.op_type == "Conv":
         return out * math.prod(inputs.need(1).shape[1:])
     if node.op_type == "ConvTranspose":

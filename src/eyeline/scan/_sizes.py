@@ -1,10 +1,10 @@
-"""The sizes of all tensors of a graph: size rules, the table of all rules, and the worst case.
+"""Compute the sizes of all tensors of a graph, and the largest memory and work.
 
-The rules here size the ops that move, shape or compute element by element; `_layer_rules` sizes
-the layers. They compute output shapes, and also the values of short tensors where these follow from
-shapes, because a graph computes the sizes of a `Resize` or `Reshape` with ordinary ops.
-To admit a new op, write its rule here or in `_layer_rules`, add it to `RULES`, and add a row to
-`policy.toml`. Formulas: the ONNX operator specification (onnx.ai, "Operators").
+This module contains the size rules of ops that move, reshape or compute elementwise; `_layer_rules`
+contains those of layers. A rule computes output shapes, and also the values of short tensors, because
+a graph computes the sizes for a `Resize` or `Reshape` with ordinary ops. To allow a new op, write its
+rule here or in `_layer_rules`, add it to `RULES`, and add a row to `policy.toml`. The formulas are
+those of the ONNX operator specification (onnx.ai, "Operators").
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from eyeline.scan.records import RefusedError, ScanPolicy, WorstCase, printable
 _MOVES_NUMBERS = frozenset(
     ("Slice", "Identity", "Unsqueeze", "Squeeze", "Concat", "Cast", "Reshape", "Gather")
 )
-"""Ops that may take `SLICE_ENDS`: they move numbers and do not compute."""
+"""Ops that may have `SLICE_ENDS` as an input, because they copy numbers and do not compute."""
 
 
 def _shape(node: Node, inputs: Inputs) -> list[Value]:
@@ -47,12 +47,12 @@ def _shape(node: Node, inputs: Inputs) -> list[Value]:
 
 def _constant(node: Node, inputs: Inputs) -> list[Value]:
     if inputs or len(node.attributes) != 1:
-        raise RefusedError("attribute", "a Constant must have exactly one value")
+        raise RefusedError("attribute", "the Constant must have exactly one value and no inputs")
     name, value = next(iter(node.attributes.items()))
     if isinstance(value, Constant):
         return [Value(value.dtype, value.shape, value.values, True, value.scale)]
     if isinstance(value, str):
-        raise RefusedError("attribute", "the value of a Constant is text")
+        raise RefusedError("attribute", "the value of the Constant is text, which is not allowed")
     values = value if isinstance(value, tuple) else (value,)
     shape = (len(values),) if isinstance(value, tuple) else ()
     kept = values if len(values) <= MAX_KNOWN else None
@@ -62,16 +62,16 @@ def _constant(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _constant_of_shape(node: Node, inputs: Inputs) -> list[Value]:
-    # Only short tensors are allowed: a long one takes few bytes in the file and much memory at load.
+    # Only short tensors are allowed, as a long one has few bytes in the file but needs much memory.
     dims = inputs.need(0).integers("shape")
     elements = math.prod(dims)
     if any(d < 0 for d in dims) or elements > node.limits.max_integer_elements:
-        raise RefusedError("tensor-size", f"a filled tensor of shape {dims} is too large")
+        raise RefusedError("tensor-size", f"a ConstantOfShape of {dims} is too large or negative")
     value = node.attributes.get("value")
     dtype, fill = FLOAT32, (0.0,)
     if isinstance(value, Constant):
         if value.values is None or len(value.values) != 1:
-            raise RefusedError("attribute", "the value is not one number")
+            raise RefusedError("attribute", "the value of a ConstantOfShape must be one number")
         dtype, fill = value.dtype, value.values
     return [Value(dtype, dims, fill * elements if elements <= MAX_KNOWN else None, constant=True)]
 
@@ -93,7 +93,7 @@ def _cast(node: Node, inputs: Inputs) -> list[Value]:
     values = x.values
     if values is not None and to not in FLOATS:
         if not all(math.isfinite(v) and abs(v) < 1 << 63 for v in values):
-            raise RefusedError("integer", "no integer type can hold a number that the Cast gets")
+            raise RefusedError("integer", "the Cast gets a number that fits no integer type")
         values = tuple(int(v) for v in values)
     elif values is not None:
         values = _all_known([as_stored(to, float(v)) for v in values])
@@ -109,12 +109,12 @@ def _concat(node: Node, inputs: Inputs) -> list[Value]:
     parts = [inputs.need(i) for i in range(len(inputs))]
     first = inputs.need(0)
     if "axis" not in node.attributes:
-        raise RefusedError("attribute", "axis is missing")
+        raise RefusedError("attribute", "the attribute axis is missing")
     axis = axis_of(node.integer("axis", 0), len(first.shape))
     rest = {(*p.shape[:axis], *p.shape[axis + 1 :], len(p.shape)) for p in parts}
     if len(rest) > 1 or len({p.dtype for p in parts}) > 1:
         shapes = ", ".join(str(p.shape) for p in parts[:4])
-        raise RefusedError("shapes", f"tensors of {shapes} can't be joined along axis {axis}")
+        raise RefusedError("shapes", f"shapes {shapes} can't be concatenated along axis {axis}")
     dims = list(first.shape)
     dims[axis] = sum(p.shape[axis] for p in parts)
     values = None
@@ -135,7 +135,7 @@ def _split(node: Node, inputs: Inputs) -> list[Value]:
         part = -(-side // count)
         sizes = tuple(min(part, side - i * part) for i in range(count))
     if len(sizes) != count or sum(sizes) != side or min(sizes) < 1:
-        raise RefusedError("shapes", f"a side of {side} can't be split into {sizes}")
+        raise RefusedError("shapes", f"an axis of length {side} can't be split into {sizes}")
     flat = x.values if len(x.shape) == 1 else None
     return [
         Value(
@@ -155,12 +155,15 @@ def _slice(_: Node, inputs: Inputs) -> list[Value]:
     axes = axes_in.integers("axes") if axes_in else tuple(range(len(starts)))
     steps = steps_in.integers("steps") if steps_in else (1,) * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
-        raise RefusedError("shapes", "the starts, ends, axes and steps of a Slice do not match")
+        raise RefusedError(
+            "shapes",
+            "starts, ends, axes and steps of the Slice do not match",
+        )
     kept = [range(side) for side in x.shape]
     for start, end, axis_given, step in zip(starts, ends, axes, steps, strict=True):
         axis = axis_of(axis_given, len(kept))
         if kept[axis] != range(x.shape[axis]):
-            raise RefusedError("shapes", "a Slice names an axis twice")
+            raise RefusedError("shapes", "the Slice has an axis twice")
         kept[axis] = range(*slice(start, end, step).indices(x.shape[axis]))
     return [Value(x.dtype, tuple(map(len, kept)), select(x, kept))]
 
@@ -171,7 +174,7 @@ def _gather(node: Node, inputs: Inputs) -> list[Value]:
     side = x.shape[axis]
     chosen = indices.integers("indices")
     if not all(-side <= i < side for i in chosen):
-        raise RefusedError("shapes", f"an index is outside a side of {side}")
+        raise RefusedError("shapes", f"an index of the Gather is outside an axis of length {side}")
     flat = x.values if len(x.shape) == 1 else None
     values = tuple(flat[i] for i in chosen) if flat is not None else None
     return [Value(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), values)]
@@ -185,11 +188,11 @@ def _axes(node: Node, inputs: Inputs) -> tuple[int, ...] | None:
 def _unsqueeze(node: Node, inputs: Inputs) -> list[Value]:
     x, axes = inputs.need(0), _axes(node, inputs)
     if not axes:
-        raise RefusedError("attribute", "axes are missing")
+        raise RefusedError("attribute", "the axes are missing")
     rank = len(x.shape) + len(axes)
     added = {axis_of(a, rank) for a in axes}
     if len(added) != len(axes):
-        raise RefusedError("shapes", "an axis is named twice")
+        raise RefusedError("shapes", "the Unsqueeze has an axis twice")
     rest = iter(x.shape)
     return [Value(x.dtype, tuple(1 if i in added else next(rest) for i in range(rank)), x.values)]
 
@@ -199,7 +202,7 @@ def _squeeze(node: Node, inputs: Inputs) -> list[Value]:
     ones = {i for i, side in enumerate(x.shape) if side == 1}
     removed = {axis_of(a, len(x.shape)) for a in axes} if axes else ones
     if removed - ones:
-        raise RefusedError("shapes", f"a side of {x.shape} to remove is not 1")
+        raise RefusedError("shapes", f"the Squeeze removes an axis of {x.shape} that is not 1")
     return [Value(x.dtype, tuple(d for i, d in enumerate(x.shape) if i not in removed), x.values)]
 
 
@@ -209,15 +212,18 @@ def _reshape(node: Node, inputs: Inputs) -> list[Value]:
         for i, side in enumerate(wanted):
             if side == 0:
                 if i >= len(x.shape):
-                    raise RefusedError("shapes", f"{x.shape} has no side {i} to keep")
+                    raise RefusedError(
+                        "shapes",
+                        f"the input {x.shape} has no axis {i} to keep",
+                    )
                 wanted[i] = x.shape[i]
     if any(d < -1 for d in wanted) or wanted.count(-1) > 1:
-        raise RefusedError("shapes", f"{wanted} is not a shape")
+        raise RefusedError("shapes", f"the new shape {wanted} is not valid")
     if -1 in wanted:
         rest = -math.prod(wanted)
         wanted[wanted.index(-1)] = x.elements // rest if rest else 0
     if math.prod(wanted) != x.elements:
-        raise RefusedError("shapes", f"{x.shape} can't be reshaped to {wanted}")
+        raise RefusedError("shapes", f"a tensor of shape {x.shape} can't be reshaped to {wanted}")
     return [Value(x.dtype, tuple(wanted), x.values)]
 
 
@@ -233,7 +239,7 @@ def _transpose(node: Node, inputs: Inputs) -> list[Value]:
     x = inputs.need(0)
     order = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
     if not isinstance(order, tuple) or sorted(order) != list(range(len(x.shape))):
-        raise RefusedError("shapes", f"{order} is not an order of {len(x.shape)} axes")
+        raise RefusedError("shapes", f"perm {order} is not a permutation of {len(x.shape)} axes")
     axes = tuple(int(i) for i in order)
     sides = [range(d) for d in x.shape]
     return [Value(x.dtype, tuple(x.shape[i] for i in axes), select(x, sides, axes))]
@@ -252,7 +258,7 @@ def _pad(node: Node, inputs: Inputs) -> list[Value]:
         reflects = node.attributes.get("mode") == "reflect"
         most = side - 1 if reflects else node.limits.max_side
         if any(not -side < p <= most for p in ends):
-            raise RefusedError("size", f"pads {ends} do not fit a side of {side}")
+            raise RefusedError("size", f"pads {ends} are too large for an axis of length {side}")
         dims[axis] = side + sum(ends)
     return [Value(x.dtype, _bounded(node, dims))]
 
@@ -265,7 +271,7 @@ def _resize(node: Node, inputs: Inputs) -> list[Value]:
     if scales:
         limit = node.limits.max_scale
         if not all(1 / limit <= s <= limit for s in scales):
-            raise RefusedError("resize", f"a scale is not from 1/{limit} to {limit}")
+            raise RefusedError("resize", f"a scale of the Resize is not from 1/{limit} to {limit}")
         wanted: Sequence[int] = [
             math.floor(as_stored(FLOAT32, x.shape[a] * s) or 0)
             for a, s in zip(axes, scales, strict=False)
@@ -286,7 +292,7 @@ def _resize(node: Node, inputs: Inputs) -> list[Value]:
 
 def _bounded(node: Node, dims: list[int]) -> tuple[int, ...]:
     if any(not 1 <= d <= node.limits.max_side for d in dims):
-        raise RefusedError("size", f"sides {dims} are not all from 1 to {node.limits.max_side}")
+        raise RefusedError("size", f"an axis of {dims} is not from 1 to {node.limits.max_side}")
     return tuple(dims)
 
 
@@ -298,15 +304,15 @@ def _blocks(node: Node, inputs: Inputs) -> list[Value]:
             return [Value(x.dtype, (n, c // (b * b), h * b, w * b))]
         if node.op_type == "SpaceToDepth" and not (h % b or w % b):
             return [Value(x.dtype, (n, c * b * b, h // b, w // b))]
-    raise RefusedError("shapes", f"{x.shape} can't be split into blocks of {b}")
+    raise RefusedError("shapes", f"a tensor of shape {x.shape} can't be split into blocks of {b}")
 
 
 def _unary(node: Node, inputs: Inputs) -> list[Value]:
-    x = inputs.need(0)  # the other inputs of `Clip` are scalars
+    x = inputs.need(0)  # `Clip` has more inputs, which are scalars
     compute = _UNARY_VALUES.get(node.op_type)
     values = None
     if compute is not None and x.values is not None:
-        # All of these are exact: the result needs no rounding to its type.
+        # These functions are exact, so the result needs no rounding.
         values = tuple(float(compute(v)) if x.dtype in FLOATS else compute(v) for v in x.values)
     return [Value(x.dtype, x.shape, values)]
 
@@ -315,17 +321,18 @@ def _binary(node: Node, inputs: Inputs) -> list[Value]:
     parts = [inputs.need(i) for i in range(len(inputs))]
     first = inputs.need(0)
     if node.op_type != "Pow" and len({p.dtype for p in parts}) > 1:
-        raise RefusedError("types", "the inputs have different types")
+        raise RefusedError("types", "the inputs have different element types")
     shape = broadcast(*(p.shape for p in parts))
     compute, elements = _BINARY_VALUES.get(node.op_type), math.prod(shape)
     integer = first.dtype not in FLOATS
     if integer and compute is None:
         raise RefusedError("types", "the op is not allowed on integers")
     if compute is None or len(parts) != 2 or len(shape) > 1 or not follow(elements, *parts):
-        # An integer division by 0 kills the process: all its values must be known.
+        # An integer division by 0 kills the process, so all divisors must be known.
         if integer and node.op_type == "Div":
             raise RefusedError(
-                "integer-division", "the divided integers can't be known before the model runs"
+                "integer-division",
+                "the values of the division can't be computed before the model runs",
             )
         return [Value(first.dtype, shape)]
     a, b = (v * elements if len(v) == 1 else v for v in (p.known("values") for p in parts))
@@ -408,12 +415,12 @@ RULES: dict[str, Callable[[Node, Inputs], list[Value]]] = {
         _unary,
     ),
 }
-"""Op type to size rule: no policy can admit an op without a rule."""
+"""Maps each op type to its size rule; a policy can't allow an op without a rule."""
 
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """A graph whose nodes are all allowed; `dims` holds the input's sides, None where dynamic."""
+    """A checked graph; `dims` is the declared input shape, with None for dynamic axes."""
 
     input: str
     dims: tuple[int | None, ...]
@@ -422,16 +429,16 @@ class GraphPlan:
     constants: dict[str, Constant]
 
     def input_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """Return the input's shape for (height, width), with the declared sides where there are any."""
+        """Return the input shape for (height, width); declared axes have their declared length."""
         wanted = (1, 3, *size)
         return tuple(w if d is None else d for d, w in zip(self.dims, wanted, strict=True))
 
 
 def worst_case(plan: GraphPlan, policy: ScanPolicy) -> WorstCase:
-    """Size a graph at every input of the policy, and return the one that needs the most memory.
+    """Compute the sizes of a graph at every input size of the policy; return the largest.
 
     Raises:
-        RefusedError: a tensor, the memory or the work exceeds the policy, or can't be known.
+        RefusedError: a tensor, the memory or the work exceeds the policy or can't be computed.
     """
     shapes = dict.fromkeys(plan.input_shape(size) for size in policy.worst_case)
     return max((infer(plan, policy, s)[1] for s in shapes), key=lambda case: case.peak_bytes)
@@ -440,10 +447,10 @@ def worst_case(plan: GraphPlan, policy: ScanPolicy) -> WorstCase:
 def infer(
     plan: GraphPlan, policy: ScanPolicy, shape: tuple[int, ...]
 ) -> tuple[dict[str, Value], WorstCase]:
-    """Size a graph at one input, and return every tensor by name, and the totals.
+    """Compute the sizes of a graph for one input shape; return all tensors by name, and the totals.
 
-    The scanner computes with numbers, not with symbols: it refuses a size that depends on pixels,
-    and knows one that depends on the input's size exactly. It ignores declared shapes.
+    A size that depends on pixels is an error. Shapes that the file declares for inner tensors are
+    ignored.
     """
     values = {
         n: Value(c.dtype, c.shape, c.values, True, c.scale) for n, c in plan.constants.items()
@@ -471,9 +478,9 @@ def infer(
             constant_work += cost if all(v.constant for v in outputs) else 0
             peak = max(peak, total)
             limits = policy.limits
-            _check("memory", peak, limits.max_peak_bytes, "bytes alive at once")
+            _check("memory", peak, limits.max_peak_bytes, "bytes of tensors in memory at once")
             _check("work", all_work, limits.max_work, "multiply-adds")
-            what = "elements and multiply-adds at load"
+            what = "elements and multiply-adds at load time"
             _check("constant-work", constant_work, limits.max_constant_work, what)
         except RefusedError as exc:
             reason = f"{exc.reason}, at input {'x'.join(map(str, shape))}"
@@ -485,14 +492,14 @@ def infer(
         value = values[name]
         if value.dtype != FLOAT32 or len(value.shape) != 4:
             found = f"{NAME.get(value.dtype)} of rank {len(value.shape)}"
-            reason = f"the output is {found}, not float32 of rank 4"
+            reason = f"the output is {found}; it must be float32 of rank 4"
             raise RefusedError("output", reason, f"graph/output:{printable(name)}")
     return values, WorstCase(shape, largest, peak, all_work)
 
 
 def _check(code: str, number: int, limit: int, what: str) -> None:
     if number > limit:
-        raise RefusedError(code, f"{number:,} {what} are more than {limit:,}")
+        raise RefusedError(code, f"{number:,} {what} are more than the limit of {limit:,}")
 
 
 def _bytes(value: Value, policy: ScanPolicy) -> int:
@@ -507,7 +514,7 @@ def _run(node: Node, inputs: Inputs) -> list[Value]:
                 node.op_type != "Slice" or index in (0, 2)
             )
             if not allowed:
-                raise RefusedError("integer", "the largest int64 is not the end of a Slice")
+                raise RefusedError("integer", "only the end of a Slice may be the largest int64")
     outputs = RULES[node.op_type](node, inputs)
     if len(node.outputs) > len(outputs):
         reason = f"the node has {len(node.outputs)} outputs; {len(outputs)} are allowed"
@@ -516,10 +523,10 @@ def _run(node: Node, inputs: Inputs) -> list[Value]:
     checked = []
     for value in outputs:
         if len(value.shape) > node.limits.max_rank:
-            raise RefusedError("rank", f"a tensor has more than {node.limits.max_rank} dimensions")
+            raise RefusedError("rank", f"an output has more than {node.limits.max_rank} dimensions")
         # Exporters write an omitted input, such as the roi of a Resize, as an empty constant.
         if any(d < 1 for d in value.shape) and node.op_type != "Constant":
-            raise RefusedError("shapes", f"a tensor is empty: its shape is {value.shape}")
+            raise RefusedError("shapes", f"an output is empty: its shape is {value.shape}")
         short = value.values if value.elements <= MAX_KNOWN else None
         checked.append(replace(value, values=short, constant=value.constant or constant))
     return checked

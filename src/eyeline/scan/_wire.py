@@ -1,10 +1,9 @@
-"""A bounded reader of the protobuf bytes of an ONNX file.
+"""Parse the protobuf encoding of an ONNX file within limits.
 
-It knows the fields of onnx.proto and nothing else, and it counts and checks before it builds
-anything, because no ONNX parser may run on bytes that are not known to be small, flat and
-unambiguous. It refuses everything that two parsers could read differently: unknown fields, a single
-field that is given twice, integers that are too long, and text that is not UTF-8.
-Wire format: protobuf.dev, "Encoding".
+The reader knows only the fields of onnx.proto and limits their number and nesting. An ONNX parser runs
+only on files that passed it. The reader rejects everything that two parsers could read differently:
+unknown fields, a second value of a field that is not repeated, integers that are too long, and text
+that is not UTF-8. The encoding is described at protobuf.dev, "Encoding".
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from eyeline.scan.records import RefusedError
 
 
 class Field(NamedTuple):
-    """A field of a message; `onnx_fields.txt` lists the kinds."""
+    """A field of a message type, as listed in `onnx_fields.txt`."""
 
     name: str
     kind: str
@@ -38,18 +37,24 @@ def _read_fields() -> dict[str, dict[int, Field]]:
 
 
 MESSAGES = _read_fields()
-"""Message name to field number to field."""
+"""Maps the name of a message type to its fields by field number."""
 
 _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
-_WIRE_TYPES = {"i32": 0, "i64": 0, "u64": 0, "f64": 1, "f32": 5}  # all other kinds are blocks
+_WIRE_TYPES = {
+    "i32": 0,
+    "i64": 0,
+    "u64": 0,
+    "f64": 1,
+    "f32": 5,
+}  # all other kinds are length-delimited
 _FLOATS = {"f32": struct.Struct("<f"), "f64": struct.Struct("<d")}
-_CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
-_MAX_PACKED_INTS = 4096  # bytes; longer lists of packed integers stay a `Packed`
+_CONTINUED = bytes(range(128, 256))  # all bytes of a varint except its last have bit 7 set
+_MAX_PACKED_INTS = 4096  # bytes; longer lists of integers stay packed
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A long list of packed numbers of one kind, kept as bytes."""
+    """A long list of numbers that stays in its packed encoding."""
 
     data: memoryview
     kind: str
@@ -57,31 +62,33 @@ class Packed:
     def __len__(self) -> int:
         if self.kind in _FLOATS:
             return len(self.data) // _FLOATS[self.kind].size
-        return len(bytes(self.data).translate(None, _CONTINUED))  # the last bytes of the varints
+        return len(
+            bytes(self.data).translate(None, _CONTINUED)
+        )  # counts the last byte of each varint
 
 
 class Message(dict[str, Any]):
     """The fields of a message by name.
 
-    A repeated field is a list; packed floats and long lists of packed integers are a `Packed`.
+    A repeated field is a list, or a `Packed` for packed floats and long lists of packed integers.
     """
 
     __slots__ = ()
 
     def text(self, name: str) -> str:
-        """Return a string field, "" when absent."""
+        """Return a string field; "" if it is missing."""
         return str(self.get(name, ""))
 
     def number(self, name: str) -> int:
-        """Return an integer field, 0 when absent."""
+        """Return an integer field; 0 if it is missing."""
         return int(self.get(name, 0))
 
     def message(self, name: str) -> Message | None:
-        """Return a field that is a message."""
+        """Return a field that is a message; None if it is missing."""
         return self.get(name)
 
     def repeated(self, name: str) -> Any:
-        """Return a repeated field, a list or a `Packed`; empty when absent."""
+        """Return a repeated field as a list or a `Packed`; an empty list if it is missing."""
         return self.get(name, [])
 
     def messages(self, name: str) -> Iterator[Message]:
@@ -90,9 +97,9 @@ class Message(dict[str, Any]):
 
 
 class WireReader:
-    """A reader of one file of at most `max_fields` fields, packed numbers not counted.
+    """A parser of one file with at most `max_fields` fields; packed numbers are not counted.
 
-    `unknown` gets (path, field number) of the fields that onnx.proto does not have.
+    `unknown` collects (path, field number) of the fields that onnx.proto does not have.
     """
 
     def __init__(self, data: bytes, max_fields: int, max_depth: int) -> None:
@@ -102,7 +109,7 @@ class WireReader:
         self.unknown: list[tuple[str, int]] = []
 
     def read(self) -> Message:
-        """Read the model, or raise a `RefusedError` that refuses the bytes as a whole."""
+        """Parse the whole model; raise a `RefusedError` if the encoding is invalid."""
         return self._message("Model", 0, len(self.data), ())
 
     def _message(self, kind: str, at: int, end: int, path: tuple[str, ...]) -> Message:
@@ -121,7 +128,7 @@ class WireReader:
             if not 1 <= number < 1 << 29:
                 raise _error(path, "malformed", f"field number {number} is invalid")
             field = table.get(number)
-            # Find the value's span first: unknown fields are skipped, too.
+            # Find the end of the value first, as unknown fields are skipped.
             value, size = 0, 0
             if wire_type == _VARINT:
                 value, at = self._varint(at, end, path)
@@ -135,7 +142,7 @@ class WireReader:
             if at > end:
                 raise _error(path, "malformed", f"field {number} of {kind} is cut off")
             if field is None:
-                if len(self.unknown) < 32:  # enough to report
+                if len(self.unknown) < 32:  # more are not reported
                     self.unknown.append((_join(path), number))
                 continue
             if field.repeated:

@@ -1,8 +1,9 @@
-"""The first load of a model, in a child process that the model may crash.
+"""Load a model for the first time, in a child process.
 
-A static scan can't predict every bug of a runtime: some files crash it, hang it or fill its memory.
-The child gets no environment, cannot write files, has limits on memory and CPU time, and is killed
-when it takes too long. It reads the model from stdin and writes one line of JSON to stdout.
+A static scan can't predict every bug of ONNX Runtime: some files crash it, hang it or fill its memory.
+The child process has almost no environment variables, can't write files, has limits on memory and CPU
+time, and is killed after a time limit. It reads the model from stdin and writes one line of JSON to
+stdout.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TIME_LIMIT = 30.0
 """Seconds of wall time; the default model takes 0.3 s."""
 
 MEMORY_LIMIT = 2 << 30
-"""Bytes of address space on top of the runtime's own."""
+"""Bytes of address space, in addition to that of ONNX Runtime itself."""
 
 _PACKAGES = Path(__file__).resolve().parents[2]
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG")
@@ -29,9 +30,9 @@ _THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TE
 
 
 def load_in_child(data: bytes, shape: tuple[int, ...], *, seconds: float = TIME_LIMIT) -> FirstLoad:
-    """Load a model and run it once on noise of `shape`, (1, 3, H, W), in a child process.
+    """Load a model in a child process and run it once on noise of `shape` (1, 3, H, W).
 
-    `seconds` limits the child's wall time and its CPU time.
+    `seconds` limits the wall time and the CPU time of the child.
     """
     environment = {k: os.environ[k] for k in _PASSED_ON if k in os.environ} | _THREADS
     code = (
@@ -40,7 +41,7 @@ def load_in_child(data: bytes, shape: tuple[int, ...], *, seconds: float = TIME_
     )
     arguments = [str(MEMORY_LIMIT), str(int(seconds) + 1), *map(str, shape)]
     began = time.monotonic()
-    child = subprocess.Popen(  # noqa: S603 - this interpreter, on code of this module
+    child = subprocess.Popen(  # noqa: S603 - runs this module
         [sys.executable, "-I", "-B", "-c", code, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -74,14 +75,14 @@ def load_in_child(data: bytes, shape: tuple[int, ...], *, seconds: float = TIME_
 
 
 def main() -> None:
-    """Run as the child process: set the limits, then load and run the model."""
+    """Entry point of the child process: set the limits, then load and run the model."""
     memory, seconds, *shape = (int(a) for a in sys.argv[1:])
     import numpy as np
 
     from eyeline.errors import ModelError, first_line
     from eyeline.runtime import open_runtime_session, runtime_errors
 
-    # This imports the runtime before the memory is limited.
+    # This imports ONNX Runtime before the memory is limited.
     errors: tuple[type[Exception], ...] = (*runtime_errors(), MemoryError)
     data = sys.stdin.buffer.read()
     limited = _set_limits(memory, seconds)
@@ -96,11 +97,11 @@ def main() -> None:
         outcome, detail = "refused", first_line(exc)
     sys.stdout.write(json.dumps({"outcome": outcome, "detail": detail, "limited": limited}))
     sys.stdout.flush()
-    os._exit(0)  # a hostile model must not run code while the runtime shuts down
+    os._exit(0)  # skips the shutdown of ONNX Runtime, in which a hostile model could run code
 
 
 def _set_limits(memory: int, seconds: int) -> bool:
-    """Limit this process; return whether its memory is limited."""
+    """Set resource limits of this process; return whether its memory is limited."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows: only the wall time is limited

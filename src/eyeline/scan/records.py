@@ -1,7 +1,7 @@
-"""The records of a scan: the policy with its reader, and the report.
+"""The policy of the scanner with its reader, and the report of a scan.
 
-`policy.toml` beside this file is the built-in policy. It is checked by hand because importing
-pydantic would take half of the time of a whole scan.
+The built-in policy is `policy.toml` in this folder. This module validates policies without pydantic,
+because importing pydantic would take half of the time of a scan.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ELEMENTS = {
     "float16": (10, 2),
     "float64": (11, 8),
 }
-"""Element types that the scanner can size and check: name to (number in onnx.proto, bytes)."""
+"""Element types that a policy may allow: name to (number in onnx.proto, bytes per element)."""
 
 
 @dataclass(frozen=True)
 class ScanLimits:
-    """Bounds of a policy; the comments in `policy.toml` explain each."""
+    """Limits of a policy; the comments in `policy.toml` explain each of them."""
 
     max_file_bytes: int
     max_fields: int
@@ -69,7 +69,7 @@ class AttributeRule:
 
 @dataclass(frozen=True)
 class OpRule:
-    """One row of the allowlist: why a model may contain an op, and with which attributes."""
+    """The rule of one allowed op: the reason why it is allowed, and its allowed attributes."""
 
     reason: str
     attributes: dict[str, AttributeRule]
@@ -82,9 +82,9 @@ class ScanPolicy:
     Attributes:
         ir_versions: lowest and highest IR version.
         opsets: lowest and highest version of the default operator set.
-        worst_case: (height, width) in pixels of the inputs at which every tensor is sized.
-        elements: number of an allowed element type in onnx.proto, to its size in bytes.
-        ops: allowed op type to its row.
+        worst_case: input sizes (height, width), pixels, for which all tensor sizes are computed.
+        elements: maps the number of each allowed element type in onnx.proto to its size in bytes.
+        ops: maps each allowed op type to its rule.
     """
 
     name: str
@@ -100,14 +100,16 @@ class ScanPolicy:
 
 @cache
 def read_policy(path: Path) -> ScanPolicy:
-    """Read a policy file; `load_policy` in `scanner` also checks that every op has a size rule."""
+    """Read a policy file. `load_policy` in `scanner` also checks that every op has a size rule."""
     try:
         data = path.read_bytes()
         content = tomllib.loads(data.decode())
     except OSError as exc:
         raise UsageError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc
     except ValueError as exc:
-        raise UsageError(f"{path}: not a policy: {first_line(exc)}", "see docs/scan.md") from exc
+        raise UsageError(
+            f"{path}: the file is not a scan policy: {first_line(exc)}", "see docs/scan.md"
+        ) from exc
     name, version, limits, accepts, worst_case, elements, ops = _values(
         content, str(path),
         name=str, version=int, limits=dict, accepts=dict, worst_case=dict, element=list, op=list,
@@ -118,7 +120,7 @@ def read_policy(path: Path) -> ScanPolicy:
     if not sizes:
         raise UsageError(
             f"{path}: [worst_case] sizes is empty",
-            "give at least one [height, width]: tensors are sized at these inputs",
+            "give at least one input size [height, width]",
         )
     return ScanPolicy(
         name,
@@ -141,7 +143,7 @@ def _values(table: Any, where: str, **kinds: type | tuple[type, ...]) -> list[An
         raise UsageError(f"{where}: unknown key {key!r}", f"known keys: {', '.join(kinds)}")
     for key, kind in kinds.items():
         allowed = kind if isinstance(kind, tuple) else (kind,)
-        if type(table.get(key)) not in allowed:  # not isinstance: true is not an integer here
+        if type(table.get(key)) not in allowed:  # not isinstance, because True is an int
             names = " or ".join(k.__name__ for k in allowed)
             found = repr(table[key]) if key in table else "missing"
             raise UsageError(f"{where}: {key} is {found}", f"it must be of type {names}")
@@ -154,7 +156,9 @@ def _pair(value: Any, where: str) -> tuple[int, int]:
         or len(value) != 2
         or not all(type(v) is int and v > 0 for v in value)
     ):
-        raise UsageError(f"{where}: {value!r} is not a pair", "give two positive integers: [1, 2]")
+        raise UsageError(
+            f"{where}: {value!r} is not a pair", "give two positive integers, such as [1, 2]"
+        )
     return value[0], value[1]
 
 
@@ -185,9 +189,9 @@ def _attribute(row: Any, where: str) -> AttributeRule:
 
 
 class RefusedError(Exception):
-    """A part of the model is not allowed; the scanner turns this error into a finding.
+    """A part of the model is not allowed; the scanner converts this error to a finding.
 
-    `path` and `op_type` are empty where the code that raises does not know them.
+    `path` and `op_type` are empty if the function that raises the error does not know them.
     """
 
     def __init__(self, code: str, reason: str, path: str = "", op_type: str = "") -> None:
@@ -197,13 +201,13 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class ScanFinding:
-    """One reason to refuse a model.
+    """One reason to reject a model.
 
     Attributes:
-        code: short and stable, such as `op` or `external-data`; docs/scan.md lists them.
+        code: stable code, such as `op` or `external-data`; docs/scan.md lists all codes.
         path: place in the model, such as `graph/node[3]:If/then_branch/node[0]:Loop`.
-        reason: one line that says what is wrong.
-        op_type: op type of the node; "" when the finding is not about a node.
+        reason: description in one line.
+        op_type: op type of the node; "" if the finding is not about a node.
     """
 
     code: str
@@ -217,13 +221,13 @@ class ScanFinding:
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The input of the policy's `worst_case` that needs the most memory.
+    """Sizes for the input of `ScanPolicy.worst_case` that needs the most memory.
 
     Attributes:
-        input: its shape (N, 3, H, W).
+        input: input shape (N, 3, H, W).
         largest_tensor_bytes: size of the largest tensor, bytes.
-        peak_bytes: size of all tensors that are alive at once, with the weights, bytes.
-        work: multiply-adds.
+        peak_bytes: largest size of all tensors in memory at once, including the weights, bytes.
+        work: number of multiply-adds.
     """
 
     input: tuple[int, ...]
@@ -234,13 +238,14 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class FirstLoad:
-    """The result of the first load, in a child process.
+    """The result of loading the model in a child process.
 
     Attributes:
-        outcome: `loaded`, `refused` (by ONNX Runtime), `crashed`, `timeout`, or `skipped`.
-        detail: the child's message, one line.
+        outcome: `loaded`, `refused` (ONNX Runtime reported an error), `crashed`, `timeout`, or
+            `skipped`.
+        detail: message of the child, one line.
         seconds: wall time.
-        memory_limit: bytes of address space for the model; None where the system has no such limit.
+        memory_limit: limit on the address space, bytes; None if the system can't limit it.
     """
 
     outcome: str
@@ -255,14 +260,14 @@ class ScanReport:
 
     Attributes:
         name: name of the file.
-        sha256: hex digest of the scanned bytes; "" when the file was not read.
-        size: bytes.
-        findings: reasons to refuse the model, in file order; empty when it is admitted.
-        notes: facts that are no reason to refuse it.
-        ops: op type to number of nodes, with those of subgraphs.
-        opset: version of the default operator set; None when the model states none.
-        worst_case: None when the sizes could not be worked out.
-        load: the first load.
+        sha256: hex digest of the file; "" if the file was not read.
+        size: size of the file, bytes.
+        findings: reasons to reject the model, in file order; empty if it is accepted.
+        notes: facts that do not reject the model.
+        ops: number of nodes per op type, including subgraphs.
+        opset: version of the default operator set; None if the model declares none.
+        worst_case: largest memory and work; None if it could not be computed.
+        load: result of the load in the child process.
         policy: name, version and sha256 of the policy.
     """
 
@@ -315,6 +320,6 @@ class ScanReport:
 
 
 def printable(text: str, limit: int = 120) -> str:
-    """Escape and shorten text of a hostile file, so that a terminal can show it."""
+    """Escape and shorten text of an untrusted file, so that it is safe to print."""
     clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + "..."

@@ -1,8 +1,8 @@
-"""The scan: every step in order, each on input that the step before it let through.
+"""Run the steps of a scan in order; a step runs only if the step before found nothing.
 
-`scan` reads the bytes (`_wire`), walks over every node of every graph (`Walk`), sizes every tensor
-(`_sizes`), and loads the model in a child process (`child`). The walk continues after a finding, and
-also into refused parts (`If`, `Loop`, functions), so that the report names what they hide.
+`scan` parses the file (`_wire`), checks every node of every graph (`Walk`), computes the size of every
+tensor (`_sizes`), and loads the model in a child process (`child`). `Walk` continues after a finding and
+also visits parts that are not allowed (`If`, `Loop`, functions), so that the report is complete.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from eyeline.scan.records import (
 MAX_FINDINGS = 50
 _DEFAULT_DOMAIN = ("", "ai.onnx")
 _SMALL = (64, 96)
-"""(height, width) of the first run, pixels; multiples of 32 fit every net here."""
+"""(height, width) of the first run, pixels; multiples of 32 fit all models of eyeline."""
 
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive, such as a torch checkpoint"),
@@ -48,24 +48,24 @@ _MAGIC = (
     (b"\x7fELF", "an executable"),
     (b"MZ", "an executable"),
     (b"GGUF", "a GGUF file"),
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself"),
+    (b"version https://git-lfs", "a Git LFS pointer: download the file itself"),
     (b"<", "a web page"),
     (b"{", "a JSON file"),
 )
 
 
 def load_policy(path: Path | None = None) -> ScanPolicy:
-    """Load a policy file; the built-in policy when `path` is None.
+    """Load a policy file, or the built-in policy if `path` is None.
 
     Raises:
-        UsageError: the file can't be read, or is not of the form of the built-in policy.
+        UsageError: the file can't be read or is not a valid policy.
     """
     policy = read_policy(path or BUILTIN_POLICY)
     for op in policy.ops:
         if op not in RULES:
             raise UsageError(
-                f"{path}: op {op} has no size rule, so the scanner can't limit its outputs",
-                "remove the row; docs/scan.md says how to add a rule",
+                f"{path}: the op {op} has no size rule, so the scanner can't limit its outputs",
+                "remove the op from the policy, or add a rule as docs/scan.md describes",
             )
     return policy
 
@@ -73,16 +73,16 @@ def load_policy(path: Path | None = None) -> ScanPolicy:
 def scan(
     data: bytes, policy: ScanPolicy | None = None, *, name: str = "model", load: bool = True
 ) -> ScanReport:
-    """Scan a model's bytes.
+    """Scan the bytes of a model.
 
     Args:
         data: the whole file.
-        policy: what a model may contain; the built-in policy when None.
+        policy: what a model may contain; None uses the built-in policy.
         name: name of the model in the report.
-        load: load the model in a child process when the static scan finds nothing.
+        load: whether to load the model in a child process if the static scan finds nothing.
 
     Returns:
-        The report: the model is admitted exactly when `findings` is empty.
+        The report; the model is accepted if `findings` is empty.
     """
     policy = policy or load_policy()
     walk = Walk(policy)
@@ -95,36 +95,38 @@ def scan(
             walk.find(exc.code, exc.path, exc.reason, exc.op_type)
         walk.notes += _contract_notes(plan)
     outcome = FirstLoad(
-        "skipped", "the static scan refused the model" if walk.findings else "it was not requested"
+        "skipped", "the static scan rejected the model" if walk.findings else "it was not requested"
     )
     if plan is not None and load and not walk.findings:
         outcome = load_in_child(data, plan.input_shape(_SMALL))
         if outcome.outcome != "loaded":
-            walk.find("load", "model", f"first load {outcome.outcome}: {outcome.detail}")
+            reason = f"loading in a child process: {outcome.outcome} ({outcome.detail})"
+            walk.find("load", "model", reason)
     return _report(name, data, walk, case, outcome)
 
 
 def admit(data: bytes, policy: ScanPolicy | None = None, *, name: str = "model") -> ScanReport:
-    """Scan a model's bytes, and raise an error unless it is admitted.
+    """Scan the bytes of a model, and raise an error if the model is rejected.
 
     Raises:
-        ScanError: the model is refused; the message holds the first finding.
+        ScanError: the model is rejected; the message contains the first finding.
     """
     report = scan(data, policy, name=name)
     if report.findings:
         more = f", and {len(report.findings) - 1} more" if len(report.findings) > 1 else ""
         raise ScanError(
-            f"{name}: {report.findings[0]}{more}", "`eyeline model scan -v` lists every finding"
+            f"{name}: the scanner rejects this model: {report.findings[0]}{more}",
+            "`eyeline model scan -v` lists all findings",
         )
     return report
 
 
 def scan_file(path: Path, policy: ScanPolicy | None = None, *, load: bool = True) -> ScanReport:
-    """Scan a file, which is read once; links, FIFOs and devices are refused and not read.
+    """Scan a file. Symbolic links, FIFOs and devices are rejected without being read.
 
     Args:
         path: the file, or `-` for stdin.
-        policy: what a model may contain; the built-in policy when None.
+        policy: what a model may contain; None uses the built-in policy.
         load: as in `scan`.
 
     Raises:
@@ -135,7 +137,7 @@ def scan_file(path: Path, policy: ScanPolicy | None = None, *, load: bool = True
     if str(path) == "-":
         return scan(sys.stdin.buffer.read(limit + 1), policy, name="stdin", load=load)
     try:
-        # O_NOFOLLOW: a link may name another file by now.
+        # O_NOFOLLOW: the file may have been replaced by a link since `lstat`.
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         irregular = _irregular(path.lstat())
         if irregular is None:
@@ -145,14 +147,14 @@ def scan_file(path: Path, policy: ScanPolicy | None = None, *, load: bool = True
                 data = f.read(limit + 1) if irregular is None else b""
     except OSError as exc:
         raise ModelError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc
-    except ValueError as exc:  # a NUL in the name
+    except ValueError as exc:  # the name contains a NUL character
         raise ModelError(f"{str(path)!r} is not a file name", "check the path") from exc
     if irregular == "a folder":
-        raise ModelError(f"{path} is a folder", "name the model file in it")
+        raise ModelError(f"{path} is a folder", "give the path of the model file in it")
     if irregular is None:
         return scan(data, policy, name=str(path), load=load)
     walk = Walk(policy)
-    walk.find("file-kind", "file", f"{irregular}, not a regular file")
+    walk.find("file-kind", "file", f"the path is {irregular}, not a regular file")
     return _report(str(path), None, walk, None, FirstLoad("skipped", "the file was not read"))
 
 
@@ -193,11 +195,11 @@ def _read_plan(data: bytes, policy: ScanPolicy, walk: Walk) -> GraphPlan | None:
         walk.find("file-kind", "file", "the file is empty")
         return None
     if len(data) > limits.max_file_bytes:
-        reason = f"{len(data):,} bytes are more than {limits.max_file_bytes:,}"
+        reason = f"the file is larger than {limits.max_file_bytes:,} bytes"
         walk.find("file-size", "file", reason)
         return None
     if data[4:8] == b"ORTM":
-        walk.find("ort-format", "file", "ONNX Runtime may read it as an ORT-format model")
+        walk.find("ort-format", "file", "ONNX Runtime may read the file as an ORT-format model")
         return None
     try:
         model = reader.read()
@@ -207,7 +209,11 @@ def _read_plan(data: bytes, policy: ScanPolicy, walk: Walk) -> GraphPlan | None:
         walk.find(exc.code, exc.path, reason)
         return None
     for path, number in reader.unknown:
-        walk.find("unknown-field", path, f"onnx.proto has no field {number} here")
+        walk.find(
+            "unknown-field",
+            path,
+            f"the field {number} is not in onnx.proto",
+        )
     return walk.model(model)
 
 
@@ -220,16 +226,18 @@ def _contract_notes(plan: GraphPlan) -> list[str]:
             f"contract, {INPUT_NAME} and {OUTPUT_NAME}, so the model can't be registered"
         )
     if all(d is not None for d in plan.dims[2:]):
-        notes.append("one input size only: {}x{}".format(*plan.dims[2:]))
+        notes.append(
+            "the model has the fixed input size (height x width) {}x{}".format(*plan.dims[2:])
+        )
     return notes
 
 
 _Names: TypeAlias = ChainMap[str, None]
-"""Names that a node may read: those of its own graph, then those of the graphs around it."""
+"""Tensor names that a node may read: those of its graph and of all graphs that contain it."""
 
 
 class Walk:
-    """A walk over a whole model, which fills the fields of the report."""
+    """Visits all graphs and nodes of a model and collects findings, notes and op counts."""
 
     def __init__(self, policy: ScanPolicy) -> None:
         self.policy = policy
@@ -241,16 +249,20 @@ class Walk:
         self._node_metadata = False
 
     def find(self, code: str, path: str, reason: str, op_type: str = "") -> None:
-        """Add a finding, unless there are `MAX_FINDINGS` already."""
+        """Add a finding, up to `MAX_FINDINGS`."""
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(ScanFinding(code, path, reason, printable(op_type, 60)))
 
     def model(self, model: Message) -> GraphPlan | None:
-        """Walk over a model; return the plan of its graph when there are no findings."""
+        """Check a whole model; return the plan of its graph if there are no findings."""
         low, high = self.policy.ir_versions
         version = model.number("ir_version")
         if not low <= version <= high:
-            self.find("ir-version", "model", f"IR version {version} is not from {low} to {high}")
+            self.find(
+                "ir-version",
+                "model",
+                f"IR version {version} must be from {low} to {high}",
+            )
         self._opsets(model.messages("opset_import"))
         if "configuration" in model:
             self.find("device-configuration", "model/configuration", "the model configures devices")
@@ -259,13 +271,12 @@ class Walk:
             for p in model.messages("metadata_props")
         )
         if size > self.policy.limits.max_metadata_bytes:
-            reason = (
-                f"{size} bytes of metadata are more than {self.policy.limits.max_metadata_bytes}"
-            )
+            most = self.policy.limits.max_metadata_bytes
+            reason = f"the metadata has {size} bytes; at most {most} are allowed"
             self.find("metadata", "model/metadata_props", reason)
         keys = [p.text("key") for p in model.messages("metadata_props")]
         if len(set(keys)) != len(keys):
-            self.find("ambiguous", "model/metadata_props", "a key is given twice")
+            self.find("ambiguous", "model/metadata_props", "the metadata has a key twice")
         self._texts(model, "model", "producer_name", "producer_version", "domain")
         for i, function in enumerate(model.messages("functions")):
             self._function(function, f"functions[{i}]")
@@ -280,7 +291,9 @@ class Walk:
             self.find("empty", "graph", "the graph has no nodes")
         plan = self._graph(top, "graph", None) if top is not None else None
         if self._node_metadata:
-            self.notes.append("nodes carry metadata, which may name paths on its author's machine")
+            self.notes.append(
+                "nodes have metadata, which may contain paths of the author's machine"
+            )
         return plan if not self.findings else None
 
     def _opsets(self, imports: Iterable[Message]) -> None:
@@ -289,14 +302,14 @@ class Walk:
         path = "model/opset_import"
         for domain, version in found:
             if domain not in _DEFAULT_DOMAIN:
-                reason = f"operator set '{printable(domain)}' is not the default one"
+                reason = f"the operator set '{printable(domain)}' is not the default operator set"
                 self.find("opset-domain", path, reason)
             elif not low <= version <= high:
-                self.find("opset", path, f"opset {version} is not from {low} to {high}")
+                self.find("opset", path, f"the opset is {version}; it must be from {low} to {high}")
             else:
                 self.opset = version
         if sum(d in _DEFAULT_DOMAIN for d, _ in found) != 1:
-            self.find("opset", path, "the default operator set is not imported exactly once")
+            self.find("opset", path, "the default operator set must be imported exactly once")
 
     def _function(self, function: Message, path: str) -> None:
         path += f":{printable(function.text('name'), 40)}"
@@ -309,11 +322,15 @@ class Walk:
             self._subgraphs(attribute, f"{path}/attribute_proto[{i}]", known)
 
     def _graph(self, graph: Message, path: str, outer: _Names | None) -> GraphPlan | None:
-        """Walk over a graph; `outer` holds the names around it, None for the model's own graph."""
+        """Check a graph; `outer` contains the names of the graphs around it, None for the top graph."""
         if "sparse_initializer" in graph:
-            self.find("sparse", f"{path}/sparse_initializer", "the graph has a sparse tensor")
+            self.find(
+                "sparse",
+                f"{path}/sparse_initializer",
+                "sparse tensors are not allowed",
+            )
         if "quantization_annotation" in graph:
-            reason = "only other runtimes read these annotations"
+            reason = "the graph has quantisation annotations, which ONNX Runtime ignores"
             self.find("quantization-annotation", f"{path}/quantization_annotation", reason)
         self._texts(graph, path, "name")
         known = _Names() if outer is None else outer.new_child()
@@ -359,10 +376,10 @@ class Walk:
         self.ops[printable(op_type, 60)] += 1
         rule = self.policy.ops.get(op_type) if domain in _DEFAULT_DOMAIN else None
         if domain not in _DEFAULT_DOMAIN:
-            reason = f"domain '{printable(domain)}' is not the default one"
+            reason = f"the operator domain '{printable(domain)}' is not the default domain"
             self.find("domain", path, reason, op_type)
         elif rule is None:
-            reason = f"op '{printable(op_type, 60)}' is not on the allowlist"
+            reason = f"the op '{printable(op_type, 60)}' is not on the allowlist"
             self.find("op", path, reason, op_type)
         if "overload" in node:
             self.find("function", path, "the node calls an overload of a function", op_type)
@@ -381,7 +398,7 @@ class Walk:
             name = attribute.text("name")
             self._subgraphs(attribute, f"{path}/{printable(name, 40)}", known)
             if name in attributes:
-                reason = f"attribute {printable(name)} is given twice"
+                reason = f"the node has the attribute {printable(name)} twice"
                 self.find("ambiguous", path, reason, op_type)
             try:
                 attributes[name] = read_attribute(attribute, rule, self.policy)
@@ -403,9 +420,13 @@ class Walk:
             self._graph(inner, where, known)
 
     def _ends(self, inputs: list[Message], outputs: list[Message]) -> tuple[int | None, ...] | None:
-        """Check for one float32 input and float32 outputs of rank 4; return the input's sides."""
+        """Check that input and outputs are float32 of rank 4; return the declared input shape."""
         if len(inputs) != 1:
-            self.find("input", "graph/input", f"{len(inputs)} inputs instead of one image")
+            self.find(
+                "input",
+                "graph/input",
+                f"the graph has {len(inputs)} inputs instead of one",
+            )
         if not outputs:
             self.find("output", "graph/output", "the graph has no output")
         sides: tuple[int | None, ...] | None = None
@@ -413,19 +434,18 @@ class Walk:
             for i, value in enumerate(values):
                 path, (element, shape) = f"graph/{kind}[{i}]", _type(value)
                 if element != 1 or (len(shape) != 4 if shape is not None else kind == "input"):
-                    self.find(kind, path, "the tensor is not float32 of rank 4")
+                    self.find(kind, path, "the tensor must be float32 of rank 4")
                 elif kind == "input" and shape is not None:
                     sides = shape
                     if shape[0] not in (None, 1) or shape[1] not in (None, 3):
-                        reason = "the input's shape does not begin with (1, 3) or (N, 3)"
+                        reason = "the input shape must begin with (1, 3) or (N, 3)"
                         self.find("input", path, reason)
                     most = self.policy.limits.max_side
                     if any(s is not None and not 1 <= s <= most for s in shape[2:]):
-                        self.find("input", path, f"the input's sides are not from 1 to {most}")
+                        self.find("input", path, f"the input size must be from 1 to {most}")
         return sides
 
     def _value(self, value: Message, path: str) -> None:
-        """Check that a `ValueInfoProto` is a tensor of an allowed type."""
         self._texts(value, path, "name")
         kind = value.message("type")
         if kind is None:
@@ -435,7 +455,7 @@ class Walk:
             return
         element, _ = _type(value)
         if element and element not in self.policy.elements:
-            reason = f"element type number {element} is not on the allowlist"
+            reason = f"the element type with number {element} is not on the allowlist"
             self.find("element-type", path, reason)
         tensor = kind.message("tensor_type")
         shape = tensor.message("shape") if tensor is not None else None
@@ -446,36 +466,36 @@ class Walk:
         for dim in dims:
             self._texts(dim, path, "dim_param", "denotation")
             if "dim_value" in dim and "dim_param" in dim:
-                self.find("ambiguous", path, "a side has both a number and a name")
+                self.find("ambiguous", path, "a dimension has both a number and a name")
             if dim.number("dim_value") < 0:
-                self.find("dimension", path, "a side is negative")
+                self.find("dimension", path, "a dimension is negative")
 
     def _define(self, name: str, path: str, known: _Names) -> None:
         if not name:
-            self.find("undefined", path, "a value has no name")
+            self.find("undefined", path, "a tensor has no name")
         elif name in known:
             self.find("duplicate-name", path, f"'{printable(name, 60)}' is defined twice")
         elif len(name.encode()) > self.policy.limits.max_name_bytes:
-            self.find("name", path, f"a name has {len(name)} characters")
+            self.find("name", path, f"a tensor name of {len(name)} characters is too long")
         known[name] = None
 
     def _texts(self, message: Message, path: str, *names: str) -> None:
-        """Check the length of names, and of all documentation and metadata so far."""
+        """Check the length of names, and the total length of documentation and metadata."""
         for field in names:
             size = len(message.text(field).encode())
             if size > self.policy.limits.max_name_bytes:
-                self.find("name", path, f"{field} has {size} bytes")
+                self.find("name", path, f"the field {field} has {size} bytes, which is too long")
         before, limit = self._text_bytes, self.policy.limits.max_text_bytes
         self._text_bytes += len(message.text("doc_string").encode())
         for entry in message.messages("metadata_props"):
             self._text_bytes += len(entry.text("key").encode()) + len(entry.text("value").encode())
         if before <= limit < self._text_bytes:
-            reason = f"documentation and metadata have more than {limit} bytes"
+            reason = f"all documentation and metadata together have more than {limit} bytes"
             self.find("metadata", path, reason)
 
 
 def _type(value: Message) -> tuple[int, tuple[int | None, ...] | None]:
-    """Return the element type of a `ValueInfoProto`, 0 if it has none, and its shape if it is stated."""
+    """Return element type and shape of a `ValueInfoProto`; 0 and None if they are not declared."""
     kind = value.message("type")
     tensor = kind.message("tensor_type") if kind is not None else None
     if tensor is None:
