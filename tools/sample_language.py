@@ -117,7 +117,7 @@ def error_messages(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
-        if node.func.id.endswith("Error") and node.args:
+        if node.func.id.endswith("Error") and node.func.id != "MissingExtraError" and node.args:
             parts = [literal(a) for a in node.args[:2]]
             if any(p for p in parts) and parts[0]:
                 yield "  ->  ".join(p for p in parts if p)

@@ -226,7 +226,7 @@ class ContainerReader(FrameReader):
         # FFmpeg's own choice is one thread more than cores, which is a tenth slower here.
         context.thread_count = threads or usable_cores()
         self.codec = context.name
-        # An elementary stream states its rate itself, or not at all: FFmpeg's demuxer says 25.
+        # An elementary stream may state no frame rate; FFmpeg's demuxer then reports 25.
         own = self._container.format.flags & FormatFlags.no_timestamps.value  # type: ignore[operator]
         stated = context.framerate if own else None
         self.fps = stated or self.stream.average_rate or self.stream.guessed_rate

@@ -79,7 +79,8 @@ def measure(
     """
     found: Metrics = {}
     depth = pair.reference.depth
-    weights = pair.weights if pair.weights.strength else None  # strength 0: whole values only
+    # With strength 0 every sample weighs the same, so only the whole metric is computed.
+    weights = pair.weights if pair.weights.strength else None
     if "psnr" in metrics:
         found |= _psnr(pair)
     luma = pair.reference.luma, pair.distorted.luma, depth, weights

@@ -427,7 +427,7 @@ def _with_maps(frames: Iterator[Frame], path: str) -> _MappedFrames:
 
 
 def _model_of(options: MediaOptions, log: LogRows) -> tuple[Model | None, str]:
-    """Return the model that the user names, or the log's model with its digest checked; a caption."""
+    """Return the model (the user's, or the log's after a check of its digest) and a caption for it."""
     registry = options.registry or None
     if options.names_model:
         model = resolve_model(options.model, registry, task=options.task)

@@ -1,12 +1,12 @@
 """Turn logs into the content of the page: rows, panels of charts, a pooled table and the worst frames.
 
 `mean_interval` says how well a clip determines the mean of its frames: a bootstrap confidence interval.
-Frames resemble their neighbours, so drawing them one by one would give intervals that are far too
+Neighbouring frames are similar, so resampling single frames would give intervals that are far too
 narrow. Blocks of consecutive frames are drawn instead, on a circle, so that the first and the last
 frame count like any other (circular block bootstrap: Politis and Romano, 1992). The block length
-follows from the autocorrelation (Politis and White, 2004, with the correction of Patton, Politis and
-White, 2009). The interval covers the mean of other footage of the same kind; it does not cover other
-clips, viewers, or the error of a model.
+follows from the autocorrelation (Politis and White, 2004, with the correction of Patton, Politis
+and White, 2009). The interval covers the mean of other footage of the same kind; it does not cover
+other clips, viewers, or the error of a model.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class SteerOptions:
                 )
 
     def for_map(self, shows: str | None) -> SteerOptions:
-        """Return the options with the default law and strength for a kind of map instead of None.
+        """Return the options; a law or strength of None becomes the default for this kind of map.
 
         Args:
             shows: `gaze` or `objects`, the task of the model that made the map; None if the task is not

@@ -278,7 +278,7 @@ def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
     """Return how many frames before and after a frame its map depends on; None = its whole scene.
 
     Args:
-        options: the result of `ExtractOptions.for_model`; the filter `model` counts as None.
+        options: the result of `ExtractOptions.for_model`, whose filter is never `model`.
     """
     return None if options.skips else REACH[options.temporal]
 

@@ -154,7 +154,7 @@ def test_a_few_stray_samples_do_not_make_the_box_the_picture(tmp_path: Path) -> 
     assert subject.box[:2] == (64, 64)
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0, "at no sample"), (1.0, "at every sample")])
+@pytest.mark.parametrize(("value", "said"), [(0.0, "no sample of"), (1.0, "every sample of")])
 def test_a_map_without_a_subject_is_refused(tmp_path: Path, value: float, said: str) -> None:
     maps = keep(tmp_path / "m.npz", [np.full((H, W), value, np.float32)])
     with pytest.raises(QualityError, match=said):

@@ -102,7 +102,7 @@ def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation
     if total in (0, frames * width * height):
         which = "no sample" if total == 0 else "every sample"
         raise QualityError(
-            f"the judging maps exceed {INSIDE} at {which}, so they define no subject",
+            f"{which} of the judging maps is above {INSIDE}, so no subject can be told from the background",
             "give other judging maps with --judge-masks or --judge-model",
         )
     x, w = _stretch(columns)
