@@ -56,15 +56,37 @@ def deeper(recipe: Recipe, kind: str = "separable") -> Recipe:
     return recipe.model_copy(update={"net": net})
 
 
-def gaze_recipe(backbone: Path, **changes: object) -> GazeRecipe:
+def record_of(backbone: Path) -> Backbone:
     data = backbone.read_bytes()
-    record = Backbone(
+    return Backbone(
         url="https://example.com/quarter.tflite",
         sha256=sha256_hex(data),
         size=len(data),
         license="Apache-2.0",
         trained_on=["noise"],
     )
+
+
+def pyramid_recipe(backbone: Path) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "net": {"arch": "pyramid", "width": 0.25, "channels": 8, "deep": 16, "dilations": [2]},
+            "backbone": record_of(backbone),
+            "epochs": 6,
+            "batch": 4,
+            "lr": 3e-3,
+            "encoder_lr": 0.5,
+            "ema": 0.8,
+            "store": 64,
+            "selection_share": 0.2,
+            "selection_lines": 64,
+            "phases": [{"until": 6, "crops": [[64, 64]]}],
+        }
+    )
+
+
+def gaze_recipe(backbone: Path, **changes: object) -> GazeRecipe:
     values: dict[str, object] = {
         "name": "tiny",
         "task": "gaze",
@@ -77,7 +99,7 @@ def gaze_recipe(backbone: Path, **changes: object) -> GazeRecipe:
         "height": 48,
         "width": 64,
         "store": 64,
-        "backbone": record,
+        "backbone": record_of(backbone),
     }
     return GazeRecipe.model_validate(values | changes)
 

@@ -8,9 +8,17 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # two threads on a busy machine wait for each other
 
 from eyeline.errors import TrainingError  # noqa: E402
-from eyeline.training.nets import ARCHITECTURES, GazeNet, build_net, count_parameters, start_from  # noqa: E402
+from eyeline.training._backbone import load_backbone  # noqa: E402
+from eyeline.training.nets import (  # noqa: E402
+    ARCHITECTURES,
+    GazeNet,
+    MobileNetV2,
+    build_net,
+    count_parameters,
+    start_from,
+)
 from eyeline.training.recipes import load_recipe, recipe_names  # noqa: E402
-from training.samples import deeper  # noqa: E402
+from training.samples import deeper, sensible_backbone  # noqa: E402
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("student_v1", 112_841), ("student_v2", 123_721)])
@@ -75,6 +83,33 @@ def test_a_net_with_concatenated_skips_is_not_widened() -> None:
     wide = build_net(load_recipe("student_v2").net | {"bottleneck": 72})
     with pytest.raises(TrainingError, match="belong to another network"):
         start_from(wide, net.state_dict())
+
+
+@pytest.mark.parametrize("size", [(64, 96), (48, 80)], ids=["even at stride 16", "odd"])
+def test_the_encoder_has_the_same_features_and_gradients_in_training(
+    size: tuple[int, int],
+) -> None:
+    encoder = MobileNetV2(0.25)
+    load_backbone(encoder, sensible_backbone())
+    encoder.double()
+    x = torch.rand(2, 3, *size).double()
+
+    def run(training: bool) -> list["torch.Tensor"]:
+        encoder.train(training).zero_grad()
+        features = encoder(x)
+        torch.stack([f.square().mean() for f in features]).sum().backward()
+        return [*features, *(p.grad.clone() for p in encoder.parameters())]
+
+    for mine, theirs in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_pyramid_has_side_heads_in_training_only() -> None:
+    net = build_net(load_recipe("student_v6").net)
+    assert count_parameters(net) == 589_425
+    x = torch.zeros(2, 3, 64, 96)
+    assert [tuple(y.shape[-2:]) for y in net.train()(x)] == [(64, 96), (8, 12), (4, 6)]
+    assert len(net.eval()(x)) == 1
 
 
 def test_the_map_is_the_density_divided_by_its_maximum_at_any_scale_of_the_logits() -> None:

@@ -45,6 +45,14 @@ def test_a_recipe_takes_the_nets_of_its_task_alone() -> None:
             parse_recipe(content | {"net": content["net"] | {"arch": arch}})
 
 
+def test_a_pyramid_needs_a_backbone_and_other_nets_take_none() -> None:
+    pyramid, other = (load_recipe(name).model_dump() for name in ("student_v6", "smoke"))
+    with pytest.raises(ValidationError, match=r"needs a table \[backbone\]"):
+        parse_recipe(pyramid | {"backbone": None})
+    with pytest.raises(ValidationError, match="no other arch takes one"):
+        parse_recipe(other | {"backbone": pyramid["backbone"]})
+
+
 def test_recipes_know_their_crops() -> None:
     recipe: Recipe = load_recipe("smoke")
     assert recipe.crops(1) == [(32, 32)]

@@ -24,13 +24,19 @@ torch.set_num_threads(1)  # two threads on a busy machine wait for each other
 pytest.importorskip("lightning")
 
 from eyeline.cli import main  # noqa: E402
+from eyeline.convert.export import export_run  # noqa: E402
 from eyeline.digests import file_sha256  # noqa: E402
 from eyeline.errors import OutputError, TrainingError  # noqa: E402
+from eyeline.inference.session import Session  # noqa: E402
+from eyeline.registry.records import IoSpec  # noqa: E402
+from eyeline.registry.registry import Model  # noqa: E402
+from eyeline.scan import scan_file  # noqa: E402
+from eyeline.training._backbone import load_backbone  # noqa: E402
 from eyeline.training.material import TrainingMaterial, prepare_objects  # noqa: E402
-from eyeline.training.nets import build_net  # noqa: E402
+from eyeline.training.nets import MobileNetV2, build_net  # noqa: E402
 from eyeline.training.recipes import Recipe, load_recipe  # noqa: E402
 from eyeline.training.trainer import fit  # noqa: E402
-from training.samples import deeper, make_discs  # noqa: E402
+from training.samples import deeper, make_discs, pyramid_recipe  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +272,27 @@ def test_a_union_learns_from_each_picture_once(discs: Path, tmp_path: Path) -> N
     assert record["data"] == ["set", "other"]
     assert record["data_facts"]["dropped"] == 1
     assert sum(record["images"].values()) == 40 + 12
+
+
+def test_a_run_starts_from_the_backbone_and_its_export_keeps_the_contract(
+    discs: Path, backbone: Path, tmp_path: Path
+) -> None:
+    recipe = pyramid_recipe(backbone)
+    material = prepare_objects(recipe, [discs], tmp_path / "cache", backbone=backbone)
+    result = fit(recipe, material, tmp_path / "run", progress=False)
+    record = json.loads(result.record.read_text())
+    assert record["curve"][-1]["iou"] > 0.6
+    assert record["recipe"]["backbone"]["sha256"] == file_sha256(backbone)
+
+    pretrained = MobileNetV2(0.25)
+    load_backbone(pretrained, backbone.read_bytes())
+    learned = weights_of(result.weights)["encoder.stem.weight"]
+    moved = (learned - pretrained.stem.weight).norm() / pretrained.stem.weight.norm()
+    assert 0 < moved < 0.2
+
+    onnx = tmp_path / "pyramid.onnx"
+    export_run(tmp_path / "run", onnx)
+    assert scan_file(onnx).admitted
+    session = Session(Model("pyramid", onnx, IoSpec(multiple=1)), "cpu")
+    m = session.run(np.random.default_rng(0).normal(size=(1, 3, 45, 77)).astype(np.float32))
+    assert m.shape == (45, 77)

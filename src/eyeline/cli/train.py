@@ -31,7 +31,7 @@ def train(
         None, help="Gaze: image/mask set whose pictures the teacher labels; masks are not used."
     ),
     backbone: Path | None = option(
-        None, help="Gaze: local copy of the recipe's backbone; by default it is downloaded."
+        None, help="Local copy of the recipe's backbone; by default it is downloaded."
     ),
     without: list[Path] | None = option(
         None, help="A test set: pictures that resemble one of its pictures are left out."
@@ -58,11 +58,12 @@ def train(
     quiet = quiet or not first
     chosen = load_recipe(recipe)
     gaze = isinstance(chosen, GazeRecipe)
-    foreign = {"--unlabelled": unlabelled, "--backbone": backbone} if not gaze else {}
+    foreign = {"--unlabelled": unlabelled} if not gaze else {}
+    foreign |= {"--backbone": backbone} if chosen.backbone is None else {}
     foreign |= {"--without": without[0]} if gaze and without else {}
     if unused := [name for name, value in foreign.items() if value is not None]:
         raise UsageError(
-            f"{unused[0]} has no effect with recipe {chosen.name}, whose task is {chosen.task}",
+            f"{unused[0]} has no effect with recipe {chosen.name} (task: {chosen.task})",
             "leave the option out",
         )
     place = cache or out / "cache"
@@ -74,8 +75,9 @@ def train(
             )  # fmt: skip
         else:
             material = prepare_objects(
-                chosen, data, place, without=without or (), teacher=teacher, on_step=advance
-            )
+                chosen, data, place, without=without or (), teacher=teacher, backbone=backbone,
+                on_step=advance,
+            )  # fmt: skip
     if not quiet:
         learned = int(material.arrays.train.sum())
         dropped = material.facts.get("dropped", 0)

@@ -101,22 +101,29 @@ def prepare_objects(
     *,
     without: Sequence[Path] = (),
     teacher: Path | None = None,
+    backbone: Path | None = None,
     on_step: OnStep = lambda part, done, total: None,
 ) -> TrainingMaterial:
-    """Decode image/mask pairs, drop near-duplicates, and run the teacher on the pictures.
+    """Decode image/mask pairs, drop near-duplicates, run the teacher, and download the backbone.
 
     Args:
         recipe: a recipe for object masks.
         data: folders of datasets; of near-duplicates in several datasets, the first is kept.
-        cache: folder for decoded pictures and the maps of the teacher.
+        cache: folder for decoded pictures, the maps of the teacher and the backbone.
         without: folders of test sets; near-duplicates of test pictures are dropped.
         teacher: ONNX file of the teacher; used if `recipe.teacher` is above 0.
+        backbone: local copy of the recipe's backbone; None = download it.
         on_step: called with the name of the step, the number of pictures done and their total.
 
     Raises:
         DatasetError: the data cannot be used.
         ModelError: ONNX Runtime cannot run the teacher.
+        TrainingError: the local copy of the backbone is not the file that the recipe needs.
     """
+    weights = None
+    if recipe.backbone is not None:
+        fetching = partial(on_step, "fetching the backbone")
+        weights = fetch_backbone(recipe.backbone, cache, backbone, fetching)
     union = find_union(data, without, partial(on_step, "comparing pictures"))
     for name, twin in union.dropped:
         log.info("%s is left out: it is a near-duplicate of %s", name, twin)
@@ -132,7 +139,8 @@ def prepare_objects(
         teach = partial(on_step, "running the teacher")
         maps = run_teacher("objects", union.pairs, teacher, cache, teach)
     facts = arrays.facts | {"dropped": len(union.dropped)}
-    return TrainingMaterial("objects", [root.stem for root in data], arrays, facts, teacher=maps)
+    names = [root.stem for root in data]
+    return TrainingMaterial("objects", names, arrays, facts, teacher=maps, backbone=weights)
 
 
 def prepare_gaze(

@@ -238,6 +238,28 @@ _STAGES = (
 )
 
 
+def _apply_depthwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a depthwise 3x3 convolution; in training on a CPU, compute it so that its gradient is fast.
+
+    The bfloat16 gradient of PyTorch 2.13 is slow with a stride or a dilation. So a convolution with a
+    stride is computed in float32. A convolution with a dilation of 2 is computed as one without dilation on
+    each of the four pictures that consist of every second row and column.
+    """
+    n, c, h, w = x.shape
+    if layer.training and torch.is_grad_enabled() and x.device.type == "cpu":
+        if layer.stride == (2, 2):
+            with torch.autocast("cpu", enabled=False):
+                return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]
+        if layer.dilation == (2, 2) and h % 2 == 0 and w % 2 == 0:
+            # With channels last, the copies move all channels of a pixel at once.
+            x = x.permute(0, 2, 3, 1).reshape(n, h // 2, 2, w // 2, 2, c).permute(2, 4, 0, 1, 3, 5)
+            x = x.reshape(4 * n, h // 2, w // 2, c).permute(0, 3, 1, 2)
+            x = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=c)
+            x = x.permute(0, 2, 3, 1).reshape(2, 2, n, h // 2, w // 2, c).permute(2, 3, 0, 4, 1, 5)
+            return x.reshape(n, h, w, c).permute(0, 3, 1, 2)
+    return layer(x)  # type: ignore[no-any-return]
+
+
 class _InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise convolution and 1x1 projection; also returns the expanded feature."""
 
@@ -251,7 +273,7 @@ class _InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         expanded = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(expanded)))
+        y = self.project(F.relu6(_apply_depthwise(self.depthwise, expanded)))
         return expanded, x + y if self.residual else y
 
 
@@ -361,8 +383,53 @@ class GazeNet(SaliencyNet):
         return torch.exp(logits - logits.amax((1, 2, 3), keepdim=True))
 
 
+class PyramidNet(SaliencyNet):
+    """Predicts object masks with a pyramid over strides 16, 8 and 4 of a pretrained encoder.
+
+    Args:
+        width: multiplier of the channels of the encoder.
+        channels: channels of the pyramid at strides 8 and 4.
+        deep: channels of the pyramid at stride 16.
+        dilations: dilations of the residual blocks at stride 16.
+    """
+
+    def __init__(self, width: float, channels: int, deep: int, dilations: list[int]) -> None:
+        super().__init__()
+        self.encoder = MobileNetV2(width)
+        fine, middle, coarse = self.encoder.channels
+        self.entry = _conv_bn(coarse, deep, kernel=1)
+        self.context = _GlobalContext(deep, deep)
+        self.wide = nn.Sequential(*(_Residual(deep, d) for d in dilations))
+        self.down = nn.ModuleList(
+            _conv_bn(c, channels, kernel=1, relu=False) for c in (channels, deep)
+        )
+        self.laterals = nn.ModuleList(
+            _conv_bn(c, channels, kernel=1, relu=False) for c in (fine, middle)
+        )
+        self.fuse = nn.ModuleList(_Residual(channels) for _ in range(2))
+        self.heads = nn.ModuleList([nn.Conv2d(channels, 1, 3, padding=1)])
+        self.heads.extend(nn.Conv2d(c, 1, 1) for c in (channels, deep))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the logits of all heads, finest first; side heads exist in training mode only."""
+        fine, middle, coarse = self.encoder(x)
+        paths = [self.wide(self.context(self.entry(coarse)))]
+        for i, skip in ((1, middle), (0, fine)):
+            up = _resize(self.down[i](paths[0]), skip)
+            paths.insert(0, self.fuse[i](F.relu(up + self.laterals[i](skip))))
+        logits = [_resize(self.heads[0](paths[0]), x)]
+        if self.training:
+            logits += [head(p) for head, p in zip(list(self.heads)[1:], paths[1:], strict=True)]
+        return logits
+
+
 # The keys are the values of `arch` in a recipe; the other keys of `[net]` are arguments of the class.
-ARCHITECTURES: dict[str, type[SaliencyNet]] = {"fpn": Fpn, "unet": UNet, "gaze": GazeNet}
+ARCHITECTURES: dict[str, type[SaliencyNet]] = {
+    "fpn": Fpn,
+    "unet": UNet,
+    "pyramid": PyramidNet,
+    "gaze": GazeNet,
+}
 
 
 def build_net(config: dict[str, Any]) -> SaliencyNet:

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
 from eyeline.errors import TrainingError
 from eyeline.validation import Strict
@@ -39,12 +39,32 @@ class Restart(Strict):
     lr: float = Field(gt=0, le=1)
 
 
+class Backbone(Strict):
+    """Pretrained weights of an encoder.
+
+    Attributes:
+        url: URL of the TensorFlow Lite file.
+        sha256: SHA-256 of the file in hex.
+        size: size of the file, bytes.
+        license: SPDX id of the licence.
+        trained_on: datasets that the weights were trained on.
+    """
+
+    url: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size: int = Field(gt=0)
+    license: str
+    trained_on: list[str]
+
+
 class BaseRecipe(Strict):
     """Keys of the recipes of both tasks.
 
     Attributes:
         name: id of the run.
         net: `arch` and its arguments (classes in `eyeline.training.nets`).
+        backbone: pretrained weights of the encoder; None for a network without a pretrained encoder.
+        encoder_lr: learning rate of the pretrained encoder, as a share of `lr`.
         epochs: passes over the training fold.
         batch: images per step.
         lr: peak learning rate.
@@ -61,6 +81,8 @@ class BaseRecipe(Strict):
 
     name: str
     net: dict[str, Any]
+    backbone: Backbone | None = None
+    encoder_lr: float = Field(default=0.1, gt=0, le=1)
     epochs: int = Field(gt=0)
     batch: int = Field(default=32, gt=1)
     lr: float = Field(gt=0)
@@ -100,7 +122,7 @@ class Recipe(BaseRecipe):
         selection_lines: short side of the images of that fold when they are scored, pixels.
     """
 
-    architectures: ClassVar[tuple[str, ...]] = ("fpn", "unet")
+    architectures: ClassVar[tuple[str, ...]] = ("fpn", "unet", "pyramid")
 
     task: Literal["objects"] = "objects"
     overlap: Literal["iou", "dice"] = "iou"
@@ -111,35 +133,21 @@ class Recipe(BaseRecipe):
     selection_share: float = Field(default=0.05, gt=0, lt=1)
     selection_lines: int = Field(default=192, ge=32)
 
+    @model_validator(mode="after")
+    def _backbone_fits_net(self) -> Recipe:
+        if (self.net["arch"] == "pyramid") != (self.backbone is not None):
+            raise ValueError("arch 'pyramid' needs a table [backbone], and no other arch takes one")
+        return self
+
     def crops(self, epoch: int) -> list[tuple[int, int]]:
         """Return the crop sizes of an epoch."""
         return next((p.crops for p in self.phases if epoch < p.until), self.phases[-1].crops)
-
-
-class Backbone(Strict):
-    """Pretrained weights of an encoder.
-
-    Attributes:
-        url: URL of the TensorFlow Lite file.
-        sha256: SHA-256 of the file in hex.
-        size: size of the file, bytes.
-        license: SPDX id of the licence.
-        trained_on: datasets that the weights were trained on.
-    """
-
-    url: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    size: int = Field(gt=0)
-    license: str
-    trained_on: list[str]
 
 
 class GazeRecipe(BaseRecipe):
     """A training run on recorded gaze.
 
     Attributes:
-        backbone: pretrained weights of the encoder.
-        encoder_lr: learning rate of the encoder, as a share of `lr`.
         height: rows of the training pictures, pixels.
         width: columns of the training pictures, pixels.
         correlation: weight of the correlation in the loss; the KL divergence has the weight 1.
@@ -150,7 +158,6 @@ class GazeRecipe(BaseRecipe):
 
     task: Literal["gaze"]
     backbone: Backbone
-    encoder_lr: float = Field(default=0.1, gt=0, le=1)
     height: int = Field(default=192, ge=32)
     width: int = Field(default=256, ge=32)
     correlation: float = Field(default=1.0, ge=0)
