@@ -193,7 +193,7 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path, source: Callable[[str], F
         (
             "scene",
             {"data/stimuli/3.jpg": picture(form="JPEG")},
-            "it has 2 images, but the folder has 3",
+            "the file has 2 images, but the folder has 3",
         ),
         ("hevc", {"video_database.mat": b"words" * 99}, "is not a MATLAB file of the layout"),
         (

@@ -32,7 +32,7 @@ class Watcher(Protocol):
     """Shows the progress of a batch."""
 
     def begin(self, total: int, skipped: int, size: int) -> None:
-        """Begin a batch of `total` titles: `skipped` are not processed, the others have `size` bytes."""
+        """Begin a batch of `total` titles: `skipped` are not processed; the others have `size` bytes."""
 
     def started(self, task: Task, worker: int) -> None:
         """Show that a worker began a task."""
@@ -52,12 +52,12 @@ class _TitleState:
     """A title that is being processed.
 
     Attributes:
-        size: size of its sources, bytes.
-        plan: its segments; None if it is not split.
+        size: size of the source videos, bytes.
+        plan: segments of the title; None if the title is not split.
         left: numbers of the segments that are not done.
-        running: number of its tasks that workers are running.
-        over: whether it is finished or has failed; outcomes of its segments are then ignored.
-        attempts: number of workers that died, by kind and number of their task.
+        running: number of the title's tasks that workers are running.
+        over: whether the title is finished or has failed; outcomes of its segments are then ignored.
+        attempts: number of workers that died, per kind and number of the task.
     """
 
     title: Title

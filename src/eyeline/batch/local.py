@@ -108,7 +108,7 @@ class LocalEngine(Engine):
         return [event for slot in ready.values() for event in self._read(slot)]
 
     def _read(self, slot: _Slot) -> list[Event]:
-        """Return the events of one worker; the last event says so if it died."""
+        """Return the events of one worker; if the worker died, the last event says so."""
         assert slot.process is not None and slot.pipe is not None and slot.task is not None  # noqa: S101
         dead = not slot.process.is_alive()
         events: list[Event] = []

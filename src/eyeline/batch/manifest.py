@@ -115,7 +115,7 @@ def _expand(pattern: str) -> list[str]:
     if is_url(pattern):
         fs, inside = filesystem(pattern)
         with _reading(pattern, BatchError):
-            fs.invalidate_cache()  # drops listings that an earlier batch cached
+            fs.invalidate_cache()  # drops folder listings that an earlier batch cached
             found = fs.glob(inside)
             return sorted(fs.unstrip_protocol(f) for f in found if fs.isfile(f))
     found = glob.glob(local_path(pattern), recursive=True)  # noqa: PTH207 - Path.glob rejects absolute patterns
@@ -183,11 +183,11 @@ class Title:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Return the paths or URLs of all its videos."""
+        """Return the paths or URLs of all videos of the title."""
         return (self.source, self.distorted) if self.distorted else (self.source,)
 
     def stamp(self) -> dict[str, Any]:
-        """Return the result of the function `stamp` for its sources, as JSON values.
+        """Return the result of the function `stamp` for each source of the title, as JSON values.
 
         Raises:
             MediaError: a source is missing.
@@ -210,7 +210,7 @@ def read_titles(given: str, *, pairs: bool = False) -> list[Title]:
     """Read titles from a manifest, pattern, folder or single video.
 
     Args:
-        given: path or URL, as in the table of this module.
+        given: path or URL of a manifest, folder or video, or a pattern (see the module's docstring).
         pairs: each title has a `reference` and a `distorted` video; `given` must be a manifest then.
 
     Raises:
@@ -255,13 +255,14 @@ def _absolute(path: str) -> str:
 def _from_files(given: str) -> list[Title]:
     if _is_folder(given):
         root = given.rstrip("/")
-        if is_url(root):  # listings begin with this form: `memory:///films` for `memory://films`
+        if is_url(root):
             fs, inside = filesystem(root)
+            # A listing returns URLs in this form, such as `memory:///films` for `memory://films`.
             root = str(fs.unstrip_protocol(inside))
         found = [f for f in _expand(f"{root}/**") if _is_video(f)]
     else:
         found = _expand(given)
-        # Not commonpath, which would turn the `//` of a URL into `/`.
+        # `os.path.commonpath` would turn the `//` of a URL into `/`.
         folders = [f.rpartition("/")[0] + "/" for f in found]
         root = os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071
     return [Title(_name(path, root), path) for path in sorted(found)]

@@ -31,10 +31,10 @@ _CANCEL_WAIT = 3.0  # seconds for a cancelled task to remove its temporary files
 _OBJECTS = 100 << 20  # bytes of the object store of a Ray started here; it holds records only
 
 HEAD_PATIENCE = 45.0
-"""Seconds without an answer of the head node until the batch ends; after 60 s, Ray would exit silently."""
+"""The batch ends if the head node gives no answer for so many seconds; after 60 s, Ray exits silently."""
 
 ROOM_PATIENCE = 600.0
-"""Seconds without a node with enough cores until the batch ends; autoscalers take minutes."""
+"""The batch ends after so many seconds without a node that has enough cores; autoscalers take minutes."""
 
 
 class ProgressActor:
@@ -45,7 +45,7 @@ class ProgressActor:
         self._limits: dict[int, str] = {}
 
     def report(self, number: int, frames: int, where: str) -> None:
-        """Store the number of rows so far of attempt `number`; `where` describes its process."""
+        """Store how many rows attempt `number` has made; `where` is its process and host."""
         self._frames[number] = frames, where
 
     def report_limit(self, number: int, reason: str) -> None:

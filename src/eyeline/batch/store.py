@@ -42,7 +42,7 @@ from eyeline.locks import file_lock
 STATE = "_eyeline"
 STATUS_FILE = "_status.csv"
 LAYOUT = 1
-"""Number of the layout; it is hashed into the version name, so no version mixes two layouts."""
+"""Number of the folder layout; version names are hashed from it, so no version mixes two layouts."""
 
 SEGMENT = ".segment"
 _LONGEST = 120  # characters of a title in a file name; file systems take 255 bytes
@@ -199,7 +199,7 @@ def exclusive(place: Place, *, renew: float = RENEW, stale: float = STALE) -> It
     lease file is written there, and renewed until the block ends.
 
     Args:
-        place: the folder.
+        place: the output folder to lock.
         renew: seconds between two renewals of the lease.
         stale: age in seconds at which a lease expires. The clocks of all machines must differ by less.
 
@@ -231,8 +231,8 @@ def _lease(place: Place, every: float, stale: float) -> Iterator[None]:
         hint = f"wait for that batch, or stop it; if it was killed, try again in {left:.0f} s"
         raise _refusal(place, note, hint)
     renew()
-    # If two batches begin at once, the second lease overwrites the first, whose writer notices it here.
-    # If the second writer was slow, the first may have looked too early; wait for its next renewal.
+    # If two batches begin at once, the second lease overwrites the first; the first batch sees that here.
+    # If this batch wrote slowly, the other may have looked before that: wait until it renews its lease.
     prompt = time.monotonic() - looked < 0.8 * _PAUSE
     time.sleep(_PAUSE if prompt else every + _PAUSE)
     note = (place.read(_LOCK) or b"").decode()
@@ -265,7 +265,7 @@ def _parse_note(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Version:
-    """A partition of the dataset; each command, model and set of options has a separate one.
+    """A partition of the results; each command, model and set of options has a separate partition.
 
     Attributes:
         name: name of the partition.
@@ -301,9 +301,9 @@ class TitleRecord:
         source: path or URL of the source.
         source_sha256: SHA-256 of the source in hex; for a pair, two digests joined by `+`.
         stamp: `Title.stamp` when the sources were read.
-        part: path of the part below the output folder.
-        part_sha256: SHA-256 of the part in hex.
-        frames: number of rows in the part.
+        part: path of the result file ("part") below the output folder.
+        part_sha256: SHA-256 of the result file in hex.
+        frames: number of rows in the result file.
         segments: number of segments that the title was split into.
         warnings: lines to show to the user.
     """
@@ -329,7 +329,7 @@ class Store:
         self.version = version
 
     def begin(self) -> None:
-        """Write the facts of the version; call this before its first part is written.
+        """Write the facts of the version; call this before its first result file is written.
 
         Raises:
             BatchError: the folder has a version of this name with other facts.
@@ -347,7 +347,7 @@ class Store:
             )
 
     def part_name(self, title: str, file: str) -> str:
-        """Return the path of the part of a title below the output folder."""
+        """Return the path of the result file of a title below the output folder."""
         return f"version={self.version.name}/title={slug(title)}/{file}"
 
     def _record_name(self, title: str) -> str:
@@ -363,7 +363,7 @@ class Store:
         return None if data is None else _parse(self._record_name(title), data)
 
     def write_record(self, record: TitleRecord) -> None:
-        """Write the record of a title, after its part is written."""
+        """Write the record of a title, after its result file is written."""
         text = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
         self.place.write(self._record_name(record.title), text)
 
@@ -399,8 +399,8 @@ class VersionStatus:
     """The state of the titles of one version.
 
     Attributes:
-        version: the version.
-        records: the records of its titles, sorted by title.
+        version: command, model and options of the results.
+        records: the records of the version's titles, sorted by title.
     """
 
     version: Version
@@ -412,7 +412,7 @@ def read_status(output: str, *, verify: bool = False) -> list[VersionStatus]:
 
     Args:
         output: path or URL of the output folder.
-        verify: also compute the SHA-256 of each part; a title whose part has changed becomes `failed`.
+        verify: also compute the SHA-256 of each result file; if it has changed, the title becomes `failed`.
 
     Raises:
         BatchError: the folder is not the output folder of a batch, or a record is invalid.

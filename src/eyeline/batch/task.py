@@ -36,7 +36,7 @@ class Job:
     Attributes:
         work: an `eyeline.batch.work.Work`.
         output: path or URL of the output folder.
-        version: model and options, which name the folder of the results.
+        version: command, model and options of the batch; the folder of the results is named after them.
         limits: limits of time and memory for one task.
         threads: number of threads per worker.
         segment: approximate number of frames per segment; 0 disables splitting.
@@ -106,7 +106,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """The result of a task: one of `record`, `plan` and `whole_because`, or none for a finished segment.
+    """The result of a task: `record`, `plan` or `whole_because` is set, or none of them for a segment.
 
     Attributes:
         record: the record of the title, which is finished or has failed.
@@ -171,7 +171,8 @@ class BatchResult:
 class Engine(ABC):
     """A pool of workers, each of which runs one task at a time.
 
-    If a worker dies, its task ends without an outcome. The engine reports that and replaces the worker.
+    If a worker dies, its task ends without an outcome. The engine reports the death and replaces the
+    worker.
 
     Attributes:
         restarts: number of workers that were replaced so far.

@@ -1,7 +1,7 @@
 """The work that a batch does for each title: `extract`, `score` or `roi map`.
 
-A `Work` is a record of options that can be pickled. Each worker process makes a `Runner` from it, which
-holds the loaded model. To add a kind of work, add a `Work` and a `Runner` here, and a command to
+A `Work` is a record of options that can be pickled. Each worker process makes a `Runner` from the `Work`;
+the runner holds the loaded model. To add a kind of work, add a `Work` and a `Runner` here, and a command to
 `cli/batch.py`.
 """
 
@@ -49,7 +49,7 @@ class Product:
 
 
 class Runner(ABC):
-    """Does the work of a `Work` in a worker process, with the model loaded."""
+    """Processes titles in a worker process with the options of a `Work`; holds the loaded model."""
 
     def __init__(self, work: Any, threads: int) -> None:
         self._video = replace(work.video, threads=threads)

@@ -1,6 +1,6 @@
 """Run tasks in a worker process, within limits of time and memory; used by all engines.
 
-A worker whose task exceeds a limit reports that and ends its process, and the engine starts a new worker.
+If a task exceeds a limit, its worker reports this and ends its process, and the engine starts a new worker.
 So a title that hangs or needs too much memory does not affect the other titles.
 """
 
@@ -100,7 +100,7 @@ class Watchdog:
         self._alive = time.monotonic()
         self._over.clear()
         if self._limits.seconds:
-            # A second timer in C, since the thread can't run while native code holds the GIL.
+            # A second timer in C, since the watchdog thread can't run while native code holds the GIL.
             faulthandler.dump_traceback_later(self._limits.seconds + _GRACE, exit=True)
         if self._limits != TaskLimits():
             self._thread = threading.Thread(target=self._watch, name="eyeline-limits", daemon=True)
@@ -232,7 +232,7 @@ class Worker:
         return Outcome(record=record, frames=product.frames)
 
     def _unchanged(self, task: Task, digest: str) -> TitleRecord | None:
-        """Return the record of a finished title whose sources had this digest; None if there is none."""
+        """Return the record of a title if it is finished and its sources had this digest, or else None."""
         record = self._store.record(task.title.name)
         if record is None or record.state != "ok" or record.source_sha256 != digest:
             return None
@@ -310,7 +310,7 @@ class Worker:
     def _publish(
         self, task: Task, product: Product, digest: str, mark: dict[str, Any], segments: int
     ) -> TitleRecord:
-        """Write the part of a title, then its record."""
+        """Write the result file of a title, then the record of the title."""
         name = self._store.part_name(task.title.name, self._job.work.file)
         data = product.content
         if isinstance(data, Log):
@@ -343,7 +343,7 @@ def _planned(task: Task) -> TitlePlan:
 
 
 def _check_unchanged(title: Title, mark: dict[str, Any]) -> None:
-    """Raise a `MediaError` if a source has changed since `mark` was taken."""
+    """Raise a `MediaError` if a source has changed since its stamp `mark` was taken."""
     if title.stamp() != mark:
         raise MediaError(
             f"{' or '.join(title.sources)}: changed while the batch read it", "run the batch again"
@@ -374,7 +374,7 @@ def _unpacked(data: bytes) -> Indexes:
 
 
 def record_failure(store: Store, title: Title, reason: str) -> TitleRecord:
-    """Record that a title failed, and remove the part of an earlier run.
+    """Record that a title failed, and remove the result file of an earlier run.
 
     Raises:
         OutputError: the record can't be written.

@@ -92,11 +92,11 @@ def find_files(
 ) -> list[tuple[PurePosixPath, Source]]:
     """List the files of a dataset that `wanted` accepts, each with its path inside the dataset.
 
-    A folder is searched in the subfolders `folders` and for files named in `beside` next to them; an
-    archive is searched as a whole. `folders` and `beside` are in lower case.
+    In a folder, only the subfolders `folders`, and the files `beside` next to them, are listed; an archive
+    is searched as a whole. `folders` and `beside` are in lower case.
 
     Raises:
-        DatasetError: there is no such dataset, the archive cannot be read, or a path in the archive
+        DatasetError: the dataset does not exist, the archive cannot be read, or a path in the archive
             contains `..`.
     """
     if root.is_dir():
@@ -130,7 +130,7 @@ def _folders_named(top: Path, name: str) -> list[Path]:
 def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except PermissionError:  # for example `lost+found` at the top of a disk
+    except PermissionError:  # such as `lost+found` at the top of a disk, which only root reads
         return []
 
 
@@ -171,7 +171,7 @@ def _zip_members(path: Path) -> list[Member]:
 def files_under(
     root: Path, found: list[tuple[PurePosixPath, Source]], folders: Iterable[str]
 ) -> tuple[PurePosixPath, dict[str, Source]] | None:
-    """Return the files below the first of `folders` that has any.
+    """Return the files below the first of `folders` that contains files.
 
     Args:
         root: path of the dataset, for error messages.

@@ -606,7 +606,7 @@ def gaze_density(
     narrowest = max(sigma * width, NARROWEST)
     across = _gaussians(fixations.x * width, width, narrowest)
     down = _gaussians(fixations.y * height, height, narrowest)
-    # Not a matrix product: BLAS would start a thread per core for a millisecond of work.
+    # einsum, not a matrix product: BLAS would start one thread per core for 1 ms of work.
     total = np.einsum("nh,nw->hw", down, across)
     density: npt.NDArray[np.float32] = (total / total.sum()).astype(np.float32)
     return density

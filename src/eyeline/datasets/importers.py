@@ -184,7 +184,7 @@ def _write_table(
         sizes = {name: probe_stimulus(kind, name, path).size for name, path in files.items()}
     with (
         target.open("wb") as raw,
-        # The gzip header gets no name and no time, so that equal input gives equal bytes.
+        # The gzip header stores no file name and no time, so that equal input gives equal bytes.
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
         io.TextIOWrapper(packed, "utf-8", newline="") as text,
     ):
@@ -228,7 +228,7 @@ def _check_unpacked(data: bytes) -> None:
             total += len(unpack.decompress(body, 1 << 20))
             body = unpack.unconsumed_tail
         if total > MAX_BYTES:
-            raise ValueError(f"it has more than the allowed {MAX_BYTES:,} bytes after unpacking")
+            raise ValueError(f"the file unpacks to more than the allowed {MAX_BYTES:,} bytes")
 
 
 def _read_structs(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
@@ -262,7 +262,7 @@ def _read_matrices(data: bytes, names: Sequence[str]) -> Iterator[RawFixations]:
     """
     cells = _matlab_cells(data)
     if len(cells) != len(names):
-        raise ValueError(f"it has {len(cells)} images, but the folder has {len(names)}")
+        raise ValueError(f"the file has {len(cells)} images, but the folder has {len(names)}")
     for name, row in zip(names, cells, strict=True):
         for number, cell in enumerate(row, 1):
             if cell.size:

@@ -2,7 +2,8 @@
 
 A dataset is a folder, a .tar or a .zip with the subfolders `images/` and `masks/`, or with the subfolders
 of a known dataset (`IMAGE_FOLDERS`, `MASK_FOLDERS`), at the top level or inside a single top-level folder.
-The name of a pair includes the subfolders below these: DAVIS has one per video. Archives are not unpacked.
+The name of a pair includes the folders below `images/`, because DAVIS has one folder per video. Archives
+are not unpacked.
 
 Two datasets can contain the same picture, copied, scaled or compressed again. Such a picture would count
 twice in training, or leak from a test set into training. `find_union` keeps the first copy and reports
@@ -39,7 +40,7 @@ IMAGE_FOLDERS = (
     *("jpegimages/480p", "image", "imgs", "img"),  # DAVIS-2016 first
 )
 MASK_FOLDERS = (
-    *("masks", "ground_truth_mask", "duts-tr-mask", "duts-te-mask"),  # the second one is ECSSD's
+    *("masks", "ground_truth_mask", "duts-tr-mask", "duts-te-mask"),  # "ground_truth_mask": ECSSD
     *("annotations/480p", "mask", "gt"),
 )
 MASK_THRESHOLD = 127
@@ -73,8 +74,8 @@ def find_pairs(root: Path) -> list[Pair]:
         root: folder, .tar or .zip in a layout that the module's docstring describes.
 
     Raises:
-        DatasetError: there is no such dataset, it has no pairs, an image has no mask, a mask has no image,
-            two files have the same name, or a file cannot be read.
+        DatasetError: the dataset does not exist, it has no pairs, an image has no mask, a mask has no
+            image, two files have the same name, or a file cannot be read.
     """
     found = find_files(
         root, (*IMAGE_FOLDERS, *MASK_FOLDERS), lambda path: has_suffix(path, IMAGE_SUFFIXES)
@@ -198,7 +199,7 @@ class Union:
 
     Attributes:
         pairs: the pairs to use; with several datasets, their names begin with the name of the dataset.
-        dropped: pairs that were left out: (name, name of the picture that it duplicates).
+        dropped: pairs that were left out, each as (name, name of the picture that it duplicates).
     """
 
     pairs: list[Pair]
@@ -263,7 +264,7 @@ def find_union(
             own.append(name)
             if number >= len(apart):
                 kept.append(replace(pair, name=name) if len(sets) > 1 else pair)
-        # Appended after the whole dataset, so that duplicates within a dataset are kept.
+        # The hashes are appended after the whole dataset, so duplicates within a dataset are kept.
         seen = np.concatenate([seen, np.array(rows, np.uint64).reshape(-1, 4)])
         seen_names += own
     if not kept:

@@ -54,7 +54,7 @@ LATENCY_WARM_UP = 3
 
 @dataclass(frozen=True)
 class MaskDataset:
-    """A dataset with masks: image pairs in the order of their names, and a SHA-256 of all content."""
+    """A dataset with masks: pairs of image and mask, sorted by name, and a SHA-256 of all content."""
 
     name: str
     pairs: list[Pair]
@@ -65,12 +65,12 @@ def load_dataset(path: Path) -> MaskDataset:
     """Read and check a dataset with masks, a folder, .tar or .zip (see `eyeline.datasets.pairs`).
 
     Raises:
-        DatasetError: see `find_pairs` and `check_sizes`; or no mask has foreground (for example, masks
+        DatasetError: `find_pairs` or `check_sizes` fails; or no mask has foreground (for example, masks
             with values 0 and 1), or no mask has background.
     """
     pairs = find_pairs(path)
     check_sizes(pairs)
-    # Both loops stop at the first mask with foreground or background, so they read few masks.
+    # `any` and `all` stop at the first mask with foreground or background, so they read few masks.
     if not any(np.asarray(read_mask(p.mask)).any() for p in pairs):
         raise DatasetError(
             f"{path}: no mask has a pixel above 127",
@@ -86,9 +86,9 @@ def load_dataset(path: Path) -> MaskDataset:
 
 
 def count_parameters(model: Model) -> int:
-    """Return the parameter count from a model's record, or count floating-point initializers.
+    """Return the parameter count in a model's record, or else count the file's floating-point initializers.
 
-    In a quantised file, integer weights and biases count, and their scales do not.
+    In a quantised file, integer weights and biases are counted, but their scales are not.
 
     Raises:
         MissingExtraError: onnx is not installed, and the model is not registered.
@@ -153,7 +153,7 @@ def evaluate(
         _check_unused(o)
     if mask_paths:
         import_engine()
-    sessions = [Session(m, "cpu") for m in models]  # raises for a model that cannot be used
+    sessions = [Session(m, "cpu") for m in models]  # fails if a model cannot be used
     labels = _labels(models)
     loaded = [load_dataset(path) for path in mask_paths]
     gaze_sets = [
@@ -231,7 +231,7 @@ def _evaluate_gaze(
 def _model_facts(
     session: Session, working_size: tuple[int, int], o: EvaluateOptions
 ) -> dict[str, Any]:
-    """Return the properties of a model that results on masks and on fixations share."""
+    """Return the model properties that results on masks and results on fixations both store."""
     size = o.size
     return {
         "model_sha256": session.model.sha256,
@@ -286,7 +286,7 @@ def _result(
     rows: list[ImageRow],
     pooled: Pooled,
 ) -> MaskResult:
-    # Ties go to the size that occurs first, so the result is reproducible.
+    # If two sizes are equally frequent, the earlier one is used, so results are reproducible.
     common = Counter(row.working_size for row in rows).most_common(1)[0][0]
     return MaskResult(
         model=label,

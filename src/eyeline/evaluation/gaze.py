@@ -103,8 +103,8 @@ class GazeOptions:
             distance is not known.
         longest_side: longest side of the maps at evaluation, in pixels.
         splits: number of random splits of the viewers for the inter-observer baseline.
-        fold: evaluate only the images of this fold (see `eyeline.datasets.fixations.fold_of`). It does
-            not apply to videos, because no recipe trains on videos.
+        fold: evaluate only the images of this fold (see `eyeline.datasets.fixations.fold_of`). It does not
+            apply to videos, because no training recipe uses videos.
     """
 
     frames: int = FRAMES
@@ -139,8 +139,8 @@ class EvaluateOptions:
     Attributes:
         size: input size of the models (see `rows.Size`).
         resample: how images are scaled down (see `rows.Resample`).
-        workers: number of processes; 1 = no worker processes, 0 = one per core. With more than one,
-            a calling script needs `if __name__ == "__main__":`, because each process imports it.
+        workers: number of processes; 1 = no worker processes, 0 = one per core. With several processes, a
+            calling script needs `if __name__ == "__main__":`, because each process imports the script.
         resume: folder that stores finished rows, so that an interrupted run can continue.
         gaze: how to evaluate maps on fixation sets.
         prior: paths of the fixation sets on which the centre prior is fitted; None = the prior that
@@ -160,7 +160,7 @@ class EvaluateOptions:
 
     @property
     def rows(self) -> RowOptions:
-        """The folder and the number of processes for `make_rows`."""
+        """The options for `make_rows`: the folder and the number of processes."""
         return RowOptions(self.resume, self.workers or usable_cores())
 
 
@@ -172,7 +172,7 @@ def load_judged_set(
     """Read a fixation set, with only the images of the fold if `options` names one.
 
     Raises:
-        DatasetError: see `load_fixation_set`; or no image is in the fold.
+        DatasetError: `load_fixation_set` fails; or no image is in the fold.
     """
     dataset = load_fixation_set(root, on_progress)
     if options.fold is None or dataset.kind == "videos":
@@ -259,7 +259,7 @@ class GazeJudge:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def truth(self, stimulus: Stimulus, fixations: Fixations) -> GazeTruth:
-        """Return the ground truth from one or more fixations on an image or on a frame of a video."""
+        """Return the ground truth that one or more fixations on an image or video frame give."""
         grid = self.grid(stimulus)
         if grid not in self._totals:
             self._totals[grid] = sum(
@@ -275,13 +275,13 @@ class GazeJudge:
         return self._prior.density(*self.grid(stimulus))
 
     def fixations(self, stimulus: Stimulus, time_ms: float) -> Fixations:
-        """Return the fixations on a frame of a video at a time, or all fixations on an image."""
+        """Return the fixations on a video at the time of a frame, or all fixations on an image."""
         return stimulus.fixations.active_at(time_ms) if self.videos else stimulus.fixations
 
     def score(
         self, stimulus: Stimulus, saliency: npt.NDArray[np.floating], time_ms: float
     ) -> FrameScore:
-        """Score a map of any size against the fixations at a time; all values are NaN without fixations."""
+        """Score a map of any size against the fixations at a time; without any, all values are NaN."""
         fixations = self.fixations(stimulus, time_ms)
         if not len(fixations):
             return FrameScore(time_ms, 0, dict.fromkeys(GAZE_MEASURES, float("nan")))
@@ -301,7 +301,7 @@ def _histogram(fixations: Fixations, grid: tuple[int, int]) -> Floats:
 
 
 def judged_frames(total: int, count: int) -> list[int]:
-    """Divide `total` frames into `count` equal parts and return the index of each middle frame."""
+    """Divide `total` frames into `count` equal parts and return the index of the middle frame of each."""
     return sorted({int((k + 0.5) * total / count) for k in range(count)})
 
 
@@ -342,7 +342,7 @@ def judged_maps(
         stimulus: the image or video.
         size: input size (see `Size`); an exact (width, height) is not allowed for videos.
         resample: how images are scaled down; videos always use area averaging.
-        judge: the judge of the set, which also holds the options.
+        judge: the `GazeJudge` of the fixation set; it also holds the options.
         threads: number of inference threads for a video.
 
     Yields:
@@ -401,7 +401,7 @@ class ScoreBaseline:
         self._baseline, self._judge, self._seed = baseline, judge, seed
 
     def __call__(self, job: tuple[Stimulus, tuple[float, ...]]) -> GazeRow:
-        """Return the row of a stimulus; `job` also has the times of its evaluated frames in ms."""
+        """Return the row of a stimulus; `job` holds the stimulus and the times of its frames in ms."""
         stimulus, times = job
         if self._baseline == "inter-observer":
             scores = self._halves(stimulus, times)
@@ -414,7 +414,7 @@ class ScoreBaseline:
 
     def _halves(self, stimulus: Stimulus, times: tuple[float, ...]) -> list[FrameScore]:
         """Score the density of each half of the viewers against the other half; average over splits."""
-        # The seed includes the digest, so that the splits do not depend on the other stimuli.
+        # The seed includes the stimulus's digest, so its splits do not depend on the other stimuli.
         rng = np.random.default_rng([self._seed, int(stimulus.digest[:12], 16)])
         viewers = np.unique(stimulus.fixations.viewer)
         splits = [
@@ -439,7 +439,7 @@ class ScoreBaseline:
         return scores
 
 
-ROW_SCHEMA = 1  # increase it when the content or the computation of a row changes
+ROW_SCHEMA = 1  # increase this number when a row's content or computation changes
 
 BASELINES: tuple[Baseline, ...] = ("uniform", "centre prior", "inter-observer")
 

@@ -16,9 +16,9 @@ Degenerate inputs have these results:
 | several fixations on one pixel | each fixation counts |
 
 Viewers tend to look near the centre of any image, so every model is compared with the centre prior: a
-Gaussian with the mean and the variances of the fixations of several sets, averaged over the sets. It is
-never fitted on the set that is evaluated. `centre_priors.json` holds the priors that this command prints
-for OSIE, Saliency in Crowd and Scene:
+Gaussian with the mean and the variances of the fixations of several sets, averaged over the sets. The
+centre prior is never fitted on the set that is evaluated. `centre_priors.json` holds the priors that this
+command prints for OSIE, Saliency in Crowd and Scene:
 
     python -m eyeline.evaluation.gaze_metrics osie.tar crowd.tar scene.tar
 """
@@ -219,8 +219,8 @@ def auc_judd(positives: Floats, negatives: Floats, weights: Floats) -> float:
 
     Source: Judd, Durand and Torralba, "A benchmark of computational models of saliency to predict human
     fixations", MIT-CSAIL-TR-2012-001. As in the authors' code, the curve is linear between its points.
-    So the area is slightly larger than that of `auc` if there are few fixations, and 0.5 if all fixations
-    lie on the lowest value of the map.
+    Therefore the area is slightly larger than that of `auc` if there are few fixations, and 0.5 if all
+    fixations lie on the lowest value of the map.
 
     Args:
         positives: float64 (N,), values of the map at the fixations.

@@ -2,7 +2,7 @@
 
 PySODMetrics computes F-measures, weighted F, S-measure, E-measure and MAE. It first stretches every map
 to [0, 1], also for MAE, so these measures do not depend on the scale of the map. IoU, PLCC and block IoU
-use the map as the model gives it.
+use the map without this stretching.
 
 Images with an empty mask count in every mean. For them, F, weighted F and adaptive F are 0, S-measure is
 1 - mean(map), and E-measure is the share of background. IoU and block IoU are 1 if the map is below the

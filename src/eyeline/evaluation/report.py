@@ -161,7 +161,7 @@ def _all_notes(report: EvaluationReport) -> list[str]:
 
 CELL = (200, 150)  # largest size of a picture in pixels; pictures keep their aspect ratio
 ACROSS = 2  # examples per row, each with three pictures
-GAP, LINE, FONT = 8, 20, 13  # in pixels: between pictures, per line of text, font size
+GAP, LINE, FONT = 8, 20, 13  # pixels: gap between pictures, height of a text line, font size
 NAME = 70  # characters of a name that fit above an example; the last ones are shown
 _TRIPLE = 3 * (CELL[0] + GAP) + GAP  # pixels from one example to the next in a row
 PAPER, INK = "#ffffff", "#222222"
@@ -265,7 +265,7 @@ def _section(title: str, examples: list[_Example]) -> Image.Image:
 def _masked(
     result: MaskResult, session: Session, dataset: MaskDataset, options: EvaluateOptions
 ) -> list[_Example]:
-    """Return image, ground truth and map of the images with the lowest IoU."""
+    """Return the image, the mask and the map for each of the lowest IoU values."""
     pairs = {p.name: p for p in dataset.pairs}
     rows = {row["name"]: row for row in result.images}
     examples = []
@@ -298,7 +298,7 @@ def _gazed(
     judge: GazeJudge,
     options: EvaluateOptions,
 ) -> list[_Example]:
-    """Return image with fixations, recorded density and map for the lowest NSS, worst first."""
+    """Return image with fixations, recorded density and map for each of the lowest NSS values."""
     stimuli = {s.name: s for s in dataset.stimuli}
     wanted: dict[str, dict[float, float]] = {}
     for nss, name, time_ms in result.worst:
@@ -327,7 +327,7 @@ def _gaze_example(
 ) -> _Example:
     fixations = judge.fixations(stimulus, time_ms)
     density = judge.truth(stimulus, fixations).density
-    box = _box(stimulus.size)  # the input size of a model may have another aspect ratio
+    box = _box(stimulus.size)  # the model's input may have another aspect ratio than the image
     drawn = picture.convert("RGB").resize(box)
     draw = ImageDraw.Draw(drawn)
     for x, y in zip(fixations.x * box[0], fixations.y * box[1], strict=True):

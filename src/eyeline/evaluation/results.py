@@ -80,7 +80,7 @@ class MaskResult:
 
     Attributes:
         model: registry id or file name.
-        parameters: see `count_parameters`.
+        parameters: number of parameters, from `count_parameters`.
         smoke: whether the model is a smoke-test model, whose scores have no meaning.
         dataset_digest: SHA-256 of all names, images and masks.
         size: the size option: lines of the short side, `WxH`, `native`, or `model` for the size in the
@@ -124,8 +124,8 @@ class GazeResult:
     Attributes:
         model: registry id, file name, or name of the baseline.
         baseline: whether this is the result of a baseline.
-        model_sha256, parameters, smoke, io, size, working_size, latency_ms: see `MaskResult`; without
-            a value for a baseline.
+        model_sha256, parameters, smoke, io, size, working_size, latency_ms: see `MaskResult`; a baseline
+            has the default values.
         estimates: each of `GAZE_MEASURES` with its confidence interval.
         stimuli: the scores of each image or video, and of each evaluated frame of a video.
     """
@@ -168,7 +168,7 @@ class GazeSet:
         fixations: number of valid fixations in these stimuli.
         pictures: number of evaluated images or frames.
         empty: number of evaluated frames without an active fixation; they have no score.
-        blur: description of the standard deviation of the recorded density.
+        blur: text that states the standard deviation of the Gaussians in the recorded density.
         prior, prior_sets: the centre prior, and the priors of the sets on which it was fitted.
         temporal: option for the temporal filter of videos (`model` = the filter in each model's
             record); None for images.
@@ -335,7 +335,7 @@ class EvaluationRow(_Part):
     @model_validator(mode="before")
     @classmethod
     def _count_images(cls, fields: Any) -> Any:
-        """Set `image_count` if the file lists all images; a summary already has it."""
+        """Set `image_count` if the file lists all images; a summary file already has this field."""
         if isinstance(fields, dict) and isinstance(fields.get("images"), list):
             return fields | {"image_count": len(fields["images"])}
         return fields
@@ -389,7 +389,7 @@ def read_evaluation(path: Path) -> tuple[Evaluation, str]:
     data = read_regular_file(path, limit=MAX_BYTES)
     try:
         return Evaluation.model_validate(json.loads(data)), sha256_hex(data)
-    except (ValueError, RecursionError) as exc:  # a ValidationError is a ValueError
+    except (ValueError, RecursionError) as exc:  # pydantic's ValidationError is a ValueError
         reason = str(exc)
         if isinstance(exc, ValidationError):
             first = exc.errors()[0]

@@ -3,8 +3,8 @@
 A row holds the scores of one image or video. A file of rows belongs to one model, dataset, size and set
 of software versions; if any of these changes, a new file is started.
 
-`ScorePair` computes the row of an image with a mask. It scales the image, runs the model, scales the map
-back to the size of the image, and scores the map there.
+To compute the row of an image with a mask, `ScorePair` scales the image, runs the model, scales the map
+back to the size of the image, and scores the map at that size.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from eyeline.inference import Session, finish, input_size, prepare, upscale
 from eyeline.parallel import map_in_processes
 from eyeline.registry.registry import Model
 
-SCHEMA = 2  # increase it when the content or the computation of a row changes
+SCHEMA = 2  # increase this number when a row's content or computation changes
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _row_store(
 ) -> Iterator[tuple[dict[str, Kept], Callable[[Kept], None]]]:
     """Yield the stored rows of an earlier run by name, and a function that stores one more row.
 
-    Once this function returns, the row survives even if the process is killed.
+    Once that second function returns, its row survives even if the process is killed.
     """
     if folder is None:
         yield {}, lambda row: None
@@ -225,7 +225,7 @@ Size = int | tuple[int, int] | Literal["native"] | None
 
 Resample = Literal["area", "bilinear"]
 """How images are scaled down: by area averaging as for video, or by bilinear interpolation without a
-low-pass, as in the evaluation code of U-2-Net and related models."""
+low-pass filter, as in the evaluation code of U-2-Net and related models."""
 
 
 def scaled_size(width: int, height: int, size: Size, model: Model) -> tuple[int, int]:
@@ -273,7 +273,7 @@ def _scaled(image: Image.Image, w: int, h: int, how: Resample) -> npt.NDArray[np
         planes = np.asarray(image, np.float32).transpose(2, 0, 1)
         return np.round(np.stack([upscale(p, w, h) for p in planes])).astype(np.uint8)
     smaller = w <= image.width and h <= image.height
-    # A box filter averages areas as for video, but it would repeat pixels when enlarging.
+    # BOX averages areas as for video, but it would repeat pixels if the image is enlarged.
     filter_ = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     return np.ascontiguousarray(np.asarray(image.resize((w, h), filter_)).transpose(2, 0, 1))
 
@@ -297,7 +297,7 @@ class ScorePair:
         self._last: _ScoredFrame | None = None
 
     def __call__(self, job: tuple[Pair, Pair | None]) -> ImageRow:
-        """Return the row of a pair; `job` also has the pair of the previous frame (see `jobs`).
+        """Return the row of a pair; `job` is the pair and the pair of the previous frame (see `jobs`).
 
         Raises:
             DatasetError: an image or mask cannot be read.
@@ -325,7 +325,7 @@ class ScorePair:
 
 
 def jobs(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Pair | None]]:
-    """Yield every pair with the pair of the previous frame of its video, or None."""
+    """Yield every pair and the pair of the previous frame of its video, or None for a first frame."""
     before: Pair | None = None
     for pair in pairs:
         video = video_of(pair.name)
@@ -334,5 +334,5 @@ def jobs(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Pair | None]]:
 
 
 def video_of(name: str) -> str:
-    """Return the folder of a pair, which is its video; empty for a still image."""
+    """Return the folder of a pair, which identifies its video; an empty string for a still image."""
     return name.rpartition("/")[0]

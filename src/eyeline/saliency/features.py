@@ -119,7 +119,7 @@ def _envelope(times: Series, values: Series) -> tuple[Series, Series]:
     whole = len(values) // stretch * stretch
     blocks = values[:whole].reshape(-1, stretch)
     first = np.arange(0, whole, stretch)
-    # argmin and argmax return the place of a NaN, so the line keeps its gaps.
+    # If a block has a NaN, argmin and argmax return its index, so the line keeps its gaps.
     both = np.stack([first + blocks.argmin(1), first + blocks.argmax(1)], 1)
     at = np.append(np.sort(both, 1).ravel(), np.arange(whole, len(values)))
     return times[at], values[at]
@@ -134,7 +134,7 @@ def _times(log: Log) -> tuple[Series, str]:
 
 
 def check_plot_path(path: str | Path) -> str:
-    """Return the format that the suffix of `path` names.
+    """Return the file format that belongs to the suffix of `path`.
 
     Raises:
         OutputError: the suffix is neither `.svg` nor `.png`.
@@ -191,7 +191,7 @@ def plot_log(log: Log, path: str | Path, cuts: Sequence[float] = (), title: str 
     with mpl.rc_context():
         mpl.rcdefaults()  # ignores the user's matplotlibrc
         mpl.rcParams.update(style)
-        # Not pyplot, which needs a window system and keeps global state.
+        # `Figure` is used without pyplot, which needs a window system and keeps global state.
         figure = Figure(
             figsize=(WIDTH_INCHES, 0.9 + PANEL_INCHES * len(panels)),
             dpi=DPI,
@@ -231,7 +231,7 @@ def _draw(
         )
     for cut in cuts:
         axis.axvline(cut, color=CUT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
-    # Not a y label, which would move with the width of the panel's tick labels.
+    # A y label instead of this text would move with the width of the panel's tick labels.
     label = f"{title}\n{unit}"
     axis.text(-0.14, 0.5, label, transform=axis.transAxes, va="center", fontsize=9)
     axis.margins(y=0.12)

@@ -37,7 +37,7 @@ RAMP: tuple[tuple[float, int, int, int, float], ...] = (
 )
 """Colours from dark over violet and red to yellow; their brightness rises, so they work in grey, too."""
 
-CONTOUR_LEVEL = 128  # of 255: a map value of 0.5
+CONTOUR_LEVEL = 128  # 128 of 255 is a map value of 0.5
 CONTOUR = np.array([255, 255, 255, 215], np.uint8)
 
 HEAT_SIZE = 640
@@ -57,7 +57,7 @@ def ramp() -> npt.NDArray[np.uint32]:
     """Return `RAMP` interpolated at 256 levels, one packed integer per level.
 
     Returns:
-        uint32 (256,). A view as uint8 (256, 4) has R, G, B and A, with straight alpha.
+        uint32 (256,). Viewed as uint8 (256, 4), each row is R, G, B and A with straight alpha.
     """
     points = np.array(RAMP)
     levels = np.arange(256) / 255

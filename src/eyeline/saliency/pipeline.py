@@ -70,8 +70,8 @@ class ExtractOptions:
             I/O spec.
         stride: infer every n-th frame and the first frame of every scene; interpolate the maps of the
             other frames.
-        still: threshold in percent of full scale; 0 = off. A frame whose green plane differs from that
-            of the last inferred frame by less on average is not inferred.
+        still: threshold in percent of full scale; 0 = off. A frame is not inferred if the mean difference
+            of its green plane from that of the last inferred frame is below this threshold.
         fill: how the maps of frames that are not inferred are interpolated.
         temporal: temporal filter of the maps; `model` = the filter in the model's I/O spec.
         temporal_ms: time constant of `ema` and `motion`, milliseconds, above 0 and at most 2000;
@@ -284,7 +284,7 @@ class _ExtractionLoop:
                     else:
                         self.frame_before = decoded.frame
         except DamagedMediaError as exc:
-            self._damage = exc  # `results` raises it after the frames that the filters hold
+            self._damage = exc  # `results` raises this after the filters' last frames
         finally:
             self._video.close()
 
@@ -480,7 +480,7 @@ def open_log(extraction: Extraction) -> Log:
 
 
 def outcome(log: Log, report: DecodeReport, cuts: list[float], complete: bool) -> dict[str, Any]:
-    """Return the part of the provenance that is known at the end of a run; `cuts` are in seconds."""
+    """Return the part of the provenance that is known only at the end of a run; `cuts` are in seconds."""
     return {
         "complete": complete,
         "frames": len(log),

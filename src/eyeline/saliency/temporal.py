@@ -71,7 +71,7 @@ class Flow:
 
     def __init__(self) -> None:
         try:
-            import cv2  # its stubs lack the DIS class
+            import cv2  # OpenCV's type stubs lack the DIS class
         except ModuleNotFoundError as exc:
             raise MissingExtraError("OpenCV", "motion") from exc
         self._cv2: Any = cv2
@@ -82,7 +82,7 @@ class Flow:
         if min(grey_to.shape) < 16:  # too small for the patch pyramid of DIS
             return m
         cv2 = self._cv2
-        # One object per pair, since its result depends on the frames of earlier calls.
+        # Create one object per pair of frames, since its result depends on earlier calls.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         flow = dis.calc(np.ascontiguousarray(grey_to), np.ascontiguousarray(grey_from), None)
         h, w = m.shape
@@ -215,7 +215,7 @@ FILTERS: dict[TemporalFilter, Callable[[Iterable[FrameMap], float, float], Itera
 nominal frame rate. To add a filter, add a function, and a row to `FILTERS` and to `REACH`."""
 
 REACH: dict[TemporalFilter, tuple[int, int] | None] = {
-    "model": None,  # not resolved yet, so assume the largest reach
+    "model": None,  # the filter is not resolved yet, so assume the largest reach
     "none": (0, 0),
     "ema": None,
     "median": (MEDIAN_WINDOW // 2, MEDIAN_WINDOW // 2),

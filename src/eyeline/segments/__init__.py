@@ -10,13 +10,13 @@ The joined log is bit-identical to the log of a single run.
     logs = [run_segment(run, s, indexes) for s in plan]  # anywhere, in any order
     log = join_segments(logs)
 
-A segment begins with a seek, while the previous segment decodes up to its end without one. To verify
+A segment begins with a seek, while the previous segment decodes up to its end without a seek. To verify
 that the seek found the right frames, each segment stores digests of the pictures at its two ends. If
 the digests of neighbouring segments differ, or a source is damaged, `SeamError` says that the video
 must be processed in one piece.
 
-`split` plans, runs and joins segments, and implements them for `eyeline extract`.
-`eyeline.quality.pair_segments` implements them for `eyeline score`.
+`split` plans, runs and joins segments, and implements the segments of `eyeline extract`.
+`eyeline.quality.pair_segments` implements the segments of `eyeline score`.
 """
 
 from eyeline.segments.split import (

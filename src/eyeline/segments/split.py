@@ -1,7 +1,7 @@
 """Split a video into segments, process one segment, and join the logs of all segments.
 
-Each command that works in segments implements `SegmentedRun`, which plans the segments and makes the
-rows of one: `ExtractSegments` for `extract`, `eyeline.quality.pair_segments` for `score`.
+Each command that works in segments implements `SegmentedRun`, which plans the segments and makes the rows
+of one segment: `ExtractSegments` for `extract`, `eyeline.quality.pair_segments` for `score`.
 
 In `extract` without a stride, a row depends on a few frames before and after it (`temporal.REACH`).
 Each segment also processes those frames and drops their rows. With a stride, or with a filter that
@@ -192,7 +192,7 @@ def join_segments(logs: Sequence[Log]) -> Log:
 
     Raises:
         SeamError: a segment is missing or damaged, was made by another model, version or machine, or
-            its digest differs from the one of its neighbour.
+            its digest differs from that of the neighbouring segment.
     """
     if not logs or any(SEAM not in log.provenance for log in logs):
         raise SeamError(
@@ -275,10 +275,10 @@ SCORE_REACH = 2
 
 
 def reach_of(options: ExtractOptions) -> tuple[int, int] | None:
-    """Return how many frames before and after a frame its map depends on; None = its whole scene.
+    """Return on how many frames before and after it a frame's map depends; None = on its whole scene.
 
     Args:
-        options: the result of `ExtractOptions.for_model`, whose filter is never `model`.
+        options: the result of `ExtractOptions.for_model`, so `options.temporal` is not "model".
     """
     return None if options.skips else REACH[options.temporal]
 
