@@ -145,7 +145,7 @@ def test_a_file_that_is_there_is_kept_or_refused(server: Server, tmp_path: Path)
 
 
 def test_a_local_file_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="not an http or https address"):
+    with pytest.raises(DownloadError, match="this is not an http or https address"):
         download(Asset("file:///etc/hostname", DIGEST, 10), tmp_path / "f")
 
 

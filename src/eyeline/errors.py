@@ -67,7 +67,7 @@ def _rebuild(
 
 
 class UsageError(EyelineError):
-    """Options contradict each other, or cannot be met."""
+    """Options contradict each other, or cannot be satisfied."""
 
 
 class MediaError(EyelineError):

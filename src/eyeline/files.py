@@ -2,7 +2,7 @@
 
 `whole_file`, `whole_folder` and `open_output` serve one write. `PendingFile` and `Sink` serve results
 that grow frame by frame. All of them write to a temporary name in the same folder, call fsync, and
-rename. `download` keeps what has arrived as `NAME.part`, resumes there at the next call, and renames
+rename. `download` keeps the received bytes as `NAME.part`, resumes there at the next call, and renames
 the file only when its sha256 is the pinned one.
 """
 
@@ -42,7 +42,7 @@ def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
     Args:
         path: the final file.
         suffix: whether the temporary name keeps the suffix of `path`, which some writers need. Without
-            it, a pattern such as `**/*.parquet` does not match unfinished files.
+            the suffix, a pattern such as `**/*.parquet` does not match unfinished files.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -55,7 +55,7 @@ def whole_file(path: str | Path, *, suffix: bool = True) -> Iterator[Path]:
     except OSError as exc:
         raise output_error(path, exc) from exc
     if stat.S_ISDIR(mode):
-        raise OutputError(f"{path}: is a folder", "name a file")
+        raise OutputError(f"{path}: the path is a folder", "name a file")
     if not stat.S_ISREG(mode):
         # A rename would replace a device or a pipe, such as /dev/null, by a file.
         try:
@@ -250,7 +250,7 @@ def read_regular_file(path: Path, limit: int = MAX_MODEL_BYTES) -> bytes:
     """Read a regular file of at most `limit` bytes.
 
     Raises:
-        RegistryError: missing, unreadable, a folder, FIFO or device, empty, or too large.
+        RegistryError: the file is missing, unreadable, empty, too large, or a folder, FIFO or device.
     """
     try:
         # O_NONBLOCK: opening a FIFO does not wait for a writer.
@@ -259,7 +259,7 @@ def read_regular_file(path: Path, limit: int = MAX_MODEL_BYTES) -> bytes:
         raise RegistryError(f"{path}: can't be read: {exc.strerror}", "check the path") from exc
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise RegistryError(f"{path}: not a regular file", "name a file")
+        raise RegistryError(f"{path}: the path is not a regular file", "name a file")
     with os.fdopen(handle, "rb") as f:
         status = os.fstat(f.fileno())
         if status.st_size == 0:
@@ -362,7 +362,7 @@ def download(
 def _append(asset: Asset, part: Path, on_progress: Callable[[int, int], None]) -> None:
     if not asset.url.startswith(SCHEMES):
         raise DownloadError(
-            f"{asset.url}: not an http or https address", "give an http or https address"
+            f"{asset.url}: this is not an http or https address", "give an http or https address"
         )
     have = _size(part)
     request = urllib.request.Request(asset.url, headers={"User-Agent": "eyeline"})  # noqa: S310

@@ -159,7 +159,7 @@ def test_bad_data_is_one_clear_line(case: str, squares: Path, here: Here) -> Non
         (["-m", "unknown"], "no model 'unknown'"),
         (["--contact-sheet", "worst.gif"], "cannot be written as .gif"),
         (["-o", "nowhere/r.json"], "nowhere/r.json: its folder does not exist"),
-        (["-o", "/"], "/: is a folder"),
+        (["-o", "/"], "/: the path is a folder"),
         (["-o", "x", "--html", "x"], "x: another output has the same name"),
         (["--resume", "/dev/null"], "/dev/null"),
     ],

@@ -154,7 +154,7 @@ def score(
     size: str | None = options.SIZE,
     temporal: options.TemporalFilter = group(),
     colour: options.ColourOptions = group(),
-    segment: int = _segment(500),  # a pair takes many times as long as a frame
+    segment: int = _segment(500),  # scoring is far slower per frame than extracting
     execution: Execution = group(),
 ) -> None:
     """Score every pair of `reference` and `distorted`, whole and where viewers look."""

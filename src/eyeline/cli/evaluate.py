@@ -105,7 +105,7 @@ def evaluate(
         gaze=GazeOptions(
             frames=FRAMES if gaze.frames is None else gaze.frames, temporal=gaze.temporal,
             pixels_per_degree=gaze.pixels_per_degree,
-            fold=cast("Fold | None", gaze.fold),  # GazeOptions checks it
+            fold=cast("Fold | None", gaze.fold),  # GazeOptions checks the fold
         ),
         prior=tuple(gaze.prior) if gaze.prior else None,
     )  # fmt: skip

@@ -279,7 +279,7 @@ def show(
 
     found = Registry(registry).get(model)
     record = found.record
-    size = len(found.data)  # reads and verifies
+    size = len(found.data)  # `data` reads the file and checks its digest
     fields = record.model_dump() if record else {}
     typer.echo(json.dumps({**fields, "path": str(found.path), "bytes": size}, indent=1))
 

@@ -72,7 +72,7 @@ def audit(
 
     if len(upstream) > 1 and (checkpoint or onnx or net):
         raise UsageError(
-            "--checkpoint, --onnx and --net belong to one upstream", "audit them one by one"
+            "--checkpoint, --onnx and --net belong to one upstream", "audit one project at a time"
         )
     check_outputs((json_out, markdown))
     rules = load_policy(policy)
@@ -194,18 +194,20 @@ def export(
     from eyeline.cli.progress import item_progress
 
     if run is not None and (upstream_dir or from_onnx):
-        raise UsageError("a training run and an upstream are given together", "give one of them")
+        raise UsageError(
+            "RUN and --upstream-dir or --from-onnx are given together", "give one of them"
+        )
     if checkpoint and not upstream_dir:
-        raise UsageError("--checkpoint needs --upstream-dir", "the net's code comes from there")
+        raise UsageError(
+            "--checkpoint needs --upstream-dir", "add the folder with the network's code"
+        )
     if run is None and not upstream_dir and not from_onnx:
         raise UsageError(
             "no model to export is given",
             "give RUN, --upstream-dir with --checkpoint, or --from-onnx",
         )
     if upstream_dir and not checkpoint and not from_onnx:
-        raise UsageError(
-            "--upstream-dir needs --checkpoint", "or --from-onnx, with its licence from there"
-        )
+        raise UsageError("--upstream-dir needs --checkpoint", "add it, or --from-onnx")
     if checkpoint and from_onnx:
         raise UsageError("--checkpoint and --from-onnx are given together", "give one of them")
     if output.suffix != ".onnx":

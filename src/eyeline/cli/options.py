@@ -43,8 +43,8 @@ MODEL, FRAMES, STEERING = "Model", "Frames", "Steering"
 def option(default: Any, *names: str, help: str, panel: str | None = None, **settings: Any) -> Any:
     """Declare an option; `settings` are more arguments of `typer.Option`, such as `min` or `envvar`.
 
-    Its flag is `--` and the name of the parameter, and its group in the help that of its record, unless
-    `names` and `panel` say otherwise.
+    By default the flag is `--` and the name of the parameter, and the group in the help is that of its
+    record; `names` and `panel` change them.
     """
     made = functools.partial(typer.Option, *names, help=help, **settings)
     return dataclasses.field(default=default, metadata={"make": made, "panel": panel})
@@ -167,7 +167,7 @@ class ModelChoice:
     registry: str | None = REGISTRY
 
     def choose(self, use: Use) -> Model:
-        """Return the model, or the production model of `--map` or of the command's default task."""
+        """Return the chosen model, or the production model for `--map` or the command's default task."""
         from eyeline.registry.registry import resolve_model
 
         chosen = resolve_model(self.model, self.registry or None, task=self.task, use=use)

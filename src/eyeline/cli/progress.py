@@ -47,7 +47,7 @@ def frame_progress(
 
 @contextlib.contextmanager
 def item_progress(label: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar per part of a work on a terminal while the block runs, and `label` before the first.
+    """Show a bar per part of the work on a terminal while the block runs, and `label` before the first.
 
     Yields:
         A function to call with a part's name, its finished items, and its total.
@@ -74,7 +74,7 @@ def item_progress(label: str, quiet: bool) -> Iterator[Callable[[str, int, int],
 class InterruptShield:
     """Raise `KeyboardInterrupt` on SIGINT and SIGTERM, but only after a running `with` block.
 
-    A block writes one frame to all outputs. A second signal interrupts the block at once.
+    Each block writes one frame to all outputs. A second signal interrupts the block at once.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class InterruptShield:
 
 @contextlib.contextmanager
 def interruptible(kept: str) -> Iterator[None]:
-    """End the command with exit code 130 if SIGINT or SIGTERM ends the block; say what is kept."""
+    """End the command with exit code 130 if SIGINT or SIGTERM ends the block; print what is kept."""
     InterruptShield()
     try:
         yield

@@ -41,7 +41,7 @@ class SteeringMaps(options.ModelChoice):
     )
 
     def extract_options(self) -> ExtractOptions:
-        """Return how the maps are made; refuse `--map` beside `--maps`."""
+        """Return the options for making maps; `--map` together with `--maps` is an error."""
         from eyeline.saliency.pipeline import ExtractOptions
 
         self.refuse_ready_maps(maps=self.maps)

@@ -36,7 +36,7 @@ def format_for(path: str | Path, name: str | None = None) -> LogFormat:
 
     Args:
         path: its suffix chooses; `-` (stdout) is JSON.
-        name: the format's name, which wins over the suffix.
+        name: the format's name, which overrides the suffix.
 
     Raises:
         OutputError: no format has this name or suffix.
@@ -82,8 +82,8 @@ def write_log(
         log: rows and provenance.
         path: the file, whose suffix chooses the format; `-` is stdout, in JSON.
         with_log: a libvmaf log in JSON, CSV or XML to which the columns are added. Its layout and
-            content are kept, and frames are matched by number. May be `path` itself.
-        format: name of a format that wins over the suffix.
+            content are kept, and frames are matched by number. It may be the same file as `path`.
+        format: name of a format, which overrides the suffix.
 
     Raises:
         OutputError: the suffix is unknown, or the file cannot be written.
@@ -100,7 +100,8 @@ def write_log(
     form = kept if format is None and str(path) == "-" else format_for(path, format)
     if kept.merge is None:
         raise LogError(
-            f"{existing}: a {kept.name} log can't be merged into", "give a JSON, CSV or XML log"
+            f"{existing}: columns can't be added to a {kept.name} log",
+            "give a JSON, CSV or XML log",
         )
     if form is not kept:
         raise OutputError(

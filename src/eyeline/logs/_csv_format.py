@@ -3,8 +3,8 @@
 The layout is a header `Frame,<metric>,...,` and a row per frame. Each line ends in a comma, so readers
 see a last column that is always empty. eyeline adds `pts_time` after `Frame`, and puts the provenance
 into the *name* of the empty column, as `eyeline=` and percent-encoded JSON without comma, quote or
-line break. Readers cannot parse comment lines, and a second file is easily lost. Numbers that are
-not finite are written as `nan`, `inf` and `-inf`.
+line break. Comment lines would break other readers, and a second file is easily lost. Numbers
+that are not finite are written as `nan`, `inf` and `-inf`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from eyeline.logs.base import (
 FRAME = "Frame"
 PROVENANCE = "eyeline="
 READABLE = " {}[]():;/+@&=?<>*!'|~"
-"""Characters of the provenance that are not encoded; the comma, the quotation mark and `%` are."""
+"""Characters of the provenance that are not percent-encoded, unlike comma, quotation mark and `%`."""
 
 
 def _line(cells: Iterable[str]) -> bytes:
@@ -44,7 +44,7 @@ def _provenance_cell(provenance: dict[str, Any], fps: float | None) -> str:
 
 
 def _check_names(names: list[str]) -> None:
-    """Refuse names that libvmaf's CSV, which has no quoting, cannot hold."""
+    """Reject names that libvmaf's CSV, which has no quoting, cannot hold."""
     for name in names:
         if name in ("", FRAME, PTS_TIME) or name != name.strip() or set(name) & set(',"\r\n'):
             raise LogError(f"{name!r} can't be the name of a CSV column", "write a JSON log")
@@ -115,11 +115,11 @@ def read(path: Path) -> Log:
 
 
 def merge(log: Log, path: Path, out: BinaryIO) -> None:
-    """Write the log at `path` again, its cells unchanged, with the columns of `log` behind its own."""
+    """Write the log at `path` again with unchanged cells, and append the columns of `log`."""
     _check_names(log.columns)
     table = _CsvCells(path)
     rows = match_frames(log, table.numbers, table.names)
-    timed = PTS_TIME in table.names  # the log keeps its own times
+    timed = PTS_TIME in table.names  # the existing log keeps its times
     last = _provenance_cell({**log.provenance, MERGED_LOG: table.provenance}, log.fps)
     out.write(_line([FRAME, *table.names, *([] if timed else [PTS_TIME]), *log.columns, last]))
     for cells, row in zip(table.rows, rows, strict=True):

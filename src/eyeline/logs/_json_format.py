@@ -113,8 +113,8 @@ def read(path: Path) -> Log:
 def merge(log: Log, path: Path, out: BinaryIO) -> None:
     """Write the log at `path` again with the metrics, pooled numbers and provenance of `log` added.
 
-    Its own content is repeated exactly, including a `pts_time`. Its own `provenance` moves under
-    `merged_log`.
+    The existing content is repeated exactly, including a `pts_time`. The existing `provenance` moves
+    under `merged_log`.
     """
     document = _load(path)
     frames, pooled = document["frames"], document.get("pooled_metrics", {})

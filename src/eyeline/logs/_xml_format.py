@@ -2,8 +2,8 @@
 
 `<VMAF version>` holds `<fyi fps>`, `<frames>` with a `<frame frameNum metric="value">` each, and
 `<pooled_metrics>` with a `<metric name min max mean harmonic_mean>` each. eyeline adds `pts_time` to
-each frame, percentiles, and `<provenance>` with JSON as its text. Document type declarations are
-refused, and with them all entities.
+each frame, percentiles, and `<provenance>` with JSON as its text. A document type declaration, which
+could define hostile entities, is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIZE = ("qualityWidth", "qualityHeight")
 
 
 class _XmlLog:
-    """The content of an XML log, attributes spelled as in the file."""
+    """The content of an XML log, with the attributes spelled as in the file."""
 
     def __init__(self, path: Path) -> None:
         text = read_text(path)
@@ -67,14 +67,14 @@ class _XmlLog:
         seen = dict.fromkeys(name for frame in self.frames for name in frame)
         self.names = [name for name in seen if name not in (FRAME_NUM, PTS_TIME)]
         written = root.findtext(PROVENANCE)
-        self.ours = bool(written)  # whether eyeline wrote it
+        self.ours = bool(written)  # whether eyeline wrote the log
         try:
             self.provenance = dict(parse(written)) if written else self._facts()
         except (ValueError, TypeError) as exc:
-            raise LogError("its provenance can't be read") from exc
+            raise LogError("the log's provenance can't be read") from exc
 
     def _facts(self) -> dict[str, Any]:
-        """Return what libvmaf states of its run: its version, and the size that it compared."""
+        """Return what libvmaf states about its run: its version and the picture size."""
         stated: dict[str, Any] = {"libvmaf_version": self.root.get("version")}
         size = [a.get(k, "") for a in self.params for k in _SIZE]
         if len(size) == len(_SIZE) and all(n.isdecimal() and len(n) < 10 for n in size):

@@ -44,7 +44,7 @@ class Log:
             column.append(metrics[name])
 
     def extend(self, other: Log) -> None:
-        """Add the rows of another log; a column that it lacks is a KeyError."""
+        """Add the rows of another log; a column that the other log lacks is a KeyError."""
         self.frame_num.extend(other.frame_num)
         self.pts_time.extend(other.pts_time)
         for name, column in self.values.items():
@@ -97,7 +97,7 @@ def pool(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
         values: one number per frame.
 
     Returns:
-        A value for each name of `POOLED`.
+        One value for each name of `POOLED`.
     """
     x = np.asarray(values, np.float64)
     if not x.size or np.isnan(x).any():
@@ -120,7 +120,8 @@ class LogFormat:
 
     name: str  # the name by which users choose the format
     suffixes: tuple[str, ...]  # file suffixes that choose it, lower case
-    begins: Callable[[bytes], bool]  # takes a file's first bytes, leading white space removed
+    # whether a file's first bytes, without leading white space, look like this format
+    begins: Callable[[bytes], bool]
     write: Callable[[Log, BinaryIO], None]
     read: Callable[[Path], Log]
     # Write the log at a path again, with the columns of another log added.
@@ -176,7 +177,7 @@ def match_frames(log: Log, numbers: Sequence[int], names: Sequence[str]) -> list
 
 
 class SpelledFloat(float):
-    """A float that remembers its spelling, so that a merged log repeats it exactly."""
+    """A float with the text that it was read from, so that a merged log repeats the text exactly."""
 
     text: str
 
@@ -196,7 +197,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """Read JSON; floats become `SpelledFloat`, and NaN and Infinity (not JSON, yet seen) null."""
+    """Read JSON; floats become `SpelledFloat`; NaN and Infinity, which are invalid JSON, become None."""
     return json.loads(
         text, parse_float=SpelledFloat, parse_constant=lambda _: None, object_pairs_hook=_unique
     )

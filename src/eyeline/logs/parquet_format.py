@@ -1,7 +1,7 @@
 """Logs as Parquet: `frameNum` int64, `pts_time` and metrics float64.
 
-Needs the extra `parquet` (pyarrow). The schema's metadata holds `eyeline`: JSON with `fps` and
-`provenance`.
+This format needs the extra `parquet` (pyarrow). The schema's metadata holds `eyeline`: JSON with `fps`
+and `provenance`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read(path: Path | BinaryIO) -> Log:
         raise LogError(f"the file is not Parquet: {exc}") from exc
     names: list[str] = table.column_names
     if FRAME_NUM not in names or len(set(names)) != len(names):
-        raise LogError(f"a log needs one column {FRAME_NUM}, and no name twice")
+        raise LogError(f"a log needs one column {FRAME_NUM} and no duplicate column names")
     try:
         numbers = table[FRAME_NUM].cast(pa.int64()).to_numpy().tolist()
         columns = {

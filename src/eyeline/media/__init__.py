@@ -8,9 +8,8 @@
             print(frame.index, frame.pts_time, frame.rgb.shape)   # uint8 (3, 144, 256)
     print(video.report.corrupt)
 
-A part of a video is decoded by an index: `video.frames(plan, start, stop)` seeks to the keyframe
-before `start` where `VideoOptions.index` holds the result of `index.index_frames`, and else decodes
-up to `start`.
+`video.frames(plan, start, stop)` decodes a part of a video. If `VideoOptions.index` holds the result of
+`index.index_frames`, it seeks to the keyframe before `start`; otherwise it decodes from the beginning.
 
 - `types`: options, facts, frames, and the interface of all readers.
 - `source`: `Video` and `open_video`, still images, the scene score.

@@ -1,7 +1,7 @@
 """Read uncompressed video without FFmpeg's demuxers: raw YUV by options, Y4M from files and stdin.
 
-Reading the bytes here, and decoding them by FFmpeg's `rawvideo`, shows exactly where a file ends
-early, and lets `seek` jump to any frame of raw YUV.
+This module reads the bytes itself and decodes them with FFmpeg's `rawvideo`. So it knows exactly where
+a file ends early, and `seek` can jump to any frame of raw YUV.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Y4M_FORMATS = {
     **{"411": "yuv411p", "422": "yuv422p", "444": "yuv444p", "444alpha": "yuva444p"},
     "mono": "gray",
 }
-"""Values of a Y4M header's C parameter (yuv4mpeg(5)) to FFmpeg's formats."""
+"""FFmpeg's pixel format for each value of a Y4M header's C parameter (yuv4mpeg(5))."""
 
 _LINE = 4096  # bytes: the longest header line that is read
 
@@ -195,7 +195,7 @@ def _y4m_layout(path: str, line: bytes) -> tuple[tuple[int, int], str, Fraction,
 
 
 def _ratio(text: str) -> Fraction | None:
-    """Parse `a:b`; None where it is unknown (0:0) or invalid."""
+    """Parse the ratio `a:b`; return None if it is unknown (0:0) or invalid."""
     match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
     return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else None
 
@@ -218,9 +218,9 @@ def _codec(mode: Literal["r", "w"], pix_fmt: str, size: tuple[int, int]) -> av.V
 
 
 def frame_bytes(pix_fmt: str, width: int, height: int) -> int:
-    """Return the bytes of one frame as FFmpeg stores raw video: rows without padding."""
+    """Return the size of one frame in bytes, as FFmpeg stores raw video: rows without padding."""
     try:
-        # FFmpeg's encoder computes this, because packed formats and odd sizes have special rules.
+        # FFmpeg's encoder tells the size: packed formats and odd sizes have special rules.
         codec = _codec("w", pix_fmt, (width, height))
         codec.time_base = Fraction(1, 25)
         (packet,) = codec.encode(av.VideoFrame(width, height, pix_fmt))

@@ -1,4 +1,4 @@
-"""Find out whether a file is as long as its container states, and whether Matroska is broken inside.
+"""Find out whether a file is as long as its container states, and whether a Matroska file is damaged.
 
 A file that is too short is the surest sign of an interrupted copy or download, and decoders often
 say nothing about it. `cut_short` reads the lengths in boxes of MP4 and MOV, EBML elements of
@@ -6,7 +6,7 @@ Matroska and WebM, RIFF chunks of AVI and WebP, tags of FLV and packets of MPEG-
 end marks of GIF and JPEG. It does not check other containers.
 
 FFmpeg skips a Matroska cluster that it cannot parse without an error, so that many frames may be
-lost. `broken_at` finds such a place in the headers of all elements.
+lost. `broken_at` reads the headers of all elements to find such a cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-EBML = bytes.fromhex("1a45dfa3")  # RFC 8794: every Matroska file begins with it
+EBML = bytes.fromhex("1a45dfa3")  # RFC 8794: every Matroska file begins with this ID
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 # Elements of a segment and of a cluster (RFC 9559, section 5); Void and CRC-32 may stand anywhere.
 _ANYWHERE = frozenset({0xEC, 0xBF})
@@ -35,7 +35,7 @@ _BOXES = frozenset(
         *(b"ssix", b"mfra", b"uuid", b"meta", b"udta", b"emsg", b"prft", b"pnot", b"PICT"),
     }
 )
-"""Top-level boxes of ISO/IEC 14496-12 and QuickTime; the walk ends at any other name."""
+"""Top-level boxes of ISO/IEC 14496-12 and QuickTime; the check stops at any other name."""
 
 # The coded samples of a JPEG end at a marker other than a stuffed zero or a restart (T.81, B.1.1).
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
@@ -160,7 +160,7 @@ class _Element(NamedTuple):
 
 
 def _number(f: BinaryIO) -> tuple[int, int] | None:
-    """Read a number of RFC 8794, section 4, with its marker, and its width in bytes."""
+    """Read a variable-size number (RFC 8794, section 4); return it with its marker, and its width."""
     first = f.read(1)
     if not first or first[0] == 0:
         return None
@@ -186,7 +186,7 @@ def _segment(f: BinaryIO) -> _Element | None:
 
 
 def _segment_end(f: BinaryIO, length: int) -> int:
-    """Return where the segment ends, or the last element with a length in an open segment."""
+    """Return the end of the segment, or of its last element of known length if its own is unknown."""
     segment = _segment(f)
     if segment is None:
         return 0

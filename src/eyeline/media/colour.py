@@ -74,7 +74,8 @@ def read_colour(
     1-bit formats are full range by definition.
 
     Raises:
-        MediaError: the matrix or the pixel format is not supported, or HDR is refused.
+        MediaError: the matrix or the pixel format is not supported, or the video is HDR and
+            `options.hdr` is `refuse`.
         UsageError: `options.matrix` is set and the frame is RGB.
     """
     outer = container or ColourTags()
@@ -247,7 +248,7 @@ def _block_to_sdr(planes: npt.NDArray[np.uint16], transfer: Transfer) -> npt.NDA
 
 
 def kind_of(frame: av.VideoFrame) -> tuple[int, int, str]:
-    """Return width, height and pixel format: a filter graph takes frames that agree in all three."""
+    """Return width, height and pixel format; all frames of a filter graph must agree in all three."""
     return frame.width, frame.height, frame.format.name
 
 
@@ -292,7 +293,7 @@ TURNS: Mapping[int, tuple[tuple[str, str], ...]] = MappingProxyType(
         270: (("transpose", "dir=cclock"),),
     }
 )
-"""Clockwise degrees to the filters that turn a picture."""
+"""FFmpeg's filters that rotate a picture clockwise by each number of degrees."""
 
 # Area averaging when shrinking; exact rounding and chroma at every sample, for exact colours.
 _FLAGS = "area+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -304,7 +305,7 @@ class Scaler:
     """Convert decoded frames of one kind to upright planar RGB of one size.
 
     Args:
-        frame: a frame of that kind (see `kind_of`).
+        frame: any frame of the kind to convert (see `kind_of`).
         size: (width, height) of the result.
         colour: how samples become RGB; HDR is mapped to SDR.
         rotation: clockwise degrees that make the picture upright.
@@ -343,7 +344,7 @@ class Scaler:
             return rgb
         signal = np.empty(shape, np.uint16)
         for i, plane in zip(_PLANES, out.planes, strict=True):
-            self._round(plane, signal[i], 257)  # 255 * 257 = 65535
+            self._round(plane, signal[i], 257)  # 16-bit codes: 255 * 257 = 65535
         return to_sdr(signal, self._transfer)
 
     def _round(
@@ -352,14 +353,14 @@ class Scaler:
         into: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
         steps: int,
     ) -> None:
-        """Write a 16-bit plane as codes of 1 / (255 * steps) of full scale."""
+        """Round swscale's 16-bit plane to codes from 0 to 255 * `steps`."""
         rows = _samples(plane, 16)
         if (self._gain * steps, self._offset) == (1 / 256, 0):
             # The common case in integers takes a third of the time of the general code below.
             halves = np.right_shift(rows, 7)
             halves += 1
             halves >>= 1
-            halves -= halves >> 8  # 256 to 255
+            halves -= halves >> 8  # a code of 256 becomes 255
             into[:] = halves
             return
         codes = self._codes
@@ -372,8 +373,8 @@ class Scaler:
 def _levels(format_: av.VideoFormat, colour: Colour) -> tuple[float, float]:
     """Return gain and offset from swscale's 16-bit planes, which hold 256 n for a code n, to 0..255.
 
-    Both correct the faults that the module's docstring names; the nominal ranges are those of
-    ITU-R BT.2100-2, table 9.
+    The gain and the offset correct the faults of swscale that the module's docstring names; the nominal
+    ranges are those of ITU-R BT.2100-2, table 9.
     """
     gain, offset = 1 / 256, 0.0
     if colour.color_range == "limited":
@@ -418,7 +419,8 @@ class PlaneLayout:
     """Subsampling and depth of planes.
 
     `chroma` is `420`, `422`, `444`, `440`, `411`, `410` or `grey`; `depth` is in bits per sample. `rgb`
-    says that the stream holds RGB, which becomes YUV 4:4:4 (or the layout that it is compared to).
+    says that the stream holds RGB, which is converted to YUV 4:4:4 (or to the layout of the video that
+    it is compared with).
     """
 
     chroma: str
@@ -445,7 +447,7 @@ class Planes:
         return self.planes[0]
 
     def deepened(self, depth: int) -> Planes:
-        """Return the picture in more bits: codes shifted left, as FFmpeg does in limited range."""
+        """Return the picture with more bits per sample: codes shift left, as in FFmpeg's limited range."""
         if depth == self.depth:
             return self
         by = depth - self.depth
@@ -462,7 +464,7 @@ class Planes:
 
 
 def layout_of(format_: av.VideoFormat) -> PlaneLayout:
-    """Return the layout that holds a pixel format without loss, or raise MediaError without one."""
+    """Return the layout that holds a pixel format without loss; raise MediaError if there is none."""
     depth = 8 if format_.name == "pal8" else max(c.bits for c in format_.components)
     depth = next((d for d in _DEPTHS if d >= depth), depth)
     if is_grey(format_):
@@ -481,14 +483,14 @@ def layout_of(format_: av.VideoFormat) -> PlaneLayout:
 class PlaneReader:
     """Convert frames to planes of one layout and size.
 
-    Planar YUV and grey of that size are returned without a copy. All other frames go through
-    swscale.
+    Frames that are planar YUV or grey and have this size are returned without a copy. All other frames
+    go through swscale.
 
     Args:
-        layout: of the planes.
+        layout: layout of the planes.
         size: (width, height) of the planes; swscale's bicubic filter scales other frames.
-        colour: of the frames.
-        target: colour of the planes; only for RGB it differs from `colour`.
+        colour: colour of the frames.
+        target: colour of the planes; it differs from `colour` only if the frames are RGB.
     """
 
     def __init__(

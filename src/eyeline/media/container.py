@@ -1,8 +1,8 @@
 """Read containers and elementary streams through FFmpeg; count damage and go on after it.
 
-Files come from anywhere. `open_container` lets FFmpeg open the named file and nothing that the file
-names: playlists and scripts are refused before FFmpeg parses them. A file that does not open gets
-one line that says why.
+The files are untrusted. `open_container` lets FFmpeg open only the given file, and no file or address
+in its content: playlists and scripts are refused before FFmpeg parses them. If a file cannot be opened,
+the error says in one line why.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def open_container(path: str, *, image: bool = False) -> av.container.InputConta
 
     Args:
         path: a regular file or a named pipe.
-        image: a still image. FFmpeg gets its bytes only, because it takes such names for patterns.
+        image: the file is a still image. FFmpeg gets only its bytes, because it takes names of images
+            for patterns.
 
     Raises:
         MediaError: the file cannot be read, or is not a video.
@@ -122,28 +123,30 @@ def _opening_error(path: str, exc: Exception) -> MediaError:
 
 
 REORDERING_CODECS = ("h264", "hevc", "vvc")
-"""Codecs whose frames only the decoder puts in order. For all other codecs FFmpeg's demuxers derive
-presentation times from decoding times (`compute_pkt_fields` of libavformat/demux.c)."""
+"""Codecs for which only the decoder knows the order of the frames. For all other codecs FFmpeg's
+demuxers derive presentation times from decoding times (`compute_pkt_fields` of libavformat/demux.c)."""
 
 
 class FrameTimes:
     """Compute the presentation times of frames, which come in presentation order.
 
     A decoder gives a frame two times: the presentation time of its own packet, and the decoding time
-    of the packet that brought it out. Both should rise. As in FFmpeg, the one that failed to rise less
-    often is the frame's time (`guess_correct_pts` of libavcodec/decode.c). A frame that has neither
-    follows the frame before it by that frame's duration (`video_frame_process` of
-    fftools/ffmpeg_dec.c). `step` is the time between frames at the average frame rate, seconds.
+    of the packet that brought it out. Both times should rise. As in FFmpeg, the kind of time that
+    failed to rise less often is used (`guess_correct_pts` of libavcodec/decode.c). The time of a frame
+    that has neither is the time of the frame before it plus that frame's duration
+    (`video_frame_process` of fftools/ffmpeg_dec.c). `step` is the time between frames at the average
+    frame rate, seconds.
     """
 
     def __init__(self, time_base: Fraction | None, step: float, codec: str) -> None:
         self._base = time_base
         self._step = step
-        # A decoding time says when a frame leaves the decoder, which may be later than its time.
-        # So it does not replace a missing presentation time once other frames have one.
+        # A decoding time says when a frame leaves the decoder, which may be later than its
+        # presentation time. So it does not replace a missing presentation time once other frames
+        # have one.
         self._reorders = codec in REORDERING_CODECS
         self._states_pts = False
-        self._pts: int | None = None  # of the last frame, in ticks, as the fields below
+        self._pts: int | None = None  # presentation time of the last frame, in ticks
         self._dts: int | None = None
         self._pts_faults = 0
         self._dts_faults = 0
@@ -194,11 +197,11 @@ class FrameTimes:
 
 
 _LONG_BEFORE = 1 << 32
-"""Ticks to seek before the start: some demuxers land behind the time that they are given."""
+"""Ticks to seek before the start: some demuxers land after the requested time."""
 
 
 class ContainerReader(FrameReader):
-    """Frames of a file's best video stream.
+    """Frames of the video stream that FFmpeg finds best in a file.
 
     Frames are checked against `index`. Without an index the reader cannot seek.
     """
@@ -256,7 +259,7 @@ class ContainerReader(FrameReader):
         self._frame_index = index
         self._resume: Iterator[av.Packet[av.VideoStream]] | None = None  # packets after a seek
         self._sought = False  # no frame came since the last seek
-        self._settling = False  # nor the keyframe that the seek landed on
+        self._settling = False  # the keyframe of the last seek has not come yet
 
     def _pick(self) -> av.VideoStream:
         candidates = [
@@ -278,7 +281,7 @@ class ContainerReader(FrameReader):
         return stream
 
     def _refused(self, message: str, hint: str) -> MediaError:
-        """Return the error for a file without a frame; for a file that was cut off it says so."""
+        """Return the error for a file without a frame; the error says if the file was cut off."""
         if short := cut_short(self.path):
             return truncated_error(self.path, short)
         return MediaError(f"{self.path}: {message}", hint)
@@ -317,7 +320,7 @@ class ContainerReader(FrameReader):
                     self._aspect = coded
             size = frame.width, frame.height
             if frame.is_corrupt and self._flagged:
-                self._flagged -= 1  # its packet was counted
+                self._flagged -= 1  # the damage was counted with its packet
             elif frame.is_corrupt:
                 self._note_damage()
             if self._sought:
@@ -371,12 +374,12 @@ class ContainerReader(FrameReader):
             yield packet
 
     def _frames(self, packets: Iterable[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFrame]:
-        """Decode packet by packet, because one that is refused must not end the video."""
+        """Decode packet by packet, because one invalid packet must not end the video."""
         held: av.Packet[av.VideoStream] | None = None
         for packet in packets:
             if packet.size == 0:
-                # The demuxer's end mark, or a frame that was dropped when recording. The decoder
-                # would take either for the end.
+                # An empty packet is the demuxer's end mark, or a frame that was dropped when
+                # recording. The decoder would take either for the end of the stream.
                 continue
             if held is not None:
                 self._flagged += 1
@@ -454,7 +457,7 @@ class ContainerReader(FrameReader):
             back = 2 * back + 1
 
     def _land(self, places: FrameIndex, at: int, index: int) -> bool:
-        """Seek to keyframe `at`; return whether a keyframe comes that is not behind frame `index`."""
+        """Seek to keyframe `at`; return whether the next keyframe is at or before frame `index`."""
         # To reach the start, seek to a time far before it: some demuxers land behind the given time.
         time = int(places.pts[places.keyframes[at]]) - (0 if at else _LONG_BEFORE)
         try:
@@ -478,7 +481,7 @@ class ContainerReader(FrameReader):
         """Return the evidence that the file was cut short, or an empty string."""
         indexed = self._indexed()
         if self._frame_index is not None:
-            return self._ending  # a missing frame was an error
+            return self._ending  # a missing frame has already raised an error
         if indexed is not None:
             if self._packets < indexed:
                 return f"the file has {self._packets} of its {indexed} packets"

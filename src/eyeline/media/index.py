@@ -1,14 +1,14 @@
 """Index the frames of a video from its packets, so that a part of it can be decoded.
 
-`index_frames` reads packets and decodes nothing. It returns an index only where the packets tell
-for sure where the frames are and where decoding may begin. A `Video` that is given the index checks
+`index_frames` reads packets and decodes nothing. It returns an index only if the packets show with
+certainty where the frames are and where decoding may begin. A `Video` that is given the index checks
 every frame against it (`SeekError`), so that a misleading file cannot change a result.
 
 A container's mark of a keyframe is not enough: it may stand at any picture, and pictures after an
 intra picture may refer to pictures before it. So the codec's own headers decide (`_RULES`).
 
-H.264 needs more. When a reference picture is missing, a decoder silently substitutes another one,
-and a different one after a seek. `H264References` finds such gaps by the numbers in the slice
+H.264 needs one more check. When a reference picture is missing, a decoder silently substitutes another
+one, and a different one after a seek. `H264References` finds such gaps by the numbers in the slice
 headers.
 """
 
@@ -29,8 +29,8 @@ from eyeline.media.source import ImagesReader, VideoPath, reader_of
 from eyeline.media.types import DecodeReport, FrameIndex, VideoOptions
 
 MAX_REORDER = 16
-"""Frames by which decoding and presentation order may differ: the size of the picture buffer of
-H.264 (ITU-T H.264, A.3.1) and HEVC (ITU-T H.265, A.4.2), the largest of all codecs."""
+"""Largest number of frames by which decoding and presentation order may differ: the size of the picture
+buffer of H.264 (ITU-T H.264, A.3.1) and HEVC (ITU-T H.265, A.4.2), the largest of all codecs."""
 
 
 def index_frames(path: VideoPath, options: VideoOptions | None = None) -> FrameIndex | None:
@@ -41,16 +41,16 @@ def index_frames(path: VideoPath, options: VideoOptions | None = None) -> FrameI
         options: how the video will be read.
 
     Returns:
-        The index, or None where there is nothing to seek or packets do not tell frames for sure:
-        stdin, pipes and Y4M; streams without presentation times, such as elementary streams; files
-        that are cut short or damaged; edit lists that hide frames; times out of order; codecs
+        The index, or None where there is nothing to seek or the packets do not show the frames with
+        certainty: stdin, pipes and Y4M; streams without presentation times, such as elementary streams;
+        files that are cut short or damaged; edit lists that hide frames; times out of order; codecs
         without a rule in `_RULES`; a single keyframe.
 
     Raises:
         MediaError, UsageError: the video cannot be read; see `eyeline.media.open_video`.
     """
     if isinstance(path, str | os.PathLike) and (path == "-" or Path(path).is_fifo()):
-        return None  # can be read only once
+        return None  # stdin and pipes can be read only once
     report = DecodeReport()
     reader = reader_of(path, options or VideoOptions(), report)
     try:
@@ -70,8 +70,8 @@ def index_frames(path: VideoPath, options: VideoOptions | None = None) -> FrameI
 
 
 def _index_packets(reader: ContainerReader) -> FrameIndex | None:
-    times: list[int] = []  # of frames, in decoding order
-    starts: list[int] = []  # of keyframes
+    times: list[int] = []  # times of the frames, in decoding order
+    starts: list[int] = []  # times of the keyframes
     last: int | None = None
     codec = reader.stream.codec_context
     extradata = codec.extradata or b""
@@ -110,7 +110,7 @@ def _index_packets(reader: ContainerReader) -> FrameIndex | None:
 def units(data: bytes, size: int | None) -> Iterator[bytes]:
     """Yield the non-empty network abstraction layer units of an H.264 or HEVC packet.
 
-    `size` is the bytes of a unit's length, or None for start codes (see `_length_size`).
+    `size` is the bytes of a unit's length field, or None for start codes (see `_length_size`).
     """
     at = 0
     while size is not None and at + size < len(data):
@@ -123,7 +123,7 @@ def units(data: bytes, size: int | None) -> Iterator[bytes]:
 
 
 def _length_size(extradata: bytes, at: int) -> int | None:
-    """Return the bytes of a unit's length in MP4 and Matroska (ISO/IEC 14496-15), else None.
+    """Return the size of a unit's length field in MP4 and Matroska (ISO/IEC 14496-15), else None.
 
     The decoder configuration record states it at byte 4 for H.264, at byte 21 for HEVC.
     """
@@ -134,42 +134,42 @@ def _length_size(extradata: bytes, at: int) -> int | None:
 
 
 def _mpeg12(data: bytes, extradata: bytes) -> bool:
-    """I picture: pictures shown after it refer only to it and later ones (ISO/IEC 13818-2, 6.3.9)."""
+    """Detect an I picture: pictures shown after it use only it and later ones (ISO/IEC 13818-2, 6.3.9)."""
     at = data.find(b"\0\0\1\0")
     return 0 <= at < len(data) - 5 and data[at + 5] >> 3 & 7 == 1
 
 
 def _mpeg4(data: bytes, extradata: bytes) -> bool:
-    """I-VOP, by its `vop_coding_type` (ISO/IEC 14496-2, 6.3.5); references as in MPEG-2."""
+    """Detect an I-VOP by its `vop_coding_type` (ISO/IEC 14496-2, 6.3.5); references as in MPEG-2."""
     at = data.find(b"\0\0\1\xb6")
     return 0 <= at < len(data) - 4 and data[at + 4] >> 6 == 0
 
 
 def _hevc(data: bytes, extradata: bytes) -> bool:
-    """Intra random access point: pictures that follow in both orders refer to none before it."""
+    """Detect an intra random access point: pictures after it in both orders refer to none before it."""
     kinds = (unit[0] >> 1 & 63 for unit in units(data, _length_size(extradata, 21)))
     return 16 <= next((kind for kind in kinds if kind < 32), 0) <= 23  # ITU-T H.265, table 7-1
 
 
 def _ffv1(data: bytes, extradata: bytes) -> bool:
-    """Key frame that resets all state: the first range-coded bit (RFC 9043, 3.8, 4.4)."""
+    """Detect a key frame that resets all state: the first range-coded bit (RFC 9043, 3.8, 4.4)."""
     return int.from_bytes(data[:2], "big") >= 0x7F80
 
 
 def _vp8(data: bytes, extradata: bytes) -> bool:
-    """Shown key frame, which replaces all references (RFC 6386, 9.1 and 9.7)."""
+    """Detect a shown key frame, which replaces all references (RFC 6386, 9.1 and 9.7)."""
     return data[0] & 0x11 == 0x10
 
 
 def _vp9(data: bytes, extradata: bytes) -> bool:
-    """Key frame, which replaces all references (VP9 specification 0.6, 6.2 and 8.10)."""
+    """Detect a key frame, which replaces all references (VP9 specification 0.6, 6.2 and 8.10)."""
     profile = data[0] >> 5 & 1 | data[0] >> 3 & 2
     # After the profile: show_existing_frame, then frame_type, 0 for a key frame.
     return data[0] >> 6 == 2 and data[0] >> (1 if profile == 3 else 2) & 3 == 0
 
 
 def _av1(data: bytes, extradata: bytes) -> bool:
-    """Shown key frame, which replaces all references (AV1 specification, 5.9.2 and 7.20)."""
+    """Detect a shown key frame, which replaces all references (AV1 specification, 5.9.2 and 7.20)."""
     at = 0
     while at < len(data):
         header, at = data[at], at + (2 if data[at] & 4 else 1)
@@ -206,14 +206,14 @@ _RULES: Mapping[str, Callable[[bytes, bytes], bool]] = MappingProxyType(
         **dict.fromkeys(("av1", "libdav1d", "libaom-av1"), _av1),
     }
 )
-"""FFmpeg's decoder name to the rule, which takes a packet and the extradata. H.264 has its own class."""
+"""The rule for each of FFmpeg's decoders, from a packet and the extradata. H.264 has its own class."""
 
 _SLICE, _IDR, _SEI, _SPS = 1, 5, 6, 7  # nal_unit_type, ITU-T H.264, table 7-1
 _RECOVERY_POINT = 6  # SEI payload type, D.1.8
 _HEADER = 64  # bytes of a unit that hold the fields of a slice header that are read here
 
 _WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
-"""Profiles whose parameter sets state the chroma format, 7.3.2.1.1."""
+"""Profiles whose parameter sets state the chroma format (ITU-T H.264, 7.3.2.1.1)."""
 
 
 class H264References:
@@ -222,7 +222,7 @@ class H264References:
     def __init__(self, extradata: bytes) -> None:
         self.gap = False
         self._length_size = _length_size(extradata, 4)
-        self._layout: tuple[bool, int] | None = None  # of slice headers, see `_slice_layout`
+        self._layout: tuple[bool, int] | None = None  # layout of slice headers, see `_slice_layout`
         self._last: int | None = None  # frame_num of the last reference picture
         sets = units(extradata, None)
         if self._length_size:  # a decoder configuration record (ISO/IEC 14496-15, 5.3.3.1.2)
@@ -233,7 +233,8 @@ class H264References:
     def add(self, data: bytes) -> bool:
         """Follow the next packet in decoding order; return whether decoding may begin at it.
 
-        It may at an IDR picture, and at a recovery point of zero frames that promises an exact match.
+        Decoding may begin at an IDR picture, and at a recovery point of zero frames that promises an
+        exact match.
         """
         begins = False
         for unit in units(data, self._length_size):

@@ -1,8 +1,8 @@
 """Open a video and read its frames: containers, raw YUV, Y4M, stdin and still images.
 
 `Video.frames` scales the frames, adapts when the picture changes its size or format, and scores
-scene changes; `Video.report` counts damage. Memory stays constant: one decoded frame beside those
-that the decoder holds.
+scene changes; `Video.report` counts damage. Memory use is constant: one decoded frame in addition to
+those that the decoder holds.
 
 Times are the stream's own, as `ffprobe` prints them, so that rows match the logs of other tools: a
 transport stream that begins at 1.48 s is not moved to 0.
@@ -131,7 +131,7 @@ class ImagesReader(FrameReader):
 
 
 def difference(plane: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
-    """Return the mean absolute difference of two uint8 (h, w) planes, percent of full scale."""
+    """Return the mean absolute difference of two uint8 (h, w) planes, in percent of full scale."""
     gap: npt.NDArray[np.uint8] = np.maximum(plane, other) - np.minimum(plane, other)
     # NumPy sums 8-bit samples five times faster in 32 bits, which hold the sum of 2^24 of them.
     total = gap.sum(dtype=np.uint32 if gap.size <= 1 << 24 else np.uint64)
@@ -142,8 +142,8 @@ class SceneScore:
     """Scene scores of consecutive frames by the formula of FFmpeg's filter `scdet`.
 
     With d the mean absolute difference in percent of full scale, the score is
-    min(d, |d - previous d|), so that steady motion scores low and a jump scores high. It is taken
-    from the green plane at working size; `scdet` takes all samples of the source.
+    min(d, |d - previous d|), so that steady motion scores low and a jump scores high. The score uses
+    the green plane at working size; `scdet` uses all samples of the source.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class Video:
     """An open video, made by `open_video`; a context manager.
 
     Attributes:
-        info: facts of the stream.
+        info: facts about the stream.
         report: faults met so far; complete when `frames` ends.
     """
 
@@ -242,10 +242,10 @@ class Video:
         """Decode and scale, in presentation order; may be called once.
 
         Args:
-            plan: display (width, height) to the size of `Frame.rgb`; asked again when the
-                resolution changes mid-stream.
-            start: index of the first frame to return. Frames before it are decoded, not scaled;
-                with `VideoOptions.index`, only those from the last keyframe on.
+            plan: function from the display (width, height) to the size of `Frame.rgb`; called again
+                when the resolution changes.
+            start: index of the first frame to return. Earlier frames are decoded but not scaled; with
+                `VideoOptions.index`, decoding begins at the last keyframe before `start`.
             stop: index after the last frame; None = to the end.
             keep_source: keep the decoded frame in `Frame.source`.
 
@@ -292,7 +292,7 @@ class Video:
         self._check_end(start, last)
 
     def _check_end(self, start: int, last: tuple[int, float] | None) -> None:
-        """After the last frame, given by index and time: check that nothing is missing."""
+        """Check that no frame is missing after the last one, which is given by index and time."""
         path, reason = self.info.path, self._opened().ended_early()
         if reason:
             where = "" if last is None else f" after frame {last[0]} at {last[1]:.3f} s"
@@ -391,7 +391,7 @@ def _is_y4m(name: str, *, pipe: bool) -> bool:
 
 
 def _refuse_layout(name: str, options: VideoOptions, *, fps: bool = False) -> None:
-    """Refuse options of raw video for an input that states its own layout; `fps` allows --fps."""
+    """Refuse options of raw video for an input that states its own layout; `fps`: --fps is allowed."""
     values = {"--width": options.width, "--height": options.height, "--pix-fmt": options.pix_fmt}
     names = [option for option, value in values.items() if value is not None]
     if options.fps is not None and not fps:
@@ -409,10 +409,10 @@ def open_video(path: VideoPath, options: VideoOptions | None = None) -> Video:
     Args:
         path: a file that FFmpeg reads, raw YUV (suffix .yuv or .raw, or `width`, `height` and
             `pix_fmt` in `options`), Y4M, a folder or a list of images, or `-` for Y4M on stdin.
-        options: how to read it; as the stream says when None.
+        options: how to read the video; None = as the stream says.
 
     Raises:
-        MediaError: it cannot be read, holds no picture, or is HDR that is refused.
+        MediaError: the video cannot be read, holds no picture, or is HDR and `options.hdr` is `refuse`.
         UsageError: raw video without its layout, or a layout for an input that states its own.
     """
     return Video(path, options or VideoOptions())

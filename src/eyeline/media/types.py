@@ -27,14 +27,14 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
     *(".dpx", ".jp2", ".j2k", ".qoi"),
 )
-"""Files in a folder that count as still images. A path that is named itself may have any suffix."""
+"""Files in a folder that count as still images. A file that is given by name may have any suffix."""
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
     *(".mxf", ".flv", ".wmv", ".ogv", ".3gp", ".y4m", ".ivf", ".264", ".h264", ".265", ".hevc"),
     ".obu",
 )
-"""Files in a folder that count as videos. A path that is named itself may have any suffix."""
+"""Files in a folder that count as videos. A file that is given by name may have any suffix."""
 
 RAW_SUFFIXES = (".yuv", ".raw")
 """Files of raw YUV samples."""
@@ -48,14 +48,14 @@ the same limit for formats whose times may decrease (`ts_discontinuity_detect` i
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
-"""Largest side and picture that are decoded: a header that claims more is wrong or malicious."""
+"""Largest number of pixels of a side and of a picture: a header that claims more is wrong or malicious."""
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 Range = Literal["limited", "full"]
 Transfer = Literal["sdr", "pq", "hlg"]
 
 SizePlan = Callable[[int, int], tuple[int, int]]
-"""Upright display (width, height) in square pixels to the (width, height) of `Frame.rgb`."""
+"""Function from the upright display (width, height) in square pixels to that of `Frame.rgb`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,8 @@ class VideoOptions:
         color_range: range that overrides the stream's tag.
         hdr: map PQ/HLG to SDR, or refuse it.
         threads: decoder threads; 0 = one per core.
-        index: the index of this very file, from `eyeline.media.index.index_frames`. A reader then
-            seeks a first frame instead of decoding up to it, and checks every frame against it.
+        index: the index of this very file, from `eyeline.media.index.index_frames`. A reader then seeks
+            to the first frame instead of decoding up to it, and checks every frame against the index.
     """
 
     width: int | None = None
@@ -118,7 +118,7 @@ class Colour:
     matrix: Matrix  # ITU-R BT.601, BT.709, BT.2020 non-constant luminance
     color_range: Range  # limited is 16..235
     transfer: Transfer  # an HDR transfer is mapped to SDR
-    assumed: tuple[str, ...] = ()  # the fields that no tag stated and a default filled
+    assumed: tuple[str, ...] = ()  # the fields that have a default because no tag states them
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class ColourTags:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of a video stream, known before its frames are read."""
+    """Facts about a video stream, known before its frames are read."""
 
     path: str  # as given; `-` for stdin
     codec: str  # FFmpeg's name
@@ -144,7 +144,7 @@ class VideoInfo:
     pix_fmt: str  # FFmpeg's name
     bit_depth: int  # bits per sample
     fps: Fraction | None  # average frame rate, where the container states it
-    frames: int | None  # where the container or the file's length states it
+    frames: int | None  # number of frames, if known from the container or the file's length
     duration: float | None  # seconds
     colour: Colour
     start: float = 0.0  # presentation time of the first frame, seconds
@@ -161,9 +161,9 @@ class VideoInfo:
 class DecodeReport:
     """Faults met while decoding; complete when the last frame was delivered."""
 
-    delivered: int = 0  # frames handed out
-    corrupt: int = 0  # frames flagged as damaged by the decoder, and packets that it refused
-    first_corrupt: int | None = None  # index of the first of them
+    delivered: int = 0  # number of frames delivered
+    corrupt: int = 0  # frames flagged as damaged by the decoder, and packets that it rejected
+    first_corrupt: int | None = None  # index of the first damaged frame
     # Index and (width, height) of every resolution change.
     size_changes: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
 
@@ -183,7 +183,7 @@ class Frame:
     rgb: npt.NDArray[np.uint8]  # (3, h, w), planar full-range RGB, upright, SDR
     scene_score: float  # 0..100: difference from the frame before (FFmpeg's `scdet`)
     display_size: tuple[int, int]  # upright (width, height) of the source in square pixels
-    source: av.VideoFrame | None = None  # as decoded, when it was asked for
+    source: av.VideoFrame | None = None  # the decoded frame, with `keep_source`
     rotation: int = 0  # clockwise degrees that make `source` upright
 
 
@@ -230,7 +230,7 @@ class FrameReader(ABC):
 
 
 def check_size(path: str, width: int, height: int) -> None:
-    """Refuse a picture of an invalid or too large size, by a MediaError."""
+    """Raise MediaError if the size of a picture is invalid or too large."""
     if min(width, height) < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise MediaError(
             f"{path}: a picture of {width}x{height} pixels can't be decoded; sides must be 1 to "

@@ -24,11 +24,11 @@ from eyeline.errors import OutputError
 from eyeline.files import PendingFile, Sink, output_error
 
 CONTAINERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    # The index comes first, so that a browser plays the file before it has all of it.
+    # The index comes first, so that a browser can play the file before the download ends.
     ".mp4": ("mp4", {"movflags": "+faststart"}),
     ".mkv": ("matroska", {}),
 }
-"""Suffix to FFmpeg's container name and its options."""
+"""FFmpeg's container name and its options for each suffix."""
 
 TIME_BASE = Fraction(1, 90000)
 """Tick of timestamps: the clock of MPEG systems, a multiple of 24, 25, 30, 50 and 60 Hz."""
@@ -164,14 +164,16 @@ class VideoWriter(Sink):
             picture: a frame of the encoded size in the encoding's pixel format; or uint8
                 (H, W, 3) full-range RGB for a colour encoding; or uint8 / uint16 (H, W) for a
                 grey one.
-            pts_time: presentation time, seconds. If it is not after the previous frame's, it is
-                moved to the next tick, because containers need rising times.
+            pts_time: presentation time, seconds. A time that is not after the previous frame's is moved
+                to the next tick, because containers need rising times.
 
         Raises:
             OutputError: the size or format differs, the encoder fails, or the disk is full.
         """
         if self._pending is None:
-            raise OutputError(f"{self.path}: the file was committed", "write before commit")
+            raise OutputError(
+                f"{self.path}: the file is already complete", "write all frames before commit"
+            )
         frame = picture if isinstance(picture, av.VideoFrame) else self._from_array(picture)
         shape = (frame.width, frame.height, frame.format.name)
         if shape != (self.width, self.height, self.encoding.pix_fmt):
