@@ -152,7 +152,7 @@ def test_a_set_without_the_reference_names_what_it_holds(pair, tmp_path: Path) -
     table(root / "fixations.csv", "other,a,0,400,180,60")
     with pytest.raises(
         DatasetError,
-        match="needs one video named park with fixations, has none; the set holds other",
+        match="needs one video named park with fixations, but has none; the set holds other",
     ):
         ew_psnr(pair, root)
 

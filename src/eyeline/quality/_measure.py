@@ -1,6 +1,6 @@
 """Measure all metrics of one pair of frames. The functions hold no state and run on worker threads.
 
-`crop` supports `--method crop`, an older way to measure a region with VMAF, kept for comparison. It
+`crop` supports `--method crop`, an older way to measure a region with VMAF, kept for comparison. `crop`
 runs libvmaf on a window of half the width and height around the centre of the map. The method is
 biased: it measures a rectangle and not the subject, and VMAF's motion feature counts the movement of
 the window as motion.

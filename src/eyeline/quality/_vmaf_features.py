@@ -57,8 +57,8 @@ def opencv() -> ModuleType:
 class Scratch(threading.local):
     """Working memory of a thread, reused from frame to frame.
 
-    Otherwise the allocator would get every plane from the system and return it, and the page faults
-    would double the run time.
+    Without this reuse, the allocator would get every plane from the system and return it, and the page
+    faults would double the run time.
     """
 
     def __init__(self) -> None:
@@ -93,8 +93,8 @@ def sum_of_products(a: Plane, b: Plane) -> float:
 
 SCALES = 4
 GAIN_LIMIT = 100.0
-"""libvmaf's default of `vif_enhn_gain_limit` and `adm_enhn_gain_limit`: practically no limit. The "neg"
-models set both to 1."""
+"""libvmaf's default of `vif_enhn_gain_limit` and `adm_enhn_gain_limit`: practically no limit. VMAF's
+"neg" models set both limits to 1."""
 
 BORDER = 0.1
 """Width of the border that ADM leaves out at each side, as a share of the width or height."""
@@ -276,8 +276,8 @@ def _details(
 ) -> tuple[list[Plane], list[Plane]]:
     """Return the cubes of kept detail and of the reference's detail, without the border.
 
-    Each list has three planes. `ref` and `dist` are float32 (3, H, W): vertical, horizontal and diagonal
-    detail.
+    Each returned list has three planes. `ref` and `dist` are float32 (3, H, W): vertical, horizontal and
+    diagonal detail.
     """
     cv2 = opencv()
     rows, columns = inner(ref.shape[1:])
@@ -331,7 +331,7 @@ def _details(
 
 
 def _contrast_only(o: Plane, t: Plane) -> Plane:
-    """Return 1 where the (vertical, horizontal) vectors of `o` and `t` differ by less than 1 degree."""
+    """Return 1 where the angle between the (vertical, horizontal) details `o` and `t` is below 1 degree."""
     shape = o.shape[1:]
     across, lengths, other, product = (
         scratch(name, shape, FLOAT) for name in ("across", "lengths", "other", "crossed")
@@ -394,15 +394,16 @@ def gaussian(width: int) -> Plane:
 
 
 FIRST_DOUBLE = 2
-"""First scale that is computed in float64. Coarse scales have so few pixels that float32 rounding of one
-pixel across a threshold changes the result. In the finer scales such differences cancel out."""
+"""First scale that is computed in float64. Coarse scales have so few pixels that the result
+changes if float32 rounding moves one pixel across a threshold. In finer scales such changes cancel out."""
 
 STRIP = 1 << 21
 """Pixels per step after filtering, which bounds the memory for large frames. Smaller strips would fit
 into the cache, but more calls wait for the GIL, which costs more (`benchmarks/sw_vmaf.py --threads`)."""
 
 ONE = np.ones(1, np.float32)
-WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))  # 17, 9, 5, 3
+# The windows are 17, 9, 5 and 3 pixels wide.
+WINDOWS = tuple(gaussian(2 ** (SCALES - scale) + 1) for scale in range(SCALES))
 
 
 def vif(
@@ -503,7 +504,7 @@ def _sums(
 def _information(
     mean1: Plane, mean2: Plane, s1: Plane, s2: Plane, s12: Plane, gain_limit: float
 ) -> tuple[Plane, Plane]:
-    """Return the numerator and denominator of every pixel, in nats; overwrite the given planes.
+    """Return VIF's numerator and denominator at every pixel, in nats; overwrite the given planes.
 
     `s1`, `s2` and `s12` are local means of squares and products; the function turns them into variances
     and the covariance. With g = s12 / s1 and sv = s2 - g * s12, the numerator is

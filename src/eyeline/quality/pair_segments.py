@@ -47,8 +47,8 @@ seam, and one that this row depends on."""
 def may_split(options: ScoreOptions) -> bool:
     """Return whether two videos can be scored in segments.
 
-    They cannot if frames are paired by time, if maps depend on whole scenes (`reach_of`), or if recorded
-    gaze gives the weights, because its provenance counts frames over the whole run.
+    Segments are not possible if frames are paired by time, if maps depend on whole scenes (`reach_of`),
+    or if recorded gaze gives the weights, because its provenance counts frames over the whole run.
 
     Args:
         options: result of `ScoreOptions.for_model`; without it, a temporal filter that the model chooses
@@ -70,7 +70,7 @@ def plan_pairs(
         length: approximate number of pairs per segment.
 
     Returns:
-        The segments. There is a single one if `may_split` is false, or if the lengths of the videos
+        The segments. There is only one segment if `may_split` is false, or if the lengths of the videos
         differ and `options` does not allow that.
     """
     if not may_split(options):

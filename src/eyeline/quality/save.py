@@ -81,7 +81,7 @@ def _drop_shared(log: Log, path: str) -> list[str]:
     """Remove from `log` the columns that the log at `path` also has, if their values agree.
 
     Returns:
-        The removed columns.
+        The columns that were removed from `log`.
 
     Raises:
         LogError: the log cannot be read, or describes another pair of videos.

@@ -308,7 +308,7 @@ def _share_cores(options: VideoOptions | None) -> VideoOptions:
 def _given_maps(
     o: ScoreOptions, ref: Video, gaze: RecordedGaze | None, start: int, stop: int | None
 ) -> tuple[Iterator[ReferenceFrame], dict[str, Any]]:
-    """Return the frames of the reference with maps that need no model, and the maps' provenance."""
+    """Return the reference's frames with maps that no model computes, and the maps' provenance."""
     if gaze is not None:
         return from_gaze(ref, gaze, start, stop), {"map": "recorded gaze"}
     if o.weight == 0:
@@ -461,7 +461,7 @@ class _ScoreRun:
             previous = pair if self._engine else None
 
     def _rows(self, pairs: Iterator[PlanePair]) -> Generator[tuple[_Job, Metrics]]:
-        """Yield rows in order; with `sw_vmaf` one pair late, because its motion needs the next frame."""
+        """Yield rows in order, with `sw_vmaf` one pair late, because VMAF's motion needs the next frame."""
         held: tuple[_Job, Metrics, FramePart] | None = None
 
         def finish(following: FramePart | None) -> Iterator[tuple[_Job, Metrics]]:

@@ -39,7 +39,7 @@ C2 = (0.03 * 255) ** 2
 C3 = C2 / 2
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of contrast and structure by scale, finest first; luminance also uses the last one."""
+"""Exponents of contrast and structure by scale, finest first; luminance also uses the last exponent."""
 
 _right_half = (0.602914, 0.266846, -0.078201, -0.016828, 0.026727)
 LOW_PASS = np.array([*_right_half[:0:-1], *_right_half], np.float32)
@@ -142,7 +142,7 @@ def _shrunk(plane: Samples, factor: int, depth: int) -> Plane:
     cv2 = opencv()
     height, width = plane.shape
     rows, columns = height // factor + (height & 1), width // factor + (width & 1)
-    before, after = factor // 2, factor  # `after` is one too many for even sides
+    before, after = factor // 2, factor  # an even side gets one sample too many after it
     padded = cv2.copyMakeBorder(
         plane, before, after, before, after, cv2.BORDER_REFLECT,
         dst=scratch("padded", (before + height + after, before + width + after), plane.dtype),

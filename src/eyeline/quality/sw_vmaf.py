@@ -207,7 +207,7 @@ def _gain_limits(
         )
     if any(len(values) != 1 for values in found.values()):
         raise ModelError(
-            f"{where}: has different gain limits within VIF or ADM, or none; eyeline supports one for each",
+            f"{where}: VIF or ADM has several gain limits, or none; eyeline supports exactly one for each",
             SUPPORTED,
         )
     return found["vif"].pop(), found["adm"].pop()
@@ -228,7 +228,7 @@ def _libsvm(
         )
     lines = [line.split() for line in body.splitlines() if line.strip()]
     if len(lines) != int(head["total_sv"]):
-        raise ValueError(f"has {len(lines)} support vectors, expected {head['total_sv']}")
+        raise ValueError(f"the model has {len(lines)} support vectors, expected {head['total_sv']}")
     vectors = np.zeros((len(lines), count))
     for i, line in enumerate(lines):
         for item in line[1:]:
@@ -300,7 +300,7 @@ class SwVmaf:
         self.model = model
 
     def part(self, pair: LumaPair, previous: LumaPair | None = None) -> FramePart:
-        """Compute the features of a frame. Any thread may call it; most of the work releases the GIL.
+        """Compute the features of a frame. Any thread may call `part`; most of its work releases the GIL.
 
         `previous` is the previous frame, and None for the first frame.
 

@@ -4,7 +4,7 @@ For a map m and a strength k, the weight of a sample is (1 - k) + k * m / mean(m
 no effect. k = 0 gives uniform weights, and k = 1 weights from the map alone.
 
 The `from_...` functions decode a reference and yield its frames with maps from a model, from files, from
-ground-truth masks or from recorded gaze. `uniform` yields them with uniform maps.
+ground-truth masks or from recorded gaze. `uniform` yields the frames with uniform maps.
 
 PSNR with squared errors weighted by a Gaussian density around recorded fixations is known as
 eye-tracking-weighted PSNR, EWPSNR (Li, Qin & Itti, "Visual attention guided bit allocation in video
@@ -51,8 +51,8 @@ UNIFORM: Map = np.ones((1, 1), np.float32)
 """A map that gives all samples the same weight, for frames of any size."""
 
 SAMPLES_PER_SIGMA = 8
-"""Columns of a gaze density map per standard deviation of its Gaussian. The error of linear interpolation
-between them is at most 1 / (8 * 8**2) = 0.2 % of the peak."""
+"""Columns of a gaze density map per standard deviation of its Gaussian. The error of linear
+interpolation between columns is at most 1 / (8 * 8**2) = 0.2 % of the peak."""
 
 
 class Weights:
@@ -61,7 +61,7 @@ class Weights:
     Args:
         saliency: map, float32 (h, w), finite, 0 or more, of any size with the frame's aspect ratio.
         strength: strength k of the map, 0 to 1.
-        where: begins error messages, such as `frame 12`.
+        where: beginning of error messages, such as `frame 12`.
 
     Raises:
         QualityError: the map has NaN, infinite or negative values, or is 0 everywhere.
@@ -351,7 +351,8 @@ def read_gaze(path: Path, info: VideoInfo, pixels_per_degree: float | None = Non
             many = "more than one" if len(found) > 1 else "none"
             kind = loaded.kind[:-1]
             raise DatasetError(
-                f"{path}: needs one {kind} named {name} with fixations, has {many}; the set holds {held}",
+                f"{path}: needs one {kind} named {name} with fixations, but has {many}; "
+                f"the set holds {held}",
                 "give the reference the same file name as in the set, or give a table for it alone",
             )
         return RecordedGaze(

@@ -2,7 +2,7 @@
 
 Everything that comes from outside (titles, file names, columns, provenance) enters the page as JSON
 in a block that browsers do not run, and from there as text nodes: it is never parsed as HTML. The
-page's policy forbids the network.
+page's Content Security Policy forbids network access.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCRIPTS = ("chart.js", "state.js", "stage.js", "page.js")
 """The scripts of the page, in the order in which they run."""
 
 MOST_LOGS = 8
-"""Logs in one page: with more logs, line colours are too similar."""
+"""Largest number of logs in one page; with more logs, line colours would be too similar."""
 
 _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -45,23 +45,23 @@ _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 class PageOptions:
     """Content of the page."""
 
-    title: str | None = None  # made from the name of the clip or the log when None
+    title: str | None = None  # None: the name of the clip or the log
     worst: int = 6  # largest number of worst frames
-    worst_by: str | None = None  # column that ranks them; see `eyeline.report._series.pick_worst`
+    worst_by: str | None = None  # column that ranks frames, see `eyeline.report._series.pick_worst`
     media: MediaOptions | None = None  # clips to show
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """Facts of a page that was written."""
+    """Summary of a page that was written."""
 
-    size: int  # bytes of the page
-    frames: int  # of the longest log
-    pictures: int = 0  # frames that have a picture
-    every: int = 0  # pictures are of every n-th frame; 0 without pictures
-    width: int = 0  # of a picture, pixels
+    size: int  # size of the page, bytes
+    frames: int  # number of frames of the longest log
+    pictures: int = 0  # number of frames with a picture
+    every: int = 0  # every n-th frame has a picture; 0 without pictures
+    width: int = 0  # width of a picture, pixels
     height: int = 0
-    megabytes: float = 0.0  # of all pictures in the page
+    megabytes: float = 0.0  # size of all pictures in the page
 
 
 def write_report(
@@ -74,11 +74,11 @@ def write_report(
     """Write a page that opens from disk and fetches nothing.
 
     Args:
-        logs: of eyeline or libvmaf: JSON, CSV, XML, Parquet. Pictures belong to the first.
-        output: the page, or `-` for stdout.
+        logs: paths of eyeline's or libvmaf's logs (JSON, CSV, XML, Parquet); pictures are of the first log.
+        output: path of the page, or `-` for stdout.
         options: content of the page.
         on_frame: called for each frame that is read.
-        on_start: called once with the number of frames to read, before the first.
+        on_start: called with the number of frames to read, before the first frame.
 
     Raises:
         LogError: a log cannot be read, is empty, or belongs to another clip.
@@ -165,14 +165,14 @@ def _embedded_json(value: Any) -> str:
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)
-    # JSON can spell a lone surrogate, which has no UTF-8.
+    # UTF-8 cannot encode a lone surrogate, so it becomes a JSON escape.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _finite(value: Any) -> Any:
     """Replace numbers that are not finite by None."""
     if isinstance(value, float):
-        return float(value) if abs(value) < float("inf") else None  # NaN is not smaller either
+        return float(value) if abs(value) < float("inf") else None  # None for NaN, too
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

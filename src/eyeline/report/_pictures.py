@@ -1,11 +1,11 @@
 """Pictures of the page: frames, heat maps and error maps of the clips that a log was made from.
 
-The log names the model that made its numbers, so the maps are made again by that model (its digest is
-compared), or read from files. A clip that does not belong to the log is an error.
+The log names the model that made its numbers. This model computes the maps again, after a check of its
+digest, unless the maps are read from files. A clip that does not belong to the log is an error.
 
 Pictures are WebP, which every browser shows and which is smaller than JPEG at the same quality. A map
-is stored as a grey picture, and the page colours it as `saliency.overlay` does: painted with its
-transparency, a map would take 54 kB instead of 2 kB.
+is stored as a grey picture, and the page colours it as `saliency.overlay` does.
+A coloured map with transparency would take 54 kB instead of 2 kB.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 
 QUALITY = 78
-"""libwebp's quality of the pictures: a 640x360 frame of a film takes 15 to 40 kB."""
+"""libwebp's quality setting for pictures: a 640x360 frame of a film takes 15 to 40 kB."""
 MAP_QUALITY = 90
-"""Quality of grey maps: most samples are within two levels of 255, and maps are smooth."""
+"""libwebp's quality setting for grey maps: most samples change by at most 2 of 255 levels."""
 ERROR_QUALITY = 70
 
 MAP_SIDE = 320
-"""Largest long side of a map, pixels: the models produce maps of 192 lines."""
+"""Limit for the long side of a map, pixels; the models produce maps of 192 lines."""
 
 ERROR_TOP = 64.0
 """RMS luma error at the end of the error map's scale, in levels of 255."""
 ERROR_MARKS = (0, 4, 16, 64)
-"""Labels of the scale."""
+"""Labels on the scale of the error map, RMS luma error."""
 
 ERROR_RAMP: tuple[tuple[float, int, int, int], ...] = (
     # place on the scale, red, green, blue
@@ -60,7 +60,7 @@ ERROR_RAMP: tuple[tuple[float, int, int, int], ...] = (
     (0.75, 74, 206, 201),
     (1.00, 250, 255, 236),
 )
-"""Dark where the two pictures agree, then blue, cyan and white; unlike the colours of the heat map."""
+"""Colours of the error map: dark where the pictures agree, then blue, cyan and white, unlike heat maps."""
 
 MEAN = "saliency_mean"
 MEAN_TOLERANCE = 5e-3
@@ -73,7 +73,7 @@ MEGABYTE = 1_000_000
 def webp(pixels: Pixels, quality: int = QUALITY) -> bytes:
     """Encode uint8 (h, w, 3) RGB, or (h, w, 4) RGBA with straight alpha, as WebP."""
     height, width, channels = pixels.shape
-    # libwebp gets RGB and converts it itself, as its format prescribes.
+    # libwebp converts RGB to YUV itself, as the WebP format prescribes.
     bgra = np.full((height, width, 4), 255, np.uint8)
     bgra[..., :channels] = pixels
     bgra[..., :3] = bgra[..., 2::-1]
@@ -101,7 +101,7 @@ def _fit(width: int, height: int, side: int) -> tuple[int, int]:
 
 def _luma(rgb: Pixels) -> npt.NDArray[np.float32]:
     """Convert full-range RGB to luma by ITU-R BT.709-6, item 3.2: uint8 (h, w, 3) to (h, w)."""
-    # Without BLAS, whose threads slow down a machine that decodes at the same time.
+    # BLAS is not used, because its threads would slow down decoding.
     out: npt.NDArray[np.float32] = np.multiply(rgb[..., 0], np.float32(0.2126), dtype=np.float32)
     out += np.multiply(rgb[..., 1], np.float32(0.7152), dtype=np.float32)
     out += np.multiply(rgb[..., 2], np.float32(0.0722), dtype=np.float32)
@@ -111,8 +111,8 @@ def _luma(rgb: Pixels) -> npt.NDArray[np.float32]:
 def error_map(reference: Pixels, distorted: Pixels, factor: int) -> npt.NDArray[np.float32]:
     """Compute the RMS luma error of each square of `factor` pixels: float32, levels of 255.
 
-    Errors of two uint8 (H, W, 3) pictures are taken at full size and then averaged: pictures that are
-    scaled down first hide noise and ringing.
+    Errors of two uint8 (H, W, 3) pictures are computed at full size and then averaged, because scaling
+    the pictures down first would hide noise and ringing.
     """
     squared = np.square(_luma(reference) - _luma(distorted))
     h, w = squared.shape[0] // factor, squared.shape[1] // factor
@@ -142,7 +142,7 @@ def grey(saliency: Map) -> Pixels:
 
 
 def resize_map(saliency: Map, width: int, height: int) -> Map:
-    """Shrink a map by the mean of each cell; a map of that size stays as it is."""
+    """Shrink a map to a size by the mean of each cell; a map of this size is returned as it is."""
     h, w = saliency.shape
     if (width, height) == (w, h):
         return saliency
@@ -174,9 +174,9 @@ def _error_legend() -> dict[str, object]:
 
 
 class Thumbnails:
-    """Pictures by frame, in one pass; thinned to every second frame whenever they exceed a budget.
+    """Pictures by frame; whenever they exceed a budget, every second frame is dropped.
 
-    `budget` is in bytes of base64. Frames in `keep` are never thinned out.
+    `budget` is in bytes of base64. Frames in `keep` are never dropped.
     """
 
     def __init__(self, budget: int, keep: Collection[int] = ()) -> None:
@@ -187,7 +187,7 @@ class Thumbnails:
         self._frames: dict[int, tuple[int, Mapping[str, bytes]]] = {}
 
     def wants(self, position: int, number: int) -> bool:
-        """Return whether a frame would be kept now, by its place from 0 and its frame number."""
+        """Return whether a frame with this position (from 0) and frame number would be kept now."""
         return position % self.every == 0 or number in self._keep
 
     def add(self, position: int, number: int, pictures: Mapping[str, bytes]) -> None:
@@ -197,8 +197,8 @@ class Thumbnails:
         while self.size > self._budget:
             if self.every > position:
                 raise UsageError(
-                    f"{len(self._frames)} frames alone take {self.size / MEGABYTE:.1f} MB, more "
-                    f"than --max-size {self._budget / MEGABYTE:g}",
+                    f"even the pictures of {len(self._frames)} frames take "
+                    f"{self.size / MEGABYTE:.1f} MB, more than --max-size {self._budget / MEGABYTE:g}",
                     "raise --max-size, or lower --picture-size or --worst",
                 )
             self.every *= 2
@@ -212,7 +212,7 @@ class Thumbnails:
         return sum(-(-len(data) // 3) * 4 for data in pictures.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Return frame numbers, and per track one base64 picture per frame, empty where it has none."""
+        """Return frame numbers, and per track one base64 picture per frame, empty if it has none."""
         kept = [pictures for _, pictures in self._frames.values()]
         names = dict.fromkeys(name for pictures in kept for name in pictures)
         tracks = {
@@ -227,10 +227,10 @@ class MediaOptions:
 
     video: str  # the clip, or the reference of a pair
     distorted: str | None = None  # the other clip of a pair
-    maps: str | None = None  # ready maps of `video` (see `eyeline.saliency.maps`)
-    heat: bool = True  # show the heat map where `maps` or a model gives one
+    maps: str | None = None  # file or folder with maps of `video` (see `eyeline.saliency.maps`)
+    heat: bool = True  # show the heat map if `maps` or a model gives one
     model: str | None = None  # id or path of the model that makes the maps, instead of the log's
-    task: Task | None = None  # take the production model of this task instead of the log's model
+    task: Task | None = None  # use this task's production model instead of the log's
     registry: str | None = None  # the user's own registry folder
     side: int = 640  # long side of a picture, pixels
     max_size: float = 16.0  # megabytes that the pictures may take in the page
@@ -251,8 +251,8 @@ def make_media(
     """Make the pictures of a clip or a pair.
 
     Args:
-        options: the clips.
-        log: the rows that the pictures belong to.
+        options: clips to show, and how to make their maps.
+        log: log whose frames get pictures.
         keep: frame numbers that must have pictures.
         on_frame: called after each frame of the log.
 
@@ -274,7 +274,7 @@ def make_media(
         painter = _Painter(options, log, info, stack)
         seen, last = 0, -1
         for frame, saliency in frames:
-            number = frame.index - skipped  # in the log
+            number = frame.index - skipped  # frame number in the log
             if number < 0:
                 continue
             last = number
@@ -321,7 +321,7 @@ class _FrameConverter:
         self._scalers: dict[tuple[object, ...], Scaler] = {}
 
     def __call__(self, frame: Frame, size: tuple[int, int]) -> Pixels:
-        """Return uint8 (height, width, 3), full-range RGB, of a frame with its source."""
+        """Return a frame, read with its source, as full-range RGB, uint8 (height, width, 3)."""
         source = frame.source
         assert source is not None  # noqa: S101 - all frames here are read with their source
         kind = kind_of(source), frame.rotation, size
@@ -369,7 +369,7 @@ class _Painter:
         )
 
     def check_end(self, log: LogRows) -> None:
-        """After the last frame: check that the distorted clip has no more frames either."""
+        """Check after the reference's last frame that the distorted clip has ended, too."""
         more = next(self._others, None) if self._others and not _is_partial(log) else None
         if more is not None:
             raise _mismatch(log, self._names[1], f"more than {more.index} frames")
@@ -378,7 +378,7 @@ class _Painter:
         out = {"picture": webp(self._convert(frame, self.size))}
         if other is not None:
             out["distorted"] = webp(self._convert_other(other, self.size))
-            # At half the picture's size, because noise takes many bytes and shows little.
+            # The error map has half the picture's size, because noise takes many bytes and shows little.
             factor = max(1, round(2 * max(self.full) / max(self.size)))
             errors = error_map(
                 self._convert(frame, self.full), self._convert_other(other, self.full), factor
@@ -395,7 +395,7 @@ _MappedFrames = Generator[tuple[Frame, Map | None]]
 def _open(
     options: MediaOptions, log: LogRows, stack: contextlib.ExitStack
 ) -> tuple[_MappedFrames, VideoInfo, str]:
-    """Return frames with their maps, facts of the clip, and a caption that names the maps' origin."""
+    """Return frames with their maps, the clip's properties, and a caption on the origin of the maps."""
     caption = ""
     if options.heat and options.maps is None:
         model, caption = _model_of(options, log)
@@ -417,7 +417,7 @@ def _open(
 
 
 def _with_maps(frames: Iterator[Frame], path: str) -> _MappedFrames:
-    """Yield frames with ready maps; frames before the first map and after the last have none."""
+    """Yield frames with their maps from files; the map is None for a frame without one."""
     maps = read_maps(path)
     ahead = next(maps, None)
     for frame in frames:
@@ -427,7 +427,7 @@ def _with_maps(frames: Iterator[Frame], path: str) -> _MappedFrames:
 
 
 def _model_of(options: MediaOptions, log: LogRows) -> tuple[Model | None, str]:
-    """Return the model (the user's, or the log's after a check of its digest) and a caption for it."""
+    """Return a model and its caption: the user's model, or else the log's after a check of its digest."""
     registry = options.registry or None
     if options.names_model:
         model = resolve_model(options.model, registry, task=options.task)
@@ -439,8 +439,8 @@ def _model_of(options: MediaOptions, log: LogRows) -> tuple[Model | None, str]:
     model = resolve_model(name, registry)
     if model.sha256 != digest:
         raise VerificationError(
-            f"{log.path}: made by {name} with sha256 {digest[:16]}..., "
-            f"this one has {model.sha256[:16]}...",
+            f"{log.path}: was made by {name} with sha256 {digest[:16]}..., "
+            f"but this model now has sha256 {model.sha256[:16]}...",
             "name the model with --model, give --maps, or leave the heat out with --no-heat",
         )
     return model, f"maps by {model.label}, sha256 {digest[:16]}"
@@ -458,7 +458,7 @@ def _logged_options(provenance: Mapping[str, Any], name: str = "options") -> dic
 
 
 def _offsets(log: LogRows) -> tuple[int, int]:
-    """Return the frames left out at the start of the reference and of the distorted clip."""
+    """Return the numbers of frames left out at the start of the reference and the distorted clip."""
     pairs = _logged_options(_logged_options(log.provenance), "pairs")
     known = ("ref_offset", "dist_offset", "frames", "shortest")
     others = ", ".join(str(name) for name, value in pairs.items() if value and name not in known)
@@ -472,7 +472,7 @@ def _offsets(log: LogRows) -> tuple[int, int]:
 
 
 def _extract_options(log: LogRows, options: MediaOptions) -> ExtractOptions:
-    """Return the options of the log's extraction that shape a map."""
+    """Return those options of the log's extraction that affect the maps."""
     kept = _logged_options(_map_provenance(log))
     own = () if options.names_model else ("lines", "stride", "fill", "temporal", "temporal_ms")
     given = {name: kept[name] for name in (*own, "start", "stop") if kept.get(name) is not None}
@@ -496,12 +496,12 @@ def _is_partial(log: LogRows) -> bool:
 
 
 def _step(log: LogRows) -> int:
-    """Return the frames from one row to the next: more than 1 in logs that were subsampled."""
+    """Return the number of frames from one row to the next, which is above 1 in subsampled logs."""
     return int(np.median(np.diff(log.numbers))) if len(log.numbers) > 1 else 1
 
 
 def _check_count(log: LogRows, path: str, info: VideoInfo, skipped: int) -> None:
-    """Refuse a clip of another length early, where the container states its number of frames."""
+    """Raise an error early for a clip of another length, if the container states its frame count."""
     if info.frames is None:
         return
     last, count = int(log.numbers[-1]), info.frames - skipped

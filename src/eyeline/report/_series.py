@@ -2,11 +2,11 @@
 
 `mean_interval` says how well a clip determines the mean of its frames: a bootstrap confidence interval.
 Neighbouring frames are similar, so resampling single frames would give intervals that are far too
-narrow. Blocks of consecutive frames are drawn instead, on a circle, so that the first and the last
-frame count like any other (circular block bootstrap: Politis and Romano, 1992). The block length
-follows from the autocorrelation (Politis and White, 2004, with the correction of Patton, Politis
-and White, 2009). The interval covers the mean of other footage of the same kind; it does not cover
-other clips, viewers, or the error of a model.
+narrow. So blocks of consecutive frames are drawn; the last frame is followed by the first, so that all
+frames count equally (circular block bootstrap: Politis and Romano, 1992). The block length follows
+from the autocorrelation (Politis and White, 2004, with the correction of Patton, Politis and White,
+2009). The interval covers the mean of other footage of the same kind; it does not cover other clips,
+viewers, or the error of a model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eyeline.saliency.features import PANELS
 Series = npt.NDArray[np.float64]
 
 WEIGHTED = re.compile("^(sw_|ew_)")
-"""Prefix of a column that is weighted by saliency or recorded gaze; its chart also shows the plain one."""
+"""Prefix of a column that is weighted by saliency or recorded gaze; its chart has the plain column, too."""
 
 MAIN = ("vmaf", "vmaf_neg", "psnr_y", "ssim", "float_ssim", "ms_ssim", "float_ms_ssim")
 """Scores whose panels are open, in this order; the other panels of a score log are folded."""
@@ -40,7 +40,7 @@ UNITS = (
     ("ssim", "1 = identical"),
     ("float_ssim", "1 = identical"),
 )
-"""Beginning of a score's name to the unit beside its panel's title."""
+"""Beginning of a score's name, and the unit beside the title of its panel."""
 
 POOLED = ("mean", "harmonic_mean", "min", "p5", "p50", "p95", "max")
 """Pooled numbers of the table, as `eyeline.logs.pool` names them."""
@@ -57,7 +57,7 @@ SEED = 20260
 LEVEL = 0.95
 
 LEAST_FRAMES = 10
-"""Fewer frames have no interval, because their correlation cannot be estimated."""
+"""Fewer frames get no confidence interval, because their correlation cannot be estimated."""
 
 MOST_BLOCKS = 2000
 """Largest number of blocks per draw. Longer clips get longer blocks, which only widens the interval."""
@@ -70,7 +70,7 @@ class LogRows:
     name: str  # the file's name, made different from those of the other logs
     path: str
     sha256: str  # hex digest of the file
-    numbers: npt.NDArray[np.int64]  # (n,), rising
+    numbers: npt.NDArray[np.int64]  # (n,), rising frame numbers
     times: Series  # (n,), seconds, NaN where the log has none
     values: dict[str, Series]  # (n,) per column
     provenance: dict[str, Any]
@@ -118,7 +118,7 @@ def read_rows(paths: list[str]) -> list[LogRows]:
 
 
 def _distinct(paths: list[str]) -> list[str]:
-    """Return file names, with as many folders in front as equal names need to differ."""
+    """Return file names, with folders in front if file names are equal."""
     for depth in range(1, 1 + max((len(Path(p).parts) for p in paths), default=0)):
         names = ["/".join(Path(p).parts[-depth:]) for p in paths]
         if len(set(names)) == len(names):
@@ -133,12 +133,12 @@ def _read(path: str, name: str) -> LogRows:
             f"{path}: the log holds no frame", "check whether the run that wrote it finished"
         )
     if not log.columns:
-        raise LogError(f"{path}: its frames hold no metric", "give a log with at least one column")
+        raise LogError(f"{path}: the log has no metrics", "give a log with at least one column")
     numbers = np.array(log.frame_num, np.int64)
     order = np.argsort(numbers, kind="stable")
     numbers, times = numbers[order], np.array(log.pts_time, np.float64)[order]
     if abs(int(numbers[0])) > 2**53 or abs(int(numbers[-1])) > 2**53:
-        raise LogError(f"{path}: its frame numbers are beyond 2^53", "check that it is a log")
+        raise LogError(f"{path}: the log has frame numbers beyond 2^53", "check that it is a log")
     return LogRows(
         name=name,
         path=path,
@@ -223,7 +223,7 @@ def _autocovariance(values: Series) -> Series:
 
 
 def block_length(values: Series) -> int:
-    """Choose the frames per block for the circular bootstrap of the mean of finite values.
+    """Choose the number of frames per block of the circular bootstrap of a mean of finite values.
 
     `b = (2 G^2 / D)^(1/3) n^(1/3)` with `D = 4/3 g(0)^2`, where G and g(0) sum `|k| R(k)` and
     `R(k)` under the flat-top window. The window ends at twice the lag after which the
@@ -237,7 +237,7 @@ def block_length(values: Series) -> int:
     if n < 3 or not size:
         return 1
     covariance = _autocovariance(values / size)  # so that squares neither vanish nor overflow
-    if covariance[0] <= 1e-24:  # a constant leaves only the rounding of its own mean
+    if covariance[0] <= 1e-24:  # constant values leave only rounding errors
         return 1
     correlation = covariance / covariance[0]
     run = max(5, math.ceil(math.sqrt(math.log10(n))))
@@ -258,15 +258,15 @@ def block_length(values: Series) -> int:
 
 
 def mean_interval(values: Series, draws: int = DRAWS) -> MeanInterval | None:
-    """Compute the interval of the mean.
+    """Compute a confidence interval of the mean of values.
 
-    Return None with fewer than `LEAST_FRAMES` values, or with one that is not finite.
+    Return None if there are fewer than `LEAST_FRAMES` values, or if a value is not finite.
     """
     n = len(values)
     if n < LEAST_FRAMES or not np.isfinite(values).all():
         return None
     block = max(block_length(values), -(-n // MOST_BLOCKS))
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers near the end of float64
+    with np.errstate(over="ignore", invalid="ignore"):  # values near the limits of float64
         # The sum of each block, by differences of the running sum of the circle.
         centre = float(values.mean())
         circle = np.concatenate([values, values[: block - 1]]) - centre
@@ -313,14 +313,14 @@ def pooled_table(logs: list[LogRows], panels: list[Panel]) -> list[dict[str, Any
 
 
 def _difference(first: LogRows, other: LogRows, column: str) -> list[float] | None:
-    """Return mean, low and high of a column minus that of the first log; None without an interval.
+    """Return mean, low and high of a column's difference from the first log; None without an interval.
 
     The difference is taken frame by frame: two encodings of one clip go up and down together, so the
     interval of their difference is far narrower than that of either.
     """
     if column not in first.values or not np.array_equal(first.numbers, other.numbers):
         return None
-    with np.errstate(invalid="ignore", over="ignore"):  # infinity minus infinity
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity minus infinity is NaN
         apart = other.values[column] - first.values[column]
     interval = mean_interval(apart)
     return [float(apart.mean()), interval.low, interval.high] if interval else None
@@ -336,10 +336,10 @@ def _json_number(value: float) -> float | str | None:
 class WorstFrames:
     """Frames picked from one log by one column, the worst first."""
 
-    log: int  # the log's position
+    log: int  # index of the log
     column: str
     end: str  # `lowest` or `highest`
-    gap: int  # smallest distance between two of them, frames
+    gap: int  # smallest distance between two picked frames
     frames: tuple[int, ...]
 
 
@@ -347,8 +347,8 @@ def pick_worst(logs: list[LogRows], count: int, column: str | None = None) -> Wo
     """Pick the worst frames, at most `count`, of the first log that holds the column.
 
     Neighbours look alike, so the second worst frame is usually next to the worst. Frames nearer than
-    half a second (12 frames) to a picked one are passed over; in a short clip the distance is smaller,
-    so that `count` frames fit. Without a `column` the first of `WORST_COLUMNS` ranks the frames, if a log
+    half a second (12 frames) to a picked one are skipped; in a short clip the distance is smaller,
+    so that `count` frames fit. Without a `column`, the first of `WORST_COLUMNS` ranks the frames, if a log
     has one. Low values of an unknown column count as bad.
     """
     if column is not None and not any(column in log.values for log in logs):

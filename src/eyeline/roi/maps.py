@@ -318,8 +318,8 @@ def read_levels(path: str | Path, kind: MapFormat) -> Iterator[tuple[int, Offset
     """Read the maps of a file, which is parsed as strictly as the encoder does.
 
     Yields:
-        The frame number and the offsets, int32 (rows, columns). A map of `svtav1` has one row, because the
-        file does not contain the width of the picture.
+        Frame number and offsets of each map, int32 (rows, columns). A map of `svtav1` has one row, because
+        the file does not contain the width of the picture.
 
     Raises:
         MediaError: the file is not valid in this format.
@@ -341,7 +341,7 @@ def _read_json(path: Path) -> Iterator[tuple[int, Offsets]]:
 def _json_document(path: Path) -> dict[str, Any]:
     document = json.loads(path.read_text("utf-8"))
     if not isinstance(document, dict) or document.get("format") != "eyeline-roi":
-        raise ValueError("the key format is not eyeline-roi")
+        raise ValueError("the value of the key 'format' is not eyeline-roi")
     return document
 
 

@@ -11,8 +11,8 @@ A law maps the saliency s of a block to the offset `clamp(-strength * f(s))`:
 | `neutral` | `s - c`: moves bits, and keeps the file size | maps of objects |
 | `density` | `log2(w) - c`, w = (1 - k) + k s / mean(s): minimises the weighted error | maps of gaze |
 
-c is chosen so that the mean of a frame's offsets, weighted by the bits of each block, is zero. Offsets are
-in QP of H.264 and HEVC, where 6 QP double the quantiser step (ITU-T H.264, 8.5.9).
+The constant c of a law makes the mean of a frame's offsets, weighted by the bits of each block, zero.
+Offsets are in QP of H.264 and HEVC, where 6 QP double the quantiser step (ITU-T H.264, 8.5.9).
 
 `density` minimises the squared error with the weights w, as in `eyeline score`: a share of 1 - k counts
 equally over the whole frame, and a share of k counts where viewers look. At a given rate, the weighted
@@ -214,7 +214,7 @@ class SteerOptions:
 
     @property
     def chosen(self) -> tuple[Law, float]:
-        """Law and strength, with the defaults for maps of objects instead of None."""
+        """Law and strength; a value of None becomes the default for maps of objects."""
         law = self.law or LAW_FOR["objects"]
         return law, STRENGTHS[law] if self.strength is None else self.strength
 
@@ -310,7 +310,7 @@ def block_activity(luma: npt.NDArray[Any], block: int, bits: int = 8) -> Floats:
 
 
 def level_step(span: float, levels: int) -> int:
-    """Return the distance between levels, QP, so that `span` QP have at most `levels` (>= 3) levels."""
+    """Return the step between levels, QP, with which `span` QP have at most `levels` (>= 3) levels."""
     step = max(1, math.ceil(span / (levels - 1)))
     # A span that is not aligned to multiples of the step can touch one more level.
     return step if span / step + 1 <= levels else step + 1

@@ -1,6 +1,6 @@
 """Compare steered encodes, which have QP offsets by saliency, with plain encodes, which have none.
 
-The judging maps mark where viewers look. They come from masks, recorded fixations or another model. They
+The judging maps, from masks, recorded fixations or another model, mark where viewers look. These maps
 define which samples are inside the subject, and weight the quality metrics.
 
 ::

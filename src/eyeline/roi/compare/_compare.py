@@ -4,8 +4,9 @@ Each encode uses one thread, so the number of cores does not change the result; 
 parallel. The names of files in the work folder depend on all options that affect their content, so an
 interrupted run resumes, and a run at another strength reuses the plain encodes.
 
-A higher strength gains more and costs more. To compare maps, compare their curves of gain against cost over
-several strengths: the better map gains more at the same cost.
+A higher strength has a larger gain where viewers look and a larger cost over the whole frame. To compare
+maps, compare their curves of gain against cost over several strengths: the better map gains more at the
+same cost.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from eyeline.roi.encode._encoder import capability, pixel_format
 from eyeline.roi.steering import SteerOptions
 
 SAME_RATE = 0.01
-"""Allowed relative difference in bit rate of the two encodes of a still."""
+"""Largest relative difference in bit rate between the two encodes that a still shows."""
 
 MOST_TRIES = 4
 
@@ -207,7 +208,7 @@ class _Run:
             raise
 
     def encoded(self, kind: EncodeKind, rate: float) -> tuple[Path, float]:
-        """Encode, or reuse the encode of an earlier run; return the path and the bit rate in kbit/s."""
+        """Encode the clip, or reuse an earlier encode; return the encode's path and bit rate in kbit/s."""
         options = self.encode_options(kind, rate)
         depends: list[object] = [options]
         if kind == "roi":
@@ -257,7 +258,7 @@ class _Run:
 
         Differences are most visible at a low rate. The CRF or QP of the steered encode is interpolated over
         the logarithm of the rate, and refined with each new encode until the rates differ by less than
-        `SAME_RATE`. With whole QPs, a larger difference may remain.
+        `SAME_RATE`. If the encoder takes only whole QPs, a larger difference in rate may remain.
         """
         plain = sorted((p for p in points if p.kind == "plain"), key=lambda p: p.kbps)[1]
         known = {p.setting: p.kbps for p in points if p.kind == "roi"}
@@ -315,9 +316,9 @@ class TradePoint:
     """Gain and cost of one kind of map at one strength.
 
     Attributes:
-        strength: strength of the law, QP.
+        strength: strength of the steering law, QP.
         gain: bits saved at equal `sw_psnr`, which is weighted by the judging maps, percent.
-        costs: loss at equal rate per metric of the whole frame, in the unit of the metric.
+        costs: loss of whole-frame quality at equal rate, by metric, in the unit of the metric.
     """
 
     strength: float
@@ -326,7 +327,7 @@ class TradePoint:
 
 
 Lines = Mapping[str, Sequence[TradePoint]]
-"""Points by the name of the map, in the order of the strengths."""
+"""Trade-off points by the name of the map, in the order of the strengths."""
 
 
 @dataclass(frozen=True)
@@ -370,7 +371,7 @@ class TradeOff:
 
 
 def mean_lines(clips: Sequence[Lines]) -> Lines:
-    """Return the mean gains and costs of several clips with the same maps and multiples."""
+    """Return the mean gains and costs of several clips with the same maps and multiples of the strength."""
     means = {}
     for name in clips[0]:
         points = zip(*(lines[name] for lines in clips), strict=True)
@@ -449,7 +450,7 @@ def compare_maps(
             f"--multiples is {given}; all values must be positive and different",
             "write them like 0.5,1,2",
         )
-    # All options are created before the first encode, because this checks them.
+    # Creating the options checks them, so all options are created before the first encode.
     asked: dict[SteerMap, list[CompareOptions]] = {}
     for s in steers:
         steer = options.steer.for_map(s.shows)

@@ -111,7 +111,7 @@ def find_subject(maps: str | os.PathLike[str], width: int, height: int, rotation
 
 
 def _stretch(mass: npt.NDArray[np.float64]) -> tuple[int, int]:
-    """Return an even start and length that contain all of `mass` except `TAIL` at each end."""
+    """Return the even start and length of the range with all of `mass` except `TAIL` at each end."""
     size = len(mass)
     share = np.cumsum(mass) / mass.sum()
     first = int(np.searchsorted(share, TAIL, side="right"))
@@ -154,7 +154,7 @@ class _Sums:
         else:
             whole, subject = squared_error(r, d, None).whole, 0.0
         total = whole * r.size
-        # Rounding can make the difference negative.
+        # Rounding can make the error outside the subject negative.
         self._squares[0] += max(0.0, total - subject * count)
         self._squares[1] += subject * count
         self._counts[0] += r.size - count

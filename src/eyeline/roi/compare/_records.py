@@ -7,8 +7,8 @@ RD-curves", ITU-T VCEG-M33, 2001).
 
 There are two piecewise interpolations between the points of a curve. `akima`, the default, has the least
 error against densely sampled curves (Herglotz et al., "The Bjøntegaard Bible", IEEE TIP 2024). `pchip` is
-the piecewise cubic of the common test conditions of JVT and JVET. The single cubic through all points, the
-method of 2001, is not offered, because it oscillates between the points.
+the piecewise cubic of the common test conditions of JVT and JVET. The original method (VCEG-M33) is not
+offered, because its single cubic through all points oscillates between the points.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class CompareOptions:
         extract: options for running the models; `start` and `stop` select the frames.
         video: options for reading the source.
         vmaf: whether to measure VMAF; None measures it if libvmaf is installed.
-        method: interpolation of the curves.
+        method: interpolation between the points of a rate-quality curve.
         jobs: number of parallel encodes; 0 means one per core.
         still: make one more steered encode at the rate of a plain encode, for `draw_still`.
     """
@@ -283,7 +283,7 @@ class Comparison:
 
     @property
     def growth(self) -> float:
-        """Relative change of the bit rate by steering at equal settings (geometric mean minus 1)."""
+        """Relative change of the bit rate that steering causes at equal settings (geometric mean)."""
         pairs = zip(self.of("plain"), self.of("roi"), strict=True)
         logs = [math.log(roi.kbps / plain.kbps) for plain, roi in pairs]
         return math.exp(sum(logs) / len(logs)) - 1

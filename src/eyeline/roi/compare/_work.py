@@ -35,7 +35,7 @@ CENTRE = CentreGaussian(0.5, 0.5, 0.25, 0.25)
 
 MAP_COLUMNS = 160
 
-SCHEMA = 3  # increased whenever the content of the files changes
+SCHEMA = 3  # version of the files' content, increased with each change
 
 
 class WorkFolder:
@@ -181,7 +181,7 @@ class WorkFolder:
                 sink.write(index, (index - start) / float(self.info.fps or DEFAULT_FPS), m)
                 self.progress.advance(part)
         except BaseException:
-            sink.discard()  # also if the source is damaged: later runs must not reuse a part
+            sink.discard()  # later runs must not reuse a file with a part of the maps
             raise
         sink.commit()
 
@@ -201,7 +201,7 @@ class ProgressCounter:
             self._report(part, 0, total)
 
     def advance(self, part: str, frames: int = 1) -> None:
-        """Add frames to a part; after `stop`, raise KeyboardInterrupt to end the caller's encode."""
+        """Count frames as done; after `stop`, raise KeyboardInterrupt to end the caller's encode."""
         with self._lock:
             if self._stopped:
                 raise KeyboardInterrupt

@@ -259,19 +259,19 @@ def plot_trade_off(lines: Lines, title: str, gain: str, path: str | Path) -> Non
     Args:
         lines: gains and costs of each map, per strength.
         title: title of the plot.
-        gain: name of the metric of the gain.
+        gain: name of the metric that measures the gain.
         path: `.png` or `.svg` to write.
 
     Raises:
         OutputError: the suffix is not supported, or the file cannot be written.
-        UsageError: no map has both a gain and a cost.
+        UsageError: no map has both a gain where viewers look and a cost over the whole frame.
         MissingExtraError: matplotlib is not installed.
     """
     check_picture(path, PLOT_SUFFIXES)
     costs = [m for m in COSTS if any(m in p.costs for points in lines.values() for p in points)]
     if not costs:
         raise UsageError(
-            "no map has both a gain and a cost, so there is no curve to plot",
+            "no map has both a gain where viewers look and a whole-frame cost, so no curve can be plotted",
             "leave out --plot; the table has the reasons",
         )
     figure = _figure(5.4 * len(costs), 4.6)
@@ -352,8 +352,8 @@ def draw_still(comparison: Comparison, path: str | Path, frame: int | None = Non
     at = c.start + c.subject.frames // 2 if frame is None else frame
     if c.pair is None:
         raise UsageError(
-            "the comparison has no two encodes of equal rate",
-            "set still=True in its CompareOptions",
+            "the comparison has no two encodes of equal rate to draw",
+            "compare again with CompareOptions(still=True), which adds such an encode",
         )
     pair = c.pair
     pictures = [_picture(p, at - c.start) for p in pair]

@@ -171,7 +171,7 @@ def _pass(
     stats: str = "",
     store: LevelStore | None = None,
 ) -> tuple[int, int]:
-    """Encode a pass, and return its frames and bytes; `run` is 1 or 2, or 0 for a single pass."""
+    """Run a pass; return the numbers of frames and bytes; `run` is 1 or 2, or 0 for a single pass."""
     o, i, row = job.options, job.info, job.row
     steered = o.steer.strength != 0
     replay = iter(store) if store is not None and run == 2 and steered else None

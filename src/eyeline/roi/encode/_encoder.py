@@ -471,7 +471,7 @@ class FileEncoder:
         if frame.format.name != self._pix_fmt:
             frame = frame.reformat(
                 format=self._pix_fmt
-            )  # changes bit depth and chroma subsampling, but not the matrix
+            )  # changes bit depth and chroma subsampling, but not the colour matrix
         pts = round(seconds / self._time_base)
         if self._last is not None:
             pts = max(pts, self._last + 1)

@@ -49,7 +49,7 @@ def find_ffmpeg(encoder: str = "libkvazaar") -> str:
         return own
     candidates = [shutil.which("ffmpeg")]
     try:
-        imageio_ffmpeg = import_module("imageio_ffmpeg")  # it has no type hints
+        imageio_ffmpeg = import_module("imageio_ffmpeg")  # the package has no type hints
         candidates.insert(0, str(imageio_ffmpeg.get_ffmpeg_exe()))
     except ImportError:
         pass
@@ -124,7 +124,7 @@ def _command(job: EncodeJob, binary: str, roi: Path | None, stream: Path) -> lis
     if row.parameters in extra:
         parameters |= parse_parameters(extra.pop(str(row.parameters)), row.separator)
     if o.preset:
-        parameters = {"preset": o.preset} | parameters  # first: it resets the options before it
+        parameters = {"preset": o.preset} | parameters  # first, since it resets earlier options
     if job.rate.qp is not None:
         parameters["qp"] = str(job.rate.qp)
     if roi is not None:
@@ -159,7 +159,7 @@ def _pipe(job: EncodeJob, command: list[str], stream: Path) -> list[float]:
                     job.on_frame(2, len(times))
             child.stdin.close()
         except BrokenPipeError:
-            pass  # the exit status and the log are reported below
+            pass  # kvazaar's exit status and log are reported below
         except BaseException:
             child.kill()
             child.wait()

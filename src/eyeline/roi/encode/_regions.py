@@ -41,7 +41,7 @@ def _runs(levels: Levels) -> list[tuple[int, int, int, int]]:
     starts = np.flatnonzero(change)
     ends = np.append(
         starts[1:], rows * columns
-    )  # a run starts in every row, so runs don't cross rows
+    )  # a new run starts at each row, so no run crosses rows
     values = levels.ravel()[starts]
     row, first = np.divmod(starts, columns)
     runs = np.stack([row, first, ends - row * columns, values], 1)[values != 0]
