@@ -107,7 +107,7 @@ def test_a_number_that_moved_fails_the_check(sources: Path) -> None:
 
 
 def test_a_card_without_words_says_where_they_belong(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"placeholder\.toml.*card's texts"):
+    with pytest.raises(RegistryError, match=r"placeholder\.toml.*texts for the model card"):
         make_card(Registry().get("placeholder"), tmp_path)
 
 

@@ -88,7 +88,7 @@ class ModelDeclaration:
         description: one plain sentence.
         provenance: origin of the weights.
         io: the I/O spec; None uses the I/O spec beside the file, or the defaults.
-        task: what its map shows, see `eyeline.registry.records.Task`.
+        task: what the model's map shows, see `eyeline.registry.records.Task`.
     """
 
     id: str
@@ -130,7 +130,7 @@ def write_own(folder: Path, models: list[ModelRecord], decisions: list[Decision]
     for record in (*fields["models"], *fields.get("decisions", ())):
         if (
             record["task"] == "objects"
-        ):  # the default; schema versions 1 and 2 do not know the field
+        ):  # the default task; schema versions 1 and 2 have no field `task`
             del record["task"]
     write_bytes(folder / REGISTRY_FILE, json.dumps(fields, indent=1).encode() + b"\n")
 
@@ -369,9 +369,9 @@ def _store(folder: Path, record: ModelRecord, files: Mapping[str, bytes]) -> Non
         place = folder / record.file
         if place.exists() and sha256_hex(read_regular_file(place)) != record.sha256:
             raise RegistryError(f"{place}: another file has this name", "move or delete it")
-        for suffix in sorted(files, key=lambda s: s == ".onnx"):  # the model comes last
+        for suffix in sorted(files, key=lambda s: s == ".onnx"):  # the ONNX file is last
             path = folder / f"{record.id}{suffix}"
-            if path.is_symlink():  # the write would change the target of the link
+            if path.is_symlink():  # writing would change the target of the link
                 raise RegistryError(f"{path}: a symbolic link has this name", "delete the link")
             write_bytes(path, files[suffix])
         write_own(folder, [*own.models, record], own.decisions)

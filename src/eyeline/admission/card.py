@@ -9,8 +9,8 @@
 | `ID.evaluation.json` | quality; written by `eyeline evaluate --summary` |
 | `ID.quantization.json` | origin and loss of an INT8 model; written by `eyeline model quantize --report` |
 
-The last four are files in the folder of the card. `ID.toml` is required, and `ID.quantization.json` is
-required for a quantised model.
+The last four sources are files in the folder of the card. `ID.toml` is required, and
+`ID.quantization.json` is required for a quantised model.
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ def make_card(model: Model, sources: Path) -> str:
         )
     words = sources / f"{record.id}.toml"
     if not words.exists():
-        raise RegistryError(f"{words}: the file does not exist", "write the card's texts to it")
+        raise RegistryError(
+            f"{words}: the file does not exist",
+            "create this file with the texts for the model card",
+        )
     text = read_record(
         CardText, words, "the texts of a card", hint="fix the file", error=RegistryError
     )

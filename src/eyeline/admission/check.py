@@ -56,7 +56,7 @@ class RegistryHealth:
     """The findings about a registry.
 
     Attributes:
-        findings: in the order of the checks.
+        findings: the results, in the order of the checks.
     """
 
     findings: tuple[RegistryFinding, ...]

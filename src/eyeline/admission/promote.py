@@ -122,7 +122,7 @@ class PromotionPolicy(Strict):
         significance: a difference is significant if its p-value is below this.
         require_signature: whether the candidate must be signed.
         better: measures that must be significantly better by their margin, on every dataset.
-        no_worse: measures whose interval must exclude a loss of more than the margin, on every dataset.
+        no_worse: measures whose confidence interval must exclude a loss above the margin, on every dataset.
         latency: limits on the latency.
         set: the datasets.
     """
@@ -234,7 +234,7 @@ def promote(
 
 
 def _swap(models: list[ModelRecord], record: ModelRecord) -> list[ModelRecord]:
-    """Give a model the role `production`, and the previous default of its task `candidate`."""
+    """Make a model the default of its task (role `production`), and the previous default a candidate."""
 
     def with_role(m: ModelRecord) -> ModelRecord:
         if m.id == record.id:
@@ -251,7 +251,7 @@ def _ground(name: str, passed: bool, detail: str) -> Ground:
 
 
 class _NoEvidenceError(Exception):
-    """A result that the evaluation report lacks; the message becomes the detail of the criterion."""
+    """The evaluation report lacks a result; the message becomes the detail of the criterion."""
 
 
 def _verified(
@@ -341,7 +341,7 @@ def _on_set(
 
 
 def _result(report: EvaluationTables, model: ModelRecord, wanted: NamedSet) -> EvaluationRow:
-    """Return the result of this file on this dataset, evaluated at the size of its I/O spec."""
+    """Return the result of this model file on this dataset, evaluated at the size of its I/O spec."""
     rows = [r for r in report.results if r.model_sha256 == model.sha256]
     if not rows:
         raise _NoEvidenceError(f"the model is not in the report (sha256 {model.sha256[:16]}...)")
@@ -396,7 +396,7 @@ def _difference(
         raise _NoEvidenceError("the report has no number for this measure")
     if found[0].model == theirs.model:
         value, low, high = -value, -high, -low
-    if not abs(a.value - b.value - value) <= 1e-9:  # also true for NaN
+    if not abs(a.value - b.value - value) <= 1e-9:  # NaN is also rejected
         raise _NoEvidenceError(
             "the report contradicts itself: the difference of the results is not that of the comparison"
         )

@@ -40,9 +40,9 @@ LinkKind = Literal["viewer", "release", "release page", "hub", "file"]
 class WeightsLink:
     """A link that may lead to weights.
 
-    `about` is `weights`, `other`, or `unclear`; `where` is `path:line`. The kind `viewer` is a link that
-    needs a browser and whose content can change; `hub` is a repository of a model hub, where a commit id
-    fixes the content.
+    `about` is the content behind the link: `weights`, `other`, or `unclear`; `where` is `path:line`. The
+    kind `viewer` is a link that needs a browser and whose content can change; `hub` is a repository of a
+    model hub, where a commit id fixes the content.
     """
 
     url: str
@@ -68,7 +68,7 @@ def find_links(path: str, text: str) -> list[WeightsLink]:
             url = match[0].rstrip(".,;:`*")
             kind, host = _kind(url)
             if kind:
-                # The text before the link, its line, paragraph or heading may name what it is about.
+                # The text before the link, its line, paragraph or heading may name the content behind it.
                 near = (line[previous : match.start()], line, above)
                 around = next(
                     (t for t in near if _WEIGHTS.search(t) or _NOT_WEIGHTS.search(t)), heading

@@ -1,7 +1,7 @@
 """The licence check: LICENSE texts, statements in documents, NOTICE files, and terms of single files.
 
-Only a licence text can allow a release; a statement in a document can't. A statement can block it: a
-README that says "non-commercial" contradicts a permissive LICENSE, and in doubt the audit blocks.
+Only a licence text can allow a release; a statement in a document can't. A statement can block a release:
+a README that says "non-commercial" contradicts a permissive LICENSE, and in doubt the audit blocks.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class LicenceStatement:
     """A sentence about licence terms in a document or source file.
 
     `where` is `path:line`. `ids` are the SPDX ids or expressions that the sentence names. `restricts` is
-    true if it forbids commercial use. `subject` is `us` (code or weights of this upstream), `data`,
-    `others`, or `unclear`.
+    true if the sentence forbids commercial use. `subject` is `us` (code or weights of this upstream),
+    `data`, `others`, or `unclear`.
     """
 
     where: str
@@ -196,7 +196,7 @@ class _LicenceAudit:
         return self.findings.report("licence", summary, facts)
 
     def evidence(self, other: str) -> LicenceEvidence | None:
-        """Return the licence that a person confirmed, unless it covers only the `other` part."""
+        """Return the licence that a person confirmed, unless this covers only the part `other`."""
         rows = self.policy.statement
         return next((s for s in rows if s.upstream == self.tree.commit and s.covers != other), None)
 
@@ -233,7 +233,7 @@ class _LicenceAudit:
         for s in self.statements:
             codes, quote = s.codes(), f'"{s.text}"'
             if codes and s.subject in ("us", "unclear"):
-                # With a licence text, a restriction that names no subject and no licence is for review.
+                # If a licence text exists, a restriction without subject and licence needs a review.
                 named = any(i in licences() for i in s.ids)
                 severity: Severity = "review"
                 if s.subject == "us" or named or not has_file:
@@ -260,7 +260,7 @@ class _LicenceAudit:
         )
 
     def judge_codes(self, codes: tuple[str, ...], used: bool, message: str, where: str) -> None:
-        """Add findings about some files; they block only if the network uses one of the files."""
+        """Add findings about files; the findings block only if the network uses one of the files."""
         for c in codes:
             (self.findings.block if used else self.findings.review)(c, message, where)
 

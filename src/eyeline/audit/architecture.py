@@ -48,12 +48,12 @@ class NetClass:
         method: name of the forward method.
         inputs: arguments of the forward method without `self`.
         optional: the arguments with a default value.
-        keys: keys that it reads from its first argument, if this is a mapping.
+        keys: keys that the forward method reads from its first argument, if this argument is a mapping.
         outputs: number of returned values; None if unknown.
         sigmoid: whether the forward method calls a sigmoid.
         parts: classes of the tree that the network uses.
-        imports: packages outside the tree that its files import.
-        closure: its file, and all files of the tree that this file imports, directly or not.
+        imports: packages outside the tree that the files of `closure` import.
+        closure: the file of the class, and all files of the tree that this file imports, directly or not.
     """
 
     name: str
@@ -89,7 +89,7 @@ def parse_source(tree: Tree) -> Source:
             continue
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # such as warnings about invalid escapes
+                warnings.simplefilter("ignore")  # the parser warns about invalid escapes
                 module = ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
             source.broken[path] = first_line(exc)[:120]
@@ -270,7 +270,7 @@ def _closure(path: str, source: Source) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _imports(module: ast.Module) -> Iterable[tuple[str, int]]:
-    """Yield the name of each imported module, and the level of a relative import, else 0."""
+    """Yield the name of each imported module, and the number of dots if the import is relative, else 0."""
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from ((a.name, 0) for a in node.names)

@@ -1,7 +1,7 @@
 """The policy of an audit, its findings, and the report of one check.
 
-The policy lists the licences that a release may contain; all other licences are rejected. The types
-call a check an axis.
+The policy lists the licences that a release may contain; all other licences are rejected. In the
+names of the types, a check is called an axis.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class AllowedLicence(Strict):
 
 
 class LicenceEvidence(Strict):
-    """A licence that a person has confirmed for one commit of an upstream.
+    """A licence that a person has confirmed for one commit of an upstream project.
 
-    `upstream` is the commit id. `evidence` is the URL or document in which the rights holder states the
-    licence.
+    `upstream` is the id of this commit. `evidence` is the URL or document in which the rights holder
+    states the licence.
     """
 
     upstream: str = Field(pattern=r"^[0-9a-f]{40,64}$")
@@ -56,12 +56,12 @@ class AuditPolicy(Strict):
 
     Attributes:
         outbound: SPDX id of the licence of the release.
-        weights_without_statement: licence of weights for which no document states one: that of the
-            code (`follow-code`), or none (`deny`).
+        weights_without_statement: weights without a stated licence have the licence of the code
+            (`follow-code`), or none (`deny`).
         viewer_links: whether weights may be behind links that need a browser, such as Google Drive.
         inputs: `rgb`, or `any` to allow networks with other inputs.
         allow: the licences that a release may contain.
-        statement: licences that a person has confirmed for single upstreams.
+        statement: licences that a person has confirmed for single upstream projects.
     """
 
     schema_version: Literal[1] = 1
@@ -125,7 +125,7 @@ def load_policy(path: Path | None = None) -> AuditPolicy:
     data = read_regular_file(path or BUILTIN_POLICY, limit=1 << 20)
     try:
         return AuditPolicy.model_validate(tomllib.loads(data.decode()))
-    except ValueError as exc:  # TOML, UTF-8 and pydantic errors are subclasses
+    except ValueError as exc:  # the base class of TOML, UTF-8 and pydantic errors
         message = f"{path}: the file is not an audit policy: {first_line(exc)}"
         raise UsageError(message, "start from the example in docs/audit.md") from exc
 
@@ -187,7 +187,7 @@ class AxisFindings(list[AuditFinding]):
         self.append(AuditFinding(severity, code, message, where, unblock))
 
     def block(self, code: str, message: str, where: str = "", unblock: str = "") -> None:
-        """Add a blocker; without `unblock`, its hint is that of the code in `words.toml`."""
+        """Add a blocker; without `unblock`, the hint is the one for the code in `words.toml`."""
         self.add("blocker", code, message, where, unblock or UNBLOCK.get(code, ""))
 
     def review(self, code: str, message: str, where: str = "") -> None:

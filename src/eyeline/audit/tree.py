@@ -1,4 +1,4 @@
-"""Read the files of an upstream from a git commit, from a repository on a forge, or from a folder.
+"""Read the files of an upstream project from a git commit, from a repository on a forge, or from a folder.
 
 A checkout may be hostile. `GitTree` never reads its git configuration, hooks, filters or index. It
 resolves `HEAD` from the ref files, and reads objects with `git cat-file` in an empty git directory that
@@ -67,7 +67,7 @@ class TreeEntry:
 
 
 class Tree(ABC):
-    """The files of an upstream.
+    """The files of an upstream project.
 
     Attributes:
         name: name in a report, never a path of this machine.
@@ -146,7 +146,7 @@ def _name_of(checkout: Path) -> str:
 
 def _git_directory(checkout: Path) -> Path | None:
     for place in (checkout / ".git", checkout):
-        if place.is_file():  # a linked work tree or a submodule
+        if place.is_file():  # `.git` of a linked work tree or submodule
             text = _small_text(place)
             target = (checkout / text.removeprefix("gitdir:").strip()).resolve()
             if not text.startswith("gitdir:") or not (target / "HEAD").is_file():
@@ -482,7 +482,7 @@ class ForgeTree(Tree):
 
 
 def is_url(text: str) -> bool:
-    """Return whether the name of an upstream is a URL, in contrast to a folder."""
+    """Return whether the name of an upstream project is a URL, not a folder."""
     return text.startswith(("https://", "http://"))
 
 
@@ -539,7 +539,7 @@ class Forge:
         """Return the JSON value of an API path, and the URL of the next page.
 
         Raises:
-            ModelError: no answer, an error status, a long rate limit, or an answer that is not JSON.
+            ModelError: the forge gives no answer, an error status, a long rate limit, or invalid JSON.
         """
         url = path if is_url(path) else self.root + path
         headers = {

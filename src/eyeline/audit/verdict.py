@@ -92,10 +92,10 @@ class Audit:
 
 
 def audit(tree: Tree, policy: AuditPolicy, options: AuditOptions | None = None) -> Audit:
-    """Audit an upstream.
+    """Audit an upstream project.
 
     Args:
-        tree: files of the upstream, from `eyeline.audit.tree.open_tree`.
+        tree: files of the upstream project, from `eyeline.audit.tree.open_tree`.
         policy: rules for a release.
         options: optional inputs, such as a checkpoint.
 
@@ -135,7 +135,7 @@ def _cell(axis: AxisReport) -> str:
 
 
 def markdown(audits: Sequence[Audit], details: bool = True) -> str:
-    """Return a Markdown table; `details` adds the blockers and reviews of each upstream."""
+    """Return a Markdown table; `details` adds the blockers and reviews of each project."""
     heads = ("upstream", "commit", *AXES, "verdict")
     pins = [a.commit[:12] if a.commit else a.tree[:19] for a in audits]
     rows = [

@@ -42,7 +42,9 @@ def guard(folder: str) -> None:
             writes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
             inside = whole.startswith(f"{folder}/") or whole == "/dev/null"
             if ".." in whole or (not inside if writes else not whole.startswith(readable)):
-                raise PermissionError(f"the upstream code tried to open {path}; not allowed")
+                raise PermissionError(
+                    f"the upstream code tried to open {path}, which is not allowed"
+                )
 
     sys.addaudithook(hook)
 
@@ -81,12 +83,12 @@ def load_net(folder: Path, job: dict[str, Any]) -> Any:
 
 
 def export(head: Any, folder: Path, opset: int) -> None:
-    """Trace the network to `net.onnx` with dynamic axes; the parent folds the batch norms later."""
+    """Trace the network to `net.onnx` with dynamic axes; the parent process folds the batch norms later."""
     import torch
 
     axes = {0: "N", 2: "H", 3: "W"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # this exporter is deprecated, but needs no onnxscript
+        warnings.simplefilter("ignore")  # the deprecated exporter needs no onnxscript
         torch.onnx.export(
             head,
             (torch.zeros(1, 3, 64, 96),),
@@ -131,7 +133,7 @@ def serve(folder: Path, answers: Any) -> None:
 
 
 def main() -> None:
-    """Answer commands on stdout; redirect what the other project's code prints to stderr."""
+    """Answer commands on stdout; redirect the printed text of the other project's code to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:

@@ -130,7 +130,7 @@ def export_run(run: Path, out: Path) -> Exported:
         out: the ONNX file to write.
 
     Raises:
-        ModelError: the folder contains no finished training run, or an error of `export_net`.
+        ModelError: the folder contains no finished training run, or `export_net` raises this error.
     """
     try:
         record = json.loads((run / "run.json").read_text())

@@ -68,7 +68,7 @@ def to_contract(graph: onnx.GraphProto) -> None:
                 name, onnx.TensorProto.FLOAT, ["N", channels, "H", "W"]
             )
         )
-    del graph.value_info[:]  # it holds the tensor sizes of the traced input
+    del graph.value_info[:]  # value_info holds the tensor sizes of the traced input
 
 
 def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -88,9 +88,9 @@ def half_pixel(graph: onnx.GraphProto) -> int:
     """Change the coordinate mode of `Resize` nodes from `pytorch_half_pixel` to `half_pixel`; count them.
 
     The two modes differ only if an output side is one pixel long (ONNX operator `Resize`): then
-    `pytorch_half_pixel` samples position 0, and `half_pixel` samples the centre of the input. If a
-    network halves its input repeatedly and upsamples through the same sizes, its only resize to one
-    pixel is from one pixel. Both modes then sample position 0.
+    `pytorch_half_pixel` samples position 0, and `half_pixel` samples the centre of the input. A network
+    that halves its input repeatedly and upsamples through the same sizes resizes to one pixel from one
+    pixel only. For such a resize, both modes sample position 0.
     """
     changed = 0
     for node in graph.node:
@@ -118,7 +118,7 @@ def drop_identities(graph: onnx.GraphProto) -> None:
 def fold_batch_norm(graph: onnx.GraphProto) -> int:
     """Fold each BatchNormalization into the Conv before it, in float64; return the number folded.
 
-    IEEE 754 rounds each of these operations correctly, so every machine computes the same weights.
+    IEEE 754 rounds the operations of the folding correctly, so every machine computes equal weights.
     """
     weights = {t.name: t for t in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}

@@ -384,7 +384,7 @@ def _bom_component(material: ResourceDescriptor, licence: list[Any]) -> dict[str
 
 
 def _require_cyclonedx() -> None:
-    # Called first, so that a missing extra is reported before the parity check, which takes minutes.
+    # A missing extra must be reported before the parity check, which takes minutes.
     try:
         import cyclonedx.validation.json  # noqa: F401
     except ModuleNotFoundError as exc:

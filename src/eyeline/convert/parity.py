@@ -30,10 +30,10 @@ NetFunction = Callable[[Tensor], Tensor]
 """Maps float32 or float64 (N, 3, H, W) to (N, 1, H, W) of the same type."""
 
 OnStep = Callable[[str, int, int], None]
-"""Progress callback; its arguments are the name of the step, the units done, and all units."""
+"""Progress callback; its arguments are the step's name, and the numbers of finished and of all units."""
 
 GATE = 1e-5
-"""Tolerance: `max_abs` of equal float32 functions stays below this."""
+"""Tolerance: two float32 functions count as equal if their `max_abs` is below this value."""
 
 SIZES = (
     (192, 320),
@@ -67,7 +67,7 @@ class ParityInputs:
         sizes: (H, W) pairs, rounded up to `multiple`.
         random: number of random normalised inputs per size.
         images: more inputs, float32 (1, 3, H, W), normalised; see `natural_inputs`.
-        multiple: height and width are multiples of this number.
+        multiple: height and width of every input are multiples of this number.
         seed: seed of the random inputs.
     """
 
@@ -101,7 +101,7 @@ class ParityReport:
             numbered after the random inputs.
         cases: number of inputs.
         gate: `max_abs` must be below this tolerance.
-        images: number of inputs that were images.
+        images: number of inputs that are images.
     """
 
     max_abs: float
@@ -161,9 +161,10 @@ class ParityProof:
 
     Attributes:
         passed: the decision.
-        by_float64: whether float32 exceeded the tolerance, so that float64 decided.
-        reports: `float32` compares source and candidate. If it exceeds the tolerance,
-            `source to float64` and `candidate to float64` compare each with the float64 run.
+        by_float64: whether the float32 difference exceeded the tolerance, so that the float64 run decided.
+        reports: `float32` compares source and candidate. If the float32 difference exceeds the
+            tolerance, `source to float64` and `candidate to float64` compare each function with the
+            float64 run.
     """
 
     passed: bool
@@ -211,10 +212,10 @@ def prove_parity(
 ) -> ParityProof:
     """Decide whether a candidate computes the same function as its source.
 
-    If the largest float32 difference is below `GATE`, it does. Above `GATE`, a float64 run of the source
-    separates round-off from a mistake: the candidate's difference from the float64 run must be at most
-    `DOUBLE_FACTOR` times that of the float32 source, and both must be below `DOUBLE_LIMIT`. Without
-    `exact`, a difference above `GATE` fails.
+    The functions are the same if the largest float32 difference is below `GATE`. Above `GATE`, a float64
+    run of the source separates round-off from a mistake: the candidate's difference from the float64 run
+    must be at most `DOUBLE_FACTOR` times that of the float32 source, and both must be below
+    `DOUBLE_LIMIT`. Without `exact`, a difference above `GATE` fails.
 
     Args:
         source: the reference, in float32.
@@ -356,7 +357,7 @@ def _counter(total: int, on_step: OnStep) -> Callable[[], None]:
 
     def step() -> None:
         done = next(numbers)
-        on_step("parity", done, max(done, total))  # float64 runs are not in the total
+        on_step("parity", done, max(done, total))  # `total` excludes float64 runs
 
     return step
 

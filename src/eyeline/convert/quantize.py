@@ -87,7 +87,7 @@ before and after. Layout operators and resizes are left out, as ONNX Runtime mov
 CHANGE = "quantised to 8-bit integers (static QDQ)"
 
 OTHER_LINES = (144, 384)
-"""Short sides, pixels, that are also checked: the smallest and the largest that commands use."""
+"""More short sides, pixels, at which models are compared: the smallest and largest that commands use."""
 
 AT_OTHER_LINES = 24
 """Number of images that are compared at each size of `OTHER_LINES`."""
@@ -206,7 +206,7 @@ class QuantizationVerdict:
     """The decision whether a quantised model is good enough, with the measurements.
 
     Attributes:
-        losses: at the size of the I/O spec first, then at the sizes of `OTHER_LINES`.
+        losses: the loss at the size of the I/O spec, then the losses at the sizes of `OTHER_LINES`.
         speed: the measured speed of both models.
         max_shift: limit on `QuantizationLoss.shift` at every size.
         reasons: why the model is rejected; empty if it passed.
@@ -287,8 +287,8 @@ def quantize_model(
         data: folder, .tar or .zip with images to calibrate and check with (`eyeline.datasets.pairs`).
         out: `NAME.onnx`; the sidecars are written beside it.
         options: options of the quantisation; None for the defaults.
-        license_file: file with the licence text of the model. It is not needed if the licence lies
-            beside the model, or if the model is registered under Apache-2.0.
+        license_file: file with the licence text of the model. The file is not needed if the licence
+            lies beside the model, or if the model is registered under Apache-2.0.
         force: write the model even if it is rejected.
         on_step: progress callback, see `OnStep`.
 
@@ -301,7 +301,7 @@ def quantize_model(
     """
     o = options or QuantizeOptions()
     _check_options(o, out)
-    source = Session(model, "cpu")  # first: an invalid model fails before the calibration
+    source = Session(model, "cpu")  # an invalid model fails before the calibration
     calibration, held_out = choose_images(data, o.images, o.check)
     count = len(calibration.pairs)
     reader = _CalibrationReader(calibration.pairs, model, lambda n: on_step("calibrate", n, count))
@@ -378,7 +378,7 @@ def _check_options(o: QuantizeOptions, out: Path) -> None:
             f"--images is {o.images}, --check is {o.check} and the number of runs is {o.runs}",
             "each must be 1 or more",
         )
-    if not 0 <= o.max_shift <= 1:  # also true for NaN
+    if not 0 <= o.max_shift <= 1:  # NaN is also rejected
         raise UsageError(f"--max-shift is {o.max_shift:g}", "it must be between 0 and 1")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
         raise OutputError(f"{out}: can't be written", "name a file in a writable folder")
@@ -521,7 +521,7 @@ def _quantize_static(
     o: QuantizeOptions,
     kept: list[str],
 ) -> onnx.ModelProto:
-    import_runtime()  # first: importing any submodule starts the telemetry
+    import_runtime()  # before any submodule, which would start the telemetry
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

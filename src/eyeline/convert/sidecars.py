@@ -40,7 +40,7 @@ class ResourceDescriptor:
         name: file name, or path inside the upstream repository; never a path of this machine.
         digest: maps an algorithm, `sha256` or `gitCommit`, to the hex digest.
         uri: URI of the origin; empty if it is not known.
-        note: one sentence about the input, such as who passed it on.
+        note: one sentence about the input, such as who supplied it.
     """
 
     name: str

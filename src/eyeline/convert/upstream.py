@@ -94,12 +94,12 @@ class MirrorRecipe(Strict):
         upstream: URL of the repository.
         commit: commit id that was reviewed; empty allows any commit.
         module: path of the file that defines the network class; empty searches for it.
-        module_sha256: hex digest of that file.
+        module_sha256: hex digest of the file `module`.
         net: name of the network class.
-        arguments: arguments of its constructor.
+        arguments: arguments of the constructor of `net`.
         head: index of the output that is the saliency map.
         attribution: authors to name.
-        notice: text of the upstream NOTICE file, empty if it has none; used without a checkout.
+        notice: text of the upstream NOTICE file, empty if there is none; used if no checkout is given.
         weights_evidence: why the weights may be used under the licence.
         limits: uses for which the model is not suitable.
         asset: the published ONNX file, None if there is none.
@@ -154,7 +154,7 @@ class UpstreamSource:
     Attributes:
         commit: git commit id.
         module: path of the file that defines the network.
-        code: content of this file.
+        code: content of the file `module`.
         license_text: text of the licence file, which is exactly the Apache License 2.0.
         license_path: path of the licence file.
         notices: copyright lines of the licence file, unchanged.
@@ -180,7 +180,7 @@ def read_upstream(checkout: Path, recipe: MirrorRecipe) -> UpstreamSource:
     Raises:
         LicenceError: the licence file is missing or is not exactly the Apache License 2.0.
         VerificationError: the digest of the module differs from the recipe.
-        ModelError: no git directory, no such class, or the module has imports that are not allowed.
+        ModelError: the git directory or the class is missing, or an import of the module is not allowed.
     """
     tree = open_tree(checkout)
     if tree.commit is None:

@@ -29,7 +29,7 @@ MAX_ASPECT = 6.0
 LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
 """Luma weights of R, G, B (ITU-R BT.601-7), with which the models with `luma_tiled` were trained."""
 
-RANGE_TOLERANCE = 1e-5  # the float32 round-off of a sigmoid is smaller
+RANGE_TOLERANCE = 1e-5  # more than the float32 round-off of a sigmoid
 
 
 def working_size(width: int, height: int, lines: int | None) -> tuple[int, int]:
@@ -226,7 +226,7 @@ class Session:
         low, high = float(y.min()), float(y.max())
         if not (
             low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE
-        ):  # NaN fails both comparisons
+        ):  # also rejects NaN, which fails both comparisons
             raise ContractError(
                 f"{self.model.id}: the map has values in [{low:g}, {high:g}]; "
                 "they must be finite and in [0, 1]",

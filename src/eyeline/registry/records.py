@@ -107,7 +107,7 @@ class ModelRecord(Strict):
     license_sha256: Digest | None = None
 
     def check_digest(self, data: bytes, path: Path) -> None:
-        """Raise `VerificationError` if the sha256 of `data`, the content of `path`, is another."""
+        """Raise `VerificationError` if `data`, the content of `path`, does not have the recorded sha256."""
         if (digest := sha256_hex(data)) != self.sha256:
             raise VerificationError(
                 f"{self.id}: the sha256 of {path} is {digest[:16]}..., "

@@ -35,8 +35,8 @@ Use = Literal["extract", "score", "roi"]
 """The command for which a model is loaded."""
 
 DEFAULT_TASKS: dict[Use, Task] = {
-    "extract": "objects",  # keeps numbers comparable with those of existing logs
-    "score": "gaze",  # closest to scores weighted by recorded gaze (benchmarks/gaze_scores.py)
+    "extract": "objects",  # keeps results comparable with existing logs
+    "score": "gaze",  # nearest to scores weighted by recorded gaze (benchmarks/gaze_scores.py)
     "roi": "gaze",  # largest gain where viewers look, at equal bit rate (benchmarks/gaze_steering.py)
 }
 """Per command, the task whose production model is used if the user names no model and no task."""
@@ -140,7 +140,7 @@ class Registry:
             if place is not None:
                 trust = self.trust if place is own else None
                 for record in read_registry(place).models:
-                    self._models.pop(record.id, None)  # so that the replacement moves to the end
+                    self._models.pop(record.id, None)  # a replacement moves to the end
                     self._models[record.id] = Model(
                         record.id, place / record.file, record.io, record, trust
                     )
@@ -155,7 +155,7 @@ class Registry:
         """Return the model with this id.
 
         Raises:
-            RegistryError: no model has that id.
+            RegistryError: no model has this id.
         """
         if model_id not in self._models:
             known = ", ".join(sorted(self._models))
@@ -173,7 +173,7 @@ class Registry:
         """Return the production model of a task.
 
         Raises:
-            RegistryError: no model has that role.
+            RegistryError: the task has no production model.
         """
         found = self.production(task)
         if found is not None:

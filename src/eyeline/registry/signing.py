@@ -1,8 +1,8 @@
 """Sign a release of a model, and verify a model before it is loaded. This module uses no network.
 
-A release record names the id of a model, its sha256 and a release number that must grow. It is written to
-`NAME.release.json`. `model-signing` signs the record together with the bytes of the model (an in-toto
-statement in a DSSE envelope, ECDSA), so a signature is valid for one model, id and release only.
+A release record names the id of a model, its sha256 and a release number that must grow. The record is
+written to `NAME.release.json`. `model-signing` signs the record together with the bytes of the model (an
+in-toto statement in a DSSE envelope, ECDSA), so a signature is valid for one model, id and release only.
 Certificates are not supported, because `model-signing` does not check whether they have expired.
 
 A Sigstore bundle is verified with the trusted root whose digest `trust.json` records. The option
@@ -388,7 +388,7 @@ def verify_bundle(
         ) from exc
     if digest not in subjects:
         raise VerificationError(
-            "the Sigstore bundle is that of another file", "give its own bundle"
+            "the Sigstore bundle is that of another file", "give the bundle of this file"
         )
     return subjects
 

@@ -1,7 +1,7 @@
 """The model scanner: it decides whether an ONNX file is safe to load.
 
-The scanner rejects every model that contains anything outside its policy. It decides before an ONNX
-parser reads the file.
+The scanner rejects every model that contains anything outside its policy. The scanner decides
+before an ONNX parser reads the file.
 
 ::
 

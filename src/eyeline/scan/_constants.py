@@ -175,12 +175,12 @@ def _from_bytes(raw: memoryview, kind: str) -> Numbers:
 
 
 def _finite(numbers: Iterable[int | float]) -> bool:
-    # A finite sum has only finite terms. A sum of doubles may overflow; then check each term.
+    # A finite sum has only finite terms. A sum of finite doubles may overflow; then check each term.
     return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
 
 
 def read_attribute(attribute: Message, rule: OpRule | None, policy: ScanPolicy) -> Attribute:
-    """Check an `AttributeProto` by the rule of its op in the policy; None if the op is not allowed.
+    """Check an `AttributeProto` by the rule of its op in the policy; `rule` is None for a forbidden op.
 
     Raise a `RefusedError` if the policy does not allow the attribute or its value.
     """
@@ -189,7 +189,9 @@ def read_attribute(attribute: Message, rule: OpRule | None, policy: ScanPolicy) 
         raise RefusedError("attribute", f"{printable(name)} refers to an attribute of a function")
     field = _ATTRIBUTE_FIELDS[number - 1] if 1 <= number <= len(_ATTRIBUTE_FIELDS) else None
     if field is None or any(f in attribute for f in _ATTRIBUTE_FIELDS if f != field):
-        raise RefusedError("ambiguous", f"the value of {printable(name)} has not its declared type")
+        raise RefusedError(
+            "ambiguous", f"the value of {printable(name)} does not have the declared type"
+        )
     if rule is None or name not in rule.attributes:
         raise RefusedError("attribute", f"the op must not have the attribute {printable(name)}")
     value = _attribute_value(attribute, field, policy)
@@ -232,4 +234,4 @@ def _fits(value: Attribute, rule: AttributeRule) -> bool:
         return isinstance(value, Constant)
     if isinstance(value, tuple):
         return all(math.isfinite(v) and rule.low <= v <= rule.high for v in value)
-    return isinstance(value, int | float) and rule.low <= value <= rule.high  # false for NaN
+    return isinstance(value, int | float) and rule.low <= value <= rule.high  # rejects NaN

@@ -29,7 +29,7 @@ class Value:
 
     `dtype` is the number of the element type in onnx.proto. `values` is known only for short tensors
     that do not depend on pixels, such as shapes; else it is None. `constant` is true if ONNX Runtime may
-    compute the tensor at load time. `scale` is that of `Constant`.
+    compute the tensor at load time. `scale` has the same meaning as in `Constant`.
     """
 
     dtype: int
@@ -326,7 +326,8 @@ def dequantize(node: Node, inputs: Inputs) -> list[Value]:
         )
     if zero is not None and zero.dtype != x.dtype:
         raise RefusedError(
-            "types", f"the zero point is {NAME.get(zero.dtype)}, but the tensor {NAME.get(x.dtype)}"
+            "types",
+            f"the zero point is {NAME.get(zero.dtype)}, but the tensor is {NAME.get(x.dtype)}",
         )
     _check_scale(node, inputs)
     return [Value(scale.dtype, x.shape)]
@@ -351,7 +352,7 @@ def work(node: Node, inputs: Inputs, outputs: list[Value]) -> int:
     """Return the multiply-adds of a node; for other ops the number of input and output elements."""
     out = outputs[0].elements
     if node.op_type == "Shape":
-        return out  # it reads no values
+        return out  # Shape reads no values
     if node.op_type == "Conv":
         return out * math.prod(inputs.need(1).shape[1:])
     if node.op_type == "ConvTranspose":

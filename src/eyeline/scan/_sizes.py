@@ -202,7 +202,9 @@ def _squeeze(node: Node, inputs: Inputs) -> list[Value]:
     ones = {i for i, side in enumerate(x.shape) if side == 1}
     removed = {axis_of(a, len(x.shape)) for a in axes} if axes else ones
     if removed - ones:
-        raise RefusedError("shapes", f"the Squeeze removes an axis of {x.shape} that is not 1")
+        raise RefusedError(
+            "shapes", f"the Squeeze removes an axis of {x.shape} whose length is not 1"
+        )
     return [Value(x.dtype, tuple(d for i, d in enumerate(x.shape) if i not in removed), x.values)]
 
 
@@ -308,7 +310,7 @@ def _blocks(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _unary(node: Node, inputs: Inputs) -> list[Value]:
-    x = inputs.need(0)  # `Clip` has more inputs, which are scalars
+    x = inputs.need(0)  # the other inputs of `Clip` are scalars
     compute = _UNARY_VALUES.get(node.op_type)
     values = None
     if compute is not None and x.values is not None:
@@ -350,7 +352,7 @@ def _divide(a: Number, b: Number) -> Number | None:
     if b == 0:
         return None
     if isinstance(a, int) and isinstance(b, int):
-        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)  # rounds towards zero
+        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)  # ONNX rounds towards zero
     return a / b
 
 

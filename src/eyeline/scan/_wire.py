@@ -1,9 +1,9 @@
 """Parse the protobuf encoding of an ONNX file within limits.
 
 The reader knows only the fields of onnx.proto and limits their number and nesting. An ONNX parser runs
-only on files that passed it. The reader rejects everything that two parsers could read differently:
-unknown fields, a second value of a field that is not repeated, integers that are too long, and text
-that is not UTF-8. The encoding is described at protobuf.dev, "Encoding".
+only on files that passed this reader. The reader rejects everything that two parsers could read
+differently: unknown fields, a second value of a field that is not repeated, integers that are too long,
+and text that is not UTF-8. The encoding is described at protobuf.dev, "Encoding".
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class WireReader:
             if at > end:
                 raise _error(path, "malformed", f"field {number} of {kind} is cut off")
             if field is None:
-                if len(self.unknown) < 32:  # more are not reported
+                if len(self.unknown) < 32:  # further fields are not reported
                     self.unknown.append((_join(path), number))
                 continue
             if field.repeated:

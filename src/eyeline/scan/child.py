@@ -2,8 +2,8 @@
 
 A static scan can't predict every bug of ONNX Runtime: some files crash it, hang it or fill its memory.
 The child process has almost no environment variables, can't write files, has limits on memory and CPU
-time, and is killed after a time limit. It reads the model from stdin and writes one line of JSON to
-stdout.
+time, and is killed after a time limit. The child reads the model from stdin and writes one line of JSON
+to stdout.
 """
 
 from __future__ import annotations
