@@ -147,7 +147,7 @@ def parse_size(text: str | None) -> Size:
     sides = [int(side) for side in match.groups() if side] if match else []
     if not sides or min(sides) < 16:
         raise UsageError(
-            f"--size {text!r} is not a size", "for example 192, 256x256 or native; at least 16"
+            f"--size {text!r} is not a size", "write it like 192, 256x256 or native; at least 16"
         )
     return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
 

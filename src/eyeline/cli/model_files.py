@@ -61,7 +61,7 @@ def audit(
     verbose: bool = option(False, "--verbose", "-v", help="Show notes too."),
     quiet: bool = options.QUIET,
 ) -> None:
-    """Check the licence, distribution, architecture and ops of an upstream; exit 1 if it is blocked.
+    """Check the licence, distribution, architecture and ops of an upstream project; exit 1 if blocked.
 
     The audit imports and runs no file of the checkout. It reads a URL through the forge's REST API; a
     token in EYELINE_FORGE_TOKEN or GITHUB_TOKEN raises the rate limit.
@@ -72,7 +72,8 @@ def audit(
 
     if len(upstream) > 1 and (checkpoint or onnx or net):
         raise UsageError(
-            "--checkpoint, --onnx and --net belong to one upstream", "audit one project at a time"
+            "--checkpoint, --onnx and --net belong to one upstream project",
+            "audit one project at a time",
         )
     check_outputs((json_out, markdown))
     rules = load_policy(policy)
@@ -176,7 +177,7 @@ def export(
     output: Path = option(REQUIRED, "--output", "-o", help="The ONNX file."),
     run: Path | None = argument("[RUN]", "Output folder of `eyeline train`.", None),
     upstream_dir: Path | None = option(
-        None, help="Git checkout of the upstream; its net is traced in a child process."
+        None, help="Git checkout of the upstream project; its network is traced in a child process."
     ),
     checkpoint: Path | None = option(None, help="Weights for --upstream-dir; tensors only."),
     from_onnx: Path | None = option(None, help="The ONNX asset that the recipe pins by digest."),
@@ -187,9 +188,9 @@ def export(
 ) -> None:
     """Export a model to ONNX, opset 17, and check that it computes the same as its source.
 
-    From RUN (extra `train`) it writes the ONNX file. From an upstream it also writes an I/O spec, a
-    licence receipt, a CycloneDX ML-BOM, an in-toto manifest and the parity report (extra `audit`;
-    with --upstream-dir also `train`).
+    From RUN (extra `train`) it writes the ONNX file. From an upstream project it also writes an I/O
+    spec, a licence receipt, a CycloneDX ML-BOM, an in-toto manifest and the parity report (extra
+    `audit`; with --upstream-dir also `train`).
     """
     from eyeline.cli.progress import item_progress
 

@@ -332,7 +332,7 @@ def parse_frames(text: str | None) -> tuple[int, int | None]:
         return 0, None
     match = re.fullmatch(r"(\d*):(\d*)", text)
     if not match:
-        raise UsageError(f"--frames {text!r} is not A:B", "for example 100:200, :50 or 300:")
+        raise UsageError(f"--frames {text!r} is not A:B", "write it like 100:200, :50 or 300:")
     return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
@@ -345,7 +345,9 @@ def parse_size(text: str | None) -> int | Literal["native"] | None:
     if text is None or text == "native":
         return "native" if text else None
     if not text.isdigit():
-        raise UsageError(f"--size {text!r} is not a number of lines", "for example 192, or native")
+        raise UsageError(
+            f"--size {text!r} is not a number of lines", "write it like 192, or native"
+        )
     return int(text)
 
 

@@ -27,7 +27,7 @@ _FORCE = option(False, "--force", help="Replace an existing file.")
 
 @dataclass(frozen=True)
 class SteeringMaps(options.ModelChoice):
-    """The maps that steer, and the frames of the video."""
+    """The maps that set the QP offsets, and the frames of the video."""
 
     maps: str | None = option(
         None, panel=options.STEERING,

@@ -51,7 +51,7 @@ class CompareFiles:
 
 @dataclass(frozen=True)
 class Steer:
-    """The maps that steer."""
+    """The maps that set the QP offsets."""
 
     panel: ClassVar = options.STEERING
     steer: list[str] | None = option(
@@ -71,7 +71,7 @@ class Steer:
 
 @dataclass(frozen=True)
 class Judge:
-    """The maps and metrics that judge."""
+    """The maps and metrics that measure the encodes."""
 
     panel: ClassVar = "Judging"
     judge_model: str | None = option(

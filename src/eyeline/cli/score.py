@@ -141,7 +141,7 @@ def parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
         return None
     match = re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", text)
     if not match:
-        raise UsageError(f"--crop {text!r} is not W:H:X:Y", "for example 1920:800:0:140")
+        raise UsageError(f"--crop {text!r} is not W:H:X:Y", "write it like 1920:800:0:140")
     w, h, x, y = (int(number) for number in match.groups())
     return w, h, x, y
 

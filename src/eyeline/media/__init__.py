@@ -14,7 +14,7 @@
 - `types`: options, facts, frames, and the interface of all readers.
 - `source`: `Video` and `open_video`, still images, the scene score.
 - `container`: FFmpeg's containers, frame times, seeking; `_raw`: raw YUV and Y4M.
-- `_truncation`: files that are shorter than they state; `index`: where decoding may begin.
+- `_truncation`: files that are shorter than they state; `index`: keyframes to seek to.
 - `colour`: the only conversions between YUV, RGB, HDR and planes; `write`: H.264 and FFV1.
 """
 

@@ -1,7 +1,7 @@
 """Records of the media package, and `FrameReader`, the interface of every kind of video input.
 
-`VideoOptions` goes in; `VideoInfo`, `Frame` and `DecodeReport` come out. `FrameIndex` says where
-decoding may begin. `container`, `_raw` and `source` implement `FrameReader`.
+`VideoOptions` goes in; `VideoInfo`, `Frame` and `DecodeReport` come out. `FrameIndex` lists the frames
+at which decoding may begin. `container`, `_raw` and `source` implement `FrameReader`.
 """
 
 from __future__ import annotations
