@@ -66,7 +66,7 @@ class LicenceStatement:
     subject: str
 
     def codes(self) -> tuple[str, ...]:
-        """Return the reason codes of the named licences, and `NC` if the sentence restricts use."""
+        """Return the reason codes of the licences that a sentence names, and `NC` if it restricts use."""
         named = [code for i in self.ids if i in licences() for code in licences()[i].codes]
         return tuple(dict.fromkeys([*named, *(["NC"] if self.restricts else [])]))
 

@@ -399,7 +399,7 @@ class VersionStatus:
     """The state of the titles of one version.
 
     Attributes:
-        version: command, model and options of the results.
+        version: what made the results: command, model and options.
         records: the records of the version's titles, sorted by title.
     """
 

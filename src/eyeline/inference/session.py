@@ -24,7 +24,7 @@ from eyeline.runtime import (
 Map = npt.NDArray[np.float32]
 
 MAX_ASPECT = 6.0
-"""Largest aspect ratio: longer frames are squeezed to it, which limits the cost of a banner."""
+"""Largest aspect ratio; wider or taller frames are squeezed to it, which limits their cost."""
 
 LUMA_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
 """Luma weights of R, G, B (ITU-R BT.601-7), with which the models with `luma_tiled` were trained."""

@@ -188,7 +188,7 @@ def _small(width: int, height: int) -> tuple[int, int]:
 
 
 class LevelStore:
-    """The levels of all encoded frames, in a temporary file."""
+    """The QP-offset levels of all encoded frames, in a temporary file."""
 
     def __init__(self, width: int, height: int, block: int) -> None:
         self._shape = grid_size(width, height, block)

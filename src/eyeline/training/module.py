@@ -284,7 +284,7 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the curve, the elapsed time and the recipe to the checkpoint."""
+        """Add the learning curve, the elapsed time and the recipe to the checkpoint."""
         checkpoint["curve"] = self.curve
         checkpoint["seconds"] = self.seconds
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")

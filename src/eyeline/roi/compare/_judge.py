@@ -45,7 +45,7 @@ needs a few samples."""
 
 @dataclass(frozen=True)
 class Subject:
-    """The area of the judging maps where viewers look.
+    """The area where viewers look, by the maps that judge the encodes.
 
     Attributes:
         box: bounding box (width, height, x, y) in luma samples of the coded picture. The box is the same
