@@ -125,6 +125,7 @@ BAD = {
     "a log of another size": ["{ref}", "{dist}", "--with-log", "{other}", "-o", "{tmp}/s.xml"],
     "an XML bomb": ["{ref}", "{dist}", "--with-log", "{bomb}", "-o", "{tmp}/s.xml"],
     "unknown model": ["{ref}", "{dist}", "--model", "nobody"],
+    "unknown VMAF model": ["{ref}", "{dist}", "--metrics", "vmaf", "--vmaf-model", "v9"],
     "offset past the end": ["{ref}", "{dist}", "--ref-offset", "9", "--dist-offset", "9"],
 }
 

@@ -64,7 +64,7 @@ def main() -> None:
     try:
         app()
     except EyelineError as exc:
-        if isinstance(exc.__cause__, BrokenPipeError):
+        if isinstance(exc.__cause__, BrokenPipeError) and exc.message.startswith("stdout:"):
             sys.exit(141)  # the reader of stdout has what it wants, as in `| head`
         _print_error(exc)
         sys.exit(exc.exit_code)
